@@ -1,0 +1,29 @@
+"""HTTP: the routes, how requests are read and answered, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from ctms.api import contacts, identities, platform, token, updates
+from ctms.api.openapi import Api
+from ctms.api.responses import init_errors
+
+# More than any contact needs: a contact with 1,000 newsletters has about 200 kB.
+MAX_BODY_IN_BYTES = 1024 * 1024
+
+BLUEPRINTS = (
+    contacts.blueprint,
+    updates.blueprint,
+    identities.blueprint,
+    token.blueprint,
+    platform.blueprint,
+)
+
+
+def init_api(app: Flask) -> None:
+    """Register the routes and what documents them."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_IN_BYTES
+    api = Api(app)
+    for blueprint in BLUEPRINTS:
+        api.register_blueprint(blueprint)
+    init_errors(app)

@@ -1,0 +1,79 @@
+"""Reading requests: what does not validate becomes a 422 whose problems say where, and never what, was wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import marshmallow as ma
+from flask import Request
+from webargs.flaskparser import FlaskParser
+from werkzeug.datastructures import MultiDict
+
+from ctms.contacts.fields import Message
+from ctms.errors import Invalid
+
+_PLACES = {"json": "body", "form": "body"}
+
+
+class Parser(FlaskParser):
+    """How flask-smorest's `arguments` read bodies, forms and queries."""
+
+    def load_json(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
+        """Return the parsed body. Raises `Invalid` when it is not JSON, or says that it is something else."""
+        if req.mimetype and not req.is_json:
+            raise Invalid([_problem(["body"], Message("Content-Type should be application/json", "content_type"))])
+        body = req.get_data(cache=False)
+        try:
+            return json.loads(body, parse_constant=_no_constant)
+        except json.JSONDecodeError as error:
+            raise _not_json(error.pos) from None
+        except UnicodeDecodeError as error:
+            raise _not_json(error.start) from None
+        except (ValueError, RecursionError):  # NaN, a number of 5,000 digits, 100,000 brackets
+            raise _not_json(0) from None
+
+    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
+        """Return the query; blank means absent."""
+        given = MultiDict((name, value) for name, value in req.args.items(multi=True) if value)
+        return self._makeproxy(given, schema)
+
+    def load_form(self, req: Request, schema: ma.Schema) -> Any:
+        """Return the form; blank means absent."""
+        given = MultiDict((name, value) for name, value in req.form.items(multi=True) if value)
+        return self._makeproxy(given, schema)
+
+    def handle_error(self, error: ma.ValidationError, *_: Any, **__: Any) -> NoReturn:
+        """Raise `Invalid` with one problem per message."""
+        raise Invalid(problems(error.messages)) from None
+
+
+def problems(messages: Any) -> list[dict[str, Any]]:
+    """Flatten marshmallow's messages, keyed by place, into `{"loc", "msg", "type"}`."""
+    return [
+        problem
+        for place, found in messages.items()
+        for problem in _flatten(found, [_PLACES.get(place, place)])
+    ]
+
+
+def _flatten(messages: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _flatten(inner, loc if key == "_schema" else [*loc, key])
+    else:
+        for message in messages if isinstance(messages, list) else [messages]:
+            yield _problem(loc, message)
+
+
+def _problem(loc: list[str | int], message: str) -> dict[str, Any]:
+    return {"loc": loc, "msg": str(message), "type": getattr(message, "type", "value_error")}
+
+
+def _not_json(position: int) -> Invalid:
+    return Invalid([_problem(["body", position], Message("JSON decode error", "json_invalid"))])
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,0 +1,77 @@
+"""What the platform asks: health, version (Dockerflow), metrics, the way to the docs."""
+
+from __future__ import annotations
+
+import json
+
+import marshmallow as ma
+from flask import Response, redirect
+
+from ctms.api.blueprint import Blueprint
+from ctms.api.responses import json_text
+from ctms.contacts.fields import PlainText
+from ctms.contacts.schemas import Schema
+from ctms.telemetry.health import heartbeat, version
+
+blueprint = Blueprint("Platform", __name__, description="Health and version (Dockerflow)")
+
+
+class VersionSchema(Schema):
+    """What runs here."""
+
+    source = PlainText()
+    version = PlainText()
+    commit = PlainText()
+    build = PlainText()
+
+
+class StatusSchema(Schema):
+    """It answers."""
+
+    status = PlainText(choices=("ok",))
+
+
+class HeartbeatSchema(Schema):
+    """How the parts are."""
+
+    status = PlainText(choices=("ok", "warning", "error"))
+    checks = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.String())
+    details = ma.fields.Dict(keys=ma.fields.String())
+
+
+@blueprint.route("/")
+@blueprint.response(307, description="To the docs")
+def root() -> Response:
+    """Lead to the docs."""
+    return redirect("./docs", 307)  # type: ignore[return-value]
+
+
+@blueprint.route("/__version__")
+@blueprint.response(200, VersionSchema)
+def show_version() -> Response:
+    """Tell what runs here."""
+    return json_text(json.dumps(version()))
+
+
+@blueprint.route("/__lbheartbeat__")
+@blueprint.response(200, StatusSchema)
+def show_lbheartbeat() -> Response:
+    """Answer, and touch nothing."""
+    return json_text('{"status":"ok"}')
+
+
+@blueprint.route("/__heartbeat__")
+@blueprint.alt_response(500, schema=HeartbeatSchema, description="Something that requests need is down")
+@blueprint.response(200, HeartbeatSchema)
+def show_heartbeat() -> Response:
+    """Check the database and its migrations."""
+    found = heartbeat()
+    return json_text(json.dumps(found), 500 if found["status"] == "error" else 200)
+
+
+@blueprint.route("/__crash__")
+@blueprint.guard(None)
+@blueprint.response(500, description="Always")
+def crash() -> Response:
+    """Raise, to test error reporting."""
+    raise RuntimeError("a crash was asked for")

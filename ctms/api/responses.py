@@ -1,0 +1,65 @@
+"""The bodies of answers: JSON that the database rendered, and errors, which are made here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import psycopg
+from flask import Flask, Response
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from ctms.errors import ApiError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+
+def json_text(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Answer with JSON that is text already."""
+    return Response(text, status, headers, content_type="application/json")
+
+
+def error_response(status: int, detail: Any, headers: dict[str, str] | None = None, **extra: Any) -> Response:
+    """Answer with an error: `{"detail": …}` and what is added to it."""
+    return json_text(json.dumps({"detail": detail, **extra}), status, headers)
+
+
+def init_errors(app: Flask) -> None:
+    """Turn every exception into an answer."""
+    app.register_error_handler(ApiError, _expected)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(psycopg.Error, _database)
+    app.register_error_handler(DBAPIError, _database_through_pool)
+    app.register_error_handler(PoolTimeout, lambda _: _expected(Unavailable("no database connection is free")))
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _expected(error: ApiError) -> Response:
+    return error_response(error.status, error.detail, error.headers, **error.extra)
+
+
+def _http(error: HTTPException) -> Response:
+    if error.response is not None:
+        return Response(status=error.response.status_code, headers=dict(error.response.headers))
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    return error_response(error.code or 500, error.name, headers)
+
+
+def _database(error: psycopg.Error) -> Response:
+    """Say that trying again may help where it may: the server is away, busy, or stopped what took too long."""
+    if isinstance(error, psycopg.OperationalError):
+        logger.warning("database unavailable", extra={"sqlstate": error.sqlstate})
+        return _expected(Unavailable("the database is not available"))
+    return _unexpected(error)
+
+
+def _database_through_pool(error: DBAPIError) -> Response:
+    return _database(error.orig) if isinstance(error.orig, psycopg.Error) else _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.error("unexpected error", exc_info=error)
+    return error_response(500, "Internal Server Error")

@@ -1,0 +1,85 @@
+"""`/token`: OAuth 2 client credentials (RFC 6749, 4.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import marshmallow as ma
+from flask import Response, request
+
+from ctms.api.blueprint import Blueprint
+from ctms.api.responses import error_response, json_text
+from ctms.clients.attempts import attempts
+from ctms.clients.registry import authenticate
+from ctms.clients.tokens import tokens
+from ctms.contacts.fields import PlainText
+from ctms.contacts.schemas import Schema
+from ctms.errors import ApiError, Invalid
+
+blueprint = Blueprint("Token", __name__, description="Tokens for API clients")
+
+WRONG = "Incorrect username or password"
+_NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class TokenRequestSchema(Schema):
+    """Credentials may come here or by HTTP Basic, which counts when both are there."""
+
+    grant_type = PlainText(choices=("client_credentials", "refresh_token"))
+    client_id = PlainText(255)
+    client_secret = PlainText(255)
+    scope = PlainText()
+
+
+class TokenSchema(Schema):
+    """A bearer token (RFC 6749, 5.1)."""
+
+    access_token = PlainText(required=True)
+    token_type = PlainText(required=True, choices=("bearer",))
+    expires_in = ma.fields.Integer(required=True, metadata={"description": "Seconds"})
+
+
+class TokenErrorSchema(Schema):
+    """What went wrong, for people and (`error`, RFC 6749, 5.2) for programs."""
+
+    detail = ma.fields.Raw(required=True)
+    error = PlainText(required=True, choices=("invalid_client", "unsupported_grant_type", "invalid_request"))
+
+
+@blueprint.route("/token", methods=["POST"])
+@blueprint.alt_response(400, schema=TokenErrorSchema, description="Unknown client or wrong secret")
+@blueprint.alt_response(422, schema=TokenErrorSchema, description="Not a request for a token")
+@blueprint.alt_response(429, schema=TokenErrorSchema, description="Too many failed attempts")
+@blueprint.response(200, TokenSchema)
+def token() -> Response:
+    """Exchange a client's id and secret for a token."""
+    try:
+        form = Blueprint.ARGUMENTS_PARSER.parse(TokenRequestSchema(), request, location="form")
+    except Invalid as error:
+        wrong_grant = any("grant_type" in problem["loc"] for problem in error.detail)  # type: ignore[index]
+        return _refused(error, "unsupported_grant_type" if wrong_grant else "invalid_request")
+    client_id, secret = _credentials(form)
+    address = request.remote_addr or ""
+    try:
+        attempts().check(client_id, address)
+    except ApiError as error:
+        return _refused(error, "invalid_request")
+    if not authenticate(client_id, secret):
+        attempts().failed(client_id, address)
+        return error_response(400, WRONG, _NEVER_STORED, error="invalid_client")
+    text = (
+        f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer",'
+        f'"expires_in":{tokens().lifetime}}}'
+    )
+    return json_text(text, headers=_NEVER_STORED)
+
+
+def _credentials(form: dict[str, Any]) -> tuple[str, str]:
+    basic = request.authorization
+    if basic is not None and basic.type == "basic":
+        return basic.username or "", basic.password or ""
+    return form.get("client_id", ""), form.get("client_secret", "")
+
+
+def _refused(error: ApiError, code: str) -> Response:
+    return error_response(error.status, error.detail, {**error.headers, **_NEVER_STORED}, error=code)

@@ -1,0 +1,58 @@
+"""`/updates`: contacts that changed, for those who copy them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, request
+
+from ctms.api.blueprint import Blueprint, connection
+from ctms.api.parameters import UpdatesQuery
+from ctms.api.responses import json_text
+from ctms.clients.access import VIEW
+from ctms.contacts import queries, schemas
+from ctms.contacts.documents import array
+from ctms.database import app_settings
+
+blueprint = Blueprint("Updates", __name__, description="Contacts that changed")
+
+
+@blueprint.route("/updates")
+@blueprint.guard(VIEW)
+@blueprint.arguments(UpdatesQuery, location="query")
+@blueprint.response(200, schemas.UpdatesSchema)
+def updates(query: dict[str, Any]) -> Response:
+    """List the contacts that changed in `[start, end)`, oldest first.
+
+    `end` in the answer is where the list ends: now, the `end` that was asked for, or the start of the oldest write
+    that is not finished, whichever is earliest. Who asks again from there on misses nothing.
+    """
+    page = queries.page(connection(), **query)
+    after = page.after.to_cursor() if page.after else None
+    return json_text(
+        f'{{"start":{_json(query["start"])},"end":{_json(page.end)},"limit":{query["limit"]},'
+        f'"after":{_json(after)},"next":{_json(_next_link(query, page.end, after))},'
+        f'"items":{array(page.documents)}}}'
+    )
+
+
+def _next_link(query: dict[str, Any], end: datetime, after: str | None) -> str | None:
+    if after is None:
+        return None
+    parameters = {
+        "start": query["start"].isoformat(),
+        "end": end.isoformat(),
+        "limit": query["limit"],
+        "after": after,
+    }
+    if query["mofo_relevant"] is not None:
+        parameters["mofo_relevant"] = str(query["mofo_relevant"]).lower()
+    origin = app_settings().server_prefix or request.host_url.rstrip("/")
+    return f"{origin}/updates?{urlencode(parameters)}"
+
+
+def _json(value: str | datetime | None) -> str:
+    return json.dumps(value.isoformat() if isinstance(value, datetime) else value)

@@ -1,0 +1,132 @@
+"""`flask ctms serve`: the service, ready to use."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+from flask import Flask, current_app
+from flask.cli import with_appcontext
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+
+from ctms.clients.registry import create_first_client
+from ctms.database import app_settings, check_migrated, check_reachable, release_database, secret_key, upgrade
+from ctms.errors import OperatorError
+from ctms.settings import Settings
+
+SHUTDOWN_TIMEOUT_IN_SECONDS = 30
+
+_WELCOME = """\
+This is the first start. An API client with the role `admin` was made; its secret is shown this once:
+
+  client id:      {client_id}
+  client secret:  {secret}
+
+Try it:
+
+  TOKEN=$(curl -s {url}/token -d client_id={client_id} -d client_secret={secret} | sed 's/.*"access_token":"\\([^"]*\\).*/\\1/')
+  curl -s {url}/ctms -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"email": {{"primary_email": "jane@example.com"}}}}'
+  curl -s "{url}/ctms?primary_email=jane@example.com" -H "Authorization: Bearer $TOKEN"
+"""
+
+
+@click.command()
+@with_appcontext
+def serve() -> None:
+    """Serve the API on HOST:PORT, with an embedded PostgreSQL unless CTMS_DB_URL names a server.
+
+    The embedded database is migrated, and at the first start an API client is made and shown. A server of your
+    own must be migrated already (`flask db upgrade`). Ctrl-C and SIGTERM finish the requests in flight.
+    """
+    settings = app_settings()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        with _reserved_port(settings):
+            _prepare_database(settings)
+            _serve(app, settings)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        release_database(app)
+
+
+def _prepare_database(settings: Settings) -> None:
+    if not settings.embedded:
+        check_reachable()
+        check_migrated()
+        return
+    click.echo(f"CTMS: embedded PostgreSQL in {settings.data_dir}")
+    upgrade()
+    made = create_first_client()
+    if made is not None:
+        client_id, secret = made
+        click.echo(_WELCOME.format(client_id=client_id, secret=secret, url=_url(settings)))
+
+
+def _serve(app: Flask, settings: Settings) -> None:
+    with tempfile.TemporaryDirectory(prefix="ctms-metrics-") as metrics:
+        # Each worker process makes an app of its own from the environment.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        if settings.embedded:
+            os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
+            os.environ["CTMS_SECRET_KEY"] = secret_key(settings)
+        multiprocessing.set_start_method("spawn", force=True)
+        server = Server(
+            "ctms.app:create_app",
+            factory=True,
+            address=settings.host,
+            port=settings.port,
+            interface=Interfaces.WSGI,
+            http=HTTPModes.http1,
+            workers=settings.workers,
+            blocking_threads=settings.threads,
+            backlog=2048,
+            workers_kill_timeout=SHUTDOWN_TIMEOUT_IN_SECONDS,
+            respawn_failed_workers=True,
+            log_level=LogLevels.warning,
+        )
+        click.echo(f"CTMS: serving on {_url(settings)} with {settings.workers} processes; docs at {_url(settings)}/docs")
+        sys.stdout.flush()
+        server.serve()
+
+
+def _url(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+@contextmanager
+def _reserved_port(settings: Settings) -> Iterator[None]:
+    """Hold the port, so that of two starts at once one fails. The workers bind it beside us, with SO_REUSEPORT."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise OperatorError(f"HOST {settings.host} cannot be resolved") from error
+    with socket.socket(family, socket.SOCK_STREAM) as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            reserved.bind(address)
+        except OSError as error:
+            raise OperatorError(
+                f"port {settings.port} on {settings.host} cannot be used ({error.strerror}); set PORT to another"
+            ) from error
+        if sys.platform == "linux":
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        else:
+            reserved.close()
+        yield
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""Who may call: API clients, their secrets and tokens, their roles and permissions."""

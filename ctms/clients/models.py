@@ -1,0 +1,93 @@
+"""The tables of API clients, roles and permissions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import DateTime, ForeignKey, String, Text, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from ctms.database import db
+
+
+class ApiClient(db.Model):
+    """A service that may call. The secret is kept as an argon2id hash; the one before it may be valid for a while."""
+
+    __tablename__ = "api_client"
+
+    client_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    email: Mapped[str] = mapped_column(String(255))
+    enabled: Mapped[bool | None]
+    hashed_secret: Mapped[str] = mapped_column(String)
+    previous_hashed_secret: Mapped[str | None] = mapped_column(String)
+    previous_secret_expires: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    create_timestamp: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    update_timestamp: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), onupdate=func.now()
+    )
+    last_access: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+    roles: Mapped[list[Role]] = relationship(
+        secondary="api_client_roles", back_populates="clients", order_by="Role.name", passive_deletes=True
+    )
+
+
+class Role(db.Model):
+    """A named set of permissions that clients are given."""
+
+    __tablename__ = "roles"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    description: Mapped[str | None] = mapped_column(Text)
+
+    clients: Mapped[list[ApiClient]] = relationship(
+        secondary="api_client_roles",
+        back_populates="roles",
+        order_by="ApiClient.client_id",
+        passive_deletes=True,
+    )
+    permissions: Mapped[list[Permission]] = relationship(
+        secondary="role_permissions",
+        back_populates="roles",
+        order_by="Permission.name",
+        passive_deletes=True,
+    )
+
+
+class Permission(db.Model):
+    """One thing that a caller may do; routes name the permission that they need."""
+
+    __tablename__ = "permissions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    description: Mapped[str | None] = mapped_column(Text)
+
+    roles: Mapped[list[Role]] = relationship(
+        secondary="role_permissions", back_populates="permissions", order_by="Role.name", passive_deletes=True
+    )
+
+
+class ClientRole(db.Model):
+    """A role given to a client."""
+
+    __tablename__ = "api_client_roles"
+    __table_args__ = (UniqueConstraint("api_client_id", "role_id", name="uix_api_client_roles"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    api_client_id: Mapped[str] = mapped_column(
+        String(255), ForeignKey("api_client.client_id", ondelete="CASCADE")
+    )
+    role_id: Mapped[int] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"))
+
+
+class RolePermission(db.Model):
+    """A permission given to a role."""
+
+    __tablename__ = "role_permissions"
+    __table_args__ = (UniqueConstraint("role_id", "permission_id", name="uix_role_permissions"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role_id: Mapped[int] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"))
+    permission_id: Mapped[int] = mapped_column(ForeignKey("permissions.id", ondelete="CASCADE"))

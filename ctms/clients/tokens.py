@@ -1,0 +1,79 @@
+"""Bearer tokens: JWTs signed with HS256, whose `sub` is `api_client:<client_id>` (RFC 7519)."""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+
+import jwt
+from cachetools import LRUCache
+from flask import Flask, current_app
+
+from ctms.database import secret_key
+from ctms.settings import Settings
+
+_ALGORITHM = "HS256"
+_SUBJECT = "api_client:"
+_REMEMBERED = 4096
+
+
+class InvalidToken(Exception):
+    """The token is not one of ours, has expired, or says nothing that we understand."""
+
+
+class Tokens:
+    """Issues and verifies tokens. The first key signs; tokens of the `older` keys are still accepted."""
+
+    def __init__(self, key: str, older: tuple[str, ...], lifetime: int) -> None:
+        self.lifetime = lifetime
+        self._keys = (key, *older)
+        # A client sends one token a thousand times: its signature is checked once.
+        self._verified: LRUCache[str, tuple[str, float]] = LRUCache(_REMEMBERED)
+        self._lock = Lock()
+
+    def issue(self, client_id: str) -> str:
+        """Return a token for the client, valid for `lifetime` seconds."""
+        claims = {"sub": f"{_SUBJECT}{client_id}", "exp": int(time.time()) + self.lifetime}
+        return jwt.encode(claims, self._keys[0], algorithm=_ALGORITHM)
+
+    def verify(self, token: str) -> str:
+        """Return the client id that the token was issued to. Raises `InvalidToken`."""
+        with self._lock:
+            known = self._verified.get(token)
+        if known is None:
+            known = self._decode(token)
+            with self._lock:
+                self._verified[token] = known
+        client_id, expires = known
+        if expires <= time.time():
+            raise InvalidToken("expired")
+        return client_id
+
+    def _decode(self, token: str) -> tuple[str, float]:
+        for key in self._keys:
+            try:
+                claims = jwt.decode(
+                    token, key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]}
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.InvalidTokenError as error:
+                raise InvalidToken("invalid") from error
+            subject = claims["sub"]
+            if not subject.startswith(_SUBJECT):
+                raise InvalidToken("subject")
+            return subject.removeprefix(_SUBJECT), float(claims["exp"])
+        raise InvalidToken("signature")
+
+
+def init_tokens(app: Flask, settings: Settings) -> None:
+    """Give the app its keys."""
+    app.extensions["ctms.tokens"] = Tokens(
+        secret_key(settings), settings.secret_key_fallbacks, settings.token_expiration
+    )
+
+
+def tokens() -> Tokens:
+    """The `Tokens` of the current app."""
+    found: Tokens = current_app.extensions["ctms.tokens"]
+    return found

@@ -1,0 +1,206 @@
+"""The only writers of contacts.
+
+Each runs on a connection in pipeline mode, inside the caller's transaction, and leaves the commit to it. The first
+statement locks the contact's row of `emails`, so two writers of one contact take turns and the later one sees
+what the earlier one did. Time is the database's, read while the lock is held; the rows that a write touches all
+carry the `update_timestamp` of the contact.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Json
+
+from ctms.contacts import queries, statements
+from ctms.contacts.documents import same_contact
+from ctms.contacts.fields import Kept
+from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
+from ctms.contacts.statements import GROUPS, LISTS
+from ctms.database import Connection
+from ctms.errors import Conflict, Invalid, NotFound
+
+Values = Mapping[str, Any]
+
+UNIQUE = {
+    "emails_pkey": "email_id",
+    "emails_primary_email_key": "primary_email",
+    "idx_email_primary_unique_email_lower": "primary_email",
+    "emails_basket_token_key": "basket_token",
+    "fxa_fxa_id_key": "fxa_id",
+    "mofo_mofo_email_id_key": "mofo_email_id",
+}
+"""Which identity each unique constraint protects."""
+
+UNKNOWN = "Unknown email_id"
+TAKEN_CREATE = "Contact already exists"
+TAKEN_REPLACE = "Contact with primary_email or basket_token already exists"
+TAKEN_CHANGE = "Contact with primary_email, basket_token, mofo_email_id, or fxa_id already exists"
+
+
+@dataclass(frozen=True)
+class Created:
+    """What `create` answers: the contact's id and document, and whether it is new."""
+
+    email_id: uuid.UUID
+    document: str
+    new: bool
+
+
+def create(connection: Connection, contact: Values) -> Created:
+    """Create a contact from what `ContactSchema` loaded.
+
+    The very same contact again is no error. Raises `Conflict` when its id or another identity is taken.
+    """
+    email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
+    email_id: uuid.UUID = email["email_id"]
+    try:
+        with connection.transaction():  # a savepoint: after a conflict the transaction goes on
+            connection.execute(statements.CREATE_EMAIL, _row(email))
+            _fill(connection, email_id, contact)
+            return Created(email_id, _document(connection, email_id), new=True)
+    except psycopg.errors.UniqueViolation as error:
+        stored = queries.document(connection, email_id).fetchone()
+        if stored is not None and same_contact(stored[0], contact):
+            return Created(email_id, stored[0], new=False)
+        raise _conflict(error, TAKEN_CREATE) from None
+
+
+def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str:
+    """Create the contact or put it in the place of the one before; returns its document.
+
+    What the new contact names keeps its `create_timestamp` (the date of consent), the rest is removed.
+    Raises `Conflict` when an identity is another contact's.
+    """
+    email = contact["email"]
+    _refuse_new_odd_address(connection, email_id, email)
+    try:
+        connection.execute(statements.REPLACE_EMAIL, _row(email))
+        for name, group in GROUPS.items():
+            if group.says_nothing(contact[name]):
+                connection.execute(statements.delete(name), (email_id,))
+        for name in LISTS:
+            names = [entry["name"] for entry in contact[name] or ()]
+            connection.execute(statements.delete_others(name), (email_id, names))
+        _fill(connection, email_id, contact)
+        return _document(connection, email_id)
+    except psycopg.errors.UniqueViolation as error:
+        raise _conflict(error, TAKEN_REPLACE) from None
+
+
+def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
+    """Change what `ContactPatchSchema` loaded, and nothing else; returns the document.
+
+    Raises `NotFound`, or `Conflict` when an identity is another contact's.
+    """
+    email = dict(patch.get("email", {}))
+    email.pop("email_id", None)
+    _refuse_new_odd_address(connection, email_id, email)
+    try:
+        connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
+        for name in GROUPS:
+            if name in patch:
+                _change_group(connection, email_id, name, patch[name])
+        for name in LISTS:
+            if name in patch:
+                _change_list(connection, email_id, name, patch[name])
+        return _document(connection, email_id)
+    except psycopg.errors.UniqueViolation as error:
+        raise _conflict(error, TAKEN_CHANGE) from None
+
+
+def delete(connection: Connection, primary_email: str) -> list[str]:
+    """Delete everything about the address, in any case; returns the identities of who is gone, as JSON."""
+    found = [row for row in connection.execute(statements.LOCK_BY_ADDRESS, (primary_email,))]
+    if found:
+        connection.execute(statements.DELETE_CONTACTS, ([email_id for email_id, _ in found],))
+    return [identity for _, identity in found]
+
+
+def lock(connection: Connection, email_id: uuid.UUID) -> str | None:
+    """Lock the contact until the transaction ends and return its document; None when there is no such contact."""
+    connection.execute(statements.LOCK, (email_id,))
+    row = queries.document(connection, email_id).fetchone()
+    return row[0] if row else None
+
+
+def lock_address(connection: Connection, primary_email: str) -> list[str]:
+    """Lock the contact with the address, in any case, until the transaction ends; returns its document, if any."""
+    locked = connection.execute(statements.LOCK_IDS_BY_ADDRESS, (primary_email,)).fetchall()
+    return [_document(connection, email_id) for (email_id,) in locked]
+
+
+def _fill(connection: Connection, email_id: uuid.UUID, contact: Values) -> None:
+    for name, group in GROUPS.items():
+        values = contact[name]
+        if not group.says_nothing(values):
+            _upsert(connection, email_id, name, values, tuple(values))
+    for name in LISTS:
+        if contact[name]:
+            entries = [_jsonable(entry) for entry in contact[name]]
+            connection.execute(statements.upsert_list(name), (Json(entries), email_id))
+
+
+def _change_group(connection: Connection, email_id: uuid.UUID, name: str, values: Values | str) -> None:
+    if values == DELETE:
+        connection.execute(statements.delete(name), (email_id,))
+    elif isinstance(values, Mapping) and values:
+        group = GROUPS[name]
+        _upsert(connection, email_id, name, {**group.defaults, **values}, tuple(values))
+        if all(value == group.defaults[key] for key, value in values.items()):
+            connection.execute(statements.delete_default(name), (email_id,))
+
+
+def _change_list(connection: Connection, email_id: uuid.UUID, name: str, entries: list[Values] | str) -> None:
+    if entries == UNSUBSCRIBE:
+        connection.execute(statements.unsubscribe(name), (email_id,))
+        return
+    for entry in entries:
+        assert isinstance(entry, Mapping)  # noqa: S101
+        whole = {**LISTS[name].defaults, **entry}
+        if whole["subscribed"]:
+            _upsert(connection, email_id, name, whole, tuple(entry))
+        else:
+            given = _row({key: value for key, value in entry.items() if key != "name"})
+            connection.execute(
+                statements.update_entry(name, tuple(given)), [*given.values(), email_id, entry["name"]]
+            )
+
+
+def _upsert(connection: Connection, email_id: uuid.UUID, name: str, values: Values, given: tuple[str, ...]) -> None:
+    connection.execute(statements.upsert(name, given), {**_row(values), "contact": email_id})
+
+
+def _row(values: Values) -> dict[str, Any]:
+    return {key: Json(value) if isinstance(value, dict) else value for key, value in values.items()}
+
+
+def _jsonable(entry: Values) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, uuid.UUID | date) else value for key, value in entry.items()}
+
+
+def _document(connection: Connection, email_id: uuid.UUID) -> str:
+    row = queries.document(connection, email_id).fetchone()
+    if row is None:
+        raise NotFound(UNKNOWN)
+    return str(row[0])
+
+
+def _refuse_new_odd_address(connection: Connection, email_id: uuid.UUID, email: Values) -> None:
+    """An address that is none may stay where it is stored already, and come nowhere else."""
+    address = email.get("primary_email")
+    if isinstance(address, Kept):
+        stored = connection.execute(statements.LOCK_ADDRESS, (email_id,)).fetchone()
+        if stored is None or stored[0] != address:
+            raise Invalid([{"loc": ["body", "email", "primary_email"], **address.problem}])
+
+
+def _conflict(error: psycopg.errors.UniqueViolation, detail: str) -> Conflict:
+    return Conflict(detail, UNIQUE.get(error.diag.constraint_name or ""))
+
+

@@ -1,0 +1,133 @@
+"""The SELECT that renders contacts: PostgreSQL builds the JSON text, and the views pass it through, untouched.
+
+The columns and their order come from the schemas, so that the document, its validation and its documentation
+are one list. A NULL boolean reads as its default; whatever else is stored reads as it is, however odd.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import date
+from operator import itemgetter
+from typing import Any
+from uuid import UUID
+
+import marshmallow as ma
+
+from ctms.contacts import schemas
+from ctms.contacts.fields import Field, Flag, Subscriptions, Timestamp
+
+
+def timestamp(column: str) -> str:
+    """Render an instant as ISO 8601 with six decimals and `+00:00`: PostgreSQL's own way drops trailing zeros."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+
+
+def _expression(alias: str, name: str, field: Field) -> str:
+    column = f'{alias}."{name}"'
+    if isinstance(field, Timestamp):
+        column = timestamp(column)
+    elif isinstance(field, Flag):
+        column = f"coalesce({column}, {str(field.load_default).lower()})"
+    return f'{column} AS "{name}"'
+
+
+def _columns(alias: str, schema: type[schemas.Schema]) -> str:
+    return ", ".join(
+        _expression(alias, field.attribute or name, field) for name, field in schema().fields.items()
+    )
+
+
+def _group(alias: str, schema: type[schemas.Schema]) -> str:
+    return f"(SELECT g FROM (SELECT {_columns(alias, schema)}) g)"
+
+
+def _list(table: str, schema: type[schemas.Schema]) -> str:
+    return (
+        f'coalesce((SELECT json_agg(l ORDER BY l.name COLLATE "C") FROM'
+        f" (SELECT {_columns('s', schema)} FROM {table} s WHERE s.email_id = e.email_id) l), '[]')"
+    )
+
+
+# Existing services stored escapes that PostgreSQL keeps as text but cannot look into: U+0000, half a surrogate pair.
+_UNREADABLE = (
+    r"\\u0000"
+    r"|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])"
+    r"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
+)
+_READABLE_FIELDS = rf"CASE WHEN strpos(w.fields::text, '\u') = 0 OR w.fields::text !~* '{_UNREADABLE}' THEN w.fields END"
+
+_OLD_WAITLISTS = f"""
+    LATERAL (
+        SELECT
+            (array_agg(w.fields) FILTER (WHERE w.name = 'vpn'))[1] AS vpn,
+            (array_agg(w.fields -> 'geo' ORDER BY w.name COLLATE "C") FILTER (
+                WHERE w.name <> 'vpn' AND json_typeof(w.fields -> 'geo') <> 'null'))[1] AS relay_geo
+        FROM (
+            SELECT w.name, {_READABLE_FIELDS} AS fields FROM waitlists w
+            WHERE w.email_id = e.email_id AND w.subscribed AND (w.name = 'vpn' OR starts_with(w.name, 'relay'))
+        ) w
+    ) old"""
+
+_BODY = f"""
+    {_group("a", schemas.AmoSchema)} AS amo,
+    {_group("e", schemas.EmailSchema)} AS email,
+    {_group("f", schemas.FxaSchema)} AS fxa,
+    {_group("m", schemas.MofoSchema)} AS mofo,
+    {_list("newsletters", schemas.NewsletterSchema)} AS newsletters,
+    {_list("waitlists", schemas.WaitlistSchema)} AS waitlists,
+    (SELECT v FROM (SELECT old.vpn -> 'geo' AS geo, old.vpn -> 'platform' AS platform) v) AS vpn_waitlist,
+    (SELECT r FROM (SELECT old.relay_geo AS geo) r) AS relay_waitlist"""
+
+FROM_CONTACT = """
+    LEFT JOIN amo a ON a.email_id = e.email_id
+    LEFT JOIN fxa f ON f.email_id = e.email_id
+    LEFT JOIN mofo m ON m.email_id = e.email_id"""
+
+DOCUMENT = f"(SELECT row_to_json(d)::text FROM {_OLD_WAITLISTS.strip()}, LATERAL (SELECT {_BODY}) d)"
+"""An SQL expression: the contact of row `e` of `emails`, to be used with `FROM_CONTACT`."""
+
+IDENTITY = """(SELECT row_to_json(i)::text FROM (SELECT
+    e.email_id, e.primary_email, e.basket_token, e.sfdc_id, m.mofo_contact_id, m.mofo_email_id,
+    a.user_id AS amo_user_id, f.fxa_id, f.primary_email AS fxa_primary_email) i)"""
+"""An SQL expression: the nine identities of the contact of row `e`, to be used with `FROM_CONTACT`."""
+
+
+def with_status(document: str) -> str:
+    """Return the document of a contact that was asked for by its id: with `"status": "ok"`."""
+    return f'{document[:-1]},"status":"ok"}}'
+
+
+def same_contact(document: str, contact: Mapping[str, Any]) -> bool:
+    """True when the stored `document` says just what `contact`, as `ContactSchema` loads it, says."""
+    stored = json.loads(document)
+    for name, field in schemas.ContactSchema().fields.items():
+        entries = contact[name] or {}
+        many = isinstance(field, Subscriptions)
+        schema = (field.inner if many else field).schema
+        told = sorted(entries, key=itemgetter("name")) if many else [entries]
+        known = stored[name] if many else [stored[name]]
+        if len(told) != len(known) or not all(map(_agrees(schema), told, known)):
+            return False
+    return True
+
+
+def _agrees(schema: ma.Schema) -> Callable[[Mapping[str, Any], Mapping[str, Any]], bool]:
+    def agrees(told: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+        return all(
+            _json_value(told.get(field.attribute or name, field.load_default)) == known[field.data_key or name]
+            for name, field in schema.load_fields.items()
+            if name != "email_id"
+        )
+
+    return agrees
+
+
+def _json_value(value: Any) -> Any:
+    return str(value) if isinstance(value, date | UUID) else value
+
+
+def array(documents: list[str]) -> str:
+    """Return the documents as a JSON array."""
+    return f"[{','.join(documents)}]"

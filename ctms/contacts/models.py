@@ -1,0 +1,144 @@
+"""The tables of contacts: one row of `emails` per contact, at most one row in each group, any number in each list.
+
+The names and types are those of existing deployments (revision 2b00e4069aea). Requests read and write these tables
+with SQL of their own (`documents`, `queries`, `commands`); migrations and bulk work use the models.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import date, datetime
+from typing import Annotated, Any
+
+from sqlalchemy import Date, DateTime, ForeignKey, Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSON, UUID
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ctms.database import db
+
+Created = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
+Updated = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
+
+
+def _contact(*, unique: bool = False) -> Mapped[uuid.UUID]:
+    return mapped_column(
+        UUID(as_uuid=True),
+        ForeignKey("emails.email_id", ondelete="CASCADE"),
+        unique=unique,
+        nullable=False,
+    )
+
+
+class Email(db.Model):
+    """A contact: its address and what is said of the person; `email_id` names the contact everywhere."""
+
+    __tablename__ = "emails"
+    __table_args__ = (
+        Index("bulk_read_index", "update_timestamp", "email_id"),
+        Index("idx_email_primary_unique_email_lower", text("lower(primary_email)"), unique=True),
+    )
+
+    email_id: Mapped[uuid.UUID] = mapped_column(
+        UUID(as_uuid=True), primary_key=True, server_default=text("gen_random_uuid()")
+    )
+    primary_email: Mapped[str] = mapped_column(String(255), unique=True)
+    basket_token: Mapped[str | None] = mapped_column(String(255), unique=True)
+    sfdc_id: Mapped[str | None] = mapped_column(String(255), index=True)
+    first_name: Mapped[str | None] = mapped_column(String(255))
+    last_name: Mapped[str | None] = mapped_column(String(255))
+    mailing_country: Mapped[str | None] = mapped_column(String(255))
+    email_format: Mapped[str | None] = mapped_column(String(1))
+    email_lang: Mapped[str | None] = mapped_column(String(5))
+    has_opted_out_of_email: Mapped[bool | None]
+    unsubscribe_reason: Mapped[str | None] = mapped_column(Text)
+    create_timestamp: Mapped[Created]
+    update_timestamp: Mapped[Updated]
+    double_opt_in: Mapped[bool | None]
+
+
+class Amo(db.Model):
+    """What addons.mozilla.org knows about the person."""
+
+    __tablename__ = "amo"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email_id: Mapped[uuid.UUID] = _contact(unique=True)
+    add_on_ids: Mapped[str | None] = mapped_column(String(500))
+    display_name: Mapped[str | None] = mapped_column(String(255))
+    email_opt_in: Mapped[bool | None]
+    language: Mapped[str | None] = mapped_column(String(5))
+    last_login: Mapped[date | None] = mapped_column(Date)
+    location: Mapped[str | None] = mapped_column(String(255))
+    profile_url: Mapped[str | None] = mapped_column(String(40))
+    user: Mapped[bool | None]
+    user_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    username: Mapped[str | None] = mapped_column(String(100))
+    create_timestamp: Mapped[Created]
+    update_timestamp: Mapped[Updated]
+
+
+class Fxa(db.Model):
+    """The person's account; its `fxa_id` belongs to one contact only."""
+
+    __tablename__ = "fxa"
+    __table_args__ = (Index("idx_fxa_primary_email_lower", text("lower(primary_email)")),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fxa_id: Mapped[str | None] = mapped_column(String(255), unique=True)
+    email_id: Mapped[uuid.UUID] = _contact(unique=True)
+    primary_email: Mapped[str | None] = mapped_column(String(255), index=True)
+    created_date: Mapped[str | None] = mapped_column(String(50))
+    lang: Mapped[str | None] = mapped_column(String(255))
+    first_service: Mapped[str | None] = mapped_column(String(50))
+    account_deleted: Mapped[bool | None]
+    create_timestamp: Mapped[Created]
+    update_timestamp: Mapped[Updated]
+
+
+class Mofo(db.Model):
+    """What the foundation knows about the person."""
+
+    __tablename__ = "mofo"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email_id: Mapped[uuid.UUID] = _contact(unique=True)
+    mofo_email_id: Mapped[str | None] = mapped_column(String(255), unique=True)
+    mofo_contact_id: Mapped[str | None] = mapped_column(String(255), index=True)
+    mofo_relevant: Mapped[bool | None]
+    create_timestamp: Mapped[Created]
+    update_timestamp: Mapped[Updated]
+
+
+class Newsletter(db.Model):
+    """One newsletter that the contact has subscribed to, or has left."""
+
+    __tablename__ = "newsletters"
+    __table_args__ = (UniqueConstraint("email_id", "name", name="uix_email_name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email_id: Mapped[uuid.UUID] = _contact()
+    name: Mapped[str] = mapped_column(String(255))
+    subscribed: Mapped[bool | None]
+    format: Mapped[str | None] = mapped_column(String(1))
+    lang: Mapped[str | None] = mapped_column(String(5))
+    source: Mapped[str | None] = mapped_column(Text)
+    unsub_reason: Mapped[str | None] = mapped_column(Text)
+    create_timestamp: Mapped[Created]
+    update_timestamp: Mapped[Updated]
+
+
+class Waitlist(db.Model):
+    """One waitlist that the contact has joined, or has left, with the fields that its validator allows."""
+
+    __tablename__ = "waitlists"
+    __table_args__ = (UniqueConstraint("email_id", "name", name="uix_wl_email_name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email_id: Mapped[uuid.UUID] = _contact()
+    name: Mapped[str] = mapped_column(String(255))
+    source: Mapped[str | None] = mapped_column(Text)
+    fields: Mapped[dict[str, Any]] = mapped_column(JSON, server_default=text("'{}'::json"))
+    create_timestamp: Mapped[Created]
+    update_timestamp: Mapped[Updated]
+    subscribed: Mapped[bool]
+    unsub_reason: Mapped[str | None] = mapped_column(Text)

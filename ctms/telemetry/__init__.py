@@ -1,0 +1,1 @@
+"""What operators see: health, logs, metrics. Nothing of a person beyond ids."""

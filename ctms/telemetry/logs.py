@@ -1,0 +1,151 @@
+"""Logs: MozLog JSON (or text), one `request.summary` per request, and nothing of a person in any of it.
+
+An exception is logged with its kind and its traceback, never with its message: messages of drivers and libraries
+repeat the values that they stumbled over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import traceback
+import uuid
+from types import TracebackType
+from typing import Any
+
+import sentry_sdk
+from dockerflow.logging import JsonLogFormatter
+from flask import Flask, Response, g, request
+
+from ctms.settings import Settings
+
+_REQUEST_ID = re.compile(r"[-\w.]{1,128}", re.ASCII)
+UNMATCHED = "unmatched"
+
+summary_logger = logging.getLogger("request.summary")
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def anonymous_traceback(error: BaseException) -> str:
+    """Return the traceback with the kinds of the exceptions instead of their messages."""
+    lines = []
+    chained = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if chained is not None:
+        lines += [anonymous_traceback(chained), "which led to"]
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    kind = type(error)
+    return "\n".join([*lines, "".join(frames).rstrip(), f"{kind.__module__}.{kind.__qualname__}"])
+
+
+class TextFormatter(logging.Formatter):
+    """Readable lines, for terminals."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  logging's name
+        return anonymous_traceback(ei[1])
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "summary", None)
+        line = super().format(record)
+        return line + " " + " ".join(f"{k}={v}" for k, v in fields.items()) if fields else line
+
+
+class MozLogFormatter(JsonLogFormatter):  # type: ignore[misc]
+    """MozLog's JSON (Dockerflow's formatter)."""
+
+    def convert_record(self, record: logging.LogRecord) -> dict[str, Any]:
+        error, record.exc_info, record.exc_text = record.exc_info, None, None
+        fields = record.__dict__.pop("summary", None)
+        found: dict[str, Any] = super().convert_record(record)
+        found["Fields"].update(fields or {})
+        if error and error[1] is not None:
+            found["Fields"]["error"] = type(error[1]).__qualname__
+            found["Fields"]["traceback"] = anonymous_traceback(error[1])
+        return found
+
+
+def init_logs(app: Flask, settings: Settings) -> None:
+    """Set up logging for the process, Sentry, request ids and summaries."""
+    formatter = (
+        MozLogFormatter(logger_name="ctms")
+        if settings.use_mozlog
+        else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+        root.removeHandler(handler)
+    handler = _Handler()
+    handler.setFormatter(formatter)
+    root.addHandler(handler)
+    for name in ("ctms", summary_logger.name):
+        logging.getLogger(name).setLevel(settings.logging_level)
+    logging.getLogger("sqlalchemy.engine").setLevel("INFO" if settings.log_sqlalchemy else "WARNING")
+    _init_sentry(settings)
+    app.before_request(_start)
+    app.after_request(_finish)
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Our handler, to be told from others on the root logger."""
+
+
+def _init_sentry(settings: Settings) -> None:
+    if settings.sentry_dsn:
+        sentry_sdk.init(
+            dsn=settings.sentry_dsn,
+            debug=settings.sentry_debug,
+            send_default_pii=False,
+            include_local_variables=False,
+            max_request_body_size="never",
+            max_breadcrumbs=0,
+            before_send=anonymous_event,
+        )
+
+
+def anonymous_event(event: Any, _hint: dict[str, Any]) -> Any:
+    """Drop from a Sentry event what may hold a person's data: messages, URL, query, headers, variables."""
+    for error in event.get("exception", {}).get("values", []):
+        error.pop("value", None)
+        for frame in error.get("stacktrace", {}).get("frames", []):
+            frame.pop("vars", None)
+    event.pop("logentry", None)
+    event.pop("message", None)
+    event.pop("breadcrumbs", None)
+    event["request"] = {"method": event.get("request", {}).get("method", "")}
+    event.pop("user", None)
+    event.pop("extra", None)
+    return event
+
+
+def _start() -> None:
+    g.started = time.perf_counter()
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def path_template() -> str:
+    """Return the route of the current request in the documented style, `/ctms/{email_id}`."""
+    return template(request.url_rule.rule) if request.url_rule else UNMATCHED
+
+
+def template(rule: str) -> str:
+    """Return a Flask rule in the documented style."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    if summary_logger.isEnabledFor(logging.INFO):
+        fields = {
+            "agent": request.headers.get("User-Agent", ""),
+            "path": path_template(),
+            "method": request.method,
+            "code": response.status_code,
+            "t": int((time.perf_counter() - g.started) * 1000),
+            "rid": g.request_id,
+        }
+        if "client_id" in g:
+            fields["client_id"] = g.client_id
+        summary_logger.info("", extra={"summary": fields})
+    return response
