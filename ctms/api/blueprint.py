@@ -19,7 +19,7 @@ from ctms.errors import Unauthorized
 P = ParamSpec("P")
 View = Callable[P, Response]
 
-SECURITY = [{"OAuth2ClientCredentials": []}]
+SECURITY: list[dict[str, list[str]]] = [{"OAuth2ClientCredentials": []}]
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]

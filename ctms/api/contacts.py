@@ -95,5 +95,3 @@ class Contact(MethodView):
         if not gone:
             raise NotFound(f"email {email_id} not found!")
         return json_text(array(gone))
-
-

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import metadata
 
 import flask_smorest
+import marshmallow as ma
+from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Flask
-
-API_DESCRIPTION = "Contacts, their newsletters and waitlists."
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]
@@ -21,7 +21,15 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
             OPENAPI_URL_PREFIX="/",
             OPENAPI_JSON_PATH="openapi.json",
         )
-        super().__init__(app)
+        super().__init__(app, spec_kwargs={"marshmallow_plugin": MarshmallowPlugin(schema_name_resolver=schema_name)})
 
     def _register_error_handlers(self) -> None:
         """Errors are answered in one place, `ctms.api.responses`."""
+
+
+def schema_name(schema: ma.Schema | type[ma.Schema]) -> str:
+    """Name a schema in the document after its class; what is loaded in part is a `…Patch`."""
+    kind = schema if isinstance(schema, type) else type(schema)
+    name = kind.__name__.removesuffix("Schema")
+    partial = isinstance(schema, ma.Schema) and schema.partial
+    return f"{name.removesuffix('Patch')}Patch" if partial else name

@@ -20,7 +20,7 @@ _PLACES = {"json": "body", "form": "body"}
 class Parser(FlaskParser):
     """How flask-smorest's `arguments` read bodies, forms and queries."""
 
-    def load_json(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
+    def load_json(self, req: Request, schema: ma.Schema) -> Any:
         """Return the parsed body. Raises `Invalid` when it is not JSON, or says that it is something else."""
         if req.mimetype and not req.is_json:
             raise Invalid([_problem(["body"], Message("Content-Type should be application/json", "content_type"))])
@@ -51,11 +51,7 @@ class Parser(FlaskParser):
 
 def problems(messages: Any) -> list[dict[str, Any]]:
     """Flatten marshmallow's messages, keyed by place, into `{"loc", "msg", "type"}`."""
-    return [
-        problem
-        for place, found in messages.items()
-        for problem in _flatten(found, [_PLACES.get(place, place)])
-    ]
+    return [problem for place, found in messages.items() for problem in _flatten(found, [_PLACES.get(place, place)])]
 
 
 def _flatten(messages: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:

@@ -33,5 +33,5 @@ def is_conditional() -> bool:
 
 def require_match(document: str | None) -> None:
     """Raise `PreconditionFailed` unless `If-Match` names the state that is stored (None: nothing is)."""
-    if document is None or not request.if_match.is_strong(etag(document)) and not request.if_match.star_tag:
+    if document is None or (not request.if_match.is_strong(etag(document)) and not request.if_match.star_tag):
         raise PreconditionFailed("The contact has changed")

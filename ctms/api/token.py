@@ -67,10 +67,7 @@ def token() -> Response:
     if not authenticate(client_id, secret):
         attempts().failed(client_id, address)
         return error_response(400, WRONG, _NEVER_STORED, error="invalid_client")
-    text = (
-        f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer",'
-        f'"expires_in":{tokens().lifetime}}}'
-    )
+    text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'
     return json_text(text, headers=_NEVER_STORED)
 
 

@@ -16,7 +16,7 @@ class Group(AppGroup):
         from ctms.app import create_app  # noqa: PLC0415  not needed for --help
 
         info = ctx.ensure_object(ScriptInfo)
-        info.create_app = lambda: create_app()
+        info.create_app = create_app
         return super().invoke(ctx)
 
 

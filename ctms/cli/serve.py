@@ -34,8 +34,9 @@ This is the first start. An API client with the role `admin` was made; its secre
 
 Try it:
 
-  TOKEN=$(curl -s {url}/token -d client_id={client_id} -d client_secret={secret} | sed 's/.*"access_token":"\\([^"]*\\).*/\\1/')
-  curl -s {url}/ctms -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"email": {{"primary_email": "jane@example.com"}}}}'
+  TOKEN=$(curl -s {url}/token -d client_id={client_id} -d client_secret={secret} | cut -d'"' -f4)
+  curl -s {url}/ctms -H "Authorization: Bearer $TOKEN" \\
+    --json '{{"email": {{"primary_email": "jane@example.com"}}}}'
   curl -s "{url}/ctms?primary_email=jane@example.com" -H "Authorization: Bearer $TOKEN"
 """
 
@@ -96,7 +97,9 @@ def _serve(app: Flask, settings: Settings) -> None:
             respawn_failed_workers=True,
             log_level=LogLevels.warning,
         )
-        click.echo(f"CTMS: serving on {_url(settings)} with {settings.workers} processes; docs at {_url(settings)}/docs")
+        click.echo(
+            f"CTMS: serving on {_url(settings)} with {settings.workers} processes; docs at {_url(settings)}/docs"
+        )
         sys.stdout.flush()
         server.serve()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import psycopg
 
@@ -46,13 +47,13 @@ class Caller:
         self.client_id = client_id
         self._permission = permission
         self._answer: Cursor = connection.execute(_CALLER, (permission, client_id))
-        self._row: tuple[bool | None, bool, bool] | None = None
+        self._row: tuple[Any, ...] | None = None
         self._asked = False
 
     def require(self) -> None:
         """Raise `Unauthorized`, `BadRequest` or `Forbidden` unless the client may do what it asks for."""
         if not self._asked:
-            self._row = self._answer.fetchone()  # type: ignore[assignment]
+            self._row = self._answer.fetchone()
             self._asked = True
         if self._row is None:
             raise Unauthorized(INVALID)

@@ -7,10 +7,10 @@ from datetime import datetime
 from sqlalchemy import DateTime, ForeignKey, String, Text, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from ctms.database import db
+from ctms.database import Model
 
 
-class ApiClient(db.Model):
+class ApiClient(Model):
     """A service that may call. The secret is kept as an argon2id hash; the one before it may be valid for a while."""
 
     __tablename__ = "api_client"
@@ -32,7 +32,7 @@ class ApiClient(db.Model):
     )
 
 
-class Role(db.Model):
+class Role(Model):
     """A named set of permissions that clients are given."""
 
     __tablename__ = "roles"
@@ -55,7 +55,7 @@ class Role(db.Model):
     )
 
 
-class Permission(db.Model):
+class Permission(Model):
     """One thing that a caller may do; routes name the permission that they need."""
 
     __tablename__ = "permissions"
@@ -69,20 +69,18 @@ class Permission(db.Model):
     )
 
 
-class ClientRole(db.Model):
+class ClientRole(Model):
     """A role given to a client."""
 
     __tablename__ = "api_client_roles"
     __table_args__ = (UniqueConstraint("api_client_id", "role_id", name="uix_api_client_roles"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    api_client_id: Mapped[str] = mapped_column(
-        String(255), ForeignKey("api_client.client_id", ondelete="CASCADE")
-    )
+    api_client_id: Mapped[str] = mapped_column(String(255), ForeignKey("api_client.client_id", ondelete="CASCADE"))
     role_id: Mapped[int] = mapped_column(ForeignKey("roles.id", ondelete="CASCADE"))
 
 
-class RolePermission(db.Model):
+class RolePermission(Model):
     """A permission given to a role."""
 
     __tablename__ = "role_permissions"

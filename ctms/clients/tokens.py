@@ -52,9 +52,7 @@ class Tokens:
     def _decode(self, token: str) -> tuple[str, float]:
         for key in self._keys:
             try:
-                claims = jwt.decode(
-                    token, key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]}
-                )
+                claims = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]})
             except jwt.InvalidSignatureError:
                 continue
             except jwt.InvalidTokenError as error:

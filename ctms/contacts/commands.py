@@ -116,7 +116,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
 
 def delete(connection: Connection, primary_email: str) -> list[str]:
     """Delete everything about the address, in any case; returns the identities of who is gone, as JSON."""
-    found = [row for row in connection.execute(statements.LOCK_BY_ADDRESS, (primary_email,))]
+    found = connection.execute(statements.LOCK_BY_ADDRESS, (primary_email,)).fetchall()
     if found:
         connection.execute(statements.DELETE_CONTACTS, ([email_id for email_id, _ in found],))
     return [identity for _, identity in found]
@@ -167,9 +167,7 @@ def _change_list(connection: Connection, email_id: uuid.UUID, name: str, entries
             _upsert(connection, email_id, name, whole, tuple(entry))
         else:
             given = _row({key: value for key, value in entry.items() if key != "name"})
-            connection.execute(
-                statements.update_entry(name, tuple(given)), [*given.values(), email_id, entry["name"]]
-            )
+            connection.execute(statements.update_entry(name, tuple(given)), [*given.values(), email_id, entry["name"]])
 
 
 def _upsert(connection: Connection, email_id: uuid.UUID, name: str, values: Values, given: tuple[str, ...]) -> None:
@@ -202,5 +200,3 @@ def _refuse_new_odd_address(connection: Connection, email_id: uuid.UUID, email: 
 
 def _conflict(error: psycopg.errors.UniqueViolation, detail: str) -> Conflict:
     return Conflict(detail, UNIQUE.get(error.diag.constraint_name or ""))
-
-

@@ -16,7 +16,7 @@ from uuid import UUID
 import marshmallow as ma
 
 from ctms.contacts import schemas
-from ctms.contacts.fields import Field, Flag, Subscriptions, Timestamp
+from ctms.contacts.fields import Flag, Group, Subscriptions, Timestamp
 
 
 def timestamp(column: str) -> str:
@@ -24,7 +24,7 @@ def timestamp(column: str) -> str:
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
 
 
-def _expression(alias: str, name: str, field: Field) -> str:
+def _expression(alias: str, name: str, field: ma.fields.Field[Any]) -> str:
     column = f'{alias}."{name}"'
     if isinstance(field, Timestamp):
         column = timestamp(column)
@@ -34,9 +34,7 @@ def _expression(alias: str, name: str, field: Field) -> str:
 
 
 def _columns(alias: str, schema: type[schemas.Schema]) -> str:
-    return ", ".join(
-        _expression(alias, field.attribute or name, field) for name, field in schema().fields.items()
-    )
+    return ", ".join(_expression(alias, field.attribute or name, field) for name, field in schema().fields.items())
 
 
 def _group(alias: str, schema: type[schemas.Schema]) -> str:
@@ -56,7 +54,9 @@ _UNREADABLE = (
     r"|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])"
     r"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
 )
-_READABLE_FIELDS = rf"CASE WHEN strpos(w.fields::text, '\u') = 0 OR w.fields::text !~* '{_UNREADABLE}' THEN w.fields END"
+_READABLE_FIELDS = (
+    rf"CASE WHEN strpos(w.fields::text, '\u') = 0 OR w.fields::text !~* '{_UNREADABLE}' THEN w.fields END"
+)
 
 _OLD_WAITLISTS = f"""
     LATERAL (
@@ -103,12 +103,14 @@ def same_contact(document: str, contact: Mapping[str, Any]) -> bool:
     """True when the stored `document` says just what `contact`, as `ContactSchema` loads it, says."""
     stored = json.loads(document)
     for name, field in schemas.ContactSchema().fields.items():
-        entries = contact[name] or {}
-        many = isinstance(field, Subscriptions)
-        schema = (field.inner if many else field).schema
-        told = sorted(entries, key=itemgetter("name")) if many else [entries]
-        known = stored[name] if many else [stored[name]]
-        if len(told) != len(known) or not all(map(_agrees(schema), told, known)):
+        if isinstance(field, Subscriptions):
+            told, known = sorted(contact[name] or (), key=itemgetter("name")), stored[name]
+            group = field.inner
+        else:
+            told, known = [contact[name] or {}], [stored[name]]
+            group = field
+        assert isinstance(group, Group)  # noqa: S101  a contact is made of groups and lists of them
+        if len(told) != len(known) or not all(map(_agrees(group.schema), told, known)):
             return False
     return True
 

@@ -45,13 +45,16 @@ def invalid(text: str, type: str, field: str = "_schema") -> ma.ValidationError:
     return ma.ValidationError([Message(text, type)], field_name=field)
 
 
-REQUIRED = {"required": Message("Field required", "missing"), "null": Message("Must not be null", "null")}
+REQUIRED: dict[str, Any] = {
+    "required": Message("Field required", "missing"),
+    "null": Message("Must not be null", "null"),
+}
 
 
 class Field(ma.fields.Field[Any]):
     """A field with our words for what is missing or null."""
 
-    default_error_messages = REQUIRED  # noqa: RUF012  marshmallow's way
+    default_error_messages = REQUIRED
 
 
 class PlainText(Field):
@@ -228,10 +231,10 @@ class Group(ma.fields.Nested):
         super().__init__(schema, **kwargs)
         self.actions = actions
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+    def _deserialize(self, value: Any, attr: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, str) and value in self.actions:
             return value
-        return super()._deserialize(value, attr, data, **kwargs)
+        return super()._deserialize(value, attr, data, *args, **kwargs)
 
 
 class Subscriptions(ma.fields.List[Any]):
@@ -248,12 +251,12 @@ class Subscriptions(ma.fields.List[Any]):
             return value
         if isinstance(value, list) and len(value) > MAX_ENTRIES:
             raise invalid(f"List should have at most {MAX_ENTRIES} items", "too_long")
-        entries = super()._deserialize(value, attr, data, **kwargs)
-        seen: set[str] = set()
+        entries: list[dict[str, Any]] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[assignment]
+        first = {entry["name"]: index for index, entry in reversed(list(enumerate(entries)))}
         twice = {
             index: {"name": [Message("Name should be given once", "name_repeated")]}
             for index, entry in enumerate(entries)
-            if entry["name"] in seen or seen.add(entry["name"])
+            if first[entry["name"]] != index
         }
         if twice:
             raise ma.ValidationError(twice)

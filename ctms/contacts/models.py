@@ -14,7 +14,7 @@ from sqlalchemy import Date, DateTime, ForeignKey, Index, String, Text, UniqueCo
 from sqlalchemy.dialects.postgresql import JSON, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ctms.database import db
+from ctms.database import Model
 
 Created = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
 Updated = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
@@ -29,7 +29,7 @@ def _contact(*, unique: bool = False) -> Mapped[uuid.UUID]:
     )
 
 
-class Email(db.Model):
+class Email(Model):
     """A contact: its address and what is said of the person; `email_id` names the contact everywhere."""
 
     __tablename__ = "emails"
@@ -56,7 +56,7 @@ class Email(db.Model):
     double_opt_in: Mapped[bool | None]
 
 
-class Amo(db.Model):
+class Amo(Model):
     """What addons.mozilla.org knows about the person."""
 
     __tablename__ = "amo"
@@ -77,7 +77,7 @@ class Amo(db.Model):
     update_timestamp: Mapped[Updated]
 
 
-class Fxa(db.Model):
+class Fxa(Model):
     """The person's account; its `fxa_id` belongs to one contact only."""
 
     __tablename__ = "fxa"
@@ -95,7 +95,7 @@ class Fxa(db.Model):
     update_timestamp: Mapped[Updated]
 
 
-class Mofo(db.Model):
+class Mofo(Model):
     """What the foundation knows about the person."""
 
     __tablename__ = "mofo"
@@ -109,7 +109,7 @@ class Mofo(db.Model):
     update_timestamp: Mapped[Updated]
 
 
-class Newsletter(db.Model):
+class Newsletter(Model):
     """One newsletter that the contact has subscribed to, or has left."""
 
     __tablename__ = "newsletters"
@@ -127,7 +127,7 @@ class Newsletter(db.Model):
     update_timestamp: Mapped[Updated]
 
 
-class Waitlist(db.Model):
+class Waitlist(Model):
     """One waitlist that the contact has joined, or has left, with the fields that its validator allows."""
 
     __tablename__ = "waitlists"

@@ -55,8 +55,7 @@ def _find(connection: Connection, what: str, identities: Mapping[str, Any]) -> C
     conditions = " AND ".join(IDENTITIES[name] for name in identities)
     values = [str(value) if name == "basket_token" else value for name, value in identities.items()]
     return connection.execute(
-        f"SELECT {what} FROM emails e {FROM_CONTACT} WHERE {conditions}"
-        " ORDER BY e.create_timestamp, e.email_id",
+        f"SELECT {what} FROM emails e {FROM_CONTACT} WHERE {conditions} ORDER BY e.create_timestamp, e.email_id",
         values,
     )
 
@@ -137,8 +136,10 @@ def page(
         where.append("(e.update_timestamp, e.email_id) > (%s, %s)")
         values += [after.update_timestamp, after.email_id]
     if mofo_relevant is not None:
-        where.append(f"{'' if mofo_relevant else 'NOT'} EXISTS"
-                     " (SELECT FROM mofo WHERE mofo.email_id = e.email_id AND mofo.mofo_relevant)")
+        where.append(
+            f"{'' if mofo_relevant else 'NOT'} EXISTS"
+            " (SELECT FROM mofo WHERE mofo.email_id = e.email_id AND mofo.mofo_relevant)"
+        )
     rows = connection.execute(
         f"SELECT {DOCUMENT}, e.update_timestamp, e.email_id"
         f" FROM (SELECT * FROM emails e WHERE {' AND '.join(where)}"

@@ -36,7 +36,7 @@ class Part:
     @cached_property
     def types(self) -> dict[str, str]:
         """The SQL type of each column, text without its limit: a cast to the limit would cut silently."""
-        dialect = postgresql.dialect()
+        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         return {
             name: "text" if isinstance(column.type, String | Text) else column.type.compile(dialect=dialect)
             for name, column in self._model.__table__.columns.items()
@@ -124,7 +124,8 @@ def upsert_list(name: str) -> str:
             e.update_timestamp, e.update_timestamp
         FROM json_to_recordset(%s) AS r ({record}), emails e WHERE e.email_id = %s
         ON CONFLICT ({_names(part.key)}) DO UPDATE
-        SET {_from_excluded(tuple(c for c in part.columns if c != "name"))}update_timestamp = excluded.update_timestamp"""
+        SET {_from_excluded(tuple(column for column in part.columns if column != "name"))}
+            update_timestamp = excluded.update_timestamp"""
 
 
 @cache

@@ -60,7 +60,5 @@ def init_metrics(app: Flask) -> None:
     """Count every request, and serve `/metrics`."""
     metrics = Metrics()
     app.after_request(metrics.count)
-    exporter = PrometheusMetrics(
-        app=None, path="/metrics", export_defaults=False, registry=metrics.registry
-    )
+    exporter = PrometheusMetrics(app=None, path="/metrics", export_defaults=False, registry=metrics.registry)
     exporter.init_app(app)

@@ -1,0 +1,32 @@
+"""API clients for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import select
+
+from ctms.clients.models import ApiClient, Role
+from ctms.clients.secrets import hash_secret
+from ctms.database import db
+
+# One hash for all: argon2id is slow on purpose.
+SECRET = "secret_for_tests"
+_HASHED = hash_secret(SECRET)
+
+
+def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = True) -> str:
+    """Store a client whose secret is `SECRET`; returns its id."""
+    found = db.session.scalars(select(Role).where(Role.name.in_(roles))).all()
+    assert {role.name for role in found} == set(roles)
+    db.session.add(
+        ApiClient(
+            client_id=client_id,
+            email="client@example.com",
+            enabled=enabled,
+            hashed_secret=_HASHED,
+            roles=list(found),
+        )
+    )
+    db.session.commit()
+    return client_id

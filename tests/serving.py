@@ -1,0 +1,124 @@
+"""The service as its users start it: `flask ctms serve` in a process of its own, called over HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+FLASK = str(Path(sys.executable).parent / "flask")
+START_TIMEOUT_IN_SECONDS = 60
+
+
+@dataclass
+class Served:
+    """A running service."""
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[str]
+    output: Path
+    environment: dict[str, str] = field(repr=False)
+    client_id: str = "id_admin"
+    client_secret: str = field(default="", repr=False)
+
+    def token(self) -> str:
+        """Ask for a token."""
+        response = requests.post(f"{self.url}/token", auth=(self.client_id, self.client_secret), timeout=30)
+        response.raise_for_status()
+        return str(response.json()["access_token"])
+
+    def session(self) -> requests.Session:
+        """Return a session that sends a token."""
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {self.token()}"
+        return session
+
+    def flask(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run `flask …` beside the service, on its database."""
+        return run_flask(*arguments, environment=self.environment, **kwargs)
+
+    def stop(self) -> int:
+        """End the service with SIGTERM; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def environment_for(folder: Path, **variables: str) -> dict[str, str]:
+    """Return an environment without settings but these: the embedded database in `folder`."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CTMS_", "PROMETHEUS_")) and name not in {"HOST", "PORT", "SENTRY_DSN"}
+    }
+    return {**clean, "CTMS_DATA_DIR": str(folder), **variables}
+
+
+def run_flask(
+    *arguments: str, environment: dict[str, str], timeout: float = 60, **kwargs: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run `flask …` to its end, without a terminal."""
+    return subprocess.run(
+        [FLASK, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=kwargs.pop("stdin", subprocess.DEVNULL if "input" not in kwargs else None),
+        timeout=timeout,
+        check=False,
+        **kwargs,
+    )
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serve(folder: Path, **variables: str) -> Iterator[Served]:
+    """Start the service, its database in `folder`, and stop it at the end."""
+    port = free_port()
+    environment = environment_for(folder, PORT=str(port), CTMS_WORKERS="2", **variables)
+    output = folder / "output.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [FLASK, "ctms", "serve"], env=environment, stdout=file, stderr=subprocess.STDOUT, text=True
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_up(url, process, output)
+        secret = re.search(r"client secret: +(secret_\S+)", output.read_text())
+        yield Served(url, folder, process, output, environment, client_secret=secret[1] if secret else "")
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> None:
+    """Wait until the service answers."""
+    give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise AssertionError(f"the service ended with {process.returncode}: {output.read_text()}")
+        try:
+            requests.get(f"{url}/__lbheartbeat__", timeout=5).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"the service does not answer: {output.read_text()}")
