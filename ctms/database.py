@@ -1,17 +1,10 @@
-"""The database: one engine per app, and the two ways in.
-
-Commands and migrations use the session of Flask-SQLAlchemy (`db.session`). Requests use `unit_of_work`: a psycopg
-connection in pipeline mode, since round trips decide how fast a request is. Both take connections from one pool.
-"""
+"""The database: the server, the tables' base, the migrations. Commands use `db.session`, requests `ctms.pool`."""
 
 from __future__ import annotations
 
 import atexit
-import logging
-import select
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,25 +15,23 @@ from alembic.script import ScriptDirectory
 from flask import Flask, current_app
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import Dialect, make_url
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ctms.embedded import EmbeddedServer, kept_secret
 from ctms.errors import OperatorError
 from ctms.paths import MIGRATIONS
+from ctms.pool import (
+    Connection,
+    connect_arguments,
+    connect_patiently,
+    init_pool,
+    libpq_url,
+    refuse_dead_connection,
+)
 from ctms.settings import Settings
-
-if TYPE_CHECKING:
-    Cursor = psycopg.Cursor[tuple[Any, ...]]
-    Connection = psycopg.Connection[tuple[Any, ...]]
-else:
-    Connection = psycopg.Connection
-    Cursor = psycopg.Cursor
-
-logger = logging.getLogger(__name__)
 
 
 class Base(DeclarativeBase):
@@ -53,9 +44,6 @@ if TYPE_CHECKING:
 else:
     Model = db.Model
 migrate = Migrate()
-
-CONNECT_TIMEOUT_IN_SECONDS = 5
-"""A restart of PostgreSQL takes about a second: who needs a connection waits for it this long at the most."""
 
 CHECK_TIMEOUT_IN_SECONDS = 2
 """How long a health check waits for the database."""
@@ -82,131 +70,37 @@ class EmbeddedUrl:
 
 
 def init_database(app: Flask, settings: Settings) -> None:
-    """Make the engine of the app; nothing is connected yet."""
+    """Make the engine and the pool of the app; nothing is connected yet."""
+    embedded_url = EmbeddedUrl(settings) if settings.embedded else None
+    app.extensions["ctms.embedded"] = embedded_url
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.db_url or "postgresql+psycopg://"
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        "pool_size": settings.db_pool_size,
-        "max_overflow": settings.db_max_overflow,
-        "pool_timeout": settings.db_pool_timeout,
         "pool_recycle": settings.db_pool_recycle,
-        "pool_use_lifo": True,
-        "connect_args": connect_arguments(settings),
         "hide_parameters": True,
     }
     db.init_app(app)
     migrate.init_app(app, db, directory=str(MIGRATIONS))
-    embedded_url = EmbeddedUrl(settings) if settings.embedded else None
-    app.extensions["ctms.embedded"] = embedded_url
+    init_pool(app, settings, database_url(app))
     with app.app_context():
         engine = db.engine
 
     @event.listens_for(engine, "do_connect")
-    def connect(dialect: Dialect, _entry: ConnectionPoolEntry, _args: Any, parameters: dict[str, Any]) -> Connection:
-        if embedded_url is not None:
-            parameters.update(dialect.create_connect_args(make_url(embedded_url()))[1])
-        return connect_patiently(parameters)
+    def connect(_dialect: Dialect, _entry: ConnectionPoolEntry, _args: Any, parameters: dict[str, Any]) -> Connection:
+        context = parameters.get("context")
+        return connect_patiently(database_url(app)(), context=context, **connect_arguments(settings))
 
     event.listen(engine, "checkout", refuse_dead_connection)
+
+
+def database_url(app: Flask) -> Callable[[], str]:
+    """Return what tells the URL of the app's server; for the embedded one, asking starts it."""
+    settings: Settings = app.extensions["ctms.settings"]
+    return app.extensions["ctms.embedded"] or (lambda: str(settings.db_url))
 
 
 def secret_key(settings: Settings) -> str:
     """The key that signs tokens: the operator's, or the one kept beside the embedded database."""
     return settings.secret_key or kept_secret(settings.data_dir, "secret-key")
-
-
-def connect_arguments(settings: Settings) -> dict[str, Any]:
-    """What every connection is opened with: time-outs, so that a stuck query or peer never hangs a worker.
-
-    JIT is off: it takes longer to compile the document query than to run it.
-    """
-    milliseconds = settings.db_statement_timeout * 1000
-    return {
-        "application_name": "ctms",
-        "connect_timeout": CONNECT_TIMEOUT_IN_SECONDS,
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": milliseconds + 10_000,
-        "options": (
-            f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds // 2}"
-            f" -c idle_in_transaction_session_timeout={milliseconds * 3} -c timezone=UTC -c jit=off"
-        ),
-    }
-
-
-def connect_patiently(parameters: dict[str, Any]) -> Connection:
-    """Connect, and try again while the server is away or starting, for `CONNECT_TIMEOUT_IN_SECONDS`.
-
-    Raises `psycopg.OperationalError`; at once where waiting cannot help (wrong password, no such database).
-    """
-    give_up = time.monotonic() + CONNECT_TIMEOUT_IN_SECONDS
-    pause = 0.02
-    while True:
-        try:
-            return cast(Connection, psycopg.connect(**parameters))
-        except psycopg.OperationalError as error:
-            if not _is_away(error) or time.monotonic() + pause > give_up:
-                raise
-        time.sleep(pause)
-        pause = min(pause * 2, 0.5)
-
-
-def _is_away(error: psycopg.OperationalError) -> bool:
-    """True when nobody listens, or who listens is starting or stopping; libpq gives no code for it."""
-    text = str(error)
-    return any(
-        sign in text
-        for sign in (
-            "Connection refused",
-            "No such file or directory",
-            "is starting up",
-            "is shutting down",
-            "recovery",
-            "server closed the connection unexpectedly",
-        )
-    )
-
-
-def refuse_dead_connection(connection: Connection, _entry: ConnectionPoolEntry, _proxy: Any) -> None:
-    """Tell the pool to replace an idle connection whose server has gone, without asking the server.
-
-    An idle connection has nothing to read: if there is something, it is the end, or the news that it is near.
-    """
-    if connection.closed:
-        raise DisconnectionError
-    poll = select.poll()
-    poll.register(connection.pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
-    if poll.poll(0):
-        raise DisconnectionError
-
-
-@contextmanager
-def unit_of_work(*, writes: bool) -> Iterator[Connection]:
-    """Lend a connection in pipeline mode.
-
-    What is executed on it is sent together and answered when something is fetched. When it `writes`, all of it
-    is one transaction: committed at the end, rolled back by an exception.
-    """
-    pooled = engine().raw_connection()
-    try:
-        connection = cast(Connection, pooled.driver_connection)
-        # In a test it is inside the test's transaction already: then a savepoint takes the transaction's place.
-        nested = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-        if not nested:
-            connection.autocommit = True
-        try:
-            with connection.pipeline(), connection.transaction() if writes or nested else nullcontext():
-                yield connection
-        except psycopg.OperationalError:
-            if connection.broken:
-                pooled.invalidate()
-            raise
-        finally:
-            if not nested and not connection.closed:
-                connection.rollback()
-                connection.autocommit = False
-    finally:
-        pooled.close()
 
 
 @contextmanager
@@ -215,12 +109,8 @@ def quick_connection() -> Iterator[Connection]:
 
     Raises `psycopg.Error`.
     """
-    parameters = db.engine.dialect.create_connect_args(db.engine.url)[1]
-    embedded_url = current_app.extensions["ctms.embedded"]
-    if embedded_url is not None:
-        parameters = db.engine.dialect.create_connect_args(make_url(embedded_url()))[1]
     with psycopg.connect(
-        **parameters,
+        libpq_url(database_url(current_app)()),
         autocommit=True,
         connect_timeout=CHECK_TIMEOUT_IN_SECONDS,
         options=f"-c statement_timeout={CHECK_TIMEOUT_IN_SECONDS * 1000}",
@@ -228,13 +118,9 @@ def quick_connection() -> Iterator[Connection]:
         yield connection
 
 
-def engine() -> Engine:
-    """The engine of the current app."""
-    return db.engine
-
-
 def release_database(app: Flask) -> None:
     """Close the pool and let go of the embedded server, if there is one."""
+    app.extensions["ctms.pool"].dispose()
     with app.app_context():
         db.engine.dispose()
     embedded_url = app.extensions["ctms.embedded"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ from flask.testing import FlaskCliRunner
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from ctms import database
+from ctms import database, pool
 from ctms.app import create_app
 from ctms.clients.tokens import tokens
 from ctms.embedded import EmbeddedServer
@@ -77,24 +77,22 @@ def migrated_app(settings: Settings) -> Iterator[Flask]:
 @pytest.fixture
 def app(migrated_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
     """The app inside a transaction that is rolled back: requests, commands and sessions are savepoints of it."""
-    engine = None
-    with migrated_app.app_context():
-        engine = database.db.engine
-        engines = database.db.engines
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))  # psycopg begins the transaction now
-            pooled = SimpleNamespace(
-                driver_connection=connection.connection.driver_connection,
-                close=lambda: None,
-                invalidate=connection.invalidate,
-            )
-            monkeypatch.setattr(database, "engine", lambda: SimpleNamespace(raw_connection=lambda: pooled))
-            monkeypatch.setitem(engines, None, connection)
-            try:
-                yield migrated_app
-            finally:
-                database.db.session.remove()
-                connection.rollback()
+    with migrated_app.app_context(), database.db.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))  # psycopg begins the transaction now
+        one = connection.connection.driver_connection
+
+        @contextmanager
+        def savepoint() -> Iterator[object]:
+            with one.transaction():
+                yield one
+
+        monkeypatch.setattr(pool, "lend", savepoint)
+        monkeypatch.setitem(database.db.engines, None, connection)
+        try:
+            yield migrated_app
+        finally:
+            database.db.session.remove()
+            connection.rollback()
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ from typing import Any, ParamSpec
 
 import flask_smorest
 from flask import Response, g, request
+from psycopg.pq import PipelineStatus
 
 from ctms.api.parsing import Parser
 from ctms.clients.access import INVALID, Caller
 from ctms.clients.tokens import InvalidToken, tokens
-from ctms.database import Connection, unit_of_work
 from ctms.errors import Unauthorized
+from ctms.pool import Connection, Question, reading, writing
 
 P = ParamSpec("P")
 View = Callable[P, Response]
@@ -28,26 +29,28 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     ARGUMENTS_PARSER = Parser()
 
     def guard(self, permission: str | None) -> Callable[[View[P]], View[P]]:
-        """Let only callers in whose token is good and who have the permission (None: any client).
+        """Let only those callers in whose token is good and who have the permission (None: any client).
 
-        The view finds its connection at `connection()`. All that it does there is one transaction, which this
-        decorator commits. Who the caller is and what it may do is asked in the same round trip as the view's first
-        statement, so a view may have run for a caller who is then refused: neither its answer nor its writes
-        leave this function.
+        A view that reads asks with `answer()`: one statement finds out who the caller is and, for who may have
+        it, what was asked for. A view that writes works on `connection()`, in one transaction that is committed
+        here; who the caller is comes with the first answer, so such a view may have run for a caller who is
+        then refused, and all that it did is rolled back.
         """
 
         def decorate(view: View[P]) -> View[P]:
             @wraps(view)
             def guarded(*args: P.args, **kwargs: P.kwargs) -> Response:
                 client_id = _client_id()
-                writes = request.method not in {"GET", "HEAD"}
-                with unit_of_work(writes=writes) as g.connection:
-                    caller = Caller(g.connection, client_id, permission)
+                reads = request.method in {"GET", "HEAD"}
+                with reading() if reads else writing() as g.connection:
+                    g.caller = caller = Caller(g.connection, client_id, permission)
+                    if not reads:
+                        caller.look_up()
                     try:
                         response = view(*args, **kwargs)
                     finally:
                         caller.require()
-                    g.client_id = client_id
+                        g.client_id = client_id
                 caller.remember()
                 return response
 
@@ -58,9 +61,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         return decorate
 
 
+def answer(question: Question) -> Any:
+    """Return what the scalar query selects, None for no row; for the callers of the guarded view only."""
+    return g.caller.answer(question)
+
+
 def connection() -> Connection:
-    """The connection of the current request, inside a guarded view."""
+    """The connection of the current request, inside a guarded view.
+
+    A view that reads gets it once the caller is known to be let in.
+    """
     current: Connection = g.connection
+    if current.info.pipeline_status == PipelineStatus.OFF:
+        g.caller.require()
     return current
 
 

@@ -8,7 +8,7 @@ from flask import Response
 from flask.views import MethodView
 
 from ctms.api import preconditions
-from ctms.api.blueprint import Blueprint, connection
+from ctms.api.blueprint import Blueprint, answer, connection
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
@@ -30,7 +30,7 @@ class Contacts(MethodView):
     def get(self, identities: dict[str, Any]) -> Response:
         """Find the contacts that match all given identities."""
         some_identity(identities)
-        return json_text(array([row[0] for row in queries.documents(connection(), identities)]))
+        return json_text(answer(queries.documents(identities)))
 
     @blueprint.guard(MANAGE)
     @blueprint.arguments(schemas.ContactSchema)
@@ -51,10 +51,10 @@ class Contact(MethodView):
     @blueprint.response(200, schemas.ContactDocumentSchema)
     def get(self, email_id: str) -> Response:
         """Return a contact."""
-        row = queries.document(connection(), contact_id(email_id)).fetchone()
-        if row is None:
+        document = answer(queries.document(contact_id(email_id)))
+        if document is None:
             raise NotFound(commands.UNKNOWN)
-        return contact_response(row[0])
+        return contact_response(document)
 
     @blueprint.guard(MANAGE)
     @blueprint.arguments(schemas.ContactPutSchema)

@@ -6,13 +6,12 @@ from typing import Any
 
 from flask import Response
 
-from ctms.api.blueprint import Blueprint, connection
+from ctms.api.blueprint import Blueprint, answer
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.responses import json_text
 from ctms.clients.access import VIEW
 from ctms.contacts import queries, schemas
 from ctms.contacts.commands import UNKNOWN
-from ctms.contacts.documents import array
 from ctms.errors import NotFound
 
 blueprint = Blueprint("Identities", __name__, description="The ids by which contacts are known")
@@ -25,7 +24,7 @@ blueprint = Blueprint("Identities", __name__, description="The ids by which cont
 def identities(query: dict[str, Any]) -> Response:
     """Find the identities of the contacts that match all given ones."""
     some_identity(query)
-    return json_text(array([row[0] for row in queries.identities_of(connection(), query)]))
+    return json_text(answer(queries.identities_of(query)))
 
 
 @blueprint.route("/identity/<string:email_id>")
@@ -33,7 +32,7 @@ def identities(query: dict[str, Any]) -> Response:
 @blueprint.response(200, schemas.IdentitySchema)
 def identity(email_id: str) -> Response:
     """Return the identities of one contact."""
-    row = queries.identity(connection(), contact_id(email_id)).fetchone()
-    if row is None:
+    found = answer(queries.identity(contact_id(email_id)))
+    if found is None:
         raise NotFound(UNKNOWN)
-    return json_text(row[0])
+    return json_text(found)

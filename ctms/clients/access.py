@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any
 
 import psycopg
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ctms.database import Connection, Cursor, unit_of_work
 from ctms.errors import BadRequest, Forbidden, Unauthorized
+from ctms.pool import Connection, Cursor, Question, reading
 
 logger = logging.getLogger(__name__)
 
@@ -40,24 +42,48 @@ _SEEN = """
     UPDATE api_client SET last_access = now() FROM due WHERE api_client.client_id = due.client_id"""
 
 
+# One statement reads what was asked for, and does not read it for who may not have it.
+_ANSWER = """
+    SELECT caller.*, CASE WHEN caller.enabled AND caller.allowed THEN ({question}) END
+    FROM ({caller}) caller"""
+
+
 class Caller:
-    """The client behind a verified token. It is looked up with whatever the request asks of the database first."""
+    """The client behind a verified token, and whether it has the `permission` (None: none is needed)."""
 
     def __init__(self, connection: Connection, client_id: str, permission: str | None) -> None:
         self.client_id = client_id
+        self._connection = connection
         self._permission = permission
-        self._answer: Cursor = connection.execute(_CALLER, (permission, client_id))
+        self._pending: Cursor | None = None
         self._row: tuple[Any, ...] | None = None
-        self._asked = False
+        self._known = False
+
+    def look_up(self) -> None:
+        """Ask who the caller is; on a connection in pipeline mode the answer comes with that of what follows."""
+        self._pending = self._connection.execute(_CALLER, (self._permission, self.client_id))
+
+    def answer(self, question: Question) -> Any:
+        """Return what the scalar query `question` selects, None for no row.
+
+        Raises as `require` does, and then nothing was read.
+        """
+        cursor = self._connection.execute(_answer(question.sql), (*question.values, self._permission, self.client_id))
+        self._learn(cursor.fetchone())
+        self.require()
+        assert self._row is not None  # noqa: S101  or `require` had raised
+        return self._row[3]
 
     def require(self) -> None:
         """Raise `Unauthorized`, `BadRequest` or `Forbidden` unless the client may do what it asks for."""
-        if not self._asked:
-            self._row = self._answer.fetchone()
-            self._asked = True
+        if not self._known:
+            if self._pending is None:
+                self.look_up()
+            assert self._pending is not None  # noqa: S101
+            self._learn(self._pending.fetchone())
         if self._row is None:
             raise Unauthorized(INVALID)
-        enabled, allowed, _ = self._row
+        enabled, allowed, *_ = self._row
         if not enabled:
             raise BadRequest("API Client has been disabled")
         if self._permission is not None and not allowed:
@@ -68,7 +94,16 @@ class Caller:
         if self._row is None or not self._row[0] or not self._row[2]:
             return
         try:
-            with unit_of_work(writes=False) as connection:
+            with reading() as connection:
                 connection.execute(_SEEN, (self.client_id,))
-        except psycopg.Error:
+        except (psycopg.Error, PoolTimeout):
             logger.warning("last access not stored", extra={"client_id": self.client_id})
+
+    def _learn(self, row: tuple[Any, ...] | None) -> None:
+        self._row = row
+        self._known = True
+
+
+@cache
+def _answer(sql: str) -> str:
+    return _ANSWER.format(question=sql, caller=_CALLER)

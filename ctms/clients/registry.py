@@ -9,7 +9,8 @@ from sqlalchemy import func, select, text
 from ctms.clients.access import ADMIN_ROLE
 from ctms.clients.models import ApiClient, Role
 from ctms.clients.secrets import hash_secret, make_secret, secret_matches
-from ctms.database import db, unit_of_work
+from ctms.database import db
+from ctms.pool import reading
 
 FIRST_CLIENT = "id_admin"
 CLIENT_ID = re.compile(r"id_[-_.a-zA-Z0-9]+")
@@ -26,7 +27,7 @@ def authenticate(client_id: str, secret: str) -> bool:
     """
     known = (None, None)
     if CLIENT_ID.fullmatch(client_id):
-        with unit_of_work(writes=False) as connection:
+        with reading() as connection:
             known = connection.execute(_SECRETS, (client_id,)).fetchone() or known
     current, previous = known
     if secret_matches(current, secret):

@@ -22,8 +22,8 @@ from ctms.contacts.documents import same_contact
 from ctms.contacts.fields import Kept
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
 from ctms.contacts.statements import GROUPS, LISTS
-from ctms.database import Connection
 from ctms.errors import Conflict, Invalid, NotFound
+from ctms.pool import Connection
 
 Values = Mapping[str, Any]
 
@@ -65,9 +65,9 @@ def create(connection: Connection, contact: Values) -> Created:
             _fill(connection, email_id, contact)
             return Created(email_id, _document(connection, email_id), new=True)
     except psycopg.errors.UniqueViolation as error:
-        stored = queries.document(connection, email_id).fetchone()
-        if stored is not None and same_contact(stored[0], contact):
-            return Created(email_id, stored[0], new=False)
+        stored = _find(connection, email_id)
+        if stored is not None and same_contact(stored, contact):
+            return Created(email_id, stored, new=False)
         raise _conflict(error, TAKEN_CREATE) from None
 
 
@@ -125,8 +125,7 @@ def delete(connection: Connection, primary_email: str) -> list[str]:
 def lock(connection: Connection, email_id: uuid.UUID) -> str | None:
     """Lock the contact until the transaction ends and return its document; None when there is no such contact."""
     connection.execute(statements.LOCK, (email_id,))
-    row = queries.document(connection, email_id).fetchone()
-    return row[0] if row else None
+    return _find(connection, email_id)
 
 
 def lock_address(connection: Connection, primary_email: str) -> list[str]:
@@ -183,10 +182,15 @@ def _jsonable(entry: Values) -> dict[str, Any]:
 
 
 def _document(connection: Connection, email_id: uuid.UUID) -> str:
-    row = queries.document(connection, email_id).fetchone()
-    if row is None:
+    document = _find(connection, email_id)
+    if document is None:
         raise NotFound(UNKNOWN)
-    return str(row[0])
+    return document
+
+
+def _find(connection: Connection, email_id: uuid.UUID) -> str | None:
+    row = connection.execute(*queries.document(email_id)).fetchone()
+    return row[0] if row else None
 
 
 def _refuse_new_odd_address(connection: Connection, email_id: uuid.UUID, email: Values) -> None:

@@ -8,11 +8,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
-from ctms.database import Connection, Cursor
+from ctms.pool import Connection, Cursor, Question
 
 # By which condition each identity is looked up: each has an index.
 IDENTITIES = {
@@ -31,32 +32,37 @@ _ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 _IDENTITY = f"SELECT {IDENTITY} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 
 
-def document(connection: Connection, email_id: UUID) -> Cursor:
-    """Ask for one contact: at most one row, the document."""
-    return connection.execute(_ONE, (email_id,))
+def document(email_id: UUID) -> Question:
+    """Ask for the document of one contact."""
+    return Question(_ONE, (email_id,))
 
 
-def identity(connection: Connection, email_id: UUID) -> Cursor:
-    """Ask for the identities of one contact: at most one row."""
-    return connection.execute(_IDENTITY, (email_id,))
+def identity(email_id: UUID) -> Question:
+    """Ask for the identities of one contact, a JSON object."""
+    return Question(_IDENTITY, (email_id,))
 
 
-def documents(connection: Connection, identities: Mapping[str, Any]) -> Cursor:
-    """Ask for the contacts that match all of `identities` (name: value): a row each, the document."""
-    return _find(connection, DOCUMENT, identities)
+def documents(identities: Mapping[str, Any]) -> Question:
+    """Ask for the contacts that match all of `identities` (name: value), a JSON array of documents."""
+    return _find(DOCUMENT, identities)
 
 
-def identities_of(connection: Connection, identities: Mapping[str, Any]) -> Cursor:
-    """Ask for the identities of the contacts that match all of `identities`: a row each."""
-    return _find(connection, IDENTITY, identities)
+def identities_of(identities: Mapping[str, Any]) -> Question:
+    """Ask for the identities of the contacts that match all of `identities`, a JSON array of objects."""
+    return _find(IDENTITY, identities)
 
 
-def _find(connection: Connection, what: str, identities: Mapping[str, Any]) -> Cursor:
-    conditions = " AND ".join(IDENTITIES[name] for name in identities)
+def _find(what: str, identities: Mapping[str, Any]) -> Question:
     values = [str(value) if name == "basket_token" else value for name, value in identities.items()]
-    return connection.execute(
-        f"SELECT {what} FROM emails e {FROM_CONTACT} WHERE {conditions} ORDER BY e.create_timestamp, e.email_id",
-        values,
+    return Question(_found(what, tuple(identities)), values)
+
+
+@cache
+def _found(what: str, names: tuple[str, ...]) -> str:
+    conditions = " AND ".join(IDENTITIES[name] for name in names)
+    return (
+        f"SELECT '[' || coalesce(string_agg({what}, ',' ORDER BY e.create_timestamp, e.email_id), '') || ']'"
+        f" FROM emails e {FROM_CONTACT} WHERE {conditions}"
     )
 
 

@@ -1,0 +1,161 @@
+"""The connections that requests use: psycopg's own, in a pool of their own, `reading()` or `writing()`.
+
+Round trips and their overhead decide how fast a request is. A read is one statement on an autocommit connection;
+a write is one transaction in psycopg's pipeline mode, which sends its statements together.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import psycopg
+from flask import Flask, current_app
+from psycopg.pq import TransactionStatus
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from ctms.settings import Settings
+
+if TYPE_CHECKING:
+    Connection = psycopg.Connection[tuple[Any, ...]]
+    Cursor = psycopg.Cursor[tuple[Any, ...]]
+else:
+    Connection = psycopg.Connection
+    Cursor = psycopg.Cursor
+
+
+class Question(NamedTuple):
+    """A scalar query, one row of one column at the most, and its values."""
+
+    sql: str
+    values: Sequence[Any]
+
+
+CONNECT_TIMEOUT_IN_SECONDS = 5
+"""A restart of PostgreSQL takes about a second: who needs a connection waits for it this long at the most."""
+
+
+def connect_arguments(settings: Settings) -> dict[str, Any]:
+    """What every connection is opened with: time-outs, so that a stuck query or peer never hangs a worker.
+
+    JIT is off: it takes longer to compile the document query than to run it.
+    """
+    milliseconds = settings.db_statement_timeout * 1000
+    return {
+        "application_name": "ctms",
+        "connect_timeout": CONNECT_TIMEOUT_IN_SECONDS,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": milliseconds + 10_000,
+        "options": (
+            f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds // 2}"
+            f" -c idle_in_transaction_session_timeout={milliseconds * 3} -c timezone=UTC -c jit=off"
+        ),
+    }
+
+
+def libpq_url(url: str) -> str:
+    """Return an SQLAlchemy URL as libpq reads it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def connect_patiently(url: str, **parameters: Any) -> Connection:
+    """Connect, and try again while the server is away or starting, for `CONNECT_TIMEOUT_IN_SECONDS`.
+
+    Raises `psycopg.OperationalError`; at once where waiting cannot help (wrong password, no such database).
+    """
+    give_up = time.monotonic() + CONNECT_TIMEOUT_IN_SECONDS
+    pause = 0.02
+    while True:
+        try:
+            return cast(Connection, psycopg.connect(libpq_url(url), **parameters))
+        except psycopg.OperationalError as error:
+            if not _is_away(error) or time.monotonic() + pause > give_up:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, 0.5)
+
+
+def _is_away(error: psycopg.OperationalError) -> bool:
+    """True when nobody listens, or who listens is starting or stopping; libpq gives no code for it."""
+    text = str(error)
+    return any(
+        sign in text
+        for sign in (
+            "Connection refused",
+            "No such file or directory",
+            "is starting up",
+            "is shutting down",
+            "recovery",
+            "server closed the connection unexpectedly",
+        )
+    )
+
+
+def refuse_dead_connection(connection: Connection, _entry: ConnectionPoolEntry, _proxy: Any) -> None:
+    """Tell the pool to replace an idle connection whose server has gone, without asking the server.
+
+    An idle connection has nothing to read: if there is something, it is the end, or the news that it is near.
+    """
+    if connection.closed:
+        raise DisconnectionError
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
+    if poll.poll(0):
+        raise DisconnectionError
+
+
+def init_pool(app: Flask, settings: Settings, url: Any) -> None:
+    """Give the app its pool; `url()` names the server, and nothing is connected yet."""
+    parameters = {**connect_arguments(settings), "autocommit": True}
+    pool = QueuePool(
+        lambda: connect_patiently(url(), **parameters),  # type: ignore[arg-type,return-value]
+        pool_size=settings.db_pool_size,
+        max_overflow=settings.db_max_overflow,
+        timeout=settings.db_pool_timeout,
+        recycle=settings.db_pool_recycle,
+        use_lifo=True,
+        reset_on_return=None,
+    )
+    event.listen(pool, "checkout", refuse_dead_connection)
+    app.extensions["ctms.pool"] = pool
+
+
+@contextmanager
+def lend() -> Iterator[Connection]:
+    """Lend an autocommit connection of the app's pool.
+
+    Raises `sqlalchemy.exc.TimeoutError` when none gets free in time, `psycopg.OperationalError` when none can be made.
+    """
+    pooled = current_app.extensions["ctms.pool"].connect()
+    connection = cast(Connection, pooled.driver_connection)
+    try:
+        yield connection
+    finally:
+        if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+            pooled.invalidate()
+        pooled.close()
+
+
+@contextmanager
+def reading() -> Iterator[Connection]:
+    """Lend a connection on which every statement is a transaction of its own. Raises as `lend` does."""
+    with lend() as connection:
+        yield connection
+
+
+@contextmanager
+def writing() -> Iterator[Connection]:
+    """Lend a connection for one transaction: committed at the end, rolled back by an exception.
+
+    What is executed is sent together, and answered when something is fetched. Raises as `lend` does.
+    """
+    with lend() as connection, connection.pipeline(), connection.transaction():
+        yield connection
