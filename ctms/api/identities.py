@@ -19,7 +19,7 @@ blueprint = Blueprint("Identities", __name__, description="The ids by which cont
 
 @blueprint.route("/identities")
 @blueprint.guard(VIEW)
-@blueprint.arguments(IdentitiesQuery, location="query")
+@blueprint.arguments(IdentitiesQuery(), location="query")
 @blueprint.response(200, schemas.IdentitySchema(many=True))
 def identities(query: dict[str, Any]) -> Response:
     """Find the identities of the contacts that match all given ones."""

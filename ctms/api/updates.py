@@ -22,7 +22,7 @@ blueprint = Blueprint("Updates", __name__, description="Contacts that changed")
 
 @blueprint.route("/updates")
 @blueprint.guard(VIEW)
-@blueprint.arguments(UpdatesQuery, location="query")
+@blueprint.arguments(UpdatesQuery(), location="query")
 @blueprint.response(200, schemas.UpdatesSchema)
 def updates(query: dict[str, Any]) -> Response:
     """List the contacts that changed in `[start, end)`, oldest first.

@@ -27,10 +27,10 @@ def timestamp(column: str) -> str:
 def _expression(alias: str, name: str, field: ma.fields.Field[Any]) -> str:
     column = f'{alias}."{name}"'
     if isinstance(field, Timestamp):
-        column = timestamp(column)
-    elif isinstance(field, Flag):
-        column = f"coalesce({column}, {str(field.load_default).lower()})"
-    return f'{column} AS "{name}"'
+        return f'{timestamp(column)} AS "{name}"'
+    if isinstance(field, Flag):
+        return f'coalesce({column}, {str(field.load_default).lower()}) AS "{name}"'
+    return column
 
 
 def _columns(alias: str, schema: type[schemas.Schema]) -> str:

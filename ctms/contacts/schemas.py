@@ -185,10 +185,10 @@ def _but_name(schema: type[Schema]) -> Schema:
 class ContactPatchSchema(Schema):
     """What to change of a contact."""
 
-    email = Group(lambda: EmailPatchSchema(partial=True))
-    amo = Group(lambda: AmoSchema(partial=True), actions=(DELETE,))
-    fxa = Group(lambda: FxaSchema(partial=True), actions=(DELETE,))
-    mofo = Group(lambda: MofoSchema(partial=True), actions=(DELETE,))
+    email = Group(EmailPatchSchema(partial=True))
+    amo = Group(AmoSchema(partial=True), actions=(DELETE,))
+    fxa = Group(FxaSchema(partial=True), actions=(DELETE,))
+    mofo = Group(MofoSchema(partial=True), actions=(DELETE,))
     newsletters = Subscriptions(_but_name(NewsletterSchema), actions=(UNSUBSCRIBE,))
     waitlists = Subscriptions(_but_name(WaitlistSchema), actions=(UNSUBSCRIBE,))
 
