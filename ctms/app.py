@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from flask import Flask
 
 from ctms.api import init_api
@@ -9,8 +12,17 @@ from ctms.clients.attempts import init_attempts
 from ctms.clients.tokens import init_tokens
 from ctms.database import init_database
 from ctms.settings import Settings
-from ctms.telemetry.logs import init_logs
+from ctms.telemetry.logs import init_logs, log_summary
 from ctms.telemetry.metrics import init_metrics
+from ctms.telemetry.requests import init_requests
+
+
+class Service(Flask):
+    """Flask without a question that it asks of every function at every request: whether it is a coroutine."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function: none of ours is a coroutine."""
+        return func
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -19,12 +31,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     Nothing is connected and nothing is started: the database is reached for when the first request needs it.
     """
     settings = settings or Settings.from_environment()
-    app = Flask("ctms", static_folder=None)
+    app = Service("ctms", static_folder=None)
     app.extensions["ctms.settings"] = settings
-    init_logs(app, settings)
+    init_logs(settings)
     init_database(app, settings)
     init_tokens(app, settings)
     init_attempts(app, settings)
-    init_metrics(app)
+    init_requests(app, init_metrics(app).count, log_summary)
     init_api(app)
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
@@ -79,7 +80,7 @@ def app(migrated_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]
     """The app inside a transaction that is rolled back: requests, commands and sessions are savepoints of it."""
     with migrated_app.app_context(), database.db.engine.connect() as connection:
         connection.execute(text("SELECT 1"))  # psycopg begins the transaction now
-        one = connection.connection.driver_connection
+        one = cast(pool.Connection, connection.connection.driver_connection)
 
         @contextmanager
         def savepoint() -> Iterator[object]:

@@ -6,13 +6,13 @@ summed at a scrape.
 
 from __future__ import annotations
 
-import time
+from functools import cache
 
-from flask import Flask, Response, g, request
+from flask import Flask
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_flask_exporter import PrometheusMetrics
 
-from ctms.telemetry.logs import path_template
+from ctms.telemetry.requests import Finished
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -43,22 +43,32 @@ class Metrics:
             registry=self.registry,
         )
 
-    def count(self, response: Response) -> Response:
-        """Count the request that `response` answers."""
-        method = request.method if request.method in METHODS else "other"
-        template = path_template()
-        code = response.status_code
-        family = f"{code // 100}xx"
-        self._seconds.labels(method, template, family).observe(time.perf_counter() - g.started)
-        self._requests.labels(method, template, str(code), family).inc()
-        if "client_id" in g:
-            self._api_requests.labels(g.client_id, method, template, family).inc()
-        return response
+    def count(self, finished: Finished) -> None:
+        """Count a request."""
+        method = finished.method if finished.method in METHODS else "other"
+        seconds, requests = self._series(method, finished.path_template, finished.status)
+        seconds.observe(finished.seconds)
+        requests.inc()
+        if finished.client_id is not None:
+            self._client_series(finished.client_id, method, finished.path_template, finished.status // 100).inc()
+
+    # The labels of a metric are looked up in a dictionary under a lock; a request needs the same ones again.
+    @cache  # noqa: B019  one object per app
+    def _series(self, method: str, path_template: str, status: int) -> tuple[Histogram, Counter]:
+        family = f"{status // 100}xx"
+        return (
+            self._seconds.labels(method, path_template, family),
+            self._requests.labels(method, path_template, str(status), family),
+        )
+
+    @cache  # noqa: B019
+    def _client_series(self, client_id: str, method: str, path_template: str, family: int) -> Counter:
+        return self._api_requests.labels(client_id, method, path_template, f"{family}xx")
 
 
-def init_metrics(app: Flask) -> None:
-    """Count every request, and serve `/metrics`."""
+def init_metrics(app: Flask) -> Metrics:
+    """Serve `/metrics`; what is returned counts the requests."""
     metrics = Metrics()
-    app.after_request(metrics.count)
     exporter = PrometheusMetrics(app=None, path="/metrics", export_defaults=False, registry=metrics.registry)
     exporter.init_app(app)
+    return metrics
