@@ -103,9 +103,12 @@ class Page:
 
 # Until when the order of changes is settled. A transaction that is still writing will commit with timestamps from
 # after its start, so a reader that went past that instant would never see them. Who writes contacts holds
-# RowExclusiveLock on `emails` before it reads the clock (docs/decisions/003-updates-miss-nothing.md).
+# RowExclusiveLock on `emails` before it reads the clock (docs/decisions/003-updates-miss-nothing.md). A writer of
+# another database role hides its start from us: it is taken to have begun a minute ago.
 _SETTLED = """
-    SELECT least(statement_timestamp(), min(writer.xact_start))
+    SELECT least(
+        statement_timestamp(),
+        min(coalesce(writer.xact_start, statement_timestamp() - interval '1 minute')))
     FROM pg_locks l JOIN pg_stat_activity writer USING (pid)
     WHERE l.locktype = 'relation' AND l.relation = 'emails'::regclass AND l.mode = 'RowExclusiveLock'
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
