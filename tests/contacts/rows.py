@@ -1,0 +1,51 @@
+"""Rows of contacts, written past the API: what the API would never store, and times of one's choice."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sqlalchemy import text
+
+from ctms.database import db
+from tests.contacts.factories import address
+
+TABLES = ("emails", "amo", "fxa", "mofo", "newsletters", "waitlists")
+LONG_AGO = "2020-01-01T00:00:00.000000+00:00"
+
+
+def execute(sql: str, **values: Any) -> Any:
+    """Run a statement inside the test's transaction and commit it there; returns the first column of its first row."""
+    result = db.session.execute(text(sql), values)
+    row = result.first() if result.returns_rows else None
+    db.session.commit()
+    return row[0] if row else None
+
+
+def insert(table: str, **columns: Any) -> None:
+    """Insert a row."""
+    names = ", ".join(f'"{name}"' for name in columns)
+    places = ", ".join(f"CAST(:{name} AS json)" if name == "fields" else f":{name}" for name in columns)
+    execute(f"INSERT INTO {table} ({names}) VALUES ({places})", **columns)
+
+
+def insert_contact(**columns: Any) -> str:
+    """Insert a row of `emails`; returns its id."""
+    email_id = str(columns.pop("email_id", uuid.uuid4()))
+    insert("emails", email_id=email_id, **{"primary_email": address(), **columns})
+    return email_id
+
+
+def count(table: str, email_id: str) -> int:
+    """Return how many rows the contact has in a table."""
+    return int(execute(f"SELECT count(*) FROM {table} WHERE email_id = :email_id", email_id=email_id))
+
+
+def set_back(email_id: str) -> None:
+    """Set the times of all the contact's rows back to `LONG_AGO`, so that whatever is written now stands out."""
+    for table in TABLES:
+        execute(
+            f"UPDATE {table} SET create_timestamp = :moment, update_timestamp = :moment WHERE email_id = :email_id",
+            email_id=email_id,
+            moment=LONG_AGO,
+        )
