@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from flask import Flask, Response, g, request
-from flask.globals import request_ctx
+from flask.globals import app_ctx, request_ctx
 
 UNMATCHED = "unmatched"
 """The template of a path that no route has."""
@@ -47,7 +47,7 @@ def init_requests(app: Flask, *observers: Callable[[Finished], None]) -> None:
 
     def finish(response: Response) -> Response:
         # The proxies `request` and `g` look the context up at every use; this runs for every request.
-        current, noted = request_ctx.request, request_ctx.app_ctx.g
+        current, noted = request_ctx.request, app_ctx.g
         response.headers["X-Request-Id"] = noted.request_id
         rule = current.url_rule
         finished = Finished(
