@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from ctms.api import contacts, identities, platform, token, updates
+from ctms.api import contacts, identities, pages, platform, token, updates
 from ctms.api.openapi import Api
 from ctms.api.responses import init_errors
 
@@ -17,6 +17,7 @@ BLUEPRINTS = (
     identities.blueprint,
     token.blueprint,
     platform.blueprint,
+    pages.blueprint,
 )
 
 
@@ -26,4 +27,6 @@ def init_api(app: Flask) -> None:
     api = Api(app)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
+    app.register_blueprint(pages.assets)
+    api.document_metrics()
     init_errors(app)

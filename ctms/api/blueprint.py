@@ -9,8 +9,11 @@ from typing import Any, ParamSpec
 
 import flask_smorest
 from flask import Response, g, request
+from flask_smorest.utils import load_info_from_docstring
 from psycopg.pq import PipelineStatus
 
+from ctms.api.openapi import SECURITY_SCHEME
+from ctms.api.openapi.errors import error_responses
 from ctms.api.parsing import Parser
 from ctms.clients.access import INVALID, Caller
 from ctms.clients.tokens import InvalidToken, tokens
@@ -19,8 +22,6 @@ from ctms.pool import Connection, Question, reading, writing
 
 P = ParamSpec("P")
 View = Callable[P, Response]
-
-SECURITY: list[dict[str, list[str]]] = [{"OAuth2ClientCredentials": []}]
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
@@ -60,6 +61,24 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
         return decorate
 
+    def operation(
+        self, operation_id: str, *, errors: tuple[int, ...] = (), **words: Any
+    ) -> Callable[[View[P]], View[P]]:
+        """Document a view: its name for client generators and with which `errors` it may answer.
+
+        Those of `guard` are added there, and any operation may meet a fault (500). `words` are further members of
+        OpenAPI's operation object. Nothing is wrapped around the view.
+        """
+
+        def decorate(view: View[P]) -> View[P]:
+            operation = _operation(view)
+            operation["operationId"] = operation_id
+            operation["responses"].update(error_responses((*errors, 500)))
+            operation.update(words)
+            return view
+
+        return decorate
+
 
 def answer(question: Question) -> Any:
     """Return what the scalar query selects, None for no row; for the callers of the guarded view only."""
@@ -88,7 +107,21 @@ def _client_id() -> str:
 
 
 def _document(view: Any, permission: str | None) -> None:
+    """Say who may call the view and how it answers those who may not."""
+    operation = _operation(view)
+    operation["security"] = [{SECURITY_SCHEME: []}]
+    if permission is None:
+        operation["responses"].update(error_responses((400, 401, 503)))
+    else:
+        operation["responses"].update(error_responses((400, 401, 403, 503)))
+        operation["x-permission"] = permission
+        description = load_info_from_docstring(view.__doc__).get("description", "")
+        operation["description"] = f"{description}\n\nNeeds the permission `{permission}`.".lstrip()
+
+
+def _operation(view: Any) -> dict[str, Any]:
+    """Return what is documented of the view by hand, to be added to."""
     view._apidoc = deepcopy(getattr(view, "_apidoc", {}))  # noqa: SLF001
-    manual = view._apidoc.setdefault("manual_doc", {})  # noqa: SLF001
-    manual["security"] = SECURITY
-    manual["x-permission"] = permission
+    operation: dict[str, Any] = view._apidoc.setdefault("manual_doc", {})  # noqa: SLF001
+    operation.setdefault("responses", {})
+    return operation

@@ -9,6 +9,7 @@ from flask.views import MethodView
 
 from ctms.api import preconditions
 from ctms.api.blueprint import Blueprint, answer, connection
+from ctms.api.openapi import examples
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
@@ -19,11 +20,27 @@ from ctms.errors import Invalid, NotFound
 
 blueprint = Blueprint("Contacts", __name__, description="Contacts with their newsletters and waitlists")
 
+_STATE = {"ETag": "ETag"}
+_PLACE = {"Location": "Location", **_STATE}
+_ID = {
+    "in": "path",
+    "name": "email_id",
+    "description": "The id of the contact.",
+    "schema": {"type": "string", "format": "uuid"},
+}
+_ADDRESS = {
+    **_ID,
+    "required": True,
+    "description": "Not an id here: the `primary_email` of the contact, in any case.",
+    "schema": {"type": "string", "minLength": 1},
+}
+
 
 @blueprint.route("/ctms")
 class Contacts(MethodView):
     """All contacts."""
 
+    @blueprint.operation("find_contacts", errors=(422,))
     @blueprint.guard(VIEW)
     @blueprint.arguments(IdentitiesQuery(), location="query")
     @blueprint.response(200, schemas.ListedContactSchema(many=True))
@@ -32,9 +49,13 @@ class Contacts(MethodView):
         some_identity(identities)
         return json_text(answer(queries.documents(identities)))
 
+    @blueprint.operation("create_contact", errors=(409, 413, 422))
     @blueprint.guard(MANAGE)
-    @blueprint.arguments(schemas.ContactSchema())
-    @blueprint.response(201, schemas.ContactDocumentSchema)
+    @blueprint.arguments(schemas.ContactSchema(), examples=examples.CREATE)
+    @blueprint.response(201, schemas.ContactDocumentSchema, headers=_PLACE)
+    @blueprint.alt_response(
+        200, schema=schemas.ContactDocumentSchema, description="Just this contact is there already", headers=_PLACE
+    )
     def post(self, contact: dict[str, Any]) -> Response:
         """Create a contact; the same one again is no error."""
         created = commands.create(connection(), contact)
@@ -43,12 +64,14 @@ class Contacts(MethodView):
         )
 
 
-@blueprint.route("/ctms/<path:email_id>")
+@blueprint.route("/ctms/<path:email_id>", parameters=[_ID])
 class Contact(MethodView):
     """One contact."""
 
+    @blueprint.operation("read_contact", errors=(404, 422), parameters=["If-None-Match"])
     @blueprint.guard(VIEW)
-    @blueprint.response(200, schemas.ContactDocumentSchema)
+    @blueprint.response(200, schemas.ContactDocumentSchema, headers=_STATE)
+    @blueprint.alt_response(304, description="The client has this state", headers=_STATE)
     def get(self, email_id: str) -> Response:
         """Return a contact."""
         document = answer(queries.document(contact_id(email_id)))
@@ -56,9 +79,10 @@ class Contact(MethodView):
             raise NotFound(commands.UNKNOWN)
         return contact_response(document)
 
+    @blueprint.operation("put_contact", errors=(409, 412, 413, 422), parameters=["If-Match"])
     @blueprint.guard(MANAGE)
-    @blueprint.arguments(schemas.ContactPutSchema())
-    @blueprint.response(201, schemas.ContactDocumentSchema)
+    @blueprint.arguments(schemas.ContactPutSchema(), examples=examples.PUT)
+    @blueprint.response(201, schemas.ContactDocumentSchema, headers=_PLACE)
     def put(self, contact: dict[str, Any], email_id: str) -> Response:
         """Create a contact, or put it in the place of the one before."""
         wanted = contact_id(email_id)
@@ -69,9 +93,10 @@ class Contact(MethodView):
         document = commands.replace(connection(), wanted, contact)
         return contact_response(document, 201, {"Location": f"/ctms/{wanted}"})
 
+    @blueprint.operation("patch_contact", errors=(404, 409, 412, 413, 422), parameters=["If-Match"])
     @blueprint.guard(MANAGE)
-    @blueprint.arguments(schemas.ContactPatchSchema())
-    @blueprint.response(200, schemas.ContactDocumentSchema)
+    @blueprint.arguments(schemas.ContactPatchSchema(), examples=examples.PATCH)
+    @blueprint.response(200, schemas.ContactDocumentSchema, headers=_STATE)
     def patch(self, patch: dict[str, Any], email_id: str) -> Response:
         """Change what is given, and nothing else."""
         wanted = contact_id(email_id)
@@ -84,6 +109,7 @@ class Contact(MethodView):
             preconditions.require_match(document)
         return contact_response(commands.change(connection(), wanted, patch))
 
+    @blueprint.operation("delete_contact", errors=(404, 412), parameters=[_ADDRESS, "If-Match"])
     @blueprint.guard(DELETE)
     @blueprint.response(200, schemas.IdentitySchema(many=True))
     def delete(self, email_id: str) -> Response:

@@ -18,6 +18,7 @@ blueprint = Blueprint("Identities", __name__, description="The ids by which cont
 
 
 @blueprint.route("/identities")
+@blueprint.operation("find_identities", errors=(422,))
 @blueprint.guard(VIEW)
 @blueprint.arguments(IdentitiesQuery(), location="query")
 @blueprint.response(200, schemas.IdentitySchema(many=True))
@@ -27,7 +28,18 @@ def identities(query: dict[str, Any]) -> Response:
     return json_text(answer(queries.identities_of(query)))
 
 
-@blueprint.route("/identity/<string:email_id>")
+@blueprint.route(
+    "/identity/<string:email_id>",
+    parameters=[
+        {
+            "in": "path",
+            "name": "email_id",
+            "description": "The id of the contact.",
+            "schema": {"type": "string", "format": "uuid"},
+        }
+    ],
+)
+@blueprint.operation("read_identity", errors=(404, 422))
 @blueprint.guard(VIEW)
 @blueprint.response(200, schemas.IdentitySchema)
 def identity(email_id: str) -> Response:

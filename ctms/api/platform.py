@@ -16,13 +16,11 @@ from ctms.telemetry.health import heartbeat, version
 blueprint = Blueprint("Platform", __name__, description="Health and version (Dockerflow)")
 
 
-class VersionSchema(Schema):
-    """What runs here."""
-
-    source = PlainText()
-    version = PlainText()
-    commit = PlainText()
-    build = PlainText()
+VERSION = {
+    "description": "What runs here (Dockerflow's `version.json`).",
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("source", "version", "commit", "build")},
+}
 
 
 class StatusSchema(Schema):
@@ -40,20 +38,23 @@ class HeartbeatSchema(Schema):
 
 
 @blueprint.route("/")
-@blueprint.response(307, description="To the docs")
+@blueprint.operation("redirect_to_docs")
+@blueprint.response(307, description="To the docs", headers={"Location": "Location"})
 def root() -> Response:
     """Lead to the docs."""
     return redirect("./docs", 307)  # type: ignore[return-value]
 
 
 @blueprint.route("/__version__")
-@blueprint.response(200, VersionSchema)
+@blueprint.operation("read_version")
+@blueprint.response(200, VERSION)
 def show_version() -> Response:
     """Tell what runs here."""
     return json_text(json.dumps(version()))
 
 
 @blueprint.route("/__lbheartbeat__")
+@blueprint.operation("read_lbheartbeat")
 @blueprint.response(200, StatusSchema)
 def show_lbheartbeat() -> Response:
     """Answer, and touch nothing."""
@@ -61,6 +62,7 @@ def show_lbheartbeat() -> Response:
 
 
 @blueprint.route("/__heartbeat__")
+@blueprint.operation("read_heartbeat")
 @blueprint.alt_response(500, schema=HeartbeatSchema, description="Something that requests need is down")
 @blueprint.response(200, HeartbeatSchema)
 def show_heartbeat() -> Response:
@@ -70,8 +72,8 @@ def show_heartbeat() -> Response:
 
 
 @blueprint.route("/__crash__")
+@blueprint.operation("crash")
 @blueprint.guard(None)
-@blueprint.response(500, description="Always")
 def crash() -> Response:
     """Raise, to test error reporting."""
     raise RuntimeError("a crash was asked for")

@@ -8,6 +8,8 @@ import marshmallow as ma
 from flask import Response, request
 
 from ctms.api.blueprint import Blueprint
+from ctms.api.openapi import BASIC_SCHEME
+from ctms.api.openapi.errors import TOKEN_ERROR
 from ctms.api.responses import error_response, json_text
 from ctms.clients.attempts import attempts
 from ctms.clients.registry import authenticate
@@ -23,7 +25,7 @@ _NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class TokenRequestSchema(Schema):
-    """Credentials may come here or by HTTP Basic, which counts when both are there."""
+    """The credentials, unless they come by HTTP Basic, which counts when both are there."""
 
     grant_type = PlainText(choices=("client_credentials", "refresh_token"))
     client_id = PlainText(255)
@@ -39,18 +41,24 @@ class TokenSchema(Schema):
     expires_in = ma.fields.Integer(required=True, metadata={"description": "Seconds"})
 
 
-class TokenErrorSchema(Schema):
-    """What went wrong, for people and (`error`, RFC 6749, 5.2) for programs."""
-
-    detail = ma.fields.Raw(required=True)
-    error = PlainText(required=True, choices=("invalid_client", "unsupported_grant_type", "invalid_request"))
+_HEADERS = {"Cache-Control": "Cache-Control"}
+_REQUEST = {
+    "required": False,
+    "content": {"application/x-www-form-urlencoded": {"schema": TokenRequestSchema}},
+}
 
 
 @blueprint.route("/token", methods=["POST"])
-@blueprint.alt_response(400, schema=TokenErrorSchema, description="Unknown client or wrong secret")
-@blueprint.alt_response(422, schema=TokenErrorSchema, description="Not a request for a token")
-@blueprint.alt_response(429, schema=TokenErrorSchema, description="Too many failed attempts")
-@blueprint.response(200, TokenSchema)
+@blueprint.operation("create_token", errors=(413, 503), requestBody=_REQUEST, security=[{}, {BASIC_SCHEME: []}])
+@blueprint.response(200, TokenSchema, headers=_HEADERS)
+@blueprint.alt_response(400, schema=TOKEN_ERROR, description="Unknown client or wrong secret", headers=_HEADERS)
+@blueprint.alt_response(422, schema=TOKEN_ERROR, description="Not a request for a token", headers=_HEADERS)
+@blueprint.alt_response(
+    429,
+    schema=TOKEN_ERROR,
+    description="Too many failed attempts",
+    headers={**_HEADERS, "Retry-After": "Retry-After"},
+)
 def token() -> Response:
     """Exchange a client's id and secret for a token."""
     try:

@@ -21,6 +21,7 @@ blueprint = Blueprint("Updates", __name__, description="Contacts that changed")
 
 
 @blueprint.route("/updates")
+@blueprint.operation("list_updates", errors=(422,))
 @blueprint.guard(VIEW)
 @blueprint.arguments(UpdatesQuery(), location="query")
 @blueprint.response(200, schemas.UpdatesSchema)

@@ -68,14 +68,14 @@ class EmailSchema(Schema):
 
 
 class EmailPutSchema(EmailSchema):
-    """As `EmailSchema`; the id must be there, and be that of the path."""
+    """The contact's address and what is said of the person; the id must be there, and be that of the path."""
 
     email_id = Uuid(version=4, required=True)
     primary_email = Address(required=True, keep_odd=True)
 
 
 class EmailPatchSchema(EmailSchema):
-    """As `EmailSchema`; an address that is none may be given again where it is stored already."""
+    """What to change of the contact's address and of what is said of the person."""
 
     primary_email = Address(keep_odd=True)
 
@@ -229,8 +229,8 @@ class IdentitySchema(Schema):
 class UpdatesSchema(Schema):
     """A page of contacts that changed, oldest first."""
 
-    start = Timestamp()
-    end = Timestamp()
+    start = ma.fields.DateTime()
+    end = ma.fields.DateTime()
     limit = ma.fields.Integer()
     after = PlainText(allow_none=True)
     next = PlainText(allow_none=True)

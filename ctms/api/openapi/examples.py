@@ -1,0 +1,42 @@
+"""Bodies of requests, to start from. A test sends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ID = "93db83d4-4119-4e0c-af87-a713786fa81d"
+
+_FULL: dict[str, Any] = {
+    "email": {
+        "email_id": _ID,
+        "primary_email": "jane@example.com",
+        "first_name": "Jane",
+        "last_name": "Doe",
+        "mailing_country": "ca",
+        "email_format": "T",
+        "email_lang": "fr",
+        "double_opt_in": True,
+    },
+    "fxa": {"fxa_id": "6eb6ed6ac3b64259968aa490c6c0b9df", "primary_email": "jane@example.com", "lang": "fr,fr-CA"},
+    "mofo": {"mofo_email_id": "195207d2-63f2-4c9f-b149-80e9c408477a", "mofo_relevant": True},
+    "newsletters": [
+        {"name": "mozilla-welcome", "lang": "fr", "source": "https://www.mozilla.org/en-US/newsletter/"},
+        {"name": "hubs", "subscribed": False, "unsub_reason": "too many"},
+    ],
+    "waitlists": [{"name": "vpn", "fields": {"geo": "ca", "platform": "windows,android"}}],
+}
+
+CREATE: dict[str, Any] = {
+    "address": {"summary": "An address", "value": {"email": {"primary_email": "jane@example.com"}}},
+    "more": {"summary": "An address, and what else is known", "value": _FULL},
+}
+PUT: dict[str, Any] = {"contact": {"summary": "The whole contact", "value": _FULL}}
+PATCH: dict[str, Any] = {
+    "name": {"summary": "Correct a name", "value": {"email": {"last_name": "Roe"}}},
+    "subscribe": {
+        "summary": "Subscribe to one newsletter, leave another",
+        "value": {"newsletters": [{"name": "mozilla-welcome"}, {"name": "hubs", "subscribed": False}]},
+    },
+    "leave all": {"summary": "Leave all newsletters", "value": {"newsletters": "UNSUBSCRIBE"}},
+    "account gone": {"summary": "Forget the account", "value": {"fxa": "DELETE"}},
+}

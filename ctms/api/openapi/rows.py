@@ -1,0 +1,59 @@
+"""The groups of a contact as they are answered: whatever the columns can hold, however odd, as the database renders it.
+
+So these shapes come from the tables, where those of requests come from the rules that new values obey.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import marshmallow as ma
+from sqlalchemy import JSON, Boolean, Column, Date, DateTime, String, Table, Uuid
+from sqlalchemy.types import TypeEngine
+
+from ctms.contacts import models, schemas
+from ctms.database import Model
+
+ROWS: dict[type[ma.Schema], tuple[type[Model], bool]] = {
+    schemas.EmailSchema: (models.Email, False),
+    schemas.AmoSchema: (models.Amo, True),
+    schemas.FxaSchema: (models.Fxa, True),
+    schemas.MofoSchema: (models.Mofo, True),
+    schemas.NewsletterSchema: (models.Newsletter, False),
+    schemas.WaitlistSchema: (models.Waitlist, False),
+}
+"""The table of each group or entry, and whether its row may be missing: then its members are null or false."""
+
+_KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
+    (String, {"type": "string"}),
+    (Boolean, {"type": "boolean"}),
+    (Uuid, {"type": "string", "format": "uuid"}),
+    (DateTime, {"type": "string", "format": "date-time"}),
+    (Date, {"type": "string", "format": "date"}),
+    (JSON, {"type": "object"}),
+)
+
+
+def row_name(schema: type[ma.Schema]) -> str:
+    """Return the name of the group or entry in the document."""
+    return ROWS[schema][0].__name__
+
+
+def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
+    """Return the JSON Schema of the group or entry, with every member that `schema` lists."""
+    model, may_miss = ROWS[schema]
+    columns = cast(Table, model.__table__).columns
+    properties = {
+        field.data_key or name: _member(columns[field.attribute or name], may_miss)
+        for name, field in schema().fields.items()
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _member(column: Column[Any], may_miss: bool) -> dict[str, Any]:
+    member = next(dict(schema) for kind, schema in _KINDS if isinstance(column.type, kind))
+    if length := getattr(column.type, "length", None):
+        member["maxLength"] = length
+    if not isinstance(column.type, Boolean) and (column.nullable or may_miss):
+        member["type"] = [member["type"], "null"]
+    return member
