@@ -18,6 +18,7 @@ import email_validator
 import marshmallow as ma
 
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+_UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\}?", re.ASCII | re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
@@ -114,10 +115,9 @@ class Uuid(Field):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if not isinstance(value, str):
             raise invalid("Input should be a valid UUID", "uuid_type")
-        try:
-            parsed = uuid.UUID(value)
-        except ValueError as error:
-            raise invalid("Input should be a valid UUID", "uuid_parsing") from error
+        if not _UUID.fullmatch(value):  # `uuid.UUID` would also read " 0x_…"
+            raise invalid("Input should be a valid UUID", "uuid_parsing")
+        parsed = uuid.UUID(value.lower())
         if self.version is not None and parsed.version != self.version:
             raise invalid(f"UUID version {self.version} expected", "uuid_version")
         return parsed
