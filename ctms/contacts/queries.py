@@ -68,14 +68,19 @@ def _found(what: str, names: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the order of `/updates`: behind the contact `email_id` that changed at `update_timestamp`."""
+    """A place in the order of `/updates`: behind the contact `email_id` that changed at `update_timestamp`.
+
+    `settled` tells until when all changes were committed as the page before was read: the pages of a walk end at
+    one instant, also when a transaction has begun to write since.
+    """
 
     update_timestamp: datetime
     email_id: UUID
+    settled: datetime
 
     def to_cursor(self) -> str:
         """Return it as the opaque, URL-safe text that clients hand back."""
-        text = json.dumps([self.update_timestamp.isoformat(), str(self.email_id)])
+        text = json.dumps([self.update_timestamp.isoformat(), str(self.email_id), self.settled.isoformat()])
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
@@ -83,11 +88,11 @@ class Position:
         """Read a cursor. Raises `ValueError` when it is none of ours."""
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            moment, email_id = json.loads(raw)
-            position = cls(datetime.fromisoformat(moment), UUID(email_id))
+            moment, email_id, settled = json.loads(raw)
+            position = cls(datetime.fromisoformat(moment), UUID(email_id), datetime.fromisoformat(settled))
         except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
             raise ValueError("not a cursor") from error
-        if position.update_timestamp.tzinfo is None:
+        if position.update_timestamp.tzinfo is None or position.settled.tzinfo is None:
             raise ValueError("not a cursor")
         return position
 
@@ -136,9 +141,10 @@ def page(
 
     The page's `end` is never later than what is `settled`; with `end` None it is that.
     """
-    until = settled(connection).fetchone()
-    assert until is not None  # noqa: S101  an aggregate has one row
-    end = min(end, until[0]) if end else until[0]
+    row = settled(connection).fetchone()
+    assert row is not None  # noqa: S101  an aggregate has one row
+    until = max(row[0], after.settled) if after else row[0]
+    end = min(end, until) if end else until
     where = ["e.update_timestamp >= %s", "e.update_timestamp < %s"]
     values: list[Any] = [start, end]
     if after is not None:
@@ -157,5 +163,5 @@ def page(
         [*values, limit + 1],
     ).fetchall()
     more = len(rows) > limit
-    last = Position(rows[limit - 1][1], rows[limit - 1][2]) if more else None
+    last = Position(rows[limit - 1][1], rows[limit - 1][2], until) if more else None
     return Page([row[0] for row in rows[:limit]], end, last)
