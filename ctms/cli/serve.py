@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import click
 from flask import Flask, current_app
@@ -18,6 +19,7 @@ from flask.cli import with_appcontext
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
+from granian.server.common import AbstractServer
 
 from ctms.clients.registry import create_first_client
 from ctms.database import app_settings, check_migrated, check_reachable, release_database, secret_key, upgrade
@@ -83,25 +85,30 @@ def _serve(app: Flask, settings: Settings) -> None:
             os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
             os.environ["CTMS_SECRET_KEY"] = secret_key(settings)
         multiprocessing.set_start_method("spawn", force=True)
-        server = Server(
-            "ctms.app:create_app",
-            factory=True,
-            address=settings.host,
-            port=settings.port,
-            interface=Interfaces.WSGI,
-            http=HTTPModes.http1,
-            workers=settings.workers,
-            blocking_threads=settings.threads,
-            backlog=2048,
-            workers_kill_timeout=SHUTDOWN_TIMEOUT_IN_SECONDS,
-            respawn_failed_workers=True,
-            log_level=LogLevels.warning,
-        )
+        server = granian("ctms.app:create_app", settings)
         click.echo(
             f"CTMS: serving on {_url(settings)} with {settings.workers} processes; docs at {_url(settings)}/docs"
         )
         sys.stdout.flush()
         server.serve()
+
+
+def granian(factory: str, settings: Settings) -> AbstractServer[Any]:
+    """Return Granian, not started yet, for the app that `factory` (`module:function`) makes in each process."""
+    return Server(
+        factory,
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        workers=settings.workers,
+        blocking_threads=settings.threads,
+        backlog=2048,
+        workers_kill_timeout=SHUTDOWN_TIMEOUT_IN_SECONDS,
+        respawn_failed_workers=True,
+        log_level=LogLevels.warning,
+    )
 
 
 def _url(settings: Settings) -> str:
