@@ -11,7 +11,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import psycopg
@@ -59,16 +58,17 @@ def create(connection: Connection, contact: Values) -> Created:
     """
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
+    parts = _parts(contact)
     try:
-        with connection.transaction():  # a savepoint: after a conflict the transaction goes on
-            connection.execute(statements.CREATE_EMAIL, _row(email))
-            _fill(connection, email_id, contact)
-            return Created(email_id, _document(connection, email_id), new=True)
+        created = connection.execute(statements.create(tuple(parts)), {**_row(email), **_parameters(parts)})
+        document = _find(connection, email_id)
+        (new,) = created.fetchone() or (0,)
     except psycopg.errors.UniqueViolation as error:
-        stored = _find(connection, email_id)
-        if stored is not None and same_contact(stored, contact):
-            return Created(email_id, stored, new=False)
         raise _conflict(error, TAKEN_CREATE) from None
+    if document is not None and (new or same_contact(document, contact)):
+        return Created(email_id, document, new=bool(new))
+    taken = connection.execute(statements.TAKEN, _row(email)).fetchone()
+    raise Conflict(TAKEN_CREATE, taken[0] if taken else None)
 
 
 def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str:
@@ -81,13 +81,8 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     _refuse_new_odd_address(connection, email_id, email)
     try:
         connection.execute(statements.REPLACE_EMAIL, _row(email))
-        for name, group in GROUPS.items():
-            if group.says_nothing(contact[name]):
-                connection.execute(statements.delete(name), (email_id,))
-        for name in LISTS:
-            names = [entry["name"] for entry in contact[name] or ()]
-            connection.execute(statements.delete_others(name), (email_id, names))
-        _fill(connection, email_id, contact)
+        parts = _parts(contact)
+        connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
         return _document(connection, email_id)
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_REPLACE) from None
@@ -134,15 +129,21 @@ def lock_address(connection: Connection, primary_email: str) -> list[str]:
     return [_document(connection, email_id) for (email_id,) in locked]
 
 
-def _fill(connection: Connection, email_id: uuid.UUID, contact: Values) -> None:
-    for name, group in GROUPS.items():
-        values = contact[name]
-        if not group.says_nothing(values):
-            _upsert(connection, email_id, name, values, tuple(values))
-    for name in LISTS:
-        if contact[name]:
-            entries = [_jsonable(entry) for entry in contact[name]]
-            connection.execute(statements.upsert_list(name), (Json(entries), email_id))
+def _parts(contact: Values) -> dict[str, Any]:
+    """Return the groups and lists of the contact that say something."""
+    groups = {name: contact[name] for name, group in GROUPS.items() if not group.says_nothing(contact[name])}
+    return groups | {name: contact[name] for name in LISTS if contact[name]}
+
+
+def _parameters(parts: Values) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for name, value in parts.items():
+        prefix = statements.parameter(name)
+        if name in GROUPS:
+            parameters |= {f"{prefix}{column}": given for column, given in value.items()}
+        else:
+            parameters[prefix] = Json(value)
+    return parameters
 
 
 def _change_group(connection: Connection, email_id: uuid.UUID, name: str, values: Values | str) -> None:
@@ -175,10 +176,6 @@ def _upsert(connection: Connection, email_id: uuid.UUID, name: str, values: Valu
 
 def _row(values: Values) -> dict[str, Any]:
     return {key: Json(value) if isinstance(value, dict) else value for key, value in values.items()}
-
-
-def _jsonable(entry: Values) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, uuid.UUID | date) else value for key, value in entry.items()}
 
 
 def _document(connection: Connection, email_id: uuid.UUID) -> str:

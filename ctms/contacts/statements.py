@@ -76,10 +76,80 @@ _INSERT_EMAIL = f"""
     INSERT INTO emails ({_names(EMAIL.columns)}, create_timestamp, update_timestamp)
     SELECT {_values(EMAIL)}, moment, moment FROM clock_timestamp() AS moment"""
 
-CREATE_EMAIL = _INSERT_EMAIL
-
 REPLACE_EMAIL = f"""{_INSERT_EMAIL}
     ON CONFLICT (email_id) DO UPDATE SET {_from_excluded(EMAIL.columns[1:])}update_timestamp = clock_timestamp()"""
+
+
+@cache
+def create(parts: tuple[str, ...]) -> str:
+    """Create a contact with its `parts` in one statement; selects how many were: none where an identity is taken."""
+    return _compact(f"""
+        WITH contact AS ({_INSERT_EMAIL} ON CONFLICT DO NOTHING RETURNING email_id, update_timestamp){_writes(parts)}
+        SELECT count(*) FROM contact""")
+
+
+@cache
+def replace_parts(parts: tuple[str, ...]) -> str:
+    """Write the `parts` of the contact `%(contact)s`, and remove all others, in one statement."""
+    return _compact(f"""
+        WITH contact AS (SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s)
+        {_removals(parts)}{_writes(parts)}
+        SELECT""")
+
+
+def parameter(name: str) -> str:
+    """Return the name of the parameter that holds a part: of a group a prefix, of a list its JSON array."""
+    return f"{name}."
+
+
+def _compact(statement: str) -> str:
+    """Fold white space: psycopg remembers how to send a statement of up to 4,096 characters."""
+    return " ".join(statement.split())
+
+
+def _writes(parts: tuple[str, ...]) -> str:
+    return "".join(f",\n{name}_written AS ({_write(PARTS[name])})" for name in parts)
+
+
+def _write(part: Part) -> str:
+    prefix = parameter(part.table)
+    if part.table in LISTS:
+        record = ", ".join(f'"{column}" {part.types[column]}' for column in part.columns)
+        values = ", ".join(f'r."{column}"' for column in part.columns)
+        source = f"contact c, json_to_recordset(%({prefix})s) AS r ({record})"
+    else:
+        values = ", ".join(f"%({prefix}{column})s::{part.types[column]}" for column in part.columns)
+        source = "contact c"
+    changed = tuple(column for column in part.columns if column not in part.key)
+    return f"""
+        INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
+        SELECT c.email_id, {values}, c.update_timestamp, c.update_timestamp FROM {source}
+        ON CONFLICT ({_names(part.key)}) DO UPDATE
+        SET {_from_excluded(changed)}update_timestamp = excluded.update_timestamp"""
+
+
+def _removals(parts: tuple[str, ...]) -> str:
+    removals = ""
+    for name, part in PARTS.items():
+        if name not in parts:
+            others = ""
+        elif name in LISTS:
+            others = f" AND p.name <> ALL (SELECT e ->> 'name' FROM json_array_elements(%({parameter(name)})s) e)"
+        else:
+            continue
+        removals += (
+            f",\n{name}_removed AS (DELETE FROM {part.table} p USING contact c WHERE p.email_id = c.email_id{others})"
+        )
+    return removals
+
+
+TAKEN = """
+    SELECT CASE WHEN email_id = %(email_id)s THEN 'email_id'
+        WHEN lower(primary_email) = lower(%(primary_email)s) THEN 'primary_email' ELSE 'basket_token' END
+    FROM emails
+    WHERE email_id = %(email_id)s OR lower(primary_email) = lower(%(primary_email)s)
+        OR basket_token = %(basket_token)s::text
+    LIMIT 1"""
 
 LOCK = "SELECT FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
 LOCK_ADDRESS = "SELECT primary_email FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
@@ -111,21 +181,6 @@ def upsert(name: str, given: tuple[str, ...]) -> str:
         FROM emails e WHERE e.email_id = %(contact)s
         ON CONFLICT ({_names(part.key)}) DO UPDATE
         SET {_from_excluded(changed)}update_timestamp = excluded.update_timestamp"""
-
-
-@cache
-def upsert_list(name: str) -> str:
-    """Write whole entries, a JSON array of objects, then the id."""
-    part = LISTS[name]
-    record = ", ".join(f'"{column}" {part.types[column]}' for column in part.columns)
-    return f"""
-        INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
-        SELECT e.email_id, {", ".join(f'r."{column}"' for column in part.columns)},
-            e.update_timestamp, e.update_timestamp
-        FROM json_to_recordset(%s) AS r ({record}), emails e WHERE e.email_id = %s
-        ON CONFLICT ({_names(part.key)}) DO UPDATE
-        SET {_from_excluded(tuple(column for column in part.columns if column != "name"))}
-            update_timestamp = excluded.update_timestamp"""
 
 
 @cache
@@ -161,9 +216,3 @@ def delete_default(name: str) -> str:
         for column, default in part.defaults.items()
     )
     return f"DELETE FROM {part.table} WHERE email_id = %s AND {conditions}"
-
-
-@cache
-def delete_others(name: str) -> str:
-    """Remove the entries whose names are not given: id, then names."""
-    return f"DELETE FROM {LISTS[name].table} WHERE email_id = %s AND name <> ALL(%s)"
