@@ -73,7 +73,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         def decorate(view: View[P]) -> View[P]:
             operation = _operation(view)
             operation["operationId"] = operation_id
-            operation["responses"].update(error_responses((*errors, 500)))
+            described = view._apidoc.get("response", {}).get("responses", {})  # type: ignore[attr-defined]  # noqa: SLF001
+            fault = () if 500 in described else (500,)
+            operation["responses"].update(error_responses((*errors, *fault)))
             operation.update(words)
             return view
 

@@ -8,6 +8,7 @@ import marshmallow as ma
 from flask import Response, redirect
 
 from ctms.api.blueprint import Blueprint
+from ctms.api.openapi.errors import ERROR
 from ctms.api.responses import json_text
 from ctms.contacts.fields import PlainText
 from ctms.contacts.schemas import Schema
@@ -39,7 +40,9 @@ class HeartbeatSchema(Schema):
 
 @blueprint.route("/")
 @blueprint.operation("redirect_to_docs")
-@blueprint.response(307, description="To the docs", headers={"Location": "Location"})
+@blueprint.response(
+    307, {"type": "string"}, content_type="text/html", description="To the docs", headers={"Location": "Location"}
+)
 def root() -> Response:
     """Lead to the docs."""
     return redirect("./docs", 307)  # type: ignore[return-value]
@@ -63,7 +66,9 @@ def show_lbheartbeat() -> Response:
 
 @blueprint.route("/__heartbeat__")
 @blueprint.operation("read_heartbeat")
-@blueprint.alt_response(500, schema=HeartbeatSchema, description="Something that requests need is down")
+@blueprint.alt_response(
+    500, schema={"anyOf": [HeartbeatSchema, ERROR]}, description="Something that requests need is down"
+)
 @blueprint.response(200, HeartbeatSchema)
 def show_heartbeat() -> Response:
     """Check the database and its migrations."""

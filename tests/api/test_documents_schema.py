@@ -1,0 +1,321 @@
+"""Real answers are what the OpenAPI document says, and whatever it says of statuses can be met."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+
+from ctms import pool
+from ctms.api import MAX_BODY_IN_BYTES
+from ctms.clients.attempts import attempts
+from ctms.clients.tokens import tokens
+from ctms.database import app_settings
+from tests.api.described import Described, described
+from tests.clients.factories import SECRET, create_client
+from tests.contacts.factories import full, minimal
+from tests.http import Answer, ApiClient
+
+UNKNOWN = "/ctms/93db83d4-4119-4e0c-af87-a713786fa81d"
+LARGE = b" " * (MAX_BODY_IN_BYTES + 1)
+
+
+@dataclass
+class Scene:
+    """The app with one contact, clients of all kinds, and ways to break it."""
+
+    app: Flask
+    api: ApiClient
+    monkeypatch: pytest.MonkeyPatch
+
+    @cached_property
+    def contact(self) -> dict[str, Any]:
+        created: dict[str, Any] = self.api.post("/ctms", full()).json
+        return created
+
+    @property
+    def path(self) -> str:
+        return f"/ctms/{self.contact['email']['email_id']}"
+
+    @property
+    def address_path(self) -> str:
+        return f"/ctms/{self.contact['email']['primary_email']}"
+
+    def put_body(self, **email: Any) -> dict[str, Any]:
+        group = {key: value for key, value in self.contact["email"].items() if not key.endswith("timestamp")}
+        return {"email": {**group, **email}}
+
+    def client(self, **kwargs: Any) -> ApiClient:
+        """Return a client of another kind than `api`."""
+        return ApiClient(self.app.test_client(), tokens().issue(create_client(f"id_{uuid.uuid4().hex}", **kwargs)))
+
+    def token(self, form: Any = None, **kwargs: Any) -> Answer:
+        return ApiClient(self.app.test_client(), None).request("POST", "/token", data=form, **kwargs)
+
+    def token_after_failures(self, client_id: str) -> Answer:
+        for _ in range(app_settings().token_failures_per_minute):
+            attempts().failed(client_id, "127.0.0.1")
+        return self.token({"client_id": client_id})
+
+    def database_is_away(self) -> None:
+        @contextmanager
+        def lend() -> Iterator[Any]:
+            raise psycopg.OperationalError
+            yield
+
+        self.monkeypatch.setattr(pool, "lend", lend)
+
+    def view_raises(self, path: str, method: str) -> None:
+        def fail(**_: Any) -> Any:
+            raise RuntimeError
+
+        endpoint, _ = self.app.url_map.bind("").match(path, method)
+        self.monkeypatch.setitem(self.app.view_functions, endpoint, fail)
+
+
+# One good request per operation: method, path (of the scene's contact) and what goes with it.
+Request = tuple[str, str, dict[str, Any]]
+GOOD: dict[str, Callable[[Scene], Request]] = {
+    "find_contacts": lambda s: ("GET", f"/ctms?primary_email={s.contact['email']['primary_email']}", {}),
+    "create_contact": lambda _: ("POST", "/ctms", {"json": full()}),
+    "read_contact": lambda s: ("GET", s.path, {}),
+    "put_contact": lambda s: ("PUT", s.path, {"json": s.put_body()}),
+    "patch_contact": lambda s: ("PATCH", s.path, {"json": {"email": {"first_name": "Joan"}}}),
+    "delete_contact": lambda s: ("DELETE", s.address_path, {}),
+    "list_updates": lambda s: ("GET", f"/updates?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
+    "find_identities": lambda s: ("GET", f"/identities?fxa_id={s.contact['fxa']['fxa_id']}", {}),
+    "read_identity": lambda s: ("GET", s.path.replace("ctms", "identity"), {}),
+    "create_token": lambda _: ("POST", "/token", {"data": {"client_id": "id_test", "client_secret": SECRET}}),
+    "redirect_to_docs": lambda _: ("GET", "/", {}),
+    "read_version": lambda _: ("GET", "/__version__", {}),
+    "read_lbheartbeat": lambda _: ("GET", "/__lbheartbeat__", {}),
+    "read_heartbeat": lambda _: ("GET", "/__heartbeat__", {}),
+    "crash": lambda _: ("GET", "/__crash__", {}),
+    "read_metrics": lambda _: ("GET", "/metrics", {}),
+    "read_openapi": lambda _: ("GET", "/openapi.json", {}),
+    "show_docs": lambda _: ("GET", "/docs", {}),
+    "show_redoc": lambda _: ("GET", "/redoc", {}),
+}
+
+
+def good(scene: Scene, name: str, client: ApiClient | None = None, **kwargs: Any) -> Answer:
+    method, path, more = GOOD[name](scene)
+    return (client or scene.api).request(method, path, **{**more, **kwargs})
+
+
+def disabled(scene: Scene, name: str) -> Answer:
+    return good(scene, name, scene.client(roles=["admin"], enabled=False))
+
+
+def without_token(scene: Scene, name: str) -> Answer:
+    return good(scene, name, ApiClient(scene.app.test_client(), None))
+
+
+def without_role(scene: Scene, name: str) -> Answer:
+    return good(scene, name, scene.client())
+
+
+def fault(scene: Scene, name: str) -> Answer:
+    method, path, more = GOOD[name](scene)
+    scene.view_raises(path.split("?")[0], method)
+    return scene.api.request(method, path, **more)
+
+
+def database_away(scene: Scene, name: str) -> Answer:
+    method, path, more = GOOD[name](scene)
+    scene.database_is_away()
+    return scene.api.request(method, path, **more)
+
+
+def changed(scene: Scene, name: str) -> Answer:
+    return good(scene, name, headers={"If-Match": '"another"'})
+
+
+def large(scene: Scene, name: str) -> Answer:
+    return good(scene, name, json=None, data=LARGE, content_type="application/json")
+
+
+def taken(scene: Scene, name: str) -> Answer:
+    other = scene.api.post("/ctms", full()).json["email"]["primary_email"]
+    bodies = {
+        "create_contact": minimal(primary_email=other, email_id=str(uuid.uuid4())),
+        "put_contact": scene.put_body(primary_email=other),
+        "patch_contact": {"email": {"primary_email": other}},
+    }
+    return good(scene, name, json=bodies[name])
+
+
+# For the statuses that many operations answer for the same reason.
+ALIKE: dict[int, Callable[[Scene, str], Answer]] = {
+    400: disabled,
+    401: without_token,
+    403: without_role,
+    409: taken,
+    412: changed,
+    413: large,
+    500: fault,
+    503: database_away,
+}
+
+# For the others, and where there is a reason of its own.
+OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
+    ("create_contact", 200): lambda s: s.api.post("/ctms", _same(s.contact)),
+    ("read_contact", 304): lambda s: s.api.get(s.path, headers={"If-None-Match": s.api.get(s.path).headers["ETag"]}),
+    ("read_contact", 404): lambda s: s.api.get(UNKNOWN),
+    ("patch_contact", 404): lambda s: s.api.patch(UNKNOWN, {}),
+    ("delete_contact", 404): lambda s: s.api.delete("/ctms/nobody@example.com"),
+    ("read_identity", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "identity")),
+    ("find_contacts", 422): lambda s: s.api.get("/ctms?email_id=1"),
+    ("find_identities", 422): lambda s: s.api.get("/identities?basket_token=1"),
+    ("create_contact", 422): lambda s: s.api.post("/ctms", {}),
+    ("read_contact", 422): lambda s: s.api.get("/ctms/1"),
+    ("put_contact", 422): lambda s: s.api.put(UNKNOWN, s.put_body()),
+    ("patch_contact", 422): lambda s: s.api.patch(s.path, {"amo": None}),
+    ("list_updates", 422): lambda s: s.api.get("/updates"),
+    ("read_identity", 422): lambda s: s.api.get("/identity/1"),
+    ("create_token", 400): lambda s: s.token({"client_id": "id_test", "client_secret": "wrong"}),
+    ("create_token", 413): lambda s: s.token({"scope": "x" * MAX_BODY_IN_BYTES}),
+    ("create_token", 422): lambda s: s.token({"grant_type": "password"}),
+    ("create_token", 429): lambda s: s.token_after_failures("id_locked"),
+    ("read_openapi", 304): lambda s: s.api.get(
+        "/openapi.json", headers={"If-None-Match": s.api.get("/openapi.json").headers["ETag"]}
+    ),
+}
+
+
+def _same(contact: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in contact.items() if name not in {"status", "vpn_waitlist", "relay_waitlist"}}
+
+
+@pytest.fixture
+def scene(app: Flask, api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(app, api, monkeypatch)
+
+
+@pytest.fixture
+def document(app: Flask) -> Described:
+    return described(app)
+
+
+def pairs() -> list[tuple[str, int]]:
+    """Every status that we know a way to; `test_there_is_a_way_to_every_status` holds them to the document."""
+    guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity"]
+    writing = ["create_contact", "put_contact", "patch_contact"]
+    every = [*guarded, *writing, "delete_contact"]
+    found = {
+        *((name, 201 if name in {"create_contact", "put_contact"} else 200) for name in GOOD if name != "crash"),
+        *((name, status) for name in every for status in (400, 401, 403, 503)),
+        *((name, status) for name in writing for status in (409, 413)),
+        *((name, 412) for name in ("put_contact", "patch_contact", "delete_contact")),
+        *(("crash", status) for status in (400, 401, 503)),
+        *((name, 500) for name in GOOD),
+        ("create_token", 503),
+        *OWN,
+    }
+    found = (found - {("redirect_to_docs", 200)}) | {("redirect_to_docs", 307)}
+    return sorted(found)
+
+
+def meet(scene: Scene, name: str, status: int) -> Answer:
+    """Send the request that is answered with `status`."""
+    if (name, status) in OWN:
+        return OWN[name, status](scene)
+    return ALIKE[status](scene, name) if status in ALIKE else good(scene, name)
+
+
+def test_there_is_a_way_to_every_status(document: Described) -> None:
+    assert document.answers() == set(pairs())
+
+
+@pytest.mark.parametrize(("name", "status"), pairs())
+def test_answers_are_as_documented(scene: Scene, document: Described, name: str, status: int) -> None:
+    answer = meet(scene, name, status)
+
+    assert answer.status_code == status, answer.text
+    document.check(name, answer)
+
+
+class TestContacts:
+    """Contacts of all kinds, read in all ways."""
+
+    @pytest.mark.parametrize("body", [minimal(), full()], ids=["minimal", "full"])
+    def test_written_and_read(self, api: ApiClient, document: Described, body: dict[str, Any]) -> None:
+        created = api.post("/ctms", body)
+        document.check("create_contact", created)
+        email_id = created.json["email"]["email_id"]
+        document.check("read_contact", api.get(f"/ctms/{email_id}"))
+        document.check("find_contacts", api.get(f"/ctms?email_id={email_id}"))
+        document.check("read_identity", api.get(f"/identity/{email_id}"))
+        document.check("find_identities", api.get(f"/identities?email_id={email_id}"))
+        document.check("patch_contact", api.patch(f"/ctms/{email_id}", {"waitlists": "UNSUBSCRIBE"}))
+        document.check("delete_contact", api.delete(f"/ctms/{created.json['email']['primary_email']}"))
+
+    def test_what_existing_services_stored_however_odd(self, api: ApiClient, document: Described) -> None:
+        email_id = api.post("/ctms", full()).json["email"]["email_id"]
+        with pool.lend() as connection:
+            for change in (
+                "emails SET basket_token = 'no uuid', email_format = NULL, email_lang = NULL, double_opt_in = NULL",
+                "emails SET primary_email = 'no address'",
+                "newsletters SET source = 'no url', subscribed = NULL, format = NULL, lang = NULL",
+                "fxa SET account_deleted = NULL, fxa_id = repeat('x', 255)",
+            ):
+                connection.execute(f"UPDATE {change} WHERE email_id = %s", (email_id,))
+
+        document.check("read_contact", api.get(f"/ctms/{email_id}"))
+        document.check("find_identities", api.get(f"/identities?email_id={email_id}"))
+
+    def test_pages_of_updates_and_the_last_one(self, api: ApiClient, document: Described) -> None:
+        for _ in range(3):
+            api.post("/ctms", full())
+
+        page = api.get("/updates?start=2020-01-01&limit=2&mofo_relevant=yes")
+
+        document.check("list_updates", page)
+        assert page.json["next"] is not None
+        last = api.get(page.json["next"].removeprefix("http://localhost"))
+        document.check("list_updates", last)
+        assert last.json["next"] is None
+
+    def test_nobody(self, api: ApiClient, document: Described) -> None:
+        document.check("find_contacts", api.get("/ctms?fxa_id=nobody"))
+        document.check("find_identities", api.get("/identities?fxa_id=nobody"))
+
+
+class TestChecks:
+    """The checks above can fail."""
+
+    @pytest.fixture
+    def contact(self, api: ApiClient) -> Answer:
+        return api.post("/ctms", full())
+
+    def test_a_member_that_is_missing(self, document: Described, contact: Answer) -> None:
+        del contact.json["fxa"]["lang"]
+        with pytest.raises(AssertionError, match="'lang' is a required property"):
+            document.check("create_contact", contact)
+
+    def test_a_member_that_is_not_documented(self, document: Described, contact: Answer) -> None:
+        contact.json["waitlists"][0]["surprise"] = 1
+        with pytest.raises(AssertionError, match="surprise"):
+            document.check("create_contact", contact)
+
+    def test_a_value_of_another_kind(self, document: Described, contact: Answer) -> None:
+        contact.json["email"]["create_timestamp"] = "yesterday"
+        with pytest.raises(AssertionError, match="is not a 'date-time'"):
+            document.check("create_contact", contact)
+
+    def test_a_header_that_is_missing(self, document: Described, contact: Answer) -> None:
+        contact.headers.remove("ETag")
+        with pytest.raises(AssertionError, match="lacks the header ETag"):
+            document.check("create_contact", contact)
+
+    def test_a_status_that_is_not_documented(self, document: Described, contact: Answer) -> None:
+        contact.status_code = 418
+        with pytest.raises(AssertionError, match="does not document 418"):
+            document.check("create_contact", contact)
