@@ -99,8 +99,14 @@ def database_url(app: Flask) -> Callable[[], str]:
 
 
 def secret_key(settings: Settings) -> str:
-    """The key that signs tokens: the operator's, or the one kept beside the embedded database."""
-    return settings.secret_key or kept_secret(settings.data_dir, "secret-key")
+    """The key that signs tokens: the operator's, or the one kept beside the embedded database.
+
+    Raises `OperatorError` where it cannot be kept.
+    """
+    try:
+        return settings.secret_key or kept_secret(settings.data_dir, "secret-key")
+    except OSError as error:
+        raise OperatorError(f"CTMS_DATA_DIR {settings.data_dir} cannot be used: {error.strerror}") from error
 
 
 @contextmanager

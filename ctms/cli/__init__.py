@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import click
-from flask.cli import AppGroup, ScriptInfo
 
+from ctms.cli.clients import clients
+from ctms.cli.group import Group
+from ctms.cli.permissions import permissions
+from ctms.cli.roles import roles
 from ctms.cli.serve import serve
-
-
-class Group(AppGroup):
-    """The group `ctms`. It brings its own app, so it works in any folder."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Make the app before the command runs; what is wrong with the settings is one line."""
-        from ctms.app import create_app  # noqa: PLC0415  not needed for --help
-
-        info = ctx.ensure_object(ScriptInfo)
-        info.create_app = create_app
-        return super().invoke(ctx)
+from ctms.cli.settings import settings
 
 
 @click.group("ctms", cls=Group)
 def ctms() -> None:
-    """Run and operate the contact service."""
+    """Run and operate the contact service.
+
+    Data goes to standard output, remarks go to standard error. Every command exits with 0 when it did its work,
+    1 when it could not (a bad setting, a database out of reach, no answer to its question), 2 when it was called
+    wrongly, 4 when what it names does not exist and 10 when what it would make exists already or what it would
+    break is needed.
+    """
 
 
-ctms.add_command(serve)
+for command in (serve, clients, roles, permissions, settings):
+    ctms.add_command(command)

@@ -1,15 +1,23 @@
-"""The API clients on record: who they are, and whether a secret is theirs."""
+"""The API clients on record: who they are, whether a secret is theirs, and what operators do with them.
+
+What operators call works in the session's transaction, which the caller begins and commits.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE
 from ctms.clients.models import ApiClient, Role
+from ctms.clients.roles import add, find_role, permissions_of
 from ctms.clients.secrets import hash_secret, make_secret, secret_matches
 from ctms.database import db
+from ctms.errors import NotFoundError
 from ctms.pool import reading
 
 FIRST_CLIENT = "id_admin"
@@ -37,19 +45,104 @@ def authenticate(client_id: str, secret: str) -> bool:
 
 def create_first_client() -> tuple[str, str] | None:
     """Make the client `id_admin` with the role `admin` when there is no client yet; returns its id and secret."""
-    secret = make_secret()
     with db.session.begin():
         db.session.execute(text("SELECT pg_advisory_xact_lock(hashtext('ctms first client'))"))
         if db.session.scalar(select(func.count()).select_from(ApiClient)):
             return None
-        admin = db.session.scalars(select(Role).where(Role.name == ADMIN_ROLE)).one()
-        db.session.add(
-            ApiClient(
-                client_id=FIRST_CLIENT,
-                email="admin@localhost",
-                enabled=True,
-                hashed_secret=hash_secret(secret),
-                roles=[admin],
-            )
+        return FIRST_CLIENT, create_client(FIRST_CLIENT, "admin@localhost", [ADMIN_ROLE])
+
+
+def list_clients() -> list[ApiClient]:
+    """Return all clients, by id."""
+    loaded = selectinload(ApiClient.roles).selectinload(Role.permissions)
+    return list(db.session.scalars(select(ApiClient).options(loaded).order_by(ApiClient.client_id)))
+
+
+def find_client(client_id: str, *, lock: bool = False) -> ApiClient:
+    """Return a client, with its row locked against other operators if asked. Raises `NotFoundError`."""
+    client = db.session.get(ApiClient, client_id, with_for_update={"key_share": True} if lock else None)
+    if client is None:
+        raise NotFoundError(f"there is no API client {client_id}")
+    return client
+
+
+def client_permissions(client: ApiClient) -> list[str]:
+    """Return the names of all permissions that the client has by its roles."""
+    return sorted({name for role in client.roles for name in permissions_of(role)})
+
+
+def create_client(client_id: str, email: str, roles: Iterable[str] = ()) -> str:
+    """Make an enabled client with these roles and return its secret, which nobody can read again.
+
+    Raises `NotFoundError` for an unknown role and `ConflictError` when the id is taken.
+    """
+    granted = [find_role(name, lock=True) for name in sorted(set(roles))]
+    secret = make_secret()
+    client = ApiClient(client_id=client_id, email=email, enabled=True, hashed_secret=hash_secret(secret), roles=granted)
+    add(client, f"there is an API client {client_id} already")
+    return secret
+
+
+def delete_client(client_id: str) -> None:
+    """Delete a client and what it was granted. Raises `NotFoundError`."""
+    db.session.delete(find_client(client_id, lock=True))
+    db.session.flush()
+
+
+def set_enabled(client_id: str, enabled: bool) -> bool:
+    """Let a client in, or keep it out: its tokens too, from the next request on.
+
+    Returns False when it was so before. Raises `NotFoundError`.
+    """
+    client = find_client(client_id, lock=True)
+    # A NULL, which old rows may hold, keeps a client out as false does.
+    changed = bool(client.enabled) is not enabled
+    client.enabled = enabled
+    db.session.flush()
+    return changed
+
+
+def previous_secret_expires(client: ApiClient) -> datetime | None:
+    """Return when the secret before the current one expires; None when it is not valid, by the database's clock."""
+    return db.session.scalar(
+        select(ApiClient.previous_secret_expires).where(
+            ApiClient.client_id == client.client_id, ApiClient.previous_secret_expires > func.now()
         )
-    return FIRST_CLIENT, secret
+    )
+
+
+def rotate_secret(client_id: str, overlap: timedelta | None) -> str:
+    """Give a client a new secret and return it. The one so far stays valid for `overlap`, or ends now.
+
+    Only one earlier secret is kept: that of an overlap still running ends now. Raises `NotFoundError`.
+    """
+    client = find_client(client_id, lock=True)
+    secret = make_secret()
+    values = {
+        ApiClient.hashed_secret: hash_secret(secret),
+        ApiClient.previous_hashed_secret: client.hashed_secret if overlap else None,
+        ApiClient.previous_secret_expires: func.now() + overlap if overlap else None,
+    }
+    db.session.execute(update(ApiClient).where(ApiClient.client_id == client_id).values(values))
+    db.session.refresh(client)
+    return secret
+
+
+def grant_role(client_id: str, role_name: str) -> bool:
+    """Give a client a role. Returns False when it has it already. Raises `NotFoundError`."""
+    client, role = find_client(client_id, lock=True), find_role(role_name, lock=True)
+    if role in client.roles:
+        return False
+    client.roles.append(role)
+    db.session.flush()
+    return True
+
+
+def revoke_role(client_id: str, role_name: str) -> bool:
+    """Take a role from a client. Returns False when it does not have it. Raises `NotFoundError`."""
+    client, role = find_client(client_id, lock=True), find_role(role_name)
+    if role not in client.roles:
+        return False
+    client.roles.remove(role)
+    db.session.flush()
+    return True

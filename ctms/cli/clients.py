@@ -1,0 +1,224 @@
+"""`flask ctms clients …`: the services that may call."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from ctms.cli import values
+from ctms.cli.output import (
+    confirm,
+    json_option,
+    names,
+    say,
+    write_done,
+    write_json,
+    write_record,
+    write_table,
+    yes_option,
+)
+from ctms.clients import registry
+from ctms.clients.models import ApiClient
+from ctms.database import db
+
+clients = AppGroup("clients", help="API clients: the services that may call, their secrets and their roles.")
+
+client_argument = click.argument("client_id", type=values.client_id, metavar="ID")
+role_argument = click.argument("role", type=values.stored_text, metavar="ROLE")
+
+
+def listed(client: ApiClient) -> dict[str, Any]:
+    """Return what a list shows of a client: never a secret or its hash."""
+    return {
+        "client_id": client.client_id,
+        "email": client.email,
+        "enabled": bool(client.enabled),
+        "roles": [role.name for role in client.roles],
+        "create_timestamp": client.create_timestamp,
+        "update_timestamp": client.update_timestamp,
+        "last_access": client.last_access,
+    }
+
+
+def shown(client_id: str) -> dict[str, Any]:
+    """Return all that is shown of a client. Raises `NotFoundError`."""
+    client = registry.find_client(client_id)
+    return {
+        **listed(client),
+        "permissions": registry.client_permissions(client),
+        "previous_secret_expires": registry.previous_secret_expires(client),
+    }
+
+
+@clients.command("list")
+@json_option
+def list_clients(as_json: bool) -> None:
+    """List all API clients."""
+    with db.session.begin():
+        found = [listed(client) for client in registry.list_clients()]
+    if as_json:
+        write_json(found)
+        return
+    columns = ("client_id", "email", "enabled", "roles", "last_access")
+    write_table(columns, ([client[column] for column in columns] for client in found))
+
+
+@clients.command("show")
+@client_argument
+@json_option
+def show_client(client_id: str, as_json: bool) -> None:
+    """Show the API client ID: its roles, the permissions that they give, its last access.
+
+    Exits with 4 when there is no such client.
+    """
+    with db.session.begin():
+        found = shown(client_id)
+    write_json(found) if as_json else write_record(found)
+
+
+@clients.command("create")
+@client_argument
+@click.argument("email", type=values.address, metavar="EMAIL")
+@click.option(
+    "--role", "roles", type=values.stored_text, multiple=True, metavar="ROLE", help="Give it a role; repeatable."
+)
+@json_option
+def create_client(client_id: str, email: str, roles: tuple[str, ...], as_json: bool) -> None:
+    """Make the API client ID and write its secret, this once: only a hash of it is kept.
+
+    ID is `id_` and letters, digits, `-`, `_` or `.`; EMAIL is the address of who looks after the client. Without a
+    role a client may do nothing.
+
+    Exits with 4 when there is no such role (nothing is made), with 10 when the id is taken.
+    """
+    with db.session.begin():
+        secret = registry.create_client(client_id, email, roles)
+        data = shown(client_id)
+    _write_secret(data, secret, as_json)
+    if not roles:
+        say(f"without a role it may do nothing: `flask ctms clients grant {client_id} ROLE`")
+
+
+@clients.command("delete")
+@client_argument
+@yes_option
+@json_option
+def delete_client(client_id: str, yes: bool, as_json: bool) -> None:
+    """Delete the API client ID. Its secret and its tokens are refused from then on.
+
+    Do not give its ID to another client soon: tokens that have not expired would be good for that one.
+
+    It asks first; without a terminal it needs --yes. Exits with 4 when there is no such client.
+    """
+    with db.session.begin():
+        data = shown(client_id)
+    granted = f", which has the roles {names(data['roles'])}" if data["roles"] else ""
+    confirm(f"Delete the API client {client_id} ({data['email']}){granted}?", yes)
+    with db.session.begin():
+        registry.delete_client(client_id)
+    write_done(data["client_id"], data, "deleted", as_json)
+
+
+@clients.command("enable")
+@client_argument
+@json_option
+def enable_client(client_id: str, as_json: bool) -> None:
+    """Let the API client ID in again. Exits with 4 when there is no such client."""
+    with db.session.begin():
+        changed = registry.set_enabled(client_id, True)
+        data = shown(client_id)
+    write_done(data["client_id"], data, "enabled" if changed else "it was enabled already", as_json)
+
+
+@clients.command("disable")
+@client_argument
+@json_option
+def disable_client(client_id: str, as_json: bool) -> None:
+    """Keep the API client ID out, from its next request on; `enable` undoes it.
+
+    Exits with 4 when there is no such client.
+    """
+    with db.session.begin():
+        changed = registry.set_enabled(client_id, False)
+        data = shown(client_id)
+    write_done(data["client_id"], data, "disabled" if changed else "it was disabled already", as_json)
+
+
+@clients.command("rotate-secret")
+@client_argument
+@click.option(
+    "--overlap",
+    type=values.duration,
+    metavar="DURATION",
+    help="Keep the old secret valid for so long: 90s, 30m, 24h, 7d.",
+)
+@yes_option
+@json_option
+def rotate_secret(client_id: str, overlap: timedelta | None, yes: bool, as_json: bool) -> None:
+    """Give the API client ID a new secret and write it, this once.
+
+    The old secret ends at once, or after --overlap: then the client has time to change. Tokens that were
+    issued before stay good until they expire (`disable` ends them).
+
+    It asks before it ends a secret at once: the old one without --overlap, and the one before the old one when that
+    is still within an earlier overlap. Without a terminal it needs --yes then.
+
+    Exits with 4 when there is no such client.
+    """
+    with db.session.begin():
+        earlier = registry.previous_secret_expires(registry.find_client(client_id))
+    if overlap is None:
+        confirm(f"End the secret of {client_id} now? (--overlap keeps it valid for a while)", yes)
+    elif earlier:
+        confirm(f"An earlier secret of {client_id} is valid until {earlier:%Y-%m-%d %H:%M:%S %Z}. End it now?", yes)
+    with db.session.begin():
+        secret = registry.rotate_secret(client_id, overlap)
+        data = shown(client_id)
+    _write_secret(data, secret, as_json)
+    if data["previous_secret_expires"]:
+        say(f"the old secret is valid until {data['previous_secret_expires']:%Y-%m-%d %H:%M:%S %Z}")
+    else:
+        say("the old secret is not valid any more")
+
+
+@clients.command("grant")
+@client_argument
+@role_argument
+@json_option
+def grant_role(client_id: str, role: str, as_json: bool) -> None:
+    """Give the API client ID the role ROLE, from its next request on.
+
+    It is no error when it has the role already. Exits with 4 when there is no such client or role.
+    """
+    with db.session.begin():
+        changed = registry.grant_role(client_id, role)
+        data = shown(client_id)
+    write_done(data["client_id"], data, f"has the role {role}" + ("" if changed else " already"), as_json)
+
+
+@clients.command("revoke")
+@client_argument
+@role_argument
+@json_option
+def revoke_role(client_id: str, role: str, as_json: bool) -> None:
+    """Take the role ROLE from the API client ID, from its next request on.
+
+    It is no error when it does not have the role. Exits with 4 when there is no such client or role.
+    """
+    with db.session.begin():
+        changed = registry.revoke_role(client_id, role)
+        data = shown(client_id)
+    write_done(
+        data["client_id"], data, f"lost the role {role}" if changed else f"did not have the role {role}", as_json
+    )
+
+
+def _write_secret(data: dict[str, Any], secret: str, as_json: bool) -> None:
+    if as_json:
+        write_json({**data, "client_secret": secret})
+    else:
+        write_record({"client id": data["client_id"], "client secret": secret})
+        say("the secret is shown this once")

@@ -1,0 +1,103 @@
+"""How commands talk: data on standard output, for people or as JSON for scripts; remarks on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ctms.errors import OperatorError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Wide enough for any row: what reads a pipe wants one line per row.
+_PIPE_WIDTH = 100_000
+
+
+def json_option(command: F) -> F:
+    """Give a command `--json`, which it takes as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for scripts.")(command)
+
+
+def yes_option(command: F) -> F:
+    """Give a command `--yes`, which it takes as `yes` and hands to `confirm`."""
+    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def write_json(data: Any) -> None:
+    """Write JSON to standard output; times as ISO 8601."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=_plain))
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table with a line of headings: fitted to a terminal, unwrapped anywhere else."""
+    _write(Table(*columns, box=None, pad_edge=False, header_style="bold"), rows)
+
+
+def write_record(record: Mapping[str, Any]) -> None:
+    """Write one thing, a line for each of its parts."""
+    rows = [(f"{name}:", value) for name, value in record.items()]
+    _write(Table(box=None, show_header=False, pad_edge=False), rows)
+
+
+def write_done(name: str, data: Any, remark: str, as_json: bool) -> None:
+    """Write what a command has changed: its name, and as a remark what was done, or the data as JSON."""
+    if as_json:
+        write_json(data)
+    else:
+        click.echo(name)
+        say(remark)
+
+
+def say(remark: str) -> None:
+    """Write a remark to standard error."""
+    click.echo(remark, err=True)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be undone, unless `yes`.
+
+    Raises `OperatorError` where there is no terminal, so nobody to ask, and `click.Abort` for a no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise OperatorError(f"{question} There is no terminal to ask: pass --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def names(found: Iterable[str]) -> str:
+    """Return names as a sentence lists them."""
+    return ", ".join(found)
+
+
+def _write(table: Table, rows: Iterable[Sequence[Any]]) -> None:
+    for row in rows:
+        table.add_row(*(Text(_shown(value)) for value in row))
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    if isinstance(value, (list, tuple)):
+        return names(map(str, value)) or "-"
+    return str(value)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,70 @@
+"""`flask ctms permissions …`: what callers may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from ctms.cli import values
+from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_table, yes_option
+from ctms.clients import roles as domain
+from ctms.clients.models import Permission
+from ctms.database import db
+
+permissions = AppGroup("permissions", help="Permissions: what callers may do. Routes ask for them, roles give them.")
+
+
+def permission_data(permission: Permission) -> dict[str, Any]:
+    """Return what is shown of a permission. The role `admin` is always among those that give it."""
+    return {
+        "name": permission.name,
+        "description": permission.description,
+        "roles": domain.roles_with(permission),
+    }
+
+
+@permissions.command("list")
+@json_option
+def list_permissions(as_json: bool) -> None:
+    """List all permissions, and the roles that give them."""
+    with db.session.begin():
+        found = [permission_data(permission) for permission in domain.list_permissions()]
+    if as_json:
+        write_json(found)
+        return
+    columns = ("name", "description", "roles")
+    write_table(columns, ([permission[column] for column in columns] for permission in found))
+
+
+@permissions.command("create")
+@click.argument("name", type=values.new_name, metavar="PERMISSION")
+@click.option("--description", type=values.stored_text, metavar="TEXT", help="What it allows.")
+@json_option
+def create_permission(name: str, description: str | None, as_json: bool) -> None:
+    """Make the permission PERMISSION. The role admin has it at once; `flask ctms roles grant` gives it to others.
+
+    PERMISSION is letters, digits, `-`, `_`, `.` or `:`. Exits with 10 when the name is taken.
+    """
+    with db.session.begin():
+        data = permission_data(domain.create_permission(name, description))
+    write_done(name, data, "made", as_json)
+
+
+@permissions.command("delete")
+@click.argument("name", type=values.stored_text, metavar="PERMISSION")
+@yes_option
+@json_option
+def delete_permission(name: str, yes: bool, as_json: bool) -> None:
+    """Delete the permission PERMISSION. The roles that give it give it no more.
+
+    It asks first; without a terminal it needs --yes. Exits with 4 when there is no such permission, with 10 for
+    those that routes of CTMS need.
+    """
+    with db.session.begin():
+        data = permission_data(domain.deletable_permission(name))
+    confirm(f"Delete the permission {name}, which these roles give: {names(data['roles'])}?", yes)
+    with db.session.begin():
+        domain.delete_permission(name)
+    write_done(name, data, "deleted", as_json)

@@ -1,0 +1,120 @@
+"""`flask ctms roles …`: named sets of permissions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from ctms.cli import values
+from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_record, write_table, yes_option
+from ctms.clients import roles as domain
+from ctms.clients.models import Role
+from ctms.database import db
+
+roles = AppGroup("roles", help="Roles: named sets of permissions that API clients are given.")
+
+role_argument = click.argument("name", type=values.stored_text, metavar="ROLE")
+permission_argument = click.argument("permission", type=values.stored_text, metavar="PERMISSION")
+
+
+def role_data(role: Role) -> dict[str, Any]:
+    """Return what is shown of a role."""
+    return {
+        "name": role.name,
+        "description": role.description,
+        "permissions": domain.permissions_of(role),
+        "clients": [client.client_id for client in role.clients],
+    }
+
+
+@roles.command("list")
+@json_option
+def list_roles(as_json: bool) -> None:
+    """List all roles."""
+    with db.session.begin():
+        found = [role_data(role) for role in domain.list_roles()]
+    if as_json:
+        write_json(found)
+        return
+    columns = ("name", "description", "permissions")
+    write_table(columns, ([role[column] for column in columns] for role in found))
+
+
+@roles.command("show")
+@role_argument
+@json_option
+def show_role(name: str, as_json: bool) -> None:
+    """Show the role ROLE: its permissions, and the API clients that have it.
+
+    Exits with 4 when there is no such role.
+    """
+    with db.session.begin():
+        found = role_data(domain.find_role(name))
+    write_json(found) if as_json else write_record(found)
+
+
+@roles.command("create")
+@click.argument("name", type=values.new_name, metavar="ROLE")
+@click.option("--description", type=values.stored_text, metavar="TEXT", help="What it is for.")
+@json_option
+def create_role(name: str, description: str | None, as_json: bool) -> None:
+    """Make the role ROLE, without permissions: `grant` gives them.
+
+    ROLE is letters, digits, `-`, `_`, `.` or `:`. Exits with 10 when the name is taken.
+    """
+    with db.session.begin():
+        data = role_data(domain.create_role(name, description))
+    write_done(name, data, "made", as_json)
+
+
+@roles.command("delete")
+@role_argument
+@yes_option
+@json_option
+def delete_role(name: str, yes: bool, as_json: bool) -> None:
+    """Delete the role ROLE. The API clients that have it lose it, and what it allowed them.
+
+    It asks first; without a terminal it needs --yes. Exits with 4 when there is no such role, with 10 for the role
+    admin.
+    """
+    with db.session.begin():
+        data = role_data(domain.deletable_role(name))
+    losers = f", which these API clients have: {names(data['clients'])}" if data["clients"] else ""
+    confirm(f"Delete the role {name}{losers}?", yes)
+    with db.session.begin():
+        domain.delete_role(name)
+    write_done(name, data, "deleted", as_json)
+
+
+@roles.command("grant")
+@role_argument
+@permission_argument
+@json_option
+def grant_permission(name: str, permission: str, as_json: bool) -> None:
+    """Give the role ROLE the permission PERMISSION: its API clients have it from their next request on.
+
+    It is no error when it has the permission already. Exits with 4 when there is no such role or permission.
+    """
+    with db.session.begin():
+        changed = domain.grant_permission(name, permission)
+        data = role_data(domain.find_role(name))
+    write_done(name, data, f"has the permission {permission}" + ("" if changed else " already"), as_json)
+
+
+@roles.command("revoke")
+@role_argument
+@permission_argument
+@json_option
+def revoke_permission(name: str, permission: str, as_json: bool) -> None:
+    """Take the permission PERMISSION from the role ROLE, from the next request of its API clients on.
+
+    It is no error when it does not have the permission. Exits with 4 when there is no such role or permission, with
+    10 for the role admin, which has every permission.
+    """
+    with db.session.begin():
+        changed = domain.revoke_permission(name, permission)
+        data = role_data(domain.find_role(name))
+    remark = f"lost the permission {permission}" if changed else f"did not have the permission {permission}"
+    write_done(name, data, remark, as_json)

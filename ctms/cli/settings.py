@@ -1,0 +1,61 @@
+"""`flask ctms settings`: what the service would be told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+from sqlalchemy.engine import make_url
+
+from ctms.cli.output import json_option, write_json, write_table
+from ctms.settings import Setting, Settings
+
+MASK = "***"
+_SECRET_PARAMETERS = ("password", "sslpassword")
+
+
+@click.command()
+@json_option
+def settings(as_json: bool) -> None:
+    """Show all settings: the value of each, where it comes from and what it means. Secrets are masked.
+
+    A setting comes from the environment variable of its name, from the file that the variable with `_FILE` behind
+    its name names, or is the default. Exits with 1 when one cannot be used, and says which and why.
+    """
+    found = Settings.from_environment()
+    rows = [
+        {
+            "variable": setting.variable,
+            "value": shown_value(setting, getattr(found, name)),
+            "source": source(setting),
+            "help": setting.help,
+        }
+        for name, setting, _default in Settings.declared()
+    ]
+    if as_json:
+        write_json(rows)
+        return
+    write_table(("variable", "value", "source", "help"), ([row[part] for part in row] for row in rows))
+
+
+def shown_value(setting: Setting, value: Any) -> Any:
+    """Return the value as it may be shown: a database URL without its passwords, of other secrets nothing."""
+    if value is None or value == () or not setting.secret:
+        return str(value) if isinstance(value, Path) else value
+    if setting.variable != "CTMS_DB_URL":
+        return MASK
+    url = make_url(value)
+    masked = {name: MASK for name in _SECRET_PARAMETERS if name in url.query}
+    shown = url.update_query_dict(masked).render_as_string(hide_password=True)
+    return shown.replace(quote(MASK, safe=""), MASK)
+
+
+def source(setting: Setting) -> str:
+    """Tell where a setting's value comes from: `environment`, `file` or `default`."""
+    if os.environ.get(f"{setting.variable}_FILE"):
+        path = Path(os.environ[f"{setting.variable}_FILE"])
+        return "file" if path.read_text().strip() else "default"
+    return "environment" if os.environ.get(setting.variable, "").strip() else "default"

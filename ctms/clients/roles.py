@@ -1,0 +1,140 @@
+"""Roles and permissions: what operators do with them.
+
+All of it works in the session's transaction, which the caller begins and commits. The role `admin` has every
+permission by its name (see `ctms.clients.access`), whatever is stored for it.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import selectinload
+
+from ctms.clients.access import ADMIN_ROLE, DELETE, MANAGE, VIEW
+from ctms.clients.models import Permission, Role
+from ctms.database import Base, db
+from ctms.errors import ConflictError, NotFoundError
+
+BUILT_IN_PERMISSIONS = (VIEW, MANAGE, DELETE)
+"""What the routes of CTMS ask for."""
+
+
+def add(row: Base, taken: str) -> None:
+    """Store a new row. Raises `ConflictError` with the message `taken` when its name is in use."""
+    db.session.add(row)
+    try:
+        db.session.flush()
+    except IntegrityError as error:
+        if isinstance(error.orig, psycopg.errors.UniqueViolation):
+            raise ConflictError(taken) from error
+        raise
+
+
+def list_roles() -> list[Role]:
+    """Return all roles, by name."""
+    loaded = (selectinload(Role.permissions), selectinload(Role.clients))
+    return list(db.session.scalars(select(Role).options(*loaded).order_by(Role.name)))
+
+
+def find_role(name: str, *, lock: bool = False) -> Role:
+    """Return a role, with its row locked against other operators if asked. Raises `NotFoundError`."""
+    query = select(Role).where(Role.name == name)
+    role = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
+    if role is None:
+        raise NotFoundError(f"there is no role {name}")
+    return role
+
+
+def permissions_of(role: Role) -> list[str]:
+    """Return the names of the permissions that the role gives."""
+    if role.name == ADMIN_ROLE:
+        return list(db.session.scalars(select(Permission.name).order_by(Permission.name)))
+    return [permission.name for permission in role.permissions]
+
+
+def create_role(name: str, description: str | None = None) -> Role:
+    """Make a role without permissions. Raises `ConflictError` when the name is taken."""
+    role = Role(name=name, description=description)
+    add(role, f"there is a role {name} already")
+    return role
+
+
+def deletable_role(name: str) -> Role:
+    """Return a role that may be deleted. Raises `NotFoundError`, and `ConflictError` for `admin`."""
+    role = find_role(name)
+    if role.name == ADMIN_ROLE:
+        raise ConflictError(f"the role {ADMIN_ROLE} cannot be deleted: it is the one that has every permission")
+    return role
+
+
+def delete_role(name: str) -> None:
+    """Delete a role; the clients that had it lose it. Raises as `deletable_role`."""
+    db.session.delete(deletable_role(name))
+    db.session.flush()
+
+
+def grant_permission(role_name: str, permission_name: str) -> bool:
+    """Give a role a permission. Returns False when it has it already. Raises `NotFoundError`."""
+    role, permission = find_role(role_name, lock=True), find_permission(permission_name, lock=True)
+    if permission in role.permissions:
+        return False
+    role.permissions.append(permission)
+    db.session.flush()
+    return True
+
+
+def revoke_permission(role_name: str, permission_name: str) -> bool:
+    """Take a permission from a role. Returns False when it does not have it.
+
+    Raises `NotFoundError`, and `ConflictError` for `admin`.
+    """
+    role, permission = find_role(role_name, lock=True), find_permission(permission_name)
+    if role.name == ADMIN_ROLE:
+        raise ConflictError(f"the role {ADMIN_ROLE} has every permission by its name: none can be taken from it")
+    if permission not in role.permissions:
+        return False
+    role.permissions.remove(permission)
+    db.session.flush()
+    return True
+
+
+def list_permissions() -> list[Permission]:
+    """Return all permissions, by name."""
+    query = select(Permission).options(selectinload(Permission.roles)).order_by(Permission.name)
+    return list(db.session.scalars(query))
+
+
+def find_permission(name: str, *, lock: bool = False) -> Permission:
+    """Return a permission, with its row locked against other operators if asked. Raises `NotFoundError`."""
+    query = select(Permission).where(Permission.name == name)
+    permission = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
+    if permission is None:
+        raise NotFoundError(f"there is no permission {name}")
+    return permission
+
+
+def roles_with(permission: Permission) -> list[str]:
+    """Return the names of the roles that give the permission: `admin` always does."""
+    return sorted({ADMIN_ROLE, *(role.name for role in permission.roles)})
+
+
+def create_permission(name: str, description: str | None = None) -> Permission:
+    """Make a permission that only `admin` has. Raises `ConflictError` when the name is taken."""
+    permission = Permission(name=name, description=description)
+    add(permission, f"there is a permission {name} already")
+    return permission
+
+
+def deletable_permission(name: str) -> Permission:
+    """Return a permission that may be deleted. Raises `NotFoundError`, and `ConflictError` for what routes need."""
+    permission = find_permission(name)
+    if permission.name in BUILT_IN_PERMISSIONS:
+        raise ConflictError(f"the permission {name} cannot be deleted: routes of the API ask for it")
+    return permission
+
+
+def delete_permission(name: str) -> None:
+    """Delete a permission; the roles that had it lose it. Raises as `deletable_permission`."""
+    db.session.delete(deletable_permission(name))
+    db.session.flush()

@@ -1,0 +1,157 @@
+"""Every route asks for a permission, or stands on a short list of open ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from flask import Flask
+
+from ctms.clients.roles import BUILT_IN_PERMISSIONS
+from ctms.clients.tokens import tokens
+from tests.clients.factories import create_client
+from tests.contacts.factories import minimal
+from tests.http import ApiClient, assert_error
+
+ANY_ID = "332de237-cab7-4461-bcc3-48e68f42bd5c"
+UNDECLARED = "a route that declares nothing"
+
+OPEN = {
+    "/",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/token",
+    "/metrics",
+    "/__version__",
+    "/__heartbeat__",
+    "/__lbheartbeat__",
+}
+"""Nobody needs a token here: the way to the docs and to a token, and what the platform asks."""
+
+ASSETS = "/docs/"
+"""What the pages of the docs load."""
+
+ANY_CLIENT = {"/__crash__"}
+"""Needs a token and no permission: it shows nothing, it raises."""
+
+
+class Route(NamedTuple):
+    """A method of a path, and the permission that it declares."""
+
+    method: str
+    rule: str
+    permission: str | None
+
+    @property
+    def path(self) -> str:
+        return re.sub(r"<[^>]+>", ANY_ID, self.rule)
+
+
+def routes(app: Flask) -> Iterator[Route]:
+    """All routes of the app, but for what Flask adds by itself: HEAD follows GET, OPTIONS tells the methods."""
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            view: Any = app.view_functions[rule.endpoint]
+            if hasattr(view, "view_class"):
+                view = getattr(view.view_class, method.lower())
+            yield Route(method, rule.rule, getattr(view, "_ctms_permission", UNDECLARED))
+
+
+def guarded(app: Flask) -> list[Route]:
+    """The routes that ask for a permission."""
+    return [route for route in routes(app) if route.permission not in {None, UNDECLARED}]
+
+
+def call(client: ApiClient, route: Route) -> Any:
+    return client.request(route.method, route.path)
+
+
+@pytest.fixture
+def powerless(app: Flask) -> ApiClient:
+    """A known client without roles."""
+    return ApiClient(app.test_client(), tokens().issue(create_client("id_powerless")))
+
+
+def test_every_route_declares_a_permission_or_is_known_to_be_open(app: Flask) -> None:
+    undeclared = {route.rule for route in routes(app) if route.permission == UNDECLARED}
+
+    assert {rule for rule in undeclared if not rule.startswith(ASSETS)} <= OPEN
+    assert {route.rule for route in routes(app) if route.permission is None} == ANY_CLIENT
+
+
+def test_the_list_of_open_routes_names_only_what_there_is(app: Flask) -> None:
+    assert {route.rule for route in routes(app)} >= OPEN
+
+
+def test_what_routes_ask_for_is_what_cannot_be_deleted(app: Flask) -> None:
+    assert {route.permission for route in guarded(app)} == set(BUILT_IN_PERMISSIONS)
+
+
+def test_the_contact_routes_ask_for_the_permission_that_fits(app: Flask) -> None:
+    wanted = {"GET": "view_contacts", "DELETE": "delete_contacts"}
+
+    found = guarded(app)
+
+    assert {"/ctms", "/updates", "/identities"} <= {route.rule for route in found}
+    for route in found:
+        assert route.permission == wanted.get(route.method, "manage_contacts"), route
+
+
+def test_a_client_without_roles_is_refused_everywhere(app: Flask, powerless: ApiClient) -> None:
+    for route in guarded(app):
+        assert_error(call(powerless, route), 403, f"Permission(s) required: {route.permission}")
+
+
+def test_a_permission_of_another_kind_does_not_help(app: Flask) -> None:
+    viewer = ApiClient(app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
+
+    for route in guarded(app):
+        if route.permission != "view_contacts":
+            assert_error(call(viewer, route), 403, f"Permission(s) required: {route.permission}")
+
+
+@pytest.mark.parametrize("kind", ["garbage", "of an unknown client", "signed with another key"])
+def test_an_unknown_token_is_refused_everywhere(app: Flask, kind: str) -> None:
+    good = tokens().issue("id_nobody")
+    token = {"garbage": "garbage", "of an unknown client": good}.get(kind, good[:-20] + "A" * 20)
+    client = ApiClient(app.test_client(), token)
+
+    for route in [*guarded(app), *(route for route in routes(app) if route.rule in ANY_CLIENT)]:
+        answer = call(client, route)
+        assert_error(answer, 401, "Could not validate credentials")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_no_token_is_refused_everywhere(app: Flask, anonymous: ApiClient) -> None:
+    for route in [*guarded(app), *(route for route in routes(app) if route.rule in ANY_CLIENT)]:
+        answer = call(anonymous, route)
+        assert_error(answer, 401, "Not authenticated")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_who_is_refused_changes_nothing(api: ApiClient, powerless: ApiClient) -> None:
+    contact = api.post("/ctms", minimal()).json
+    path = f"/ctms/{contact['email']['email_id']}"
+    other = {"email": {**contact["email"], "first_name": "Other"}}
+
+    for refused in (
+        powerless.patch(path, {"email": {"first_name": "Other"}}),
+        powerless.put(path, other),
+        powerless.delete(f"/ctms/{contact['email']['primary_email']}"),
+        powerless.post("/ctms", {"email": {"primary_email": "other@example.com"}}),
+    ):
+        assert refused.status_code == 403
+
+    assert api.get(path).json == contact
+    assert api.get("/ctms?primary_email=other@example.com").json == []
+
+
+def test_who_is_refused_is_not_told_what_there_is(api: ApiClient, powerless: ApiClient) -> None:
+    known = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
+
+    answers = [powerless.get(known), powerless.get(f"/ctms/{ANY_ID}"), powerless.get("/ctms/no-uuid")]
+
+    assert {answer.text for answer in answers} == {answers[0].text}

@@ -1,0 +1,197 @@
+"""What all commands have in common: how they fail, that they are documented, how they run as processes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+from click.testing import CliRunner
+from flask.testing import FlaskCliRunner
+from sqlalchemy.engine import make_url
+
+from ctms.app import create_app
+from ctms.cli.group import database_problem
+from ctms.database import release_database
+from ctms.settings import Settings
+from tests.cli.running import run
+from tests.conftest import SECRET_KEY, empty_database
+from tests.serving import FLASK, Served, environment_for, run_flask
+from tools import cli_reference
+
+# Every command that needs the database, called rightly.
+COMMANDS = [
+    "clients list",
+    "clients show id_x",
+    "clients create id_x x@example.com",
+    "clients delete id_x --yes",
+    "clients enable id_x",
+    "clients disable id_x",
+    "clients rotate-secret id_x --overlap 1h",
+    "clients grant id_x viewer",
+    "clients revoke id_x viewer",
+    "roles list",
+    "roles show viewer",
+    "roles create other",
+    "roles delete viewer --yes",
+    "roles grant viewer view_contacts",
+    "roles revoke viewer view_contacts",
+    "permissions list",
+    "permissions create other",
+    "permissions delete other --yes",
+]
+
+
+def test_no_command_was_forgotten_here() -> None:
+    groups = ("clients ", "roles ", "permissions ")
+    paths = [context.command_path.removeprefix("flask ctms ") for _, context in cli_reference.commands()]
+
+    assert sorted(path for path in paths if path.startswith(groups)) == sorted(
+        " ".join(command.split()[:2]) for command in COMMANDS
+    )
+
+
+def test_the_reference_says_what_the_commands_say() -> None:
+    assert cli_reference.PAGE.read_text() == cli_reference.page(), "run `python -m tools.cli_reference`"
+
+
+@pytest.fixture(scope="module")
+def no_database(postgres: str) -> Iterator[FlaskCliRunner]:
+    """Runs commands in an app whose database does not exist."""
+    with _runner(make_url(postgres).set(database="nowhere").render_as_string(hide_password=False)) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def no_tables(postgres: str, worker_id: str) -> Iterator[FlaskCliRunner]:
+    """Runs commands in an app whose database is empty."""
+    with _runner(empty_database(postgres, f"empty_{worker_id}")) as runner:
+        yield runner
+
+
+@contextmanager
+def _runner(url: str) -> Iterator[FlaskCliRunner]:
+    app = create_app(Settings(db_url=url, secret_key=SECRET_KEY, use_mozlog=False))
+    yield app.test_cli_runner()
+    release_database(app)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_cannot_be_reached_is_one_line(no_database: FlaskCliRunner, command: str) -> None:
+    refused = run(no_database, *command.split(), status=1)
+
+    assert refused.stderr.startswith("Error: the database cannot be reached: ")
+    assert "nowhere" in refused.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_is_not_migrated_is_one_line(no_tables: FlaskCliRunner, command: str) -> None:
+    refused = run(no_tables, *command.split(), status=1)
+
+    assert "flask db upgrade" in refused.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_setting_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("PORT", "70000")
+
+    refused = run(CliRunner(), *command.split(), status=1)
+
+    assert refused.stderr.startswith("Error: PORT ")
+
+
+def test_a_data_folder_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for variable in ("CTMS_DB_URL", "CTMS_SECRET_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("CTMS_DATA_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("CTMS_USE_MOZLOG", "false")
+
+    assert "CTMS_DATA_DIR" in run(CliRunner(), "clients", "list", status=1).stderr
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_database() -> None:
+    assert database_problem(ValueError("a bug")) is None
+
+
+def test_a_process_that_finds_nobody_listening(tmp_path: Path) -> None:
+    url = "postgres://ctms:pa55word@127.0.0.1:1/ctms"
+
+    refused = run_flask(
+        "ctms",
+        "clients",
+        "list",
+        environment=environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY),
+        cwd=tmp_path,
+    )
+
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("Error: the database cannot be reached: ")
+    assert len(refused.stderr.splitlines()) == 1
+    assert "pa55word" not in refused.stderr
+
+
+def test_a_process_on_a_fresh_embedded_database(tmp_path: Path) -> None:
+    refused = run_flask("ctms", "clients", "list", environment=environment_for(tmp_path / "data"), cwd=tmp_path)
+
+    assert refused.returncode == 1
+    assert "flask ctms serve" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_processes_beside_the_service(served: Served, tmp_path: Path) -> None:
+    made = served.flask("ctms", "clients", "create", "id_beside", "beside@example.com", "--role=viewer", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    secret = made.stdout.split()[-1]
+
+    answer = requests.post(f"{served.url}/token", auth=("id_beside", secret), timeout=30)
+    assert answer.status_code == 200
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    search = f"{served.url}/ctms?primary_email=jane@example.com"
+    assert session.get(search, timeout=30).status_code == 200
+
+    served.flask("ctms", "clients", "disable", "id_beside", cwd=tmp_path)
+    assert session.get(search, timeout=30).json() == {"detail": "API Client has been disabled"}
+
+    assert served.flask("ctms", "clients", "show", "id_nobody", cwd=tmp_path).returncode == 4
+    refused = served.flask("ctms", "clients", "delete", "id_beside", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert served.flask("ctms", "clients", "delete", "id_beside", "--yes", cwd=tmp_path).stdout == "id_beside\n"
+    assert session.get(search, timeout=30).json() == {"detail": "Could not validate credentials"}
+
+
+def test_a_terminal_is_asked(served: Served) -> None:
+    served.flask("ctms", "roles", "create", "asked")
+
+    declined = _answer(served, "n\n", "ctms", "roles", "delete", "asked")
+    assert "Delete the role asked? [y/N]" in declined.stderr
+    assert (declined.returncode, declined.stdout) == (1, "")
+
+    confirmed = _answer(served, "y\n", "ctms", "roles", "delete", "asked")
+    assert (confirmed.returncode, confirmed.stdout) == (0, "asked\n")  # it was still there
+
+
+def _answer(served: Served, typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard input is a terminal at which someone types."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, typed.encode())
+        return subprocess.run(
+            [FLASK, *arguments],
+            env=served.environment,
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
