@@ -84,7 +84,8 @@ REPLACE_EMAIL = f"""{_INSERT_EMAIL}
 def create(parts: tuple[str, ...]) -> str:
     """Create a contact with its `parts` in one statement; selects how many were: none where an identity is taken."""
     return _compact(f"""
-        WITH contact AS ({_INSERT_EMAIL} ON CONFLICT DO NOTHING RETURNING email_id, update_timestamp){_writes(parts)}
+        WITH contact AS ({_INSERT_EMAIL} ON CONFLICT DO NOTHING RETURNING email_id, update_timestamp)
+        {"".join(f", {name}_made AS ({_insert(PARTS[name])})" for name in parts)}
         SELECT count(*) FROM contact""")
 
 
@@ -93,7 +94,8 @@ def replace_parts(parts: tuple[str, ...]) -> str:
     """Write the `parts` of the contact `%(contact)s`, and remove all others, in one statement."""
     return _compact(f"""
         WITH contact AS (SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s)
-        {_removals(parts)}{_writes(parts)}
+        {_removals(parts)}
+        {"".join(f", {name}_made AS ({_insert(PARTS[name])} {_on_conflict(PARTS[name])})" for name in parts)}
         SELECT""")
 
 
@@ -107,11 +109,7 @@ def _compact(statement: str) -> str:
     return " ".join(statement.split())
 
 
-def _writes(parts: tuple[str, ...]) -> str:
-    return "".join(f",\n{name}_written AS ({_write(PARTS[name])})" for name in parts)
-
-
-def _write(part: Part) -> str:
+def _insert(part: Part) -> str:
     prefix = parameter(part.table)
     if part.table in LISTS:
         record = ", ".join(f'"{column}" {part.types[column]}' for column in part.columns)
@@ -120,10 +118,14 @@ def _write(part: Part) -> str:
     else:
         values = ", ".join(f"%({prefix}{column})s::{part.types[column]}" for column in part.columns)
         source = "contact c"
-    changed = tuple(column for column in part.columns if column not in part.key)
     return f"""
         INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
-        SELECT c.email_id, {values}, c.update_timestamp, c.update_timestamp FROM {source}
+        SELECT c.email_id, {values}, c.update_timestamp, c.update_timestamp FROM {source}"""
+
+
+def _on_conflict(part: Part, given: tuple[str, ...] | None = None) -> str:
+    changed = tuple(column for column in (part.columns if given is None else given) if column not in part.key)
+    return f"""
         ON CONFLICT ({_names(part.key)}) DO UPDATE
         SET {_from_excluded(changed)}update_timestamp = excluded.update_timestamp"""
 
@@ -138,7 +140,7 @@ def _removals(parts: tuple[str, ...]) -> str:
         else:
             continue
         removals += (
-            f",\n{name}_removed AS (DELETE FROM {part.table} p USING contact c WHERE p.email_id = c.email_id{others})"
+            f", {name}_removed AS (DELETE FROM {part.table} p USING contact c WHERE p.email_id = c.email_id{others})"
         )
     return removals
 
@@ -174,13 +176,10 @@ def update_email(given: tuple[str, ...]) -> str:
 def upsert(name: str, given: tuple[str, ...]) -> str:
     """Write one row of a part; where it exists, only the columns `given` change."""
     part = PARTS[name]
-    changed = tuple(column for column in given if column not in part.key)
     return f"""
         INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
         SELECT e.email_id, {_values(part)}, e.update_timestamp, e.update_timestamp
-        FROM emails e WHERE e.email_id = %(contact)s
-        ON CONFLICT ({_names(part.key)}) DO UPDATE
-        SET {_from_excluded(changed)}update_timestamp = excluded.update_timestamp"""
+        FROM emails e WHERE e.email_id = %(contact)s {_on_conflict(part, given)}"""
 
 
 @cache
