@@ -80,7 +80,10 @@ def token() -> Response:
 
 
 def _credentials(form: dict[str, Any]) -> tuple[str, str]:
-    basic = request.authorization
+    try:
+        basic = request.authorization
+    except ValueError:  # not even base64
+        basic = None
     if basic is not None and basic.type == "basic":
         return basic.username or "", basic.password or ""
     return form.get("client_id", ""), form.get("client_secret", "")
