@@ -86,6 +86,7 @@ class Setting:
     secret: bool = False
 
     def value(self, env: FileAwareEnv, default: Any) -> Any:
+        """Read it from `env`; `default` when it is not set. Raises as `environs` and `check` do."""
         raw = env.str(self.variable, None)
         if raw is None or not str(raw).strip():
             return default

@@ -124,6 +124,7 @@ class Converter(OpenAPIConverter):
             self._answering = before
 
     def init_attribute_functions(self) -> None:
+        """Add what describes our own kinds of field."""
         super().init_attribute_functions()  # type: ignore[no-untyped-call]
         self.attribute_functions += [self.field2kind, self.field2actions]
 

@@ -1,0 +1,180 @@
+"""What the docs show is run, against the service as a reader would have it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import requests
+
+from ctms.pool import libpq_url
+from tests.conftest import empty_database
+from tests.docs import pages
+from tests.docs.pages import DOCS, ROOT
+from tests.serving import Served, environment_for, free_port, run_flask, serve, wait_until_up
+
+HOW_TO = DOCS / "how-to"
+HERE = "http://127.0.0.1:8000"
+SECRET_KEY = "the key of the deployment that the docs speak of"
+COMMANDS = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service that only the docs use."""
+    with serve(tmp_path_factory.mktemp("documented")) as running:
+        yield running
+
+
+def reader(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a reader who has activated the virtual environment."""
+    return {**environment, "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}"}
+
+
+def with_database(postgres: str, name: str, folder: Path) -> dict[str, str]:
+    """Return the environment of a deployment whose database is empty."""
+    return environment_for(folder, CTMS_DB_URL=empty_database(postgres, name), CTMS_SECRET_KEY=SECRET_KEY)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=pages.name)
+def test_what_a_newcomer_is_told_works(page: Path, documented: Served, tmp_path: Path) -> None:
+    here = {HERE: documented.url, "secret_…": documented.client_secret}
+
+    pages.run(page, reader(documented.environment), tmp_path, here)
+
+
+def test_the_readme_shows_what_the_first_start_prints(documented: Served) -> None:
+    shown = pages.marked(ROOT / "README.md", "shows: serve").replace(HERE, documented.url)
+
+    printed = documented.output.read_text().split("/docs\n")[0] + "/docs"
+    assert pages.matches(shown, printed), printed
+
+
+def test_the_readme_has_the_two_commands(documented: Served) -> None:
+    start = pages.marked(ROOT / "README.md", "command: serve").strip()
+    test = pages.marked(ROOT / "README.md", "command: test").strip()
+
+    assert "\n" not in start + test
+    assert start.endswith(".venv/bin/flask ctms serve")
+    assert test.endswith(".venv/bin/tox")
+    assert documented.process.args[1:] == start.split("&&")[-1].split()[1:]  # type: ignore[index]
+    assert start in (DOCS / "tutorial.md").read_text()
+
+
+def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
+    documented.flask("ctms", "clients", "create", "id_example", "you@example.com", "--role", "viewer")
+
+    pages.run(HOW_TO / "rotate-a-clients-secret.md", reader(documented.environment), tmp_path)
+
+    assert '"enabled": false' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
+
+
+def test_a_postgresql_of_ones_own_is_set_up(postgres: str, tmp_path: Path) -> None:
+    url = empty_database(postgres, "own")
+    says = {"postgresql://ctms:password@db.example.com/ctms": url}
+
+    pages.run(HOW_TO / "use-your-own-postgresql.md", reader(environment_for(tmp_path)), tmp_path, says)
+
+    with serve(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY) as running:
+        heartbeat = requests.get(f"{running.url}/__heartbeat__", timeout=30)
+    assert heartbeat.json()["status"] == "ok"
+
+
+def test_an_existing_database_is_adopted_and_given_back(postgres: str, tmp_path: Path) -> None:
+    environment = {**with_database(postgres, "existing", tmp_path), "FLASK_APP": "wsgi"}
+    before = run_flask("db", "upgrade", "2b00e4069aea", environment=environment, cwd=tmp_path)
+    assert before.returncode == 0, before.stderr
+    add_client = (
+        "INSERT INTO api_client (client_id, email, enabled, hashed_secret) VALUES ('id_legacy', 'l@x.org', true, 'x')"
+    )
+    execute(environment["CTMS_DB_URL"], add_client)
+
+    pages.run(HOW_TO / "adopt-an-existing-database.md", reader(environment), tmp_path)
+
+    roles = (
+        "SELECT array_agg(name) FROM api_client_roles g JOIN roles r ON r.id = g.role_id"
+        " WHERE api_client_id = 'id_legacy'"
+    )
+    assert execute(environment["CTMS_DB_URL"], roles) == [(["viewer"],)]
+
+
+def test_the_tables_are_upgraded(postgres: str, tmp_path: Path) -> None:
+    environment = with_database(postgres, "upgraded", tmp_path)
+
+    pages.run(HOW_TO / "upgrade.md", reader(environment), tmp_path)
+
+
+def test_the_signing_key_is_rotated(postgres: str, tmp_path: Path) -> None:
+    environment = with_database(postgres, "rotated", tmp_path)
+    run_flask("db", "upgrade", environment={**environment, "FLASK_APP": "wsgi"}, cwd=tmp_path)
+    made = run_flask("ctms", "clients", "create", "id_x", "x@example.com", "--role", "viewer", environment=environment)
+    secret = made.stdout.split()[-1]
+
+    page = HOW_TO / "rotate-the-signing-key.md"
+    rotate = "\n".join(block.text for block in pages.blocks(page) if block.mark == "run")
+    rotated = subprocess.run(
+        ["bash", "-euc", f'{rotate}\nprintf \'%s %s\' "$CTMS_SECRET_KEY" "$CTMS_SECRET_KEY_FALLBACKS"'],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    new, old = rotated.split(" ", 1)
+
+    assert new != old == SECRET_KEY
+    read = "ctms?primary_email=nobody@example.com"
+    with wsgi_server(environment, tmp_path) as url:
+        token = requests.post(f"{url}/token", auth=("id_x", secret), timeout=30).json()["access_token"]
+    authorization = {"Authorization": f"Bearer {token}"}
+    with wsgi_server({**environment, "CTMS_SECRET_KEY": new, "CTMS_SECRET_KEY_FALLBACKS": old}, tmp_path) as url:
+        assert requests.get(f"{url}/{read}", headers=authorization, timeout=30).status_code == 200
+    with wsgi_server({**environment, "CTMS_SECRET_KEY": new}, tmp_path) as url:
+        assert requests.get(f"{url}/{read}", headers=authorization, timeout=30).status_code == 401
+
+
+def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+    """Run a statement on the database with this SQLAlchemy URL; returns its rows, if it has any."""
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def wsgi_server(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+    """Start what the docs say of another WSGI server, outside the checkout, and give its URL."""
+    port = str(free_port())
+    command = pages.marked(HOW_TO / "deploy.md", "run: granian").replace("--port 8000", f"--port {port}")
+    assert port in command
+    output = folder / f"granian-{port}.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            ["bash", "-euc", command.replace("\ngranian", "\nexec granian")],
+            env={**reader(environment), "TMPDIR": str(folder)},
+            cwd=folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_up(url, process, output)
+        wait_for_workers(output)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def wait_for_workers(output: Path) -> None:
+    """Wait until both processes are there: one that is still starting hears no SIGTERM, and is waited for."""
+    give_up = time.monotonic() + 60
+    while output.read_text().count("Started worker-") < 2:
+        assert time.monotonic() < give_up, output.read_text()
+        time.sleep(0.1)

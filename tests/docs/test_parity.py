@@ -1,0 +1,141 @@
+"""The docs name everything there is, and nothing that is not there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from ctms.cli import ctms
+from ctms.settings import Settings
+from tests.docs import pages
+from tests.docs.pages import DOCS, PAGES, ROOT
+from tools import settings_reference
+
+ALL = "\n".join(page.read_text() for page in PAGES)
+_CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+HALF_A_PAGE = 40
+
+
+def prose(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    return _CODE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link may point at on a page, named as forges name it."""
+    found = _HEADING.findall(prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=pages.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(prose(page)):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{pages.name(page)} links to {link}"
+        assert target.is_relative_to(ROOT)
+        assert not anchor or anchor in anchors(target), f"{pages.name(page)} links to {link}"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=pages.name)
+def test_every_page_is_in_the_index(page: Path) -> None:
+    index = DOCS / "README.md"
+    listed = {(DOCS / link.partition("#")[0]).resolve() for link in _LINK.findall(prose(index))}
+
+    assert page == index or page in listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=pages.name)
+def test_a_page_starts_with_its_one_title(page: Path) -> None:
+    text = prose(page)
+
+    assert text.startswith("# ")
+    assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+
+
+def test_the_settings_are_those_of_the_code() -> None:
+    written = settings_reference.PAGE.read_text()
+
+    assert written == settings_reference.page(), "run `tox -e reference`"
+    assert all(f"`{setting.variable}`" in written for _, setting, _ in Settings.declared())
+
+
+def test_a_setting_that_is_named_exists() -> None:
+    known = {setting.variable for _, setting, _ in Settings.declared()}
+    files = {f"{variable}_FILE" for variable in known}
+
+    named = set(re.findall(r"\bCTMS_[A-Z_]*[A-Z]\b", ALL))
+    assert named - known - files - {"CTMS_TEST_PROCESSES"} == set()
+
+
+def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
+    """Give every command under `command`, as it is typed."""
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, (*path, name))
+    else:
+        yield " ".join(path)
+
+
+def test_every_command_is_named_and_exists() -> None:
+    known = set(commands(ctms, ("flask", "ctms")))
+    groups = {line.rsplit(" ", 1)[0] for line in known} | known
+    reference = (DOCS / "reference" / "cli.md").read_text()
+
+    assert "flask ctms serve" in known
+    assert [line for line in sorted(known) if line not in reference] == []
+    for typed in re.findall(r"flask ctms(?: [a-z][-a-z]*)+", ALL):
+        words = typed.split()
+        assert any(" ".join(words[:length]) in groups for length in (3, 4)), f"{typed!r} is no command"
+        assert " ".join(words[:3]) in groups, f"{typed!r} is no command"
+
+
+def test_decisions_are_numbered_in_a_row_and_short() -> None:
+    decisions = sorted((DOCS / "decisions").iterdir())
+
+    assert len(decisions) >= 8
+    for number, page in enumerate(decisions, 1):
+        text = page.read_text()
+        assert re.fullmatch(rf"{number:03}-[a-z0-9-]+\.md", page.name)
+        assert text.startswith(f"# {number:03}: ")
+        assert all(f"**{part}.**" in text for part in ("Decision", "Why", "What it costs"))
+        assert len(text.splitlines()) <= HALF_A_PAGE
+
+
+def test_the_changelog_has_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == version
+    assert len(headings) == len(set(headings))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "printed", "same"),
+    [
+        ("a…c", "abbc\n", True),
+        ("a…c", "abbd", False),
+        ("…", "", True),
+        ("(a)", "a", False),
+        ("a", "a\nb", False),
+        ("a…", "a\nb", True),
+    ],
+)
+def test_what_is_printed_is_held_to_what_is_written(wanted: str, printed: str, same: bool) -> None:
+    assert pages.matches(wanted, printed) is same
+
+
+def test_blocks_are_read_with_their_comments(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("1. x\n\n   <!-- run -->\n   ```bash\n   a\n     b\n   ```\n\n```text\nc\n```\n")
+
+    assert pages.blocks(page) == [pages.Block("run", "bash", "a\n  b\n"), pages.Block("", "text", "c\n")]
