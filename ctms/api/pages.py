@@ -5,13 +5,14 @@ All addresses in the pages are relative, so that they are right behind a proxy's
 
 from __future__ import annotations
 
+import mimetypes
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
 import flask
 import flask_swagger_ui
-from flask import Response, make_response, render_template, request, send_file
+from flask import Response, make_response, render_template, request
 
 from ctms.api.blueprint import Blueprint
 from ctms.api.openapi import current_document
@@ -79,13 +80,15 @@ def asset(version: str, name: str) -> Response:
     """Return a script, style or picture of the pages."""
     if name not in FILES:
         raise NotFound("Not Found")
-    response = send_file(FILES[name], max_age=A_YEAR, conditional=True)
+    response = Response(_content(FILES[name]), mimetype=mimetypes.guess_type(name)[0])
     if version == assets_version():
-        response.cache_control.immutable = True
+        response.headers["Cache-Control"] = f"public, max-age={A_YEAR}, immutable"
     else:
         # While a new release is rolled out, a page of one instance may load from another.
         response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.add_etag()
+    response.make_conditional(request)
     return response
 
 
@@ -94,8 +97,13 @@ def assets_version() -> str:
     """Return a name for the content of all files: their addresses change when they do."""
     digest = blake2b(digest_size=8)
     for path in FILES.values():
-        digest.update(path.read_bytes())
+        digest.update(_content(path))
     return digest.hexdigest()
+
+
+@cache
+def _content(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def _page(template: str) -> Response:
