@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Request
+from werkzeug.routing import MapAdapter
 
 from ctms.api import init_api
 from ctms.clients.attempts import init_attempts
@@ -18,11 +19,27 @@ from ctms.telemetry.requests import init_requests
 
 
 class Service(Flask):
-    """Flask without a question that it asks of every function at every request: whether it is a coroutine."""
+    """Flask without what it does at every request for others: none of our views is a coroutine, no route is bound
+    to a host or subdomain.
+    """
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function: none of ours is a coroutine."""
+        """Return the function; Flask would ask of each, at every request, whether it is a coroutine."""
         return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Match paths only; Flask would parse the host, too."""
+        if request is None:
+            return super().create_url_adapter(None)
+        return MapAdapter(
+            self.url_map,
+            server_name=request.host,
+            script_name=request.root_path or "/",
+            subdomain="",
+            url_scheme=request.scheme,
+            path_info=request.path,
+            default_method=request.method,
+        )
 
 
 def create_app(settings: Settings | None = None) -> Flask:

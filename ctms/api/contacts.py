@@ -40,6 +40,8 @@ _ADDRESS = {
 class Contacts(MethodView):
     """All contacts."""
 
+    init_every_request = False
+
     @blueprint.operation("find_contacts", errors=(422,))
     @blueprint.guard(VIEW)
     @blueprint.arguments(IdentitiesQuery(), location="query")
@@ -67,6 +69,8 @@ class Contacts(MethodView):
 @blueprint.route("/ctms/<path:email_id>", parameters=[_ID])
 class Contact(MethodView):
     """One contact."""
+
+    init_every_request = False
 
     @blueprint.operation("read_contact", errors=(404, 422), parameters=["If-None-Match"])
     @blueprint.guard(VIEW)
