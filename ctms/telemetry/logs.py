@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import sentry_sdk
-from dockerflow.logging import JsonLogFormatter
+from dockerflow.logging import MozlogFormatter
 
 from ctms.settings import Settings
 from ctms.telemetry.requests import Finished
@@ -41,12 +41,13 @@ class TextFormatter(logging.Formatter):
         return anonymous_traceback(ei[1])
 
     def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # another handler may have kept its own text of the exception there
         fields = getattr(record, "summary", None)
         line = super().format(record)
         return line + " " + " ".join(f"{k}={v}" for k, v in fields.items()) if fields else line
 
 
-class MozLogFormatter(JsonLogFormatter):  # type: ignore[misc]
+class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
     """MozLog's JSON (Dockerflow's formatter)."""
 
     def convert_record(self, record: logging.LogRecord) -> dict[str, Any]:
