@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import psycopg
-from flask import Flask, Response
+from flask import Flask, Response, g
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -61,5 +61,5 @@ def _database_through_pool(error: DBAPIError) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    logger.error("unexpected error", exc_info=error)
+    logger.error("unexpected error", exc_info=error, extra={"rid": g.get("request_id")})
     return error_response(500, "Internal Server Error")
