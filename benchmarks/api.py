@@ -1,0 +1,198 @@
+"""Measure the service beside a bare app that runs the same SQL: `python -m benchmarks.api`.
+
+Prints, for each kind of request, how many are answered in a second and how long they take, here and there, and the
+ratio. Both run at the same time under the same server, each in two processes, on one embedded PostgreSQL; they are
+measured in turns, so that what else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks import data, load, servers
+from benchmarks.kinds import KINDS, Kind
+from benchmarks.load import Measurement
+from benchmarks.servers import Server
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The medians over the rounds for one kind of request."""
+
+    kind: Kind
+    service: Measurement
+    bare: Measurement
+    ratio: float
+    """The median of the rounds' ratios of the rates."""
+    ratios: list[float]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark as the command line says."""
+    options = _parser().parse_args(arguments)
+    if options.profile:
+        profile(options)
+        return
+    load.wrk()
+    try:
+        found = measure(options)
+    except load.WrongAnswer as error:
+        raise SystemExit(f"no figures: {error}") from None
+    if options.json:
+        options.json.write_text(json.dumps(_report(options, found), indent=2) + "\n")
+
+
+def measure(options: argparse.Namespace) -> list[Comparison]:
+    """Start both, compare them kind by kind and print what is found. Raises `WrongAnswer`."""
+    found = []
+    with (
+        data.prepared(options.data_dir, options.contacts) as contacts,
+        servers.service(contacts, options.workers) as service,
+        servers.bare_app(contacts, options.workers) as bare,
+    ):
+        print(f"{options.contacts:,} contacts, {options.connections} connections, {options.workers} processes each")
+        print(f"{'':16}{'service':>24}{'bare app':>28}")
+        print(f"{'':16}{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}    {'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}   ratio")
+        for name in options.kinds:
+            check_same_answer(KINDS[name], contacts, service, bare)
+            found.append(compare(KINDS[name], contacts, service, bare, options))
+            print(_line(found[-1]), flush=True)
+    return found
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Run `benchmarks.profile` in a process of its own, where metrics are kept as `flask ctms serve` keeps them.
+
+    What the service logs meanwhile goes to a file beside the database.
+    """
+    log = options.data_dir / "profile.log"
+    options.data_dir.mkdir(parents=True, exist_ok=True)
+    place = ["--data-dir", str(options.data_dir), "--contacts", str(options.contacts)]
+    with tempfile.TemporaryDirectory() as metrics, log.open("w") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.profile", *place, "--kinds", *options.kinds],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": metrics},
+            cwd=servers.PROJECT,
+            stderr=output,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(f"the profile failed: see {log}")
+
+
+def compare(
+    kind: Kind, contacts: data.Contacts, service: Server, bare: Server, options: argparse.Namespace
+) -> Comparison:
+    """Measure both in turns and return the medians."""
+    measured: dict[str, list[Measurement]] = {service.name: [], bare.name: []}
+    if options.warm_up:
+        for server in (service, bare):
+            load.measure(server, kind, contacts, seconds=options.warm_up, connections=options.connections)
+    for _ in range(options.rounds):
+        for server in (service, bare):
+            measured[server.name].append(
+                load.measure(server, kind, contacts, seconds=options.seconds, connections=options.connections)
+            )
+    ratios = [ours.rate / its.rate for ours, its in zip(measured[service.name], measured[bare.name], strict=True)]
+    return Comparison(
+        kind, _median(measured[service.name]), _median(measured[bare.name]), statistics.median(ratios), ratios
+    )
+
+
+def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, bare: Server) -> None:
+    """Raise `WrongAnswer` unless both answer a request of the kind with the same contacts."""
+    count = 2 if kind.once else 1
+    request = kind.requests(contacts, count)
+    answers = []
+    for server, sent in ((service, request[0]), (bare, request[-1])):
+        answer = requests.request(
+            sent.method,
+            f"{server.url}{sent.path}",
+            data=sent.body or None,
+            headers={**server.headers, **({"Content-Type": "application/json"} if sent.body else {})},
+            timeout=30,
+        )
+        if answer.status_code != kind.status:
+            raise load.WrongAnswer(f"{server.name}, {kind.title}: status {answer.status_code}")
+        answers.append(comparable(kind, answer.json()))
+    if answers[0] != answers[1]:
+        raise load.WrongAnswer(f"{kind.title}: the service and the bare app answer differently")
+
+
+def comparable(kind: Kind, answer: Any) -> Any:
+    """Return what must be the same in both answers: all of it, or for a write the names of what is in it.
+
+    The envelope of a page and the `status` beside a contact are the service's alone.
+    """
+    if isinstance(answer, dict):
+        answer = answer.get("items", {name: value for name, value in answer.items() if name != "status"})
+    return _names(answer) if kind.writes else answer
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _names(inner) for name, inner in value.items()}
+    return [_names(inner) for inner in value] if isinstance(value, list) else None
+
+
+def _median(measured: list[Measurement]) -> Measurement:
+    return Measurement(
+        statistics.median(one.rate for one in measured),
+        statistics.median(one.p50 for one in measured),
+        statistics.median(one.p99 for one in measured),
+    )
+
+
+def _line(found: Comparison) -> str:
+    figures = "    ".join(f"{one.rate:8.0f}{one.p50:8.1f}{one.p99:8.1f}" for one in (found.service, found.bare))
+    return f"{found.kind.title:16}{figures}   {found.ratio:.2f}  ({min(found.ratios):.2f} to {max(found.ratios):.2f})"
+
+
+def _report(options: argparse.Namespace, found: list[Comparison]) -> dict[str, Any]:
+    return {
+        "contacts": options.contacts,
+        "connections": options.connections,
+        "workers": options.workers,
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "kinds": {
+            one.kind.name: {
+                "service": asdict(one.service),
+                "bare": asdict(one.bare),
+                "ratio": one.ratio,
+                "ratios": one.ratios,
+            }
+            for one in found
+        },
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.api", description=__doc__)
+    data.add_arguments(parser)
+    parser.add_argument("--seconds", type=int, default=4, help="of one measurement (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=1, help="seconds before the first (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each, in turns (default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=16, help="kept alive (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes of each server (default: %(default)s)")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which to measure (default: all)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--profile", action="store_true", help="say where the time goes, instead (benchmarks.profile)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

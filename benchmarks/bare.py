@@ -1,0 +1,156 @@
+"""The yardstick: a bare WSGI app that runs the service's SQL with psycopg and does nothing else.
+
+No framework, no token, no validation, no log, no metrics: an if-chain, a connection per thread, and the statements
+of `ctms.contacts`, sent in one round trip where they do not need each other's answers. It is served as the service
+is: the same Granian with the same settings. `python -m benchmarks.bare` starts it on HOST:PORT.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+import psycopg
+from psycopg.types.json import Json
+
+from ctms.cli.serve import granian
+from ctms.contacts import queries, statements
+from ctms.contacts.statements import EMAIL, LISTS, PARTS
+from ctms.pool import Connection, Cursor, Question, connect_arguments, libpq_url
+from ctms.settings import Settings
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+def create_app(settings: Settings | None = None) -> Application:
+    """Make the app for the database of the `settings`; without them, from the environment."""
+    settings = settings or Settings.from_environment()
+    assert settings.db_url  # noqa: S101  who starts it has a database
+    url = libpq_url(settings.db_url)
+    arguments = connect_arguments(settings)
+    own = threading.local()
+
+    def connection() -> Connection:
+        if not hasattr(own, "connection"):
+            own.connection = psycopg.connect(url, autocommit=True, **arguments)
+        found: Connection = own.connection
+        return found
+
+    def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        status, text = answer(connection(), environ)
+        body = text.encode()
+        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return application
+
+
+def answer(connection: Connection, environ: Environ) -> tuple[str, str]:
+    """Answer one request: status line and JSON."""
+    method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+    if method == "POST":
+        return "201 Created", create(connection, _json(environ))
+    last = path.rpartition("/")[2]
+    if method == "PATCH":
+        return "200 OK", change(connection, uuid.UUID(last), _json(environ))
+    if method == "DELETE":
+        gone = delete(connection, last)
+        return ("200 OK" if gone else "404 Not Found"), _array(gone)
+    if path == "/ctms":
+        (address,) = parse_qs(environ["QUERY_STRING"])["primary_email"]
+        return "200 OK", _answer(connection, queries.documents({"primary_email": address}))
+    if path == "/updates":
+        return "200 OK", page(connection, parse_qs(environ["QUERY_STRING"]))
+    return "200 OK", _answer(connection, queries.document(uuid.UUID(last)))
+
+
+def page(connection: Connection, query: dict[str, list[str]]) -> str:
+    """List contacts that changed."""
+    found = queries.page(
+        connection,
+        start=datetime.fromisoformat(query["start"][0]),
+        end=None,
+        limit=int(query["limit"][0]),
+        after=None,
+        mofo_relevant=None,
+    )
+    return f'{{"items":{_array(found.documents)}}}'
+
+
+def create(connection: Connection, contact: dict[str, Any]) -> str:
+    """Create a contact; the parts that it has say something."""
+    email_id = uuid.uuid4()
+    values = {**EMAIL.defaults, **contact["email"], "email_id": email_id}
+    given = tuple(name for name in PARTS if name in contact)
+    for name in given:
+        prefix, defaults = statements.parameter(name), PARTS[name].defaults
+        if name in LISTS:
+            values[prefix] = Json([{**defaults, **entry} for entry in contact[name]])
+        else:
+            values |= {f"{prefix}{column}": value for column, value in {**defaults, **contact[name]}.items()}
+    with connection.pipeline(), connection.transaction():
+        connection.execute(statements.create(given), values)
+        created = _ask(connection, queries.document(email_id))
+    return _scalar(created)
+
+
+def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -> str:
+    """Change fields of the e-mail group and newsletters that stay subscribed."""
+    email = patch["email"]
+    with connection.pipeline(), connection.transaction():
+        connection.execute(statements.update_email(tuple(email)), [*email.values(), email_id])
+        for entry in patch["newsletters"]:
+            values = {**LISTS["newsletters"].defaults, **entry, "contact": email_id}
+            connection.execute(statements.upsert("newsletters", tuple(entry)), values)
+        changed = _ask(connection, queries.document(email_id))
+    return _scalar(changed)
+
+
+def delete(connection: Connection, address: str) -> list[str]:
+    """Delete the contact with the address; who it was must be known before it can go."""
+    with connection.pipeline(), connection.transaction():
+        found = connection.execute(statements.LOCK_BY_ADDRESS, (address,)).fetchall()
+        connection.execute(statements.DELETE_CONTACTS, ([email_id for email_id, _ in found],))
+    return [identity for _, identity in found]
+
+
+def _json(environ: Environ) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(environ["wsgi.input"].read())
+    return body
+
+
+def _answer(connection: Connection, question: Question) -> str:
+    return _scalar(_ask(connection, question))
+
+
+def _ask(connection: Connection, question: Question) -> Cursor:
+    return connection.execute(question.sql, question.values)
+
+
+def _scalar(cursor: Cursor) -> str:
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101  only contacts that exist are asked for
+    return str(row[0])
+
+
+def _array(documents: Iterable[str]) -> str:
+    return f"[{','.join(documents)}]"
+
+
+def serve() -> None:
+    """Serve it as `flask ctms serve` serves the service."""
+    settings = Settings.from_environment()
+    multiprocessing.set_start_method("spawn", force=True)
+    granian("benchmarks.bare:create_app", settings).serve()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,82 @@
+"""The load generator: `wrk`, which plays the requests that it is given and checks every status."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.data import Contacts
+from benchmarks.kinds import Kind, Request
+from benchmarks.servers import Server
+
+_SCRIPT = Path(__file__).with_name("load.lua")
+MOST_PER_SECOND = 4_000
+"""Requests that must not be sent twice are made beforehand: as many as no server here will answer."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run showed: requests answered in a second, and how many milliseconds half and 99 % of them took."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+class WrongAnswer(Exception):
+    """A server answered wrongly or not at all, so its figures mean nothing."""
+
+
+def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, connections: int) -> Measurement:
+    """Send requests of a kind over `connections` kept-alive connections, each as soon as the last is answered.
+
+    Raises `WrongAnswer` unless every answer has the status that is right.
+    """
+    requests = kind.requests(contacts, seconds * MOST_PER_SECOND)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.writelines(_line(request) for request in requests)
+        file.flush()
+        headers = [part for name, value in server.headers.items() for part in ("-H", f"{name}: {value}")]
+        done = subprocess.run(
+            [
+                *(wrk(), "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"),
+                *("--timeout", "10s", *headers, "--script", str(_SCRIPT), server.url, "--"),
+                *(file.name, str(kind.status), "once" if kind.once else "again"),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds + 60,
+        )
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["exhausted"]:
+        raise WrongAnswer(f"{server.name}, {kind.title}: {len(requests)} requests were too few")
+    if found["wrong"] or found["broken"] or not found["requests"]:
+        raise WrongAnswer(
+            f"{server.name}, {kind.title}: of {found['requests']} answers {found['wrong']} had not the status "
+            f"{kind.status}, {found['broken']} connections broke"
+        )
+    return Measurement(found["requests"] / found["seconds"], found["p50"], found["p99"])
+
+
+def wrk() -> str:
+    """Return the path of `wrk`, which is installed where it is missing and Debian's `apt-get` can do it."""
+    found = shutil.which("wrk")
+    if found is None and shutil.which("apt-get"):
+        sudo = [] if os.geteuid() == 0 else ["sudo"]
+        subprocess.run([*sudo, "apt-get", "install", "--yes", "--quiet", "wrk"], check=False)
+        found = shutil.which("wrk")
+    if found is None:
+        raise SystemExit(
+            "wrk is missing: install it (Debian and Ubuntu: `apt-get install wrk`, macOS: `brew install wrk`)"
+        )
+    return found
+
+
+def _line(request: Request) -> str:
+    return f"{request.method}\t{request.path}\t{request.body}\n"

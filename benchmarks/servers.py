@@ -1,0 +1,92 @@
+"""The two that are compared, as running servers: the service as its users start it, and the bare app beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from benchmarks.data import CLIENT_ID, Contacts
+
+PROJECT = Path(__file__).parent.parent
+START_TIMEOUT_IN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs; `token` is empty where none is asked for."""
+
+    name: str
+    url: str
+    token: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request to it carries."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+@contextmanager
+def service(contacts: Contacts, workers: int) -> Iterator[Server]:
+    """Start `flask ctms serve` on the database."""
+    command = [str(Path(sys.executable).parent / "flask"), "ctms", "serve"]
+    environment = {"CTMS_DATA_DIR": str(contacts.settings.data_dir), "CTMS_WORKERS": str(workers)}
+    with _running(command, environment, "/__lbheartbeat__", contacts.settings.data_dir / "service.log") as url:
+        answer = requests.post(f"{url}/token", auth=(CLIENT_ID, contacts.client_secret), timeout=30)
+        answer.raise_for_status()
+        yield Server("service", url, answer.json()["access_token"])
+
+
+@contextmanager
+def bare_app(contacts: Contacts, workers: int) -> Iterator[Server]:
+    """Start the bare app on the database."""
+    environment = {"CTMS_DB_URL": contacts.url, "CTMS_SECRET_KEY": "not used" * 4, "CTMS_WORKERS": str(workers)}
+    command = [sys.executable, "-m", "benchmarks.bare"]
+    path = f"/ctms/{contacts.ids[0]}"
+    with _running(command, environment, path, contacts.settings.data_dir / "bare.log") as url:
+        yield Server("bare app", url)
+
+
+@contextmanager
+def _running(command: list[str], variables: dict[str, str], probe: str, log: Path) -> Iterator[str]:
+    port = _free_port()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CTMS_", "PROMETHEUS_"))}
+    environment = {**clean, **variables, "HOST": "127.0.0.1", "PORT": str(port)}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_up(f"{url}{probe}", process, log)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            raise SystemExit(f"{process.args!r} ended with {process.returncode}: see {log}")
+        try:
+            requests.get(url, timeout=5).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.1)
+        else:
+            return
+    raise SystemExit(f"{process.args!r} does not answer: see {log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,159 @@
+"""The benchmark itself, on fifty contacts: that it runs, that it compares like with like, that it notices errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from werkzeug.test import EnvironBuilder
+
+from benchmarks import api, bare, data, load, servers
+from benchmarks.kinds import KINDS, Kind, Request
+from ctms.app import create_app
+from ctms.clients.tokens import tokens
+from ctms.settings import Settings
+from tests.conftest import SECRET_KEY
+from tests.serving import Served
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+
+
+@pytest.fixture(scope="module")
+def contacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[data.Contacts]:
+    with data.prepared(tmp_path_factory.mktemp("benchmark"), 50) as prepared:
+        yield prepared
+
+
+@pytest.fixture(scope="module")
+def service(contacts: data.Contacts) -> Iterator[Flask]:
+    """The service on the benchmark's database, in this process."""
+    app = create_app(Settings(db_url=contacts.url, secret_key=SECRET_KEY, use_mozlog=False))
+    yield app
+    app.extensions["ctms.pool"].dispose()
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that are executed in this process from now on."""
+    statements: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def record(cursor: psycopg.Cursor[Any], query: str, *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
+        statements.append(query)
+        return execute(cursor, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", record)
+    return statements
+
+
+def ask_service(app: Flask, request: Request) -> tuple[int, Any]:
+    with app.app_context():
+        token = tokens().issue(data.CLIENT_ID)
+    response = app.test_client().open(
+        request.path,
+        method=request.method,
+        headers={"Authorization": f"Bearer {token}"},
+        data=request.body or None,
+        content_type="application/json" if request.body else None,
+    )
+    return response.status_code, response.json
+
+
+def ask_bare_app(contacts: data.Contacts, request: Request) -> tuple[int, Any]:
+    environ = EnvironBuilder(request.path, method=request.method, data=request.body or None).get_environ()
+    with contacts.connect() as connection:
+        status, text = bare.answer(connection, environ)
+    return int(status[:3]), json.loads(text)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+def test_the_bare_app_answers_as_the_service_with_the_same_statements(
+    kind: Kind, contacts: data.Contacts, service: Flask, executed: list[str]
+) -> None:
+    first, *_, last = kind.requests(contacts, 2) * 2
+    executed.clear()
+    status, answer = ask_service(service, first)
+    ours = executed.copy()
+    executed.clear()
+    bare_status, bare_answer = ask_bare_app(contacts, last if kind.once else first)
+    its = executed.copy()
+
+    assert status == bare_status == kind.status
+    assert api.comparable(kind, answer) == api.comparable(kind, bare_answer)
+    assert answer  # neither empty
+    # A read is one statement with the question who asks; what else the service asks is that question.
+    assert all(any(statement in sql for sql in ours) for statement in its)
+    assert all("api_client" in sql for sql in ours if sql not in its)
+
+
+def test_a_database_of_the_right_size_is_used_again_without_what_was_added(contacts: data.Contacts) -> None:
+    contacts.doomed(3)
+
+    with data.prepared(contacts.settings.data_dir, 50) as again, again.connect() as connection:
+        found = {email_id for (email_id,) in connection.execute("SELECT email_id FROM emails")}
+
+    assert found == set(contacts.ids)
+
+
+@needs_wrk
+def test_the_figures_of_both_are_printed_and_written(
+    tmp_path: Path, contacts: data.Contacts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50", "--json", str(figures)]
+    quick = ["--seconds", "1", "--warm-up", "0", "--rounds", "1", "--connections", "2", "--workers", "1"]
+
+    api.main([*place, *quick, "--kinds", "read", "delete"])
+
+    written = json.loads(figures.read_text())["kinds"]
+    assert list(written) == ["read", "delete"]
+    for kind in written.values():
+        assert kind["ratio"] == pytest.approx(kind["service"]["rate"] / kind["bare"]["rate"])
+        assert 0 < kind["service"]["p50"] <= kind["service"]["p99"]
+    printed = capsys.readouterr().out
+    assert "read by id" in printed
+    assert f"{written['delete']['ratio']:.2f}" in printed
+
+
+@needs_wrk
+def test_a_wrong_status_fails_the_benchmark(served: Served, contacts: data.Contacts) -> None:
+    without_token = servers.Server("service", served.url)
+
+    with pytest.raises(load.WrongAnswer, match="had not the status 200"):
+        load.measure(without_token, KINDS["read"], contacts, seconds=1, connections=2)
+
+
+@needs_wrk
+def test_too_few_requests_fail_the_benchmark(
+    served: Served, contacts: data.Contacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "MOST_PER_SECOND", 3)
+    service = servers.Server("service", served.url, served.token())
+
+    with pytest.raises(load.WrongAnswer, match="3 requests were too few"):
+        load.measure(service, KINDS["post"], contacts, seconds=1, connections=2)
+
+
+def test_the_profile_says_where_the_time_goes(contacts: data.Contacts) -> None:
+    place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.profile", *place, "--requests", "30", "--kinds", "read", "post"],
+        cwd=servers.PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "read by id" in done.stdout
+    assert "POST" in done.stdout
+    assert "ms  psycopg" in done.stdout
