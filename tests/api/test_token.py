@@ -36,7 +36,7 @@ def fresh(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     init_attempts(app, app.extensions["ctms.settings"])
 
 
-def ask(api: ApiClient, *, basic: tuple[str, str] | None = None, **form: str) -> Answer:
+def ask(api: ApiClient, *, basic: tuple[str, str] | None = None, **form: Any) -> Answer:
     credentials = base64.b64encode(":".join(basic).encode()).decode() if basic else ""
     return api.request(
         "POST", "/token", data=form or None, headers={"Authorization": f"Basic {credentials}"} if basic else {}
@@ -59,7 +59,7 @@ def sound(client_id: str = "id_test", **claims: Any) -> dict[str, Any]:
 
 class TestCredentials:
     @pytest.mark.parametrize("grant", [{}, {"grant_type": "client_credentials"}, {"grant_type": "refresh_token"}])
-    def test_as_a_form(self, anonymous: ApiClient, client_id: str, grant: dict[str, str]) -> None:
+    def test_as_a_form(self, anonymous: ApiClient, client_id: str, grant: dict[str, Any]) -> None:
         answer = ask(anonymous, client_id=client_id, client_secret=SECRET, **grant)
 
         assert answer.status_code == 200

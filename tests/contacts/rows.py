@@ -16,10 +16,10 @@ LONG_AGO = "2020-01-01T00:00:00.000000+00:00"
 
 def execute(sql: str, **values: Any) -> Any:
     """Run a statement inside the test's transaction and commit it there; returns the first column of its first row."""
-    result = db.session.execute(text(sql), values)
-    row = result.first() if result.returns_rows else None
+    result: Any = db.session.execute(text(sql), values)
+    found = result.scalar() if result.returns_rows else None
     db.session.commit()
-    return row[0] if row else None
+    return found
 
 
 def insert(table: str, **columns: Any) -> None:

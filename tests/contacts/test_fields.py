@@ -240,7 +240,9 @@ JUNK = st.recursive(
     max_leaves=8,
 )
 MEMBERS = sorted(
-    {name for group, name, *_ in [*TEXTS, *FLAGS]} | {"source", "fields", "format", "last_login", "email_format"}
+    {case[1] for case in TEXTS}
+    | {case[1] for case in FLAGS}
+    | {"source", "fields", "format", "last_login", "email_format"}
 )
 
 

@@ -1,0 +1,38 @@
+"""What these tests share: the served instance and its database, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+import requests
+
+from ctms.embedded import EmbeddedServer
+from ctms.pool import libpq_url
+from tests.serving import Served
+
+Connect = Callable[[], psycopg.Connection]
+
+
+@pytest.fixture
+def session(served: Served) -> Iterator[requests.Session]:
+    """Calls the served instance with a token of its admin."""
+    with served.session() as session:
+        yield session
+
+
+@pytest.fixture
+def database(served: Served) -> Iterator[Connect]:
+    """Opens connections to the database of the served instance, closed at the end."""
+    server = EmbeddedServer.acquire(served.folder)
+    opened: list[psycopg.Connection] = []
+
+    def connect() -> psycopg.Connection:
+        opened.append(psycopg.connect(libpq_url(server.url)))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.close()
+    server.release()
