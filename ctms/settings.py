@@ -74,6 +74,9 @@ def _port(value: int) -> None:
         raise ma.ValidationError("must be a port from 1 to 65535")
 
 
+_WANTED = {"int": "must be a whole number", "bool": "must be true or false"}
+
+
 @dataclass(frozen=True)
 class Setting:
     """How one field of `Settings` is read: variable, `environs` reader, check, what it means."""
@@ -90,7 +93,9 @@ class Setting:
         raw = env.str(self.variable, None)
         if raw is None or not str(raw).strip():
             return default
-        value = getattr(env, self.read)(self.variable, validate=self.check)
+        value = getattr(env, self.read)(
+            self.variable, validate=self.check, error_messages={"invalid": _WANTED.get(self.read, "cannot be read")}
+        )
         return self.convert(value) if self.convert else value
 
 
@@ -257,7 +262,7 @@ class Settings:
             except ma.ValidationError as error:
                 problems.append(f"{setting.variable} {_reason(error)}")
             except EnvError as error:
-                problems.append(f"{setting.variable} {_reason(error.__cause__ or error, setting.read)}")
+                problems.append(f"{setting.variable} {_reason(error.__cause__ or error)}")
             except (ValueError, OSError):
                 problems.append(f"{setting.variable}_FILE must name a readable file")
         if problems:
@@ -275,8 +280,7 @@ class Settings:
         return found
 
 
-def _reason(error: BaseException, wanted: str = "str") -> str:
+def _reason(error: BaseException) -> str:
     """Say what is wrong without the value, which may be a secret."""
-    if isinstance(error, ma.ValidationError):
-        return "; ".join(str(message) for message in error.messages)
-    return {"int": "must be a whole number", "bool": "must be true or false"}.get(wanted, "cannot be read")
+    messages = error.messages if isinstance(error, ma.ValidationError) else ["cannot be read"]
+    return "; ".join(str(message) for message in messages)
