@@ -116,7 +116,7 @@ def init_pool(app: Flask, settings: Settings, url: Any) -> None:
     """Give the app its pool; `url()` names the server, and nothing is connected yet."""
     parameters = {**connect_arguments(settings), "autocommit": True}
     pool = QueuePool(
-        lambda: connect_patiently(url(), **parameters),  # type: ignore[arg-type,return-value]
+        lambda: connect_patiently(url(), **parameters),  # type: ignore[arg-type]
         pool_size=settings.db_pool_size,
         max_overflow=settings.db_max_overflow,
         timeout=settings.db_pool_timeout,
