@@ -15,7 +15,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "required": True,
     },
     "ETag": {
-        "description": "Names this state of the contact, for `If-Match` and `If-None-Match`.",
+        "description": "Names this state, for `If-None-Match` and, of a contact, `If-Match`.",
         "schema": {"type": "string"},
         "required": True,
     },
