@@ -49,6 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or Settings.from_environment()
     app = Service("ctms", static_folder=None)
+    app.url_map.merge_slashes = False  # a path with an empty segment is another path, not to be redirected
     app.extensions["ctms.settings"] = settings
     init_logs(settings)
     init_database(app, settings)
