@@ -11,6 +11,7 @@ import marshmallow as ma
 from flask import Request
 from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from ctms.contacts.fields import Message
 from ctms.errors import Invalid
@@ -29,6 +30,8 @@ class Parser(FlaskParser):
         if req.mimetype and not req.is_json:
             raise Invalid([_problem(["body"], Message("Content-Type should be application/json", "content_type"))])
         body = req.get_data(cache=False)
+        if req.content_length is None and len(body) == req.max_content_length:
+            raise RequestEntityTooLarge  # it came in chunks, of which werkzeug reads up to the limit
         try:
             return json.loads(body, parse_constant=_no_constant)
         except json.JSONDecodeError as error:

@@ -142,7 +142,7 @@ class TestCredentials:
             ask(anonymous, client_id=name, client_secret="secret_wrong")
 
         assert len(checked) == 4
-        assert NOBODYS_HASH != checked[0]
+        assert checked[0] != NOBODYS_HASH
         assert checked[1:] == [NOBODYS_HASH] * 3
 
     def test_get_is_not_allowed(self, anonymous: ApiClient) -> None:

@@ -15,10 +15,17 @@ from tests.serving import Served
 Connect = Callable[[], psycopg.Connection]
 
 
+@pytest.fixture(scope="session")
+def token(served: Served) -> str:
+    """A token of the served instance's admin: one for all, since secrets take long to check, on purpose."""
+    return served.token()
+
+
 @pytest.fixture
-def session(served: Served) -> Iterator[requests.Session]:
-    """Calls the served instance with a token of its admin."""
-    with served.session() as session:
+def session(token: str) -> Iterator[requests.Session]:
+    """Calls the served instance with that token."""
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {token}"
         yield session
 
 

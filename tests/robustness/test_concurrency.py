@@ -17,9 +17,10 @@ from tests.serving import Served
 CLIENTS = 50
 
 
-def at_once(served: Served, calls: list[Callable[[requests.Session], requests.Response]]) -> list[requests.Response]:
+def at_once(
+    served: Served, token: str, calls: list[Callable[[requests.Session], requests.Response]]
+) -> list[requests.Response]:
     """Make the calls at once, each as a client of its own; returns their answers in order."""
-    token = served.token()
     start = Barrier(len(calls))
 
     def run(call: Callable[[requests.Session], requests.Response]) -> requests.Response:
@@ -37,14 +38,14 @@ def statuses(answers: list[requests.Response]) -> Counter[int]:
     return Counter(answer.status_code for answer in answers)
 
 
-def test_every_change_of_one_contact_is_kept(served: Served, session: requests.Session) -> None:
+def test_every_change_of_one_contact_is_kept(served: Served, session: requests.Session, token: str) -> None:
     path = session.post(f"{served.url}/ctms", json=minimal(), timeout=60).headers["Location"]
 
     def patch(number: int) -> Callable[[requests.Session], requests.Response]:
         change = {"newsletters": [{"name": f"n{number:02}"}], "amo": {"user": True}, "fxa": {"lang": f"l{number}"}}
         return lambda client: client.patch(f"{served.url}{path}", json=change, timeout=60)
 
-    answers = at_once(served, [patch(number) for number in range(CLIENTS)])
+    answers = at_once(served, token, [patch(number) for number in range(CLIENTS)])
 
     assert statuses(answers) == {200: CLIENTS}
     contact = session.get(f"{served.url}{path}", timeout=60).json()
@@ -55,22 +56,25 @@ def test_every_change_of_one_contact_is_kept(served: Served, session: requests.S
     assert max(moments) == contact["email"]["update_timestamp"]
 
 
-def test_the_same_contact_is_created_once(served: Served) -> None:
+def test_the_same_contact_is_created_once(served: Served, token: str) -> None:
     contact = full()
 
     answers = at_once(
-        served, [lambda client: client.post(f"{served.url}/ctms", json=contact, timeout=60) for _ in range(CLIENTS)]
+        served,
+        token,
+        [lambda client: client.post(f"{served.url}/ctms", json=contact, timeout=60) for _ in range(CLIENTS)],
     )
 
     assert statuses(answers) == {201: 1, 200: CLIENTS - 1}
     assert len({answer.text for answer in answers}) == 1
 
 
-def test_one_address_is_given_once(served: Served) -> None:
+def test_one_address_is_given_once(served: Served, token: str) -> None:
     contacts = [minimal(primary_email=f"one-{uuid.UUID(int=7)}@example.com") for _ in range(20)]
 
     answers = at_once(
         served,
+        token,
         [lambda client, body=body: client.post(f"{served.url}/ctms", json=body, timeout=60) for body in contacts],  # type: ignore[misc]
     )
 
@@ -78,20 +82,23 @@ def test_one_address_is_given_once(served: Served) -> None:
     assert {answer.json().get("field", "primary_email") for answer in answers} == {"primary_email"}
 
 
-def test_a_new_contact_may_be_put_by_many(served: Served) -> None:
+def test_a_new_contact_may_be_put_by_many(served: Served, token: str) -> None:
     for _ in range(5):
         contact = full()
         url = f"{served.url}/ctms/{contact['email']['email_id']}"
 
         answers = at_once(
             served,
+            token,
             [lambda client, url=url, body=contact: client.put(url, json=body, timeout=60) for _ in range(16)],  # type: ignore[misc]
         )
 
         assert statuses(answers) == {201: 16}
 
 
-def test_putting_and_patching_leave_one_or_the_other_order(served: Served, session: requests.Session) -> None:
+def test_putting_and_patching_leave_one_or_the_other_order(
+    served: Served, session: requests.Session, token: str
+) -> None:
     contact = full()
     url = f"{served.url}/ctms/{contact['email']['email_id']}"
     session.put(url, json=contact, timeout=60)
@@ -105,6 +112,7 @@ def test_putting_and_patching_leave_one_or_the_other_order(served: Served, sessi
 
     answers = at_once(
         served,
+        token,
         [
             (lambda client: client.put(url, json=put, timeout=60))
             if number % 2
@@ -128,7 +136,7 @@ def test_putting_and_patching_leave_one_or_the_other_order(served: Served, sessi
 
 
 def test_contacts_that_swap_what_is_unique_get_a_conflict_and_never_an_error(
-    served: Served, session: requests.Session
+    served: Served, session: requests.Session, token: str
 ) -> None:
     """Each change needs what the other contact has: no order of them can succeed.
 
@@ -147,7 +155,7 @@ def test_contacts_that_swap_what_is_unique_get_a_conflict_and_never_an_error(
         }
         return lambda client: client.patch(url, json=change, timeout=60)
 
-    answers = at_once(served, [take(urls[0], other), take(urls[1], one)] * 5)
+    answers = at_once(served, token, [take(urls[0], other), take(urls[1], one)] * 5)
 
     assert set(statuses(answers)) <= {409, 503}
     assert 409 in statuses(answers)
@@ -156,7 +164,7 @@ def test_contacts_that_swap_what_is_unique_get_a_conflict_and_never_an_error(
         assert session.patch(url, json={}, timeout=60).status_code == 200
 
 
-def test_deleting_and_changing_at_once(served: Served, session: requests.Session) -> None:
+def test_deleting_and_changing_at_once(served: Served, session: requests.Session, token: str) -> None:
     for _ in range(3):
         contact = full()
         url = f"{served.url}/ctms/{contact['email']['email_id']}"
@@ -168,7 +176,7 @@ def test_deleting_and_changing_at_once(served: Served, session: requests.Session
         def patch(client: requests.Session, url: str = url) -> requests.Response:
             return client.patch(url, json={"newsletters": [{"name": "late"}], "amo": {"user": True}}, timeout=60)
 
-        answers = at_once(served, [delete, *[patch] * 8, delete])
+        answers = at_once(served, token, [delete, *[patch] * 8, delete])
 
         deletions = Counter(answer.status_code for answer in (answers[0], answers[-1]))
         assert deletions == {200: 1, 404: 1}
@@ -176,12 +184,13 @@ def test_deleting_and_changing_at_once(served: Served, session: requests.Session
         assert session.get(url, timeout=60).status_code == 404
 
 
-def test_only_one_of_many_conditional_changes_wins(served: Served, session: requests.Session) -> None:
+def test_only_one_of_many_conditional_changes_wins(served: Served, session: requests.Session, token: str) -> None:
     created = session.post(f"{served.url}/ctms", json=minimal(), timeout=60)
     url, known = f"{served.url}{created.headers['Location']}", created.headers["ETag"]
 
     answers = at_once(
         served,
+        token,
         [
             lambda client: client.patch(
                 url, json={"email": {"first_name": "x"}}, headers={"If-Match": known}, timeout=60
@@ -193,9 +202,13 @@ def test_only_one_of_many_conditional_changes_wins(served: Served, session: requ
     assert statuses(answers) == {200: 1, 412: 19}
 
 
-def test_readers_of_one_client_do_not_wait_for_each_other(served: Served, session: requests.Session) -> None:
+def test_readers_of_one_client_do_not_wait_for_each_other(
+    served: Served, session: requests.Session, token: str
+) -> None:
     path = session.post(f"{served.url}/ctms", json=minimal(), timeout=60).headers["Location"]
 
-    answers = at_once(served, [lambda client: client.get(f"{served.url}{path}", timeout=60) for _ in range(CLIENTS)])
+    answers = at_once(
+        served, token, [lambda client: client.get(f"{served.url}{path}", timeout=60) for _ in range(CLIENTS)]
+    )
 
     assert statuses(answers) == {200: CLIENTS}
