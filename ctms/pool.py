@@ -17,7 +17,7 @@ from flask import Flask, current_app
 from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ctms.settings import Settings
@@ -134,7 +134,10 @@ def lend() -> Iterator[Connection]:
 
     Raises `sqlalchemy.exc.TimeoutError` when none gets free in time, `psycopg.OperationalError` when none can be made.
     """
-    pooled = current_app.extensions["ctms.pool"].connect()
+    try:
+        pooled = current_app.extensions["ctms.pool"].connect()
+    except InvalidRequestError as error:  # a server that is stopping ended the connection, and the one made instead
+        raise psycopg.OperationalError("the server ends connections") from error
     connection = cast(Connection, pooled.driver_connection)
     try:
         yield connection
