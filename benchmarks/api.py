@@ -1,8 +1,9 @@
 """Measure the service beside a bare app that runs the same SQL: `python -m benchmarks.api`.
 
-Prints, for each kind of request, how many are answered in a second and how long they take, here and there, and the
-ratio. Both run at the same time under the same server, each in two processes, on one embedded PostgreSQL; they are
-measured in turns, so that what else the machine does meets both.
+Prints, for each kind of request, how many are answered in a second, how long they take, how much processor time of
+the server (`cpu`) and of PostgreSQL (`pg`) one costs, here and there, and the ratio of the rates. Both run at the same
+time under the same server, each in two processes, on one embedded PostgreSQL; they are measured in turns, so that what
+else the machine does meets both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS, Kind
 from benchmarks.load import Measurement
 from benchmarks.servers import Server
+
+# Requests answered in a second; milliseconds till the answer; milliseconds of processor time of server and PostgreSQL.
+_HEAD = f"{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'cpu ms':>9}{'pg ms':>9}"
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ def measure(options: argparse.Namespace) -> list[Comparison]:
         servers.bare_app(contacts, options.workers) as bare,
     ):
         print(f"{options.contacts:,} contacts, {options.connections} connections, {options.workers} processes each")
-        print(f"{'':16}{'service':>24}{'bare app':>28}")
-        print(f"{'':16}{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}    {'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}   ratio")
+        print(f"{'':16}{'service':^42}   {'bare app':^42}")
+        print(f"{'':16}{_HEAD}   {_HEAD}   ratio (its range)")
         for name in options.kinds:
             check_same_answer(KINDS[name], contacts, service, bare)
             found.append(compare(KINDS[name], contacts, service, bare, options))
@@ -147,16 +151,15 @@ def _names(value: Any) -> Any:
 
 
 def _median(measured: list[Measurement]) -> Measurement:
-    return Measurement(
-        statistics.median(one.rate for one in measured),
-        statistics.median(one.p50 for one in measured),
-        statistics.median(one.p99 for one in measured),
-    )
+    return Measurement(*map(statistics.median, zip(*map(astuple, measured), strict=True)))
 
 
 def _line(found: Comparison) -> str:
-    figures = "    ".join(f"{one.rate:8.0f}{one.p50:8.1f}{one.p99:8.1f}" for one in (found.service, found.bare))
-    return f"{found.kind.title:16}{figures}   {found.ratio:.2f}  ({min(found.ratios):.2f} to {max(found.ratios):.2f})"
+    figures = "   ".join(
+        f"{one.rate:8.0f}{one.p50:8.1f}{one.p99:8.1f}{one.server:9.2f}{one.database:9.2f}"
+        for one in (found.service, found.bare)
+    )
+    return f"{found.kind.title:16}{figures}   {found.ratio:.2f} ({min(found.ratios):.2f} to {max(found.ratios):.2f})"
 
 
 def _report(options: argparse.Namespace, found: list[Comparison]) -> dict[str, Any]:

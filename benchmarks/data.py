@@ -86,6 +86,11 @@ class Contacts:
     addresses: list[str]
     moments: list[datetime]
 
+    @property
+    def database_pid(self) -> int:
+        """The process id of the PostgreSQL server."""
+        return int((self.settings.data_dir / "postgresql" / "postmaster.pid").read_text().split()[0])
+
     def connect(self) -> Connection:
         """Open a connection that commits each statement."""
         return psycopg.connect(libpq_url(self.url), autocommit=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.data import Contacts
 from benchmarks.kinds import Kind, Request
+from benchmarks.processor import spent
 from benchmarks.servers import Server
 
 _SCRIPT = Path(__file__).with_name("load.lua")
@@ -21,11 +22,17 @@ MOST_PER_SECOND = 4_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run showed: requests answered in a second, and how many milliseconds half and 99 % of them took."""
+    """What one run showed.
+
+    `rate`: requests answered in a second. `p50`, `p99`: the milliseconds that half and 99 % of them took at the most.
+    `server`, `database`: the milliseconds of processor time that one took of the server and of PostgreSQL.
+    """
 
     rate: float
     p50: float
     p99: float
+    server: float
+    database: float
 
 
 class WrongAnswer(Exception):
@@ -41,6 +48,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(_line(request) for request in requests)
         file.flush()
+        worked = spent(server.pid), spent(contacts.database_pid)
         headers = [part for name, value in server.headers.items() for part in ("-H", f"{name}: {value}")]
         done = subprocess.run(
             [
@@ -53,6 +61,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
             check=True,
             timeout=seconds + 60,
         )
+        worked = spent(server.pid) - worked[0], spent(contacts.database_pid) - worked[1]
     found = json.loads(done.stdout.splitlines()[-1])
     if found["exhausted"]:
         raise WrongAnswer(f"{server.name}, {kind.title}: {len(requests)} requests were too few")
@@ -61,7 +70,8 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
             f"{server.name}, {kind.title}: of {found['requests']} answers {found['wrong']} had not the status "
             f"{kind.status}, {found['broken']} connections broke"
         )
-    return Measurement(found["requests"] / found["seconds"], found["p50"], found["p99"])
+    each = [seconds * 1000 / found["requests"] for seconds in worked]
+    return Measurement(found["requests"] / found["seconds"], found["p50"], found["p99"], *each)
 
 
 def wrk() -> str:

@@ -2,8 +2,8 @@
 
 Calls the service's WSGI app and the bare one in this process, one request after the other, on the real database.
 Prints for each kind of request how long one takes, how much of that this process works (the rest it waits, for
-PostgreSQL above all), and, by pyinstrument's samples, in which packages the service spends its time. Waiting for
-PostgreSQL counts as psycopg's.
+PostgreSQL above all), and, by pyinstrument's samples, in which packages the service spends its time. On a busy machine
+it waits for its turn, too: then its packages' shares are too large, and what it works is still right.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ctms.clients.tokens import tokens
 from ctms.settings import Settings
 
 _PAGES = 50
-_PACKAGES = 10
+_PARTS = 12
 _INTERVAL_IN_SECONDS = 0.0002
 _SECRET_KEY = "a key of thirty-two bytes or more, for the benchmark"  # noqa: S105  signs nothing that leaves this process
 _PROJECT = Path(__file__).parent.parent
@@ -81,8 +81,11 @@ def _profile(kind: Kind, contacts: data.Contacts, service: App, yardstick: App, 
         raise SystemExit("too few samples: ask for more --requests")
     spent = _by_package(root)
     whole = sum(spent.values())
-    for package, seconds in sorted(spent.items(), key=itemgetter(1), reverse=True)[:_PACKAGES]:
-        print(f"    {seconds / whole:6.1%}  {seconds / whole * ours.elapsed:6.3f} ms  {package}")
+    parts = {package: seconds / whole * ours.elapsed for package, seconds in spent.items()}
+    parts["waiting"] = min(ours.elapsed - ours.worked, parts.get("psycopg", 0))
+    parts["psycopg"] = parts.get("psycopg", 0) - parts["waiting"]
+    for package, milliseconds in sorted(parts.items(), key=itemgetter(1), reverse=True)[:_PARTS]:
+        print(f"    {milliseconds / ours.elapsed:6.1%}  {milliseconds:7.3f} ms  {package}")
     if options.tree:
         print(profiler.output_text(unicode=True, show_all=True))
 

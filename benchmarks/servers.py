@@ -27,6 +27,7 @@ class Server:
 
     name: str
     url: str
+    pid: int
     token: str = field(default="", repr=False)
 
     @property
@@ -40,10 +41,10 @@ def service(contacts: Contacts, workers: int) -> Iterator[Server]:
     """Start `flask ctms serve` on the database."""
     command = [str(Path(sys.executable).parent / "flask"), "ctms", "serve"]
     environment = {"CTMS_DATA_DIR": str(contacts.settings.data_dir), "CTMS_WORKERS": str(workers)}
-    with _running(command, environment, "/__lbheartbeat__", contacts.settings.data_dir / "service.log") as url:
+    with _running(command, environment, "/__lbheartbeat__", contacts.settings.data_dir / "service.log") as (url, pid):
         answer = requests.post(f"{url}/token", auth=(CLIENT_ID, contacts.client_secret), timeout=30)
         answer.raise_for_status()
-        yield Server("service", url, answer.json()["access_token"])
+        yield Server("service", url, pid, answer.json()["access_token"])
 
 
 @contextmanager
@@ -52,12 +53,12 @@ def bare_app(contacts: Contacts, workers: int) -> Iterator[Server]:
     environment = {"CTMS_DB_URL": contacts.url, "CTMS_SECRET_KEY": "not used" * 4, "CTMS_WORKERS": str(workers)}
     command = [sys.executable, "-m", "benchmarks.bare"]
     path = f"/ctms/{contacts.ids[0]}"
-    with _running(command, environment, path, contacts.settings.data_dir / "bare.log") as url:
-        yield Server("bare app", url)
+    with _running(command, environment, path, contacts.settings.data_dir / "bare.log") as (url, pid):
+        yield Server("bare app", url, pid)
 
 
 @contextmanager
-def _running(command: list[str], variables: dict[str, str], probe: str, log: Path) -> Iterator[str]:
+def _running(command: list[str], variables: dict[str, str], probe: str, log: Path) -> Iterator[tuple[str, int]]:
     port = _free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CTMS_", "PROMETHEUS_"))}
     environment = {**clean, **variables, "HOST": "127.0.0.1", "PORT": str(port)}
@@ -66,7 +67,7 @@ def _running(command: list[str], variables: dict[str, str], probe: str, log: Pat
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_up(f"{url}{probe}", process, log)
-        yield url
+        yield url, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)

@@ -118,6 +118,9 @@ def test_the_figures_of_both_are_printed_and_written(
     for kind in written.values():
         assert kind["ratio"] == pytest.approx(kind["service"]["rate"] / kind["bare"]["rate"])
         assert 0 < kind["service"]["p50"] <= kind["service"]["p99"]
+        if sys.platform == "linux":
+            assert kind["bare"]["server"] > 0
+            assert kind["bare"]["database"] > 0
     printed = capsys.readouterr().out
     assert "read by id" in printed
     assert f"{written['delete']['ratio']:.2f}" in printed
@@ -125,7 +128,7 @@ def test_the_figures_of_both_are_printed_and_written(
 
 @needs_wrk
 def test_a_wrong_status_fails_the_benchmark(served: Served, contacts: data.Contacts) -> None:
-    without_token = servers.Server("service", served.url)
+    without_token = servers.Server("service", served.url, served.process.pid)
 
     with pytest.raises(load.WrongAnswer, match="had not the status 200"):
         load.measure(without_token, KINDS["read"], contacts, seconds=1, connections=2)
@@ -136,7 +139,7 @@ def test_too_few_requests_fail_the_benchmark(
     served: Served, contacts: data.Contacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "MOST_PER_SECOND", 3)
-    service = servers.Server("service", served.url, served.token())
+    service = servers.Server("service", served.url, served.process.pid, served.token())
 
     with pytest.raises(load.WrongAnswer, match="3 requests were too few"):
         load.measure(service, KINDS["post"], contacts, seconds=1, connections=2)
