@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -85,12 +86,27 @@ def _serve(app: Flask, settings: Settings) -> None:
             os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
             os.environ["CTMS_SECRET_KEY"] = secret_key(settings)
         multiprocessing.set_start_method("spawn", force=True)
-        server = granian("ctms.app:create_app", settings)
+        server = granian("ctms.cli.serve:worker_app", settings)
         click.echo(
             f"CTMS: serving on {_url(settings)} with {settings.workers} processes; docs at {_url(settings)}/docs"
         )
         sys.stdout.flush()
         server.serve()
+
+
+def worker_app() -> Flask:
+    """Make the app of a process that serves, which ends when the process that started it was killed."""
+    from ctms.app import create_app  # noqa: PLC0415  only these processes need it
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def end_with_parent() -> None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=end_with_parent, name="end-with-parent", daemon=True).start()
+    return create_app()
 
 
 def granian(factory: str, settings: Settings) -> AbstractServer[Any]:
