@@ -123,7 +123,7 @@ def granian(factory: str, settings: Settings) -> AbstractServer[Any]:
         backlog=2048,
         workers_kill_timeout=SHUTDOWN_TIMEOUT_IN_SECONDS,
         respawn_failed_workers=True,
-        log_level=LogLevels.warning,
+        log_level=LogLevels.error,
     )
 
 
@@ -140,15 +140,18 @@ def _reserved_port(settings: Settings) -> Iterator[None]:
     except OSError as error:
         raise OperatorError(f"HOST {settings.host} cannot be resolved") from error
     with socket.socket(family, socket.SOCK_STREAM) as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are just ending do no harm
         try:
             reserved.bind(address)
+            reserved.listen(0)  # without this, Linux lets two sockets with SO_REUSEADDR have one port
         except OSError as error:
             raise OperatorError(
                 f"port {settings.port} on {settings.host} cannot be used ({error.strerror}); set PORT to another"
             ) from error
         if sys.platform == "linux":
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.shutdown(socket.SHUT_RDWR)  # holds the port, and takes no connection from the workers
         else:
             reserved.close()
         yield
