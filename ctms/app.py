@@ -11,8 +11,11 @@ from werkzeug.routing import MapAdapter
 from ctms.api import init_api
 from ctms.clients.attempts import init_attempts
 from ctms.clients.tokens import init_tokens
+from ctms.contacts.waitlists import init_waitlists
 from ctms.database import init_database
+from ctms.hooks.manager import init_plugins
 from ctms.settings import Settings
+from ctms.telemetry.health import init_health
 from ctms.telemetry.logs import init_logs, log_summary
 from ctms.telemetry.metrics import init_metrics
 from ctms.telemetry.requests import init_requests
@@ -43,7 +46,8 @@ class Service(Flask):
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Make the service; without `settings`, from the environment. Raises `SettingsError`.
+    """Make the service; without `settings`, from the environment. Raises `SettingsError` or
+    `PluginError`.
 
     Nothing is connected and nothing is started: the database is reached for when the first request needs it.
     """
@@ -56,5 +60,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_tokens(app, settings)
     init_attempts(app, settings)
     init_requests(app, init_metrics(app).count, log_summary)
-    init_api(app)
+    plugins = init_plugins(app, settings)
+    init_health(app, plugins.collect("ctms_health_checks"))
+    init_waitlists(app, plugins.collect("ctms_waitlists"))
+    init_api(app, plugins.collect("ctms_blueprints"))
     return app

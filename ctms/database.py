@@ -162,6 +162,11 @@ def head() -> str:
     return found
 
 
+def is_known(revision: str) -> bool:
+    """True when the revision is one of ours; a newer version's is not."""
+    return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+
+
 def upgrade() -> None:
     """Bring the schema to the newest revision."""
     flask_migrate.upgrade(directory=str(MIGRATIONS))

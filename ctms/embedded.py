@@ -18,6 +18,8 @@ from pathlib import Path
 from subprocess import SubprocessError, TimeoutExpired
 from typing import IO
 
+from fasteners import InterProcessLock
+
 from ctms.errors import OperatorError
 
 with warnings.catch_warnings():
@@ -65,7 +67,7 @@ class EmbeddedServer:
         except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
             raise OperatorError(
                 f"the embedded PostgreSQL in {folder} does not start ({error}); "
-                f"see {folder / 'postgresql' / 'log'}, or set CTMS_DB_URL"
+                f"see {folder / 'postgresql' / 'log'}, or set CTMS_DATA_DIR or CTMS_DB_URL"
             ) from error
         return server
 
@@ -77,6 +79,8 @@ class EmbeddedServer:
         data = self._folder / "postgresql"
         # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
         server = get_server(data, cleanup_mode=None, start=False)
+        # The wheel's own lock lies in the temporary folder, where only its first user may open it.
+        server._lock = InterProcessLock(self._folder / "start.lock")  # noqa: SLF001
         self._initialise(server, data)
         self._start_patiently(server)
         self._server = server

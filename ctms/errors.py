@@ -20,6 +20,10 @@ class SettingsError(OperatorError):
     """A setting is missing or has a value that cannot be used."""
 
 
+class PluginError(OperatorError):
+    """A plugin cannot be used: the message names it, its package, the hook and the cure."""
+
+
 class NotFoundError(OperatorError):
     """A command names something that does not exist (exit status 4)."""
 

@@ -6,21 +6,19 @@ The fields of `Settings` are the only list: `flask ctms settings`, the docs and 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import marshmallow as ma
 import platformdirs
-from environs import EnvError, FileAwareEnv
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ctms.environment import Setting, declared, read_settings, setting
 from ctms.errors import SettingsError
 
 SECRET_KEY_MIN_LENGTH = 32
@@ -74,37 +72,15 @@ def _port(value: int) -> None:
         raise ma.ValidationError("must be a port from 1 to 65535")
 
 
-_WANTED = {"int": "must be a whole number", "bool": "must be true or false"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How one field of `Settings` is read: variable, `environs` reader, check, what it means."""
-
-    variable: str
-    help: str
-    read: str = "str"
-    check: Callable[[Any], None] | None = None
-    convert: Callable[[str], Any] | None = None
-    secret: bool = False
-
-    def value(self, env: FileAwareEnv, default: Any) -> Any:
-        """Read it from `env`; `default` when it is not set. Raises as `environs` and `check` do."""
-        raw = env.str(self.variable, None)
-        if raw is None or not str(raw).strip():
-            return default
-        value = getattr(env, self.read)(
-            self.variable, validate=self.check, error_messages={"invalid": _WANTED.get(self.read, "cannot be read")}
-        )
-        return self.convert(value) if self.convert else value
-
-
-def _setting(variable: str, help: str, *, default: Any, **how: Any) -> Any:  # noqa: A002
-    made = {"default_factory": default} if callable(default) else {"default": default}
-    return field(metadata={"setting": Setting(variable, help, **how)}, **made)
+def _names(values: list[str]) -> tuple[str, ...]:
+    return tuple(name for value in values if (name := value.strip()))
 
 
 def _default_data_dir() -> Path:
+    # The embedded server does not run as root but as a user of its own, to whom the folders above must be open:
+    # root's home is not the place.
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/ctms")
     return Path(platformdirs.user_data_path("ctms"))
 
 
@@ -112,62 +88,62 @@ def _default_data_dir() -> Path:
 class Settings:
     """What the service was told, checked. `Settings.from_environment()` reads it, tests build it."""
 
-    db_url: str | None = _setting(
+    db_url: str | None = setting(
         "CTMS_DB_URL",
         "The PostgreSQL server (15 to 18). Unset: an embedded one, its data in CTMS_DATA_DIR.",
         default=None,
         convert=_database_url,
         secret=True,
     )
-    data_dir: Path = _setting(  # noqa: RUF009  it is a field
+    data_dir: Path = setting(  # noqa: RUF009  it is a field
         "CTMS_DATA_DIR",
         "Where the embedded database and its secret key live.",
         default=_default_data_dir,
         convert=lambda value: Path(value).expanduser(),
     )
-    db_pool_size: int = _setting(
+    db_pool_size: int = setting(
         "CTMS_DB_POOL_SIZE",
         "Connections that each process keeps open.",
         default=8,
         read="int",
         check=_positive,
     )
-    db_max_overflow: int = _setting(
+    db_max_overflow: int = setting(
         "CTMS_DB_MAX_OVERFLOW",
         "Further connections that a process may open under load.",
         default=8,
         read="int",
         check=_not_negative,
     )
-    db_pool_timeout: int = _setting(
+    db_pool_timeout: int = setting(
         "CTMS_DB_POOL_TIMEOUT_IN_SECONDS",
         "How long a request waits for a connection before it is answered with 503.",
         default=5,
         read="int",
         check=_positive,
     )
-    db_pool_recycle: int = _setting(
+    db_pool_recycle: int = setting(
         "CTMS_DB_POOL_RECYCLE_IN_SECONDS",
         "The age at which an idle connection is replaced.",
         default=3600,
         read="int",
         check=_positive,
     )
-    db_statement_timeout: int = _setting(
+    db_statement_timeout: int = setting(
         "CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS",
         "How long a statement of a request may run before the database stops it.",
         default=20,
         read="int",
         check=_positive,
     )
-    secret_key: str | None = _setting(
+    secret_key: str | None = setting(
         "CTMS_SECRET_KEY",
         "Signs the tokens (HS256): 32 bytes or more. Unset: made and kept beside the embedded database.",
         default=None,
         check=_long_enough,
         secret=True,
     )
-    secret_key_fallbacks: tuple[str, ...] = _setting(
+    secret_key_fallbacks: tuple[str, ...] = setting(
         "CTMS_SECRET_KEY_FALLBACKS",
         "Older keys, separated by commas, whose tokens are still accepted.",
         default=(),
@@ -176,61 +152,78 @@ class Settings:
         convert=tuple,
         secret=True,
     )
-    token_expiration: int = _setting(
+    token_expiration: int = setting(
         "CTMS_TOKEN_EXPIRATION", "Seconds that a token is valid.", default=3600, read="int", check=_positive
     )
-    token_failures_per_minute: int = _setting(
+    token_failures_per_minute: int = setting(
         "CTMS_TOKEN_FAILURES_PER_MINUTE",
         "Failed attempts at a token, per process, client id and address, before the answer is 429.",
         default=30,
         read="int",
         check=_positive,
     )
-    server_prefix: str | None = _setting(
+    server_prefix: str | None = setting(
         "CTMS_SERVER_PREFIX",
         "The public origin, as in https://ctms.example.com: `next` links start with it. Unset: the request's.",
         default=None,
         check=_origin,
         convert=lambda value: value.rstrip("/"),
     )
-    use_mozlog: bool = _setting(
+    use_mozlog: bool = setting(
         "CTMS_USE_MOZLOG",
         "Logs in MozLog JSON; false: readable text.",
         default=True,
         read="bool",
     )
-    logging_level: str = _setting(
+    logging_level: str = setting(
         "CTMS_LOGGING_LEVEL",
         "The lowest level that is logged.",
         default="INFO",
         check=_level,
         convert=str.upper,
     )
-    log_sqlalchemy: bool = _setting(
+    log_sqlalchemy: bool = setting(
         "CTMS_LOG_SQLALCHEMY",
         "Logs the statements that SQLAlchemy sends, never their values.",
         default=False,
         read="bool",
     )
-    sentry_dsn: str | None = _setting(
+    sentry_dsn: str | None = setting(
         "SENTRY_DSN", "Where errors are reported. Unset: nowhere.", default=None, secret=True
     )
-    sentry_debug: bool = _setting(
+    sentry_debug: bool = setting(
         "CTMS_SENTRY_DEBUG", "Lets the Sentry client log what it does.", default=False, read="bool"
     )
-    host: str = _setting("HOST", "The address that `flask ctms serve` binds.", default="127.0.0.1")
-    port: int = _setting("PORT", "The port that `flask ctms serve` binds.", default=8000, read="int", check=_port)
-    workers: int = _setting(
+    host: str = setting("HOST", "The address that `flask ctms serve` binds.", default="127.0.0.1")
+    port: int = setting("PORT", "The port that `flask ctms serve` binds.", default=8000, read="int", check=_port)
+    plugins: tuple[str, ...] | None = setting(
+        "CTMS_PLUGINS",
+        "Names of plugins, separated by commas: only these are loaded. Unset: all that are installed.",
+        default=None,
+        read="list",
+        convert=_names,
+    )
+    plugins_disabled: tuple[str, ...] = setting(
+        "CTMS_PLUGINS_DISABLED",
+        "Names of plugins, separated by commas, that are not loaded.",
+        default=(),
+        read="list",
+        convert=_names,
+    )
+    plugins_trace: bool = setting(
+        "CTMS_PLUGINS_TRACE", "Logs every call of a plugin's hook.", default=False, read="bool"
+    )
+    workers: int = setting(
         "CTMS_WORKERS",
         "Processes that serve. Unset: as many as there are cores.",
         default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         read="int",
         check=_positive,
     )
-    threads: int = _setting(
+    threads: int = setting(
         "CTMS_THREADS",
         "Threads of each process: requests that it works on at once.",
-        default=8,
+        default=4,
         read="int",
         check=_positive,
     )
@@ -253,34 +246,9 @@ class Settings:
 
         Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value.
         """
-        env = FileAwareEnv(eager=True, strip_whitespace=True)
-        values: dict[str, Any] = {}
-        problems = []
-        for name, setting, default in cls.declared():
-            try:
-                values[name] = setting.value(env, default)
-            except ma.ValidationError as error:
-                problems.append(f"{setting.variable} {_reason(error)}")
-            except EnvError as error:
-                problems.append(f"{setting.variable} {_reason(error.__cause__ or error)}")
-            except (ValueError, OSError):
-                problems.append(f"{setting.variable}_FILE must name a readable file")
-        if problems:
-            raise SettingsError("; ".join(problems))
-        return cls(**values)
+        return read_settings(cls)
 
     @classmethod
     def declared(cls) -> list[tuple[str, Setting, Any]]:
         """All settings, in order: field name, how it is read, default."""
-        found = []
-        for item in dataclasses.fields(cls):
-            made = item.default_factory
-            default = item.default if made is dataclasses.MISSING else made()
-            found.append((item.name, item.metadata["setting"], default))
-        return found
-
-
-def _reason(error: BaseException) -> str:
-    """Say what is wrong without the value, which may be a secret."""
-    messages = error.messages if isinstance(error, ma.ValidationError) else ["cannot be read"]
-    return "; ".join(str(message) for message in messages)
+        return declared(cls)

@@ -27,12 +27,14 @@ FLOORS = (
     {"wsgi"},
     {"ctms.cli"},
     {"ctms.app"},
+    {"ctms.plugins"},
     {"ctms.api"},
     {"ctms.contacts", "ctms.clients", "ctms.telemetry"},
     {"ctms.database"},
     {"ctms.pool"},
-    {"ctms.embedded"},
+    {"ctms.embedded", "ctms.hooks"},
     {"ctms.settings", "ctms.paths"},
+    {"ctms.environment"},
     {"ctms.errors"},
 )
 
@@ -108,6 +110,11 @@ def test_the_floors_are_those_that_there_are() -> None:
     there = {part_of(module_name(path)) for path in modules("ctms")} - {"ctms"} | {"wsgi"}
 
     assert there == set.union(*FLOORS)
+
+
+@pytest.mark.parametrize("path", modules("ctms_plugins"), ids=relative)
+def test_bundled_plugins_enter_by_the_front_door(path: Path) -> None:
+    assert set(imports(path)) <= {"ctms.plugins"}
 
 
 @pytest.mark.parametrize("path", modules("migrations"), ids=relative)

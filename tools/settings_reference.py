@@ -29,7 +29,7 @@ be used is refused then, in one line that names the variable and never shows its
 
 # What depends on the machine is said in words.
 WORDS = {
-    "data_dir": "`ctms` in the user's data folder, such as `~/.local/share/ctms`",
+    "data_dir": "`ctms` in the user's data folder, such as `~/.local/share/ctms`; for root `/var/lib/ctms`",
     "workers": "the number of cores",
 }
 

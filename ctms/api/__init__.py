@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import flask_smorest
 from flask import Flask
 
 from ctms.api import contacts, identities, pages, platform, token, updates
+from ctms.api.extensions import register_plugin_blueprint
 from ctms.api.openapi import Api
 from ctms.api.responses import init_errors
+from ctms.hooks.manager import Registered
 
 # More than any contact needs: a contact with 1,000 newsletters has about 200 kB.
 MAX_BODY_IN_BYTES = 1024 * 1024
@@ -21,12 +26,14 @@ BLUEPRINTS = (
 )
 
 
-def init_api(app: Flask) -> None:
-    """Register the routes and what documents them."""
+def init_api(app: Flask, of_plugins: Sequence[Registered[flask_smorest.Blueprint]] = ()) -> None:
+    """Register the routes, ours and those of plugins, and what documents them. Raises `PluginError`."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_IN_BYTES
     api = Api(app)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     app.register_blueprint(pages.assets)
     api.document_metrics()
+    for registered in of_plugins:
+        register_plugin_blueprint(app, api, registered)
     init_errors(app)

@@ -82,6 +82,12 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         return decorate
 
 
+def permission_of(view: Any, method: str) -> Any:
+    """Return the permission that `guard` asks for, None for any client, `...` where nothing guards the view."""
+    handler = getattr(view.view_class, method.lower()) if hasattr(view, "view_class") else view
+    return getattr(handler, "_ctms_permission", ...)
+
+
 def answer(question: Question) -> Any:
     """Return what the scalar query selects, None for no row; for the callers of the guarded view only."""
     return g.caller.answer(question)

@@ -11,7 +11,8 @@ import click
 from sqlalchemy.engine import make_url
 
 from ctms.cli.output import json_option, write_json, write_table
-from ctms.settings import Setting, Settings
+from ctms.environment import Setting
+from ctms.settings import Settings
 
 MASK = "***"
 _SECRET_PARAMETERS = ("password", "sslpassword")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cached_property, lru_cache, partial
 
 import jwt
 from flask import Flask, current_app
@@ -23,11 +24,16 @@ class InvalidToken(Exception):
 class Tokens:
     """Issues and verifies tokens. The first key signs; tokens of the `older` keys are still accepted."""
 
-    def __init__(self, key: str, older: tuple[str, ...], lifetime: int) -> None:
+    def __init__(self, key: Callable[[], str], older: tuple[str, ...], lifetime: int) -> None:
         self.lifetime = lifetime
-        self._keys = (key, *older)
+        self._key = key
+        self._older = older
         # A client sends one token a thousand times: its signature is checked once. Failures are not remembered.
         self._decode_once = lru_cache(_REMEMBERED)(self._decode)
+
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
+        return (self._key(), *self._older)  # at the first token, not when the app is made: it may lie in a file
 
     def issue(self, client_id: str) -> str:
         """Return a token for the client, valid for `lifetime` seconds."""
@@ -59,7 +65,7 @@ class Tokens:
 def init_tokens(app: Flask, settings: Settings) -> None:
     """Give the app its keys."""
     app.extensions["ctms.tokens"] = Tokens(
-        secret_key(settings), settings.secret_key_fallbacks, settings.token_expiration
+        partial(secret_key, settings), settings.secret_key_fallbacks, settings.token_expiration
     )
 
 

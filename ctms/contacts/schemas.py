@@ -10,7 +10,6 @@ from typing import Any
 
 import marshmallow as ma
 
-from ctms.contacts import waitlists
 from ctms.contacts.fields import (
     AbsoluteUrl,
     Address,
@@ -24,6 +23,7 @@ from ctms.contacts.fields import (
     Timestamp,
     Uuid,
 )
+from ctms.contacts.waitlists import waitlists
 
 DELETE = "DELETE"
 UNSUBSCRIBE = "UNSUBSCRIBE"
@@ -144,7 +144,10 @@ class WaitlistSchema(Schema):
     def check_fields(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Let the waitlist's own rules decide about `fields`."""
         if "fields" in data and "name" in data:
-            data["fields"] = waitlists.validate(data["name"], data["fields"])
+            try:
+                data["fields"] = waitlists().validate(data["name"], data["fields"])
+            except ma.ValidationError as error:
+                raise ma.ValidationError({"fields": error.messages}) from error
         return data
 
 

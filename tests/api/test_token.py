@@ -273,7 +273,7 @@ class TestRotation:
         assert jwt.decode(new, SECRET_KEY, algorithms=["HS256"])["sub"] == f"api_client:{client_id}"
 
     def test_what_was_verified_is_remembered_only_while_it_is_good(self) -> None:
-        keys = Tokens(SECRET_KEY, (), 60)
+        keys = Tokens(lambda: SECRET_KEY, (), 60)
         token = keys.issue("id_a")
 
         assert keys.verify(token) == keys.verify(token) == "id_a"

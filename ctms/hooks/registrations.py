@@ -1,0 +1,158 @@
+"""What plugins hand over: typed declarations that are checked when they are made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import marshmallow as ma
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+
+Fields = dict[str, Any]
+
+
+class RegistrationError(Exception):
+    """A declaration that cannot be used; the message says what to change. Raised while it is made."""
+
+
+def _check_name(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RegistrationError(
+            f"the name of a {kind} is made of lower-case letters, digits, - and _, begins with a letter"
+            f" and has 63 characters at most, not {name!r}"
+        )
+
+
+def _check_callable(kind: str, what: str, value: object) -> None:
+    if not callable(value):
+        raise RegistrationError(f"{what} of a {kind} must be callable, not {type(value).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waitlist:
+    """The rules for the `fields` of a waitlist.
+
+    `name` is that of one waitlist, or a pattern: `relay-*` are all whose names begin so, `*` is every waitlist. The
+    most exact one decides: the name itself, else the pattern with the longest beginning.
+
+    The rules are a marshmallow `schema` (class or instance), a function `check` that takes the fields and returns
+    those to store, or both, the schema first. Errors are `marshmallow.ValidationError`, keyed by field. `unknown`
+    says what becomes of fields that the schema does not name: `"accept"` keeps them, `"refuse"` makes them errors.
+    `json_schema` describes the fields where the marshmallow schema does not; `title` and `description` are for
+    people. Rules do no I/O: they run in requests.
+    """
+
+    name: str
+    title: str
+    description: str = ""
+    schema: type[ma.Schema] | ma.Schema | None = None
+    check: Callable[[Fields], Fields] | None = None
+    unknown: Literal["accept", "refuse"] = "refuse"
+    json_schema: Mapping[str, Any] | None = None
+
+    _loader: ma.Schema | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or len(self.name) > 255 or "*" in self.name[:-1]:
+            raise RegistrationError(
+                f"the name of a waitlist has 1 to 255 characters, and a * at the end only, not {self.name!r}"
+            )
+        if not self.title:
+            raise RegistrationError(f"the waitlist {self.name!r} needs a title")
+        if self.unknown not in {"accept", "refuse"}:
+            raise RegistrationError(f"unknown is 'accept' or 'refuse', not {self.unknown!r}")
+        if self.schema is None and self.check is None:
+            raise RegistrationError(f"the waitlist {self.name!r} has no rules: give a schema or a check")
+        if self.check is not None:
+            _check_callable("waitlist", "check", self.check)
+        object.__setattr__(self, "_loader", self._make_loader())
+
+    def _make_loader(self) -> ma.Schema | None:
+        schema = self.schema() if isinstance(self.schema, type) else self.schema
+        if schema is None:
+            return None
+        if not isinstance(schema, ma.Schema):
+            raise RegistrationError(
+                f"schema of the waitlist {self.name!r} must be a marshmallow schema, not {type(schema).__name__}"
+            )
+        return schema
+
+    @property
+    def beginning(self) -> str | None:
+        """What the names of the waitlists begin with, for a pattern."""
+        return self.name[:-1] if self.name.endswith("*") else None
+
+    def load(self, fields: Fields) -> Fields:
+        """Return the fields to store. Raises `marshmallow.ValidationError`, and whatever a faulty rule raises."""
+        if self._loader is not None:
+            fields = dict(self._loader.load(fields, unknown=ma.INCLUDE if self.unknown == "accept" else ma.RAISE))
+        return self.check(fields) if self.check is not None else fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthCheck:
+    """A check for `/__heartbeat__`: `check()` returns None when all is well, else what is wrong, for operators.
+
+    `timeout` is in seconds.
+    """
+
+    name: str
+    check: Callable[[], str | None]
+    timeout: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_name("health check", self.name)
+        _check_callable("health check", "check", self.check)
+        if not 0 < self.timeout <= 10:
+            raise RegistrationError(f"timeout of a health check is 10 seconds at most, not {self.timeout!r}")
+
+
+@runtime_checkable
+class Pushes(Protocol):
+    """What a backend does: `push` sends the full state of contacts to the other system."""
+
+    def push(self, contacts: Sequence[Mapping[str, Any]]) -> Any:
+        """Send contacts, each a document as `GET /ctms/{email_id}` gives it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """Another system that contacts are mirrored to, called `name`; `implementation` has the method `push`.
+
+    `max_batch` is the number of contacts that one call takes at the most.
+    """
+
+    name: str
+    implementation: Pushes
+    max_batch: int = 100
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("backend", self.name)
+        _check_callable("backend", "push", getattr(self.implementation, "push", None))
+        if not isinstance(self.max_batch, int) or not 1 <= self.max_batch <= 10_000:
+            raise RegistrationError(f"max_batch of a backend is from 1 to 10,000, not {self.max_batch!r}")
+
+
+@runtime_checkable
+class Erases(Protocol):
+    """What a deletion handler does: `erase` makes the other system forget."""
+
+    def erase(self, identities: Sequence[Mapping[str, str | None]]) -> Any:
+        """Forget contacts, each the nine identities as `GET /identity/{email_id}` gives them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletionHandler:
+    """What must forget a person when the service does, called `name`; `implementation` has the method `erase`."""
+
+    name: str
+    implementation: Erases
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("deletion handler", self.name)
+        _check_callable("deletion handler", "erase", getattr(self.implementation, "erase", None))

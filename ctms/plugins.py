@@ -1,0 +1,42 @@
+"""The front door for plugin authors: all that a plugin may import from CTMS, but for `ctms.testing` in its tests.
+
+What is here stays; what is not here may change with any version.
+"""
+
+from __future__ import annotations
+
+from ctms.api.blueprint import Blueprint, answer, connection
+from ctms.environment import setting
+from ctms.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    OperatorError,
+)
+from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, RegistrationError, Waitlist
+from ctms.hooks.specs import hookimpl
+from ctms.pool import Question
+
+__all__ = [
+    "ApiError",
+    "Backend",
+    "BadRequest",
+    "Blueprint",
+    "Conflict",
+    "DeletionHandler",
+    "Forbidden",
+    "HealthCheck",
+    "Invalid",
+    "NotFound",
+    "OperatorError",
+    "Question",
+    "RegistrationError",
+    "Waitlist",
+    "answer",
+    "connection",
+    "hookimpl",
+    "setting",
+]

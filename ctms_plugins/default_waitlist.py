@@ -1,0 +1,20 @@
+"""The rules for every waitlist that has none of its own."""
+
+from collections.abc import Iterator
+
+import marshmallow as ma
+
+from ctms.plugins import Waitlist, hookimpl
+
+
+class Fields(ma.Schema):
+    """`geo` and `platform`, where given, are short text or null."""
+
+    geo = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
+    platform = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
+
+
+@hookimpl
+def ctms_waitlists() -> Iterator[Waitlist]:
+    """Declare the rules for any waitlist."""
+    yield Waitlist(name="*", title="Any other waitlist", schema=Fields, unknown="accept")
