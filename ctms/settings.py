@@ -29,7 +29,7 @@ def _database_url(value: str) -> str:
     """Give the URL the driver that we use; the other spellings are common and mean the same."""
     try:
         url = make_url(value)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise ma.ValidationError("is not a database URL") from error
     if url.drivername not in {"postgres", "postgresql", "postgres+psycopg", "postgresql+psycopg"}:
         raise ma.ValidationError("must start with postgresql:// (PostgreSQL is the only database)")

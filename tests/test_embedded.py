@@ -1,0 +1,117 @@
+"""The embedded PostgreSQL: it runs while someone uses it, and secrets are made once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from ctms.embedded import EmbeddedServer, kept_secret
+from ctms.errors import OperatorError
+from ctms.pool import libpq_url
+
+# Another process that uses the server until it is told to stop.
+USER = """
+import sys
+from pathlib import Path
+from ctms.embedded import EmbeddedServer
+server = EmbeddedServer.acquire(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+server.release()
+"""
+
+
+def answers(url: str) -> bool:
+    try:
+        with psycopg.connect(libpq_url(url)) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.OperationalError:
+        return False
+
+
+def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
+    server = EmbeddedServer.acquire(tmp_path)
+    url = server.url
+    with psycopg.connect(libpq_url(url)) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+        shown = {
+            name: connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
+            for name in ("log_parameter_max_length", "log_parameter_max_length_on_error", "log_min_error_statement")
+        }
+    assert shown == {
+        "log_parameter_max_length": ("0",),
+        "log_parameter_max_length_on_error": ("0",),
+        "log_min_error_statement": ("panic",),
+    }
+    other = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", USER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "ready\n"
+
+    server.release()
+    assert answers(url), "another process uses it"
+    other.communicate("\n", timeout=60)
+    assert not answers(url)
+
+    again = EmbeddedServer.acquire(tmp_path)
+    with psycopg.connect(libpq_url(again.url)) as connection:
+        assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+    dead = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", USER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert dead.stdout is not None
+    assert dead.stdout.readline() == "ready\n"
+    dead.kill()
+    dead.communicate(timeout=60)
+
+    again.release()
+    again.release()  # once more does no harm
+    assert not answers(again.url), "who was killed uses it no more"
+
+
+def test_its_log_repeats_no_values(postgres: str, shared_folder: Path) -> None:
+    with psycopg.connect(libpq_url(postgres), autocommit=True) as connection:
+        connection.execute("CREATE TEMPORARY TABLE people (address text UNIQUE)")
+        for _ in range(2):
+            with suppress(psycopg.errors.UniqueViolation):
+                connection.execute("INSERT INTO people VALUES (%s)", ("jane.private@example.com",))
+
+    log = (shared_folder / "postgresql" / "log").read_text()
+
+    assert "people_address_key" in log
+    assert "jane.private" not in log
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OperatorError, match=r"embedded PostgreSQL in .*file.* does not start") as error:
+        EmbeddedServer.acquire(tmp_path / "file")
+
+    assert "\n" not in error.value.message
+
+
+def test_a_secret_is_made_once_and_for_the_user_only(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with ThreadPoolExecutor(8) as threads:
+        found = set(threads.map(lambda _: kept_secret(folder, "key"), range(32)))
+
+    (secret,) = found
+    assert len(secret) >= 32
+    assert kept_secret(folder, "key") == secret
+    assert (folder / "key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in folder.iterdir()] == ["key"]
+    assert kept_secret(folder, "other", lambda: "made") == "made"

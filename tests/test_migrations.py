@@ -1,0 +1,165 @@
+"""Migrations: from nothing, from an existing deployment, down and up again, and no difference to the models."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.script import ScriptDirectory
+
+from ctms.paths import MIGRATIONS
+from ctms.pool import libpq_url
+from tests.conftest import SECRET_KEY, empty_database
+from tests.serving import FLASK, environment_for, run_flask
+
+FIRST = "2b00e4069aea"
+Flask = Callable[..., subprocess.CompletedProcess[str]]
+
+# What an existing deployment holds: a role of its own that is named like one of ours, grants that stand twice.
+EXISTING = """
+    INSERT INTO api_client (client_id, email, enabled, hashed_secret) VALUES
+        ('id_one', 'one@example.com', true, 'x'), ('id_off', 'off@example.com', NULL, 'x');
+    INSERT INTO roles (id, name, description) VALUES (10, 'viewer', 'Our own'), (11, 'auditor', NULL);
+    INSERT INTO permissions (id, name, description) VALUES (20, 'delete_contact', NULL), (21, 'view_contacts', 'Mine');
+    INSERT INTO role_permissions (role_id, permission_id) VALUES (11, 20), (11, 20), (11, 21);
+    INSERT INTO api_client_roles (api_client_id, role_id) VALUES ('id_one', 11), ('id_one', 11), ('id_off', 10);
+    SELECT setval('roles_id_seq', 100), setval('permissions_id_seq', 100);
+    INSERT INTO emails (email_id, primary_email, basket_token) VALUES
+        ('5f3cbf09-11a8-4ab7-9a3b-8a4f1a4d9e11', 'Odd one', 'no-uuid');
+    INSERT INTO amo (email_id) VALUES ('5f3cbf09-11a8-4ab7-9a3b-8a4f1a4d9e11');
+    INSERT INTO waitlists (email_id, name, subscribed, fields) VALUES
+        ('5f3cbf09-11a8-4ab7-9a3b-8a4f1a4d9e11', 'vpn', true, '["\\u0000"]');
+"""
+
+
+@pytest.fixture(scope="module")
+def url(postgres: str, worker_id: str) -> str:
+    return empty_database(postgres, f"migrations_{worker_id}")
+
+
+@pytest.fixture
+def flask(url: str, postgres: str, worker_id: str, tmp_path: Path) -> Flask:
+    """Runs `flask …` as an operator does, on an empty database."""
+    empty_database(postgres, f"migrations_{worker_id}")
+    environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = run_flask(*arguments, environment=environment)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+def query(url: str, sql: str) -> list[Any]:
+    with psycopg.connect(libpq_url(url)) as connection:
+        cursor = connection.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def schema(url: str) -> set[Any]:
+    """Everything about tables, columns, constraints, indexes and functions that a migration may change."""
+    return {
+        *query(
+            url,
+            "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default"
+            " FROM information_schema.columns WHERE table_schema = 'public'",
+        ),
+        *query(
+            url,
+            "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE connamespace = 'public'::regnamespace",
+        ),
+        *query(url, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"),
+        *query(url, "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace"),
+        *query(url, "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"),
+    }
+
+
+def test_the_revisions_are_one_line_from_where_existing_deployments_stand() -> None:
+    script = ScriptDirectory(str(MIGRATIONS))
+
+    assert len(script.get_heads()) == 1
+    assert script.get_bases() == [FIRST]
+    revisions = list(script.walk_revisions())
+    assert all(not revision.is_branch_point and not revision.is_merge_point for revision in revisions)
+    for revision in revisions:
+        name = Path(revision.path).name
+        assert re.fullmatch(rf"\d{{8}}_{revision.revision}_[a-z0-9_]+\.py", name)
+    assert len(list((MIGRATIONS / "versions").glob("*.py"))) == len(revisions)
+
+
+def test_up_down_and_up_again_and_no_difference_to_the_models(flask: Flask, url: str) -> None:
+    flask("db", "upgrade")
+    assert "No new upgrade operations detected" in "".join(flask("db", "check").stdout.splitlines()[-1:])
+    up = schema(url)
+
+    flask("db", "downgrade", FIRST)
+    first = schema(url)
+    flask("db", "upgrade")
+    assert schema(url) == up
+
+    flask("db", "downgrade", "base")
+    left = {row[0] for row in query(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+    assert left <= {"alembic_version"}
+    flask("db", "upgrade", FIRST)
+    assert schema(url) == first
+    flask("db", "upgrade")
+    assert schema(url) == up
+
+
+def test_an_existing_deployment_goes_on(flask: Flask, url: str) -> None:
+    flask("db", "upgrade", FIRST)
+    query(url, EXISTING)
+
+    flask("db", "upgrade")
+
+    roles = query(
+        url,
+        "SELECT r.name, array_agg(DISTINCT p.name ORDER BY p.name) FROM roles r"
+        " JOIN role_permissions g ON g.role_id = r.id JOIN permissions p ON p.id = g.permission_id"
+        " GROUP BY 1 ORDER BY 1",
+    )
+    every = ["delete_contacts", "manage_contacts", "view_contacts"]
+    assert roles == [
+        ("admin", every),
+        ("auditor", ["delete_contact", "view_contacts"]),
+        ("editor", ["manage_contacts", "view_contacts"]),
+        ("viewer", ["view_contacts"]),
+    ]
+    grants = query(
+        url,
+        "SELECT api_client_id, array_agg(r.name ORDER BY r.name)"
+        " FROM api_client_roles g JOIN roles r ON r.id = g.role_id GROUP BY 1 ORDER BY 1",
+    )
+    assert grants == [("id_off", ["admin", "viewer"]), ("id_one", ["admin", "auditor"])]
+    assert query(url, "SELECT count(*) FROM role_permissions WHERE role_id = 11") == [(2,)]
+    assert query(url, "SELECT description FROM roles WHERE name = 'viewer'") == [("Our own",)]
+    assert query(url, "SELECT description FROM permissions WHERE name = 'view_contacts'") == [("Mine",)]
+    assert query(url, "SELECT primary_email, basket_token FROM emails") == [("Odd one", "no-uuid")]
+
+    flask("db", "downgrade", FIRST)
+    flask("db", "upgrade")
+    assert query(url, "SELECT count(*) FROM api_client_roles") == [(4,)]
+    query(url, "DELETE FROM emails")
+    assert query(url, "SELECT count(*) FROM amo") == query(url, "SELECT count(*) FROM waitlists") == [(0,)]
+
+
+def test_two_at_once_do_no_harm(flask: Flask, url: str, tmp_path: Path) -> None:
+    environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY)
+    both = [
+        subprocess.Popen(
+            [FLASK, "db", "upgrade"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+
+    for process in both:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert "(head)" in flask("db", "current").stdout
