@@ -42,10 +42,11 @@ _SEEN = """
     UPDATE api_client SET last_access = now() FROM due WHERE api_client.client_id = due.client_id"""
 
 
-# One statement reads what was asked for, and does not read it for who may not have it.
+# One statement reads what was asked for, and does not read it for who may not have it. OFFSET 0 keeps the question
+# who calls a query of its own: merged into the outer one it would be asked at each use.
 _ANSWER = """
     SELECT caller.*, CASE WHEN caller.enabled AND caller.allowed THEN ({question}) END
-    FROM ({caller}) caller"""
+    FROM ({caller} OFFSET 0) caller"""
 
 
 class Caller:

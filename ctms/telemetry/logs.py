@@ -7,8 +7,10 @@ repeat the values that they stumbled over.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -69,9 +71,9 @@ def init_logs(settings: Settings) -> None:
         else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, StderrHandler)]:
         root.removeHandler(handler)
-    handler = _Handler()
+    handler = StderrHandler()
     handler.setFormatter(formatter)
     root.addHandler(handler)
     for name in ("ctms", summary_logger.name):
@@ -80,8 +82,22 @@ def init_logs(settings: Settings) -> None:
     _init_sentry(settings)
 
 
-class _Handler(logging.StreamHandler[Any]):
-    """Our handler, to be told from others on the root logger."""
+class StderrHandler(logging.Handler):
+    """Writes each record with one system call, which the kernel does not mix with others.
+
+    So it needs no lock: threads would queue at it, each while the one before waits for its system call.
+    """
+
+    def createLock(self) -> None:  # noqa: N802  logging's name
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  logging's own way to report it would repeat the values
+            line = f"a record of {record.name} could not be formatted"
+        with suppress(OSError):  # nobody reads standard error any more: that is no reason to fail a request
+            os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _init_sentry(settings: Settings) -> None:
