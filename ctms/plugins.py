@@ -6,6 +6,7 @@ What is here stays; what is not here may change with any version.
 from __future__ import annotations
 
 from ctms.api.blueprint import Blueprint, answer, connection
+from ctms.contacts.fields import Message
 from ctms.environment import setting
 from ctms.errors import (
     ApiError,
@@ -30,6 +31,7 @@ __all__ = [
     "Forbidden",
     "HealthCheck",
     "Invalid",
+    "Message",
     "NotFound",
     "OperatorError",
     "Question",

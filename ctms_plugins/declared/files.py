@@ -1,0 +1,149 @@
+"""Reading the files: a table per waitlist, by its name, with `title`, `description` and `schema`."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ctms.plugins import RegistrationError
+
+_MEMBERS = ("title", "description", "schema")
+_TOML_PROBLEM = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A waitlist as a file declares it."""
+
+    file: Path
+    line: int | None
+    name: str
+    table: dict[str, Any]
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Say of what is wrong in here in which file and line it is."""
+        try:
+            yield
+        except RegistrationError as error:
+            raise RegistrationError(f"{self.place}: {error}") from error
+
+    @property
+    def place(self) -> str:
+        """The file, and the line where the waitlist's table begins, if that is known."""
+        return _place(self.file, self.line)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the fields."""
+        schema: dict[str, Any] = self.table["schema"]
+        return schema
+
+    def text(self, member: str) -> str:
+        """Return `title` or `description`, empty if it is not there."""
+        return str(self.table.get(member, ""))
+
+    def check(self) -> None:
+        """Raise `RegistrationError` unless the table has the members that it must have, and no others."""
+        unknown = sorted(set(self.table) - set(_MEMBERS))
+        if unknown:
+            self._refuse(f"has {', '.join(unknown)}, but may have {', '.join(_MEMBERS)}")
+        if not self.text("title").strip():
+            self._refuse("needs a title")
+        for member in ("title", "description"):
+            if not isinstance(self.table.get(member, ""), str):
+                self._refuse(f"has a {member} that is no text")
+        if not isinstance(self.table.get("schema"), dict):
+            self._refuse("needs a schema: the JSON Schema of its fields, a table")
+        try:
+            json.dumps(self.table, allow_nan=False)
+        except (TypeError, ValueError):
+            self._refuse("has a value in its schema that JSON has not, such as a date or nan")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise RegistrationError(f"{self.place}: the waitlist {self.name!r} {what}")
+
+
+def read(path: Path) -> list[Declared]:
+    """Return what the file, or the `.toml` and `.json` files of the folder, declare, by file and in their order.
+
+    Raises `RegistrationError`, with file and line where there is one.
+    """
+    files = sorted(file for file in path.iterdir() if file.suffix in _READERS) if path.is_dir() else [path]
+    found: dict[str, Declared] = {}
+    for file in files:
+        for declared in _read_file(file):
+            other = found.setdefault(declared.name, declared)
+            if other is not declared:
+                raise RegistrationError(f"{declared.place}: {other.place} declares the waitlist {other.name!r}, too")
+    return list(found.values())
+
+
+def _read_file(file: Path) -> Iterator[Declared]:
+    if file.suffix not in _READERS:
+        raise RegistrationError(f"{file}: the name of a file that declares waitlists ends in .toml or .json")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RegistrationError(f"{file}: cannot be read as UTF-8 text ({type(error).__name__})") from error
+    try:
+        tables = _READERS[file.suffix](file, text)
+    except RecursionError as error:
+        raise RegistrationError(f"{file}: nests too deeply") from error
+    if not isinstance(tables, dict):
+        raise RegistrationError(f"{file}: must be an object whose members are waitlists, by name")
+    for name, table in tables.items():
+        line = _line_of(name, text)
+        if not isinstance(table, dict):
+            raise RegistrationError(f"{_place(file, line)}: {name} must be the table of a waitlist of that name")
+        declared = Declared(file, line, name, table)
+        declared.check()
+        yield declared
+
+
+def _read_toml(file: Path, text: str) -> Any:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problem = _TOML_PROBLEM.fullmatch(str(error))
+        what, line = (problem["what"], problem["line"]) if problem else (str(error), None)
+        raise RegistrationError(f"{_place(file, line or _last_line(text))}: {what}") from error
+
+
+def _read_json(file: Path, text: str) -> Any:
+    def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in members]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise RegistrationError(f"{_place(file, _line_of(twice, text))}: {twice!r} is there twice in one object")
+        return dict(members)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise RegistrationError(f"{_place(file, error.lineno)}: {error.msg}") from error
+
+
+_READERS = {".toml": _read_toml, ".json": _read_json}
+
+
+def _line_of(name: str, text: str) -> int | None:
+    """Return the line on which the table of that name begins: of all that look so, that which is indented least."""
+    quoted = "|".join(re.escape(form) for form in (name, f"'{name}'", json.dumps(name)))
+    pattern = re.compile(rf"^([ \t]*)\{{?[ \t]*\[?[ \t]*(?:{quoted})[ \t]*[\].=:]", re.MULTILINE)
+    first = min(pattern.finditer(text), key=lambda found: len(found[1]), default=None)
+    return text.count("\n", 0, first.start()) + 1 if first else None
+
+
+def _last_line(text: str) -> int:
+    return len(text.splitlines()) or 1
+
+
+def _place(file: Path, line: int | str | None) -> str:
+    return f"{file}, line {line}" if line else str(file)
