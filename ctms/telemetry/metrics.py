@@ -15,6 +15,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 from ctms.telemetry.requests import Finished
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+RULES_BUCKETS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -42,6 +43,19 @@ class Metrics:
             ["client_id", "method", "path_template", "status_code_family"],
             registry=self.registry,
         )
+        self._rules_seconds = Histogram(
+            "ctms_waitlist_rules_seconds",
+            "How long the waitlist rules of plugins took, for one subscription each.",
+            ["plugin"],
+            buckets=RULES_BUCKETS,
+            registry=self.registry,
+        )
+        self._rules_failures = Counter(
+            "ctms_waitlist_rules_failures",
+            "Unexpected errors of the waitlist rules of plugins: each failed a request.",
+            ["plugin"],
+            registry=self.registry,
+        )
 
     def count(self, finished: Finished) -> None:
         """Count a request."""
@@ -51,6 +65,10 @@ class Metrics:
         requests.inc()
         if finished.client_id is not None:
             self._client_series(finished.client_id, method, finished.path_template, finished.status // 100).inc()
+
+    def watch_rules(self, plugin: str) -> tuple[Histogram, Counter]:
+        """Return what takes the times and counts the failures of the plugin's waitlist rules; both begin at 0."""
+        return self._rules_seconds.labels(plugin), self._rules_failures.labels(plugin)
 
     # The labels of a metric are looked up in a dictionary under a lock; a request needs the same ones again.
     @cache  # noqa: B019  one object per app
