@@ -28,7 +28,7 @@ class Described:
         strict = deepcopy(document)
         for schema in strict["components"]["schemas"].values():
             if "properties" in schema:
-                schema["additionalProperties"] = False
+                schema.setdefault("additionalProperties", False)
         resource = Resource.from_contents(strict, default_specification=DRAFT202012)
         self._strict = strict
         self._registry: Registry[Any] = Registry().with_resource(_URI, resource)
