@@ -21,7 +21,14 @@ class SettingsError(OperatorError):
 
 
 class PluginError(OperatorError):
-    """A plugin cannot be used: the message names it, its package, the hook and the cure."""
+    """A plugin cannot be used: the message names it, its package, the hook and the cure.
+
+    `plugins` are the names of those that cannot be used as they are: two where they clash.
+    """
+
+    def __init__(self, message: str, *plugins: str) -> None:
+        super().__init__(message)
+        self.plugins = plugins
 
 
 class NotFoundError(OperatorError):

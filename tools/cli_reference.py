@@ -50,9 +50,7 @@ def commands() -> Iterator[tuple[int, click.Context]]:
 def _below(level: int, context: click.Context) -> Iterator[tuple[int, click.Context]]:
     yield level, context
     if isinstance(context.command, click.Group):
-        for name in context.command.list_commands(context):
-            command = context.command.get_command(context, name)
-            assert command is not None  # noqa: S101  it was listed
+        for name, command in sorted(context.command.commands.items()):  # ours, not those of installed plugins
             yield from _below(level + 1, click.Context(command, info_name=name, parent=context))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import flask_smorest
 from flask import Flask
 
-from ctms.api import contacts, identities, pages, platform, token, updates
-from ctms.api.extensions import register_plugin_blueprint
+from ctms.api import contacts, identities, pages, platform, token, updates, waitlists
+from ctms.api.extensions import register_plugin_blueprints
 from ctms.api.openapi import Api
 from ctms.api.responses import init_errors
 from ctms.hooks.manager import Registered
@@ -20,6 +20,7 @@ BLUEPRINTS = (
     contacts.blueprint,
     updates.blueprint,
     identities.blueprint,
+    waitlists.blueprint,
     token.blueprint,
     platform.blueprint,
     pages.blueprint,
@@ -34,6 +35,6 @@ def init_api(app: Flask, of_plugins: Sequence[Registered[flask_smorest.Blueprint
         api.register_blueprint(blueprint)
     app.register_blueprint(pages.assets)
     api.document_metrics()
-    for registered in of_plugins:
-        register_plugin_blueprint(app, api, registered)
+    waitlists.init_waitlist_documents(app, api)
+    register_plugin_blueprints(app, api, of_plugins)
     init_errors(app)

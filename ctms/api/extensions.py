@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 import flask_smorest
 from flask import Flask
@@ -11,30 +12,58 @@ from werkzeug.routing import Rule
 from ctms.api.blueprint import permission_of
 from ctms.api.openapi import Api
 from ctms.errors import PluginError
-from ctms.hooks.manager import Registered
+from ctms.hooks.manager import Plugin, Registered
 from ctms.telemetry.requests import template
 
 
-def register_plugin_blueprint(app: Flask, api: Api, registered: Registered[flask_smorest.Blueprint]) -> None:
-    """Register the blueprint of a plugin.
+def register_plugin_blueprints(app: Flask, api: Api, registered: Sequence[Registered[flask_smorest.Blueprint]]) -> None:
+    """Register the blueprints of plugins, after ours.
 
-    Raises `PluginError` when its name or one of its paths is taken, or when a route is not guarded.
+    Raises `PluginError` when a name or a path is taken, when a route is not guarded or cannot be documented.
     """
-    title, blueprint = registered.plugin.title, registered.value
+    owners: dict[str, Plugin | None] = {_shape(rule): None for rule in app.url_map.iter_rules()}
+    for one in registered:
+        owners |= _register(app, api, one, owners)
+
+
+def _register(
+    app: Flask, api: Api, one: Registered[flask_smorest.Blueprint], owners: dict[str, Plugin | None]
+) -> dict[str, Plugin | None]:
+    """Register one blueprint; returns whose its paths are."""
+    plugin, blueprint = one.plugin, one.value
+    brings = f"{plugin.title}: ctms_blueprints yields the blueprint {blueprint.name!r}"
     if blueprint.name in app.blueprints:
-        raise PluginError(f"{title}: ctms_blueprints yields {blueprint.name!r}, a name that is taken: rename it")
-    taken = {template(rule.rule) for rule in app.url_map.iter_rules()}
-    api.register_blueprint(blueprint)
+        raise PluginError(f"{brings}, a name that the service has: rename it", plugin.name)
+    there = set(app.url_map.iter_rules())
+    try:
+        api.register_blueprint(blueprint)
+    except Exception as error:
+        raise PluginError(
+            f"{brings}, which cannot be registered ({type(error).__name__}: {error}): mend or uninstall"
+            f" {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}",
+            plugin.name,
+        ) from error
+    brought: dict[str, Plugin | None] = {}
     for rule in app.url_map.iter_rules():
-        if not rule.endpoint.startswith(f"{blueprint.name}."):
+        if rule in there:
             continue
-        if template(rule.rule) in taken:
-            raise PluginError(f"{title}: ctms_blueprints brings {rule.rule}, a path that is taken: choose another")
+        path = template(rule.rule)
+        if _shape(rule) in owners:
+            owner = owners[_shape(rule)]
+            names = [plugin.name, owner.name] if owner else [plugin.name]
+            raise PluginError(
+                f"{brings} with the path {path}, which {owner.title if owner else 'the service'} has:"
+                f" choose another, or set CTMS_PLUGINS_DISABLED={plugin.name}",
+                *names,
+            )
         for method in unguarded(app, rule):
             raise PluginError(
-                f"{title}: ctms_blueprints brings {method} {rule.rule} without a guard:"
-                " decorate it with @blueprint.guard(permission)"
+                f"{brings} with {method} {path}, which nothing guards:"
+                " decorate the view with @blueprint.guard(permission) of a ctms.plugins.Blueprint",
+                plugin.name,
             )
+        brought[_shape(rule)] = plugin
+    return brought
 
 
 def unguarded(app: Flask, rule: Rule) -> Iterator[str]:
@@ -42,3 +71,8 @@ def unguarded(app: Flask, rule: Rule) -> Iterator[str]:
     for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
         if permission_of(app.view_functions[rule.endpoint], method) is ...:
             yield method
+
+
+def _shape(rule: Rule) -> str:
+    """Return what two rules that take the same paths have in common, whatever they call their variables."""
+    return re.sub(r"<[^>]*>", "{}", rule.rule)

@@ -7,6 +7,7 @@ import click
 from ctms.cli.clients import clients
 from ctms.cli.group import Group
 from ctms.cli.permissions import permissions
+from ctms.cli.plugins import plugins
 from ctms.cli.roles import roles
 from ctms.cli.serve import serve
 from ctms.cli.settings import settings
@@ -23,5 +24,5 @@ def ctms() -> None:
     """
 
 
-for command in (serve, clients, roles, permissions, settings):
+for command in (serve, clients, roles, permissions, plugins, settings):
     ctms.add_command(command)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 import psycopg
+from flask import Flask
 from flask.cli import AppGroup, ScriptInfo
 from psycopg import errors
 from sqlalchemy.exc import DBAPIError
 
 from ctms.errors import OperatorError, PluginError
+from ctms.hooks.manager import Plugins
 
 _NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn)
 _NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
@@ -31,22 +33,33 @@ class Group(AppGroup):
         return sorted({*super().list_commands(ctx), *of_plugins})
 
     def _of_plugins(self, ctx: click.Context) -> dict[str, click.Command]:
-        info = self._app_info(ctx)
+        return self.commands_of(self._app_info(ctx).load_app().extensions["ctms.plugins"])
+
+    def commands_of(self, plugins: Plugins) -> dict[str, click.Command]:
+        """Return the commands of plugins by name. Raises `PluginError` where a name is one of ours."""
         commands: dict[str, click.Command] = {}
-        for registered in info.load_app().extensions["ctms.plugins"].collect("ctms_commands"):
-            name = registered.value.name
+        for one in plugins.collect("ctms_commands"):
+            name = one.value.name
             if name in self.commands:
-                raise PluginError(f"{registered.plugin.title}: the command {name!r} is ours: rename it")
-            commands[name] = registered.value
+                raise PluginError(
+                    f"{one.plugin.title}: ctms_commands yields {name!r}, a command that the service has: rename it",
+                    one.plugin.name,
+                )
+            commands[name] = one.value
         return commands
 
     def _app_info(self, ctx: click.Context) -> ScriptInfo:
-        from ctms.app import create_app  # noqa: PLC0415  not needed for the help of a command
-
         info = ctx.ensure_object(ScriptInfo)
         if info.create_app is None:
-            info.create_app = create_app
+            info.create_app = self._create_app
         return info
+
+    def _create_app(self) -> Flask:
+        from ctms.app import create_app  # noqa: PLC0415  not needed for the help of a command
+
+        app = create_app()
+        self.commands_of(app.extensions["ctms.plugins"])  # a clash stops the start
+        return app
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command. The app is made from the environment when the command needs it, unless there is one.

@@ -1,48 +1,33 @@
-"""Finding, loading and checking plugins: one manager per app, in an order that does not change.
+"""Finding and loading plugins: one manager per app, in an order that does not change.
 
 Plugins are the entry points of the group `ctms` of all installed packages, ours included. An entry point's name is
-the plugin's name, its value a module or an object with hook implementations, and a `Settings` dataclass if the plugin
-has settings. Plugins are loaded, called and listed in the order of their names.
+the plugin's name, its value a module, an object or a class (of which every app gets an object of its own) with hook
+implementations, and a `Settings` dataclass if the plugin has settings. Plugins are loaded, called and listed in the
+order of their names.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-import click
-import flask_smorest
 import pluggy
 from flask import Flask, current_app
 
-from ctms.environment import declared, read_settings
-from ctms.errors import PluginError, SettingsError
-from ctms.hooks import specs
-from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, Waitlist
+from ctms.environment import Setting, declared
+from ctms.errors import PluginError
+from ctms.hooks import checks, specs
 from ctms.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 GROUP = "ctms"
 _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 T = TypeVar("T")
-
-REGISTRATIONS: Mapping[str, type[Any]] = {
-    "ctms_waitlists": Waitlist,
-    "ctms_backends": Backend,
-    "ctms_deletion_handlers": DeletionHandler,
-    "ctms_blueprints": flask_smorest.Blueprint,
-    "ctms_commands": click.Command,
-    "ctms_health_checks": HealthCheck,
-}
-"""What each hook yields."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +44,21 @@ class Plugin:
     @property
     def title(self) -> str:
         """The plugin with its package, for messages."""
-        return f"plugin {self.name!r} of {self.package} {self.version}"
+        return f"plugin {self.name!r} of {self.package} {self.version}".rstrip()
 
     @property
     def prefix(self) -> str:
         """What the variables of its settings begin with."""
         return f"CTMS_PLUGIN_{self.name.upper()}_"
+
+    def declared_settings(self) -> list[tuple[str, Setting, Any]]:
+        """All its settings, in order, as `Settings.declared` gives ours: the variables have their prefix."""
+        if self.settings is None:
+            return []
+        return [
+            (name, dataclasses.replace(how, variable=f"{self.prefix}{how.variable}"), default)
+            for name, how, default in declared(type(self.settings))
+        ]
 
 
 @dataclass(frozen=True)
@@ -76,104 +70,106 @@ class Registered(Generic[T]):
 
 
 class Plugins:
-    """The plugins of one app. `load` makes it; `collect` asks them."""
+    """The plugins of one app, as `survey_plugins` and `load_plugins` make it.
 
-    def __init__(self, trace: bool = False) -> None:
+    `problems` says which of them cannot be used, and why. `load_plugins` raises the first, so an app has none.
+    """
+
+    def __init__(self, *, trace: bool = False) -> None:
         self._manager = pluggy.PluginManager(specs.PROJECT)
         self._manager.add_hookspecs(specs)
-        self._plugins: dict[str, Plugin] = {}
-        self._collected: dict[str, list[Registered[Any]]] = {}
-        if trace:
-            self._manager.add_hookcall_monitoring(_before, _after)
+        self._trace = trace
+        self._plugins: list[Plugin] = []
+        self._registered: dict[str, list[Registered[Any]]] = {hook: [] for hook in specs.HOOKS}
+        self.problems: list[PluginError] = []
 
     def __iter__(self) -> Iterator[Plugin]:
-        return iter(sorted(self._plugins.values(), key=lambda plugin: plugin.name))
+        return iter(self._plugins)
 
     def get(self, name: str) -> Plugin | None:
         """Return the plugin of that name."""
-        return self._plugins.get(name)
+        return next((plugin for plugin in self if plugin.name == name), None)
 
-    def skip(self, plugin: Plugin, why: str) -> None:
-        """List the plugin without loading it."""
-        self._plugins[plugin.name] = dataclasses.replace(plugin, why_off=why)
+    def problem_of(self, name: str) -> str | None:
+        """Return why the plugin cannot be used; None when it can be, as far as was looked."""
+        return next((error.message for error in self.problems if name in error.plugins), None)
 
-    def add(self, plugin: Plugin, implementation: object) -> None:
-        """Register what implements the plugin's hooks, and read its settings. Raises `PluginError`."""
-        try:
-            self._manager.register(implementation, plugin.name)
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise PluginError(f"{plugin.title}: {_validation_problem(error)}") from error
-        callers = self._manager.get_hookcallers(implementation) or []
-        hooks = tuple(sorted(caller.name for caller in callers))
-        if not hooks:
-            raise PluginError(
-                f"{plugin.title} implements no hook: mark its functions with @ctms.plugins.hookimpl;"
-                f" the hooks are {', '.join(specs.HOOKS)}"
-            )
-        self._plugins[plugin.name] = dataclasses.replace(
-            plugin, hooks=hooks, settings=_read_settings(plugin, getattr(implementation, "Settings", None))
-        )
+    def add(self, plugin: Plugin) -> None:
+        """List a plugin."""
+        self._plugins.append(plugin)
 
-    def collect(self, hook: str) -> list[Registered[Any]]:
-        """Return what the plugins register with `hook`, in the order of their names; each is asked once.
+    def load(self, plugin: Plugin, point: EntryPoint) -> None:
+        """Load a plugin that is listed: import it, read its settings and ask each of its hooks once.
 
-        Raises `PluginError` when one raises, returns what it should not, or registers a name that another has.
+        Raises `PluginError` when it cannot be used; then nothing of it is registered.
         """
-        if hook not in self._collected:
-            found: list[Registered[Any]] = []
-            for plugin in self:
-                if hook in plugin.hooks:
-                    found += [Registered(plugin, value) for value in self._ask(plugin, hook)]
-            _refuse_clashes(hook, found)
-            self._collected[hook] = found
-        return self._collected[hook]
-
-    def _ask(self, plugin: Plugin, hook: str) -> list[Any]:
-        others = [other for name, other in self._manager.list_name_plugin() if name != plugin.name]
-        caller = self._manager.subset_hook_caller(hook, others)
-        wanted = REGISTRATIONS[hook]
+        position = self._plugins.index(plugin)
         try:
-            values = [value for result in caller(settings=plugin.settings) for value in result]
-        except Exception as error:
-            raise PluginError(
-                f"{plugin.title}: {hook} failed with {type(error).__name__}: {error};"
-                " a hook returns an iterable of registrations"
-            ) from error
-        for value in values:
-            if not isinstance(value, wanted):
-                raise PluginError(
-                    f"{plugin.title}: {hook} must yield {wanted.__name__} objects, not {type(value).__name__}"
-                )
-        return values
+            implementation = _imported(plugin, point)
+            plugin = dataclasses.replace(
+                plugin,
+                hooks=checks.register(self._manager, plugin, implementation),
+                settings=checks.plugin_settings(plugin, getattr(implementation, "Settings", None)),
+            )
+            self._plugins[position] = plugin
+            answers = {hook: checks.ask(self._manager, plugin, hook, self._trace) for hook in plugin.hooks}
+        except PluginError:
+            self._manager.unregister(name=plugin.name)
+            raise
+        for hook, values in answers.items():
+            self._registered[hook] += [Registered(plugin, value) for value in values]
+
+    def collect(self, hook: str) -> Sequence[Registered[Any]]:
+        """Return what the plugins registered with `hook`, in the order of their names."""
+        return tuple(self._registered[hook])
+
+    def clashes(self) -> Iterator[PluginError]:
+        """Give an error for each name that is registered twice with one hook."""
+        for hook, found in self._registered.items():
+            seen: dict[str, Registered[Any]] = {}
+            for one in found:
+                name = checks.name_of(one.value)
+                other = seen.setdefault(name, one)
+                if other is not one:
+                    yield _clash(hook, name, other.plugin, one.plugin)
 
 
-def load_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None) -> Plugins:
+def survey_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None) -> Plugins:
     """Load the installed plugins, or those `found`, but for those that the settings switch off.
 
-    Raises `PluginError`: one message that names package, version, hook and cure.
+    What is wrong with one is kept in `problems`, and stops no other.
     """
-    plugins = Plugins(settings.plugins_trace)
+    plugins = Plugins(trace=settings.plugins_trace)
     points = sorted(entry_points(group=GROUP) if found is None else found, key=lambda point: point.name)
-    known = {point.name: _described(point) for point in points}
-    _refuse_twins(points)
-    _refuse_unknown(settings, known)
+    plugins.problems += _unknown(settings, [point.name for point in points])
+    twins = _twins(points)
     for point in points:
-        plugin = known[point.name]
-        if point.name in settings.plugins_disabled:
-            plugins.skip(plugin, "CTMS_PLUGINS_DISABLED names it")
-        elif settings.plugins is not None and point.name not in settings.plugins:
-            plugins.skip(plugin, "CTMS_PLUGINS does not name it")
-        else:
-            plugins.add(plugin, _loaded(plugin, point))
-    for hook in specs.HOOKS:
-        plugins.collect(hook)
+        plugin = _described(point, settings)
+        plugins.add(plugin)
+        if plugin.why_off is None:
+            try:
+                _refuse_name(plugin, twins)
+                plugins.load(plugin, point)
+            except PluginError as error:
+                plugins.problems.append(error)
+    plugins.problems += plugins.clashes()
     return plugins
 
 
-def init_plugins(app: Flask, settings: Settings) -> Plugins:
-    """Load the installed plugins for the app. Raises `PluginError`."""
-    plugins = load_plugins(settings)
+def load_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None) -> Plugins:
+    """Load plugins as `survey_plugins` does, all of them or none.
+
+    Raises `PluginError`: one message that names package, version, hook and cure.
+    """
+    plugins = survey_plugins(settings, found)
+    if plugins.problems:
+        raise plugins.problems[0]
+    return plugins
+
+
+def init_plugins(app: Flask, settings: Settings, found: Iterable[EntryPoint] | None = None) -> Plugins:
+    """Load the installed plugins, or those `found`, for the app. Raises `PluginError`."""
+    plugins = load_plugins(settings, found)
     app.extensions["ctms.plugins"] = plugins
     return plugins
 
@@ -184,85 +180,68 @@ def app_plugins() -> Plugins:
     return found
 
 
-def _described(point: EntryPoint) -> Plugin:
+def why_off(name: str, settings: Settings) -> str | None:
+    """Return why the settings switch off the plugin of that name; None: they do not."""
+    if name in settings.plugins_disabled:
+        return "CTMS_PLUGINS_DISABLED names it"
+    if settings.plugins is not None and name not in settings.plugins:
+        return "CTMS_PLUGINS does not name it"
+    return None
+
+
+def _described(point: EntryPoint, settings: Settings) -> Plugin:
     package, version = (point.dist.name, point.dist.version) if point.dist else ("an unknown package", "")
-    plugin = Plugin(point.name, package, version)
-    if not _NAME.fullmatch(point.name):
-        raise PluginError(
-            f"{plugin.title}: a plugin's name is made of lower-case letters, digits and _ and begins with a letter:"
-            f" rename the entry point in the group {GROUP!r}"
-        )
-    return plugin
+    return Plugin(point.name, package, version, why_off(point.name, settings))
 
 
-def _loaded(plugin: Plugin, point: EntryPoint) -> object:
+def _imported(plugin: Plugin, point: EntryPoint) -> object:
     try:
-        return point.load()
-    except Exception as error:
-        raise PluginError(
-            f"{plugin.title} cannot be imported ({type(error).__name__}: {error}):"
-            f" mend or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}"
-        ) from error
+        loaded = point.load()
+        return loaded() if inspect.isclass(loaded) else loaded
+    except (Exception, SystemExit) as error:
+        raise checks.problem(plugin, f"it cannot be imported ({checks.reason(error)})") from error
 
 
-def _refuse_twins(points: list[EntryPoint]) -> None:
-    seen: dict[str, EntryPoint] = {}
+def _twins(points: Sequence[EntryPoint]) -> Mapping[str, list[EntryPoint]]:
+    by_name: dict[str, list[EntryPoint]] = {}
     for point in points:
-        other = seen.setdefault(point.name, point)
-        if other is not point:
-            raise PluginError(
-                f"{_described(other).title} and {_described(point).title} have the same name:"
-                " uninstall one of the packages, or rename its entry point"
-            )
+        by_name.setdefault(point.name, []).append(point)
+    return {name: same for name, same in by_name.items() if len(same) > 1}
 
 
-def _refuse_unknown(settings: Settings, known: Mapping[str, Plugin]) -> None:
+def _refuse_name(plugin: Plugin, twins: Mapping[str, list[EntryPoint]]) -> None:
+    if not _NAME.fullmatch(plugin.name):
+        raise checks.problem(
+            plugin,
+            "a plugin's name is made of lower-case letters, digits and _ and begins with a letter",
+            f"rename the entry point in the group {GROUP!r}",
+        )
+    if plugin.name in twins:
+        packages = " and ".join(f"{point.dist.name} {point.dist.version}" for point in twins[plugin.name] if point.dist)
+        raise PluginError(
+            f"plugin {plugin.name!r} comes with {packages}, and a name is one plugin's: uninstall one of them, rename"
+            f" an entry point, or set CTMS_PLUGINS_DISABLED={plugin.name}",
+            plugin.name,
+        )
+
+
+def _unknown(settings: Settings, installed: Sequence[str]) -> Iterator[PluginError]:
     for variable, names in (("CTMS_PLUGINS", settings.plugins), ("CTMS_PLUGINS_DISABLED", settings.plugins_disabled)):
-        unknown = sorted(set(names or ()) - set(known))
+        unknown = sorted(set(names or ()) - set(installed))
         if unknown:
-            raise PluginError(
-                f"{variable} names {', '.join(unknown)}, which no installed package brings;"
-                f" there are {', '.join(known) or 'no plugins'}"
+            there = ", ".join(dict.fromkeys(installed)) or "none"
+            yield PluginError(
+                f"{variable} names {', '.join(unknown)}, which no installed package brings:"
+                f" install it or remove the name (the plugins are {there})"
             )
 
 
-def _refuse_clashes(hook: str, found: list[Registered[Any]]) -> None:
-    seen: dict[str, Registered[Any]] = {}
-    for one in found:
-        other = seen.setdefault(one.value.name, one)
-        if other is not one:
-            raise PluginError(
-                f"{other.plugin.title} and {one.plugin.title} both register {one.value.name!r} with {hook}:"
-                f" rename one, or set CTMS_PLUGINS_DISABLED={one.plugin.name}"
-            )
-
-
-def _read_settings(plugin: Plugin, cls: object) -> Any:
-    if cls is None:
-        return None
-    if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
-        raise PluginError(f"{plugin.title}: Settings must be a dataclass of ctms.plugins.setting() fields")
-    try:
-        declared(cls)
-    except KeyError as error:
-        raise PluginError(f"{plugin.title}: every field of Settings must be made by ctms.plugins.setting()") from error
-    try:
-        return read_settings(cls, plugin.prefix)
-    except SettingsError as error:
-        raise PluginError(f"{plugin.title}: {error.message}") from error
-
-
-def _validation_problem(error: pluggy.PluginValidationError) -> str:
-    reason = " ".join(str(error).split())
-    return f"{reason} (the hooks are {', '.join(specs.HOOKS)}, each with the argument settings)"
-
-
-def _before(hook: str, implementations: Iterable[Any], _arguments: Mapping[str, Any]) -> None:
-    for implementation in implementations:
-        logger.info("hook called", extra={"hook": hook, "plugin": implementation.plugin_name})
-
-
-def _after(outcome: Any, hook: str, implementations: Iterable[Any], _arguments: Mapping[str, Any]) -> None:
-    failed = type(outcome.exception).__name__ if outcome.exception else None
-    for implementation in implementations:
-        logger.info("hook returned", extra={"hook": hook, "plugin": implementation.plugin_name, "failed": failed})
+def _clash(hook: str, name: str, first: Plugin, second: Plugin) -> PluginError:
+    if first is second:
+        return checks.problem(first, f"{hook} registers {name!r} twice", "remove or rename one")
+    return PluginError(
+        f"{first.title} and {second.title} both register {name!r} with {hook}:"
+        f" rename one, or set CTMS_PLUGINS_DISABLED={second.name} or {first.name}",
+        first.name,
+        second.name,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,10 +40,10 @@ class Waitlist:
     most exact one decides: the name itself, else the pattern with the longest beginning.
 
     The rules are a marshmallow `schema` (class or instance), a function `check` that takes the fields and returns
-    those to store, or both, the schema first. Errors are `marshmallow.ValidationError`, keyed by field. `unknown`
-    says what becomes of fields that the schema does not name: `"accept"` keeps them, `"refuse"` makes them errors.
-    `json_schema` describes the fields where the marshmallow schema does not; `title` and `description` are for
-    people. Rules do no I/O: they run in requests.
+    those to store, or both, the schema first. Stored is JSON: what the schema dumps of what it loaded. Errors are
+    `marshmallow.ValidationError`, keyed by field. `unknown` says what becomes of fields that the schema does not
+    name: `"accept"` keeps them, `"refuse"` makes them errors. `json_schema` describes the fields where the
+    marshmallow schema does not; `title` and `description` are for people. Rules do no I/O: they run in requests.
     """
 
     name: str
@@ -88,8 +89,21 @@ class Waitlist:
     def load(self, fields: Fields) -> Fields:
         """Return the fields to store. Raises `marshmallow.ValidationError`, and whatever a faulty rule raises."""
         if self._loader is not None:
-            fields = dict(self._loader.load(fields, unknown=ma.INCLUDE if self.unknown == "accept" else ma.RAISE))
-        return self.check(fields) if self.check is not None else fields
+            loaded = self._loader.load(fields, unknown=ma.INCLUDE if self.unknown == "accept" else ma.RAISE)
+            fields = self._as_json(self._loader, loaded)
+        if self.check is not None:
+            fields = self.check(fields)
+            if not isinstance(fields, dict):
+                raise TypeError(f"check of the waitlist {self.name!r} returned no fields but {type(fields).__name__}")
+        json.dumps(fields, allow_nan=False)  # raises here, where the rules are named, not when the fields are stored
+        return fields
+
+    @staticmethod
+    def _as_json(loader: ma.Schema, loaded: Any) -> Fields:
+        """Return what the schema loaded as JSON has it: a date as text, each field under its outer name."""
+        known = {field.attribute or name for name, field in loader.fields.items()}
+        others = {k: v for k, v in loaded.items() if k not in known} if isinstance(loaded, Mapping) else {}
+        return {**others, **loader.dump(loaded)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import psycopg
@@ -48,45 +49,72 @@ def heartbeat() -> dict[str, Any]:
     return {"status": max(checks.values(), key=LEVELS.index), "checks": checks, "details": details}
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A check that was started, and when."""
+
+    started: float
+    answer: Future[str | None]
+
+
 class ExtensionChecks:
     """The checks of plugins. Each runs in a thread; one that hangs is not started again until it has ended."""
 
     def __init__(self, registered: Sequence[Registered[HealthCheck]]) -> None:
-        self._checks = [one.value for one in registered]
-        self._threads = ThreadPoolExecutor(max(1, len(self._checks)), "health") if self._checks else None
-        self._running: dict[str, Future[str | None]] = {}
+        self._registered = registered
+        self._runs: dict[str, _Run] = {}
         self._lock = Lock()
 
     def run(self) -> dict[str, Problem]:
         """Run all at once; returns what is wrong, by the checks' names. Nothing of it is worse than a warning."""
-        if self._threads is None:
-            return {}
         with self._lock:
-            for check in self._checks:
-                if check.name not in self._running or self._running[check.name].done():
-                    self._running[check.name] = self._threads.submit(check.check)
-            running = dict(self._running)
-        give_up = time.monotonic()
-        return {
-            check.name: self._problem(check, running[check.name], give_up + check.timeout) for check in self._checks
-        }
+            for one in self._registered:
+                name = one.value.name
+                if name not in self._runs or self._runs[name].answer.done():
+                    self._runs[name] = _start(one.value)
+            runs = dict(self._runs)
+        return {one.value.name: _problem(one, runs[one.value.name]) for one in self._registered}
 
-    def _problem(self, check: HealthCheck, running: Future[str | None], give_up: float) -> Problem:
+
+def _start(check: HealthCheck) -> _Run:
+    answer: Future[str | None] = Future()
+
+    def work() -> None:
         try:
-            message = running.result(timeout=max(0.0, give_up - time.monotonic()))
-        except TimeoutError:
-            return "warning", f"no answer within {check.timeout:g} s"
-        except Exception as error:
-            logger.exception("health check failed", extra={"check": check.name})
-            return "warning", f"the check failed with {type(error).__name__}"
+            answer.set_result(check.check())
+        except BaseException as error:  # noqa: BLE001  whoever waits for the answer is told
+            answer.set_exception(error)
+
+    # Not of a pool: its threads would be waited for at the end of the process, hanging ones for ever.
+    Thread(target=work, name=f"health check {check.name}", daemon=True).start()
+    return _Run(time.monotonic(), answer)
+
+
+def _problem(one: Registered[HealthCheck], run: _Run) -> Problem:
+    """Wait for the answer until the check's time is up, counted from its start."""
+    check = one.value
+    wait([run.answer], timeout=max(0.0, run.started + check.timeout - time.monotonic()))
+    if not run.answer.done():
+        return "warning", f"no answer within {check.timeout:g} s"
+    error = run.answer.exception()
+    if error is not None:
+        logger.error("health check %s of plugin %s failed", check.name, one.plugin.name, exc_info=error)
+        return "warning", f"the check failed with {type(error).__name__}"
+    message = run.answer.result()
+    if message is None or isinstance(message, str):
         return ("warning", message) if message else None
+    return "warning", f"the check returned one {type(message).__name__}, not None or a text"
 
 
 def init_health(app: Flask, registered: Sequence[Registered[HealthCheck]]) -> None:
     """Give the app the checks of its plugins. Raises `PluginError` where a name is one of ours."""
     for one in registered:
         if one.value.name in OWN_CHECKS:
-            raise PluginError(f"{one.plugin.title}: the health check {one.value.name!r} is ours: rename it")
+            raise PluginError(
+                f"{one.plugin.title}: ctms_health_checks yields {one.value.name!r}, a check that the service has:"
+                " rename it",
+                one.plugin.name,
+            )
     app.extensions["ctms.health"] = ExtensionChecks(registered)
 
 

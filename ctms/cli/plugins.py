@@ -1,0 +1,152 @@
+"""`flask ctms plugins`: which plugins there are, what they do and what is wrong with them.
+
+Neither command needs the service to start: they are for when it does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from ctms.app import create_app
+from ctms.cli.group import Group
+from ctms.cli.output import json_option, say, write_json, write_record, write_table
+from ctms.cli.settings import shown_settings
+from ctms.errors import NotFoundError, OperatorError, PluginError
+from ctms.hooks.checks import name_of
+from ctms.hooks.manager import Plugin, Plugins, survey_plugins, why_off
+from ctms.settings import Settings
+
+
+@click.group()
+def plugins() -> None:
+    """Show the plugins and check one; works while one of them keeps the service from starting."""
+
+
+@plugins.command("list")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """List all plugins that are installed, with their hooks; of those that are off or broken, why.
+
+    `on`: loaded. `off`: the settings switch it off; what is off is not imported, so its hooks are not known. `broken`:
+    the service does not start with it.
+    """
+    found = examined(Settings.from_environment(), _ours(ctx))
+    for problem in found.problems:
+        if not problem.plugins:
+            say(problem.message)
+    rows = [
+        {
+            "name": plugin.name,
+            "package": plugin.package,
+            "version": plugin.version,
+            "hooks": list(plugin.hooks),
+            **_state(found, plugin),
+        }
+        for plugin in found
+    ]
+    if as_json:
+        write_json(rows)
+        return
+    columns = ("name", "package", "version", "hooks", "state", "why")
+    write_table(columns, ([row[column] for column in columns] for row in rows))
+
+
+@plugins.command()
+@click.argument("name")
+@json_option
+@click.pass_context
+def check(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Load the plugin NAME, also one that is off, and show what it registers and its settings; secrets are masked.
+
+    Other plugins that are on are loaded with it, so that a clash shows. Exits with 4 when there is no such plugin and
+    with 1 when it cannot be used, and says why.
+    """
+    settings = Settings.from_environment()
+    found = examined(_with(settings, name), _ours(ctx))
+    plugin = found.get(name)
+    if plugin is None:
+        there = ", ".join(dict.fromkeys(other.name for other in found)) or "none"
+        raise NotFoundError(f"there is no plugin {name}; the plugins are {there}")
+    problem = found.problem_of(name)
+    if problem is not None:
+        raise OperatorError(problem)
+    off = why_off(name, settings)
+    record = {
+        "name": plugin.name,
+        "package": plugin.package,
+        "version": plugin.version,
+        "state": "off" if off else "on",
+        "why": off,
+    }
+    registered = [
+        {"hook": hook, "name": name_of(one.value), "description": _description(one.value)}
+        for hook in plugin.hooks
+        for one in found.collect(hook)
+        if one.plugin.name == name
+    ]
+    told = shown_settings(plugin.settings, plugin.declared_settings())
+    if as_json:
+        write_json({**record, "hooks": list(plugin.hooks), "registers": registered, "settings": told})
+        return
+    write_record({**record, "hooks": plugin.hooks})
+    for rows in (registered, told):
+        if rows:
+            click.echo()
+            write_table(tuple(rows[0]), (list(row.values()) for row in rows))
+
+
+def examined(settings: Settings, commands: Group | None = None) -> Plugins:
+    """Load the plugins and try to start an app with all that can be used: some faults show only there.
+
+    `commands` are ours, with which a plugin's may clash. `problems` of what is returned names all that were found.
+    """
+    found = survey_plugins(settings)
+    sound = [plugin.name for plugin in found if plugin.why_off is None and found.problem_of(plugin.name) is None]
+    while True:
+        try:
+            app = create_app(dataclasses.replace(settings, plugins=tuple(sound), plugins_disabled=()))
+            if commands is not None:
+                commands.commands_of(app.extensions["ctms.plugins"])
+        except PluginError as error:
+            found.problems.append(error)
+            remaining = [name for name in sound if name not in error.plugins]
+            if remaining == sound:
+                return found
+            sound = remaining
+        else:
+            return found
+
+
+def _with(settings: Settings, name: str) -> Settings:
+    """Return the settings with the plugin switched on."""
+    return dataclasses.replace(
+        settings,
+        plugins=None if settings.plugins is None else (*settings.plugins, name),
+        plugins_disabled=tuple(other for other in settings.plugins_disabled if other != name),
+    )
+
+
+def _ours(ctx: click.Context) -> Group | None:
+    """Return the group that this command was called in, which has the commands of the service."""
+    above: click.Context | None = ctx
+    while above is not None and not isinstance(above.command, Group):
+        above = above.parent
+    return above.command if above is not None and isinstance(above.command, Group) else None
+
+
+def _state(found: Plugins, plugin: Plugin) -> dict[str, str | None]:
+    problem = found.problem_of(plugin.name)
+    if plugin.why_off is not None:
+        return {"state": "off", "why": plugin.why_off}
+    return {"state": "broken", "why": problem} if problem is not None else {"state": "on", "why": None}
+
+
+def _description(value: Any) -> str | None:
+    """Return what is registered in a few words, its own."""
+    if isinstance(value, click.Command):
+        return value.get_short_help_str(limit=100) or None
+    return getattr(value, "title", None) or getattr(value, "description", None) or None

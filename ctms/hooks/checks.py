@@ -1,0 +1,176 @@
+"""What is checked of a plugin before it is used. Each check raises `PluginError`, whose message says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+import flask_smorest
+import pluggy
+
+from ctms.environment import declared, read_settings
+from ctms.errors import PluginError, SettingsError
+from ctms.hooks import specs
+from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, Waitlist
+
+if TYPE_CHECKING:
+    from ctms.hooks.manager import Plugin
+
+logger = logging.getLogger(__name__)
+
+MASK = "***"
+
+REGISTRATIONS: Mapping[str, type[Any]] = {
+    "ctms_waitlists": Waitlist,
+    "ctms_backends": Backend,
+    "ctms_deletion_handlers": DeletionHandler,
+    "ctms_blueprints": flask_smorest.Blueprint,
+    "ctms_commands": click.Command,
+    "ctms_health_checks": HealthCheck,
+}
+"""What each hook yields."""
+
+
+def problem(plugin: Plugin, what: str, cure: str = "") -> PluginError:
+    """Return the error about one plugin: `what` is wrong in one line, and the `cure`, where it is not the usual one."""
+    usual = f"mend or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}"
+    return PluginError(f"{plugin.title}: {' '.join(what.split())}: {cure or usual}", plugin.name)
+
+
+def reason(error: BaseException) -> str:
+    """Return the kind of an exception and its message."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: object) -> tuple[str, ...]:
+    """Register what implements the plugin's hooks; returns their names."""
+    _refuse_unknown_hooks(manager, plugin, implementation)
+    try:
+        manager.register(implementation, plugin.name)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise problem(plugin, _registering_problem(error)) from error
+    found = set()
+    for caller in manager.get_hookcallers(implementation) or []:
+        found.add(caller.name)
+        for one in caller.get_hookimpls():
+            if one.plugin is implementation and one.kwargnames:
+                named = ", ".join(one.kwargnames)
+                raise problem(
+                    plugin,
+                    f"{caller.name} has a default value for {named}, and would get that instead of the argument",
+                    "remove the default value",
+                )
+    if not found:
+        raise problem(
+            plugin,
+            f"it implements no hook, and the hooks are {', '.join(specs.HOOKS)}",
+            "mark its functions with @ctms.plugins.hookimpl",
+        )
+    return tuple(sorted(found))
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: Plugin, implementation: object) -> None:
+    for name in dir(implementation):
+        options = manager.parse_hookimpl_opts(implementation, name)
+        if options is None:
+            if name in specs.HOOKS:
+                raise problem(plugin, f"{name} is not marked as a hook", "mark it with @ctms.plugins.hookimpl")
+            continue
+        hook = options.get("specname") or name
+        if options.get("wrapper") or options.get("hookwrapper"):
+            raise problem(plugin, f"{hook} is a wrapper, and hooks are not wrapped", "mark it with a plain @hookimpl")
+        if hook not in specs.HOOKS and not options.get("optionalhook"):
+            close = difflib.get_close_matches(hook, specs.HOOKS, 1)
+            hint = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(specs.HOOKS)}"
+            raise problem(plugin, f"there is no hook {hook}", hint)
+
+
+def _registering_problem(error: Exception) -> str:
+    if isinstance(error, pluggy.PluginValidationError):
+        hooks = "every hook takes the one argument settings, or none"
+        return f"{str(error).rpartition('hookimpl definition: ')[2]} ({hooks})"
+    return "another plugin has the same module or object, and each plugin needs its own"
+
+
+def plugin_settings(plugin: Plugin, cls: object) -> Any:
+    """Read the plugin's settings into its class `Settings`, if it has one."""
+    if cls is None:
+        return None
+    cure = "make Settings a dataclass whose fields are all made by ctms.plugins.setting()"
+    if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
+        raise problem(plugin, "its Settings are not a dataclass", cure)
+    try:
+        declared(cls)
+    except KeyError as error:
+        raise problem(plugin, "a field of its Settings cannot be read from a variable", cure) from error
+    try:
+        return read_settings(cls, plugin.prefix)
+    except SettingsError as error:
+        raise problem(plugin, error.message, f"set it right, or set CTMS_PLUGINS_DISABLED={plugin.name}") from error
+    except Exception as error:
+        raise problem(plugin, f"its Settings failed with {reason(error)}") from error
+
+
+def ask(manager: pluggy.PluginManager, plugin: Plugin, hook: str, trace: bool) -> list[Any]:
+    """Call the plugin's implementation of `hook`; returns what it registers. With `trace`, logs the call."""
+    if trace:
+        _trace(plugin, hook, "is called")
+    try:
+        values = _answers(manager, plugin, hook)
+    except PluginError as error:
+        if trace:
+            _trace(plugin, hook, f"failed, {error.message}")
+        raise
+    if trace:
+        _trace(plugin, hook, f"registers {', '.join(map(repr, map(name_of, values))) or 'nothing'}")
+    return values
+
+
+def _answers(manager: pluggy.PluginManager, plugin: Plugin, hook: str) -> list[Any]:
+    others = [other for name, other in manager.list_name_plugin() if name != plugin.name]
+    caller = manager.subset_hook_caller(hook, others)
+    wanted = REGISTRATIONS[hook]
+    cure = f"yield {wanted.__name__} objects, or return a list of them"
+    try:
+        results = caller(settings=plugin.settings)
+        none = len(results) < len(caller.get_hookimpls())  # pluggy leaves out what returned None
+        other = [result for result in results if not _holds_registrations(result)]
+        values = [] if none or other else [value for result in results for value in result]
+    except (Exception, SystemExit) as error:
+        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}") from error
+    if none or other:
+        raise problem(plugin, f"{hook} returned {'None' if none else f'one {type(other[0]).__name__}'}", cure)
+    for value in values:
+        if not isinstance(value, wanted):
+            raise problem(plugin, f"{hook} yielded one {type(value).__name__}", cure)
+        if not name_of(value):
+            raise problem(plugin, f"{hook} yielded one {type(value).__name__} without a name", "name it")
+    return values
+
+
+def _holds_registrations(result: Any) -> bool:
+    return isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping)
+
+
+def name_of(value: Any) -> str:
+    """Return the name under which something is registered."""
+    return str(value.name or "")
+
+
+def _without_secrets(plugin: Plugin, text: str) -> str:
+    """A plugin's exception may quote what it was told."""
+    for name, how, _ in plugin.declared_settings():
+        value = getattr(plugin.settings, name)
+        if how.secret and value:
+            for secret in value if isinstance(value, list | tuple) else (value,):
+                text = text.replace(str(secret), MASK)
+    return text
+
+
+def _trace(plugin: Plugin, hook: str, what: str) -> None:
+    logger.info("hook %s of plugin %s %s", hook, plugin.name, what, extra={"hook": hook, "plugin": plugin.name})
