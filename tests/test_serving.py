@@ -94,7 +94,7 @@ class TestEnd:
         time.sleep(0.5)
         return threads[0]
 
-    @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+    @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C", "supervisor"])
     def test_requests_in_flight_are_finished_and_all_stops(self, tmp_path: Path, how: str) -> None:
         answers: list[Any] = []
         port = free_port()
@@ -121,12 +121,17 @@ class TestEnd:
             assert postgres_of(tmp_path)
             waiting = self.slow_request(running, answers)
 
+            idle = [requests.Session() for _ in range(6)]
+            for client in idle:  # connections that are kept alive hold nobody up
+                client.get(f"{url}/__lbheartbeat__", timeout=30)
             if how == "SIGTERM":
                 process.send_signal(signal.SIGTERM)
-            else:
+            elif how == "Ctrl-C":
                 os.killpg(process.pid, signal.SIGINT)  # what a terminal does: everyone in the group hears it
+            else:
+                os.killpg(process.pid, signal.SIGTERM)  # what a supervisor may do
 
-            assert process.wait(timeout=60) == 0, output.read_text()
+            assert process.wait(timeout=20) == 0, output.read_text()
             waiting.join(timeout=60)
             assert [answer.status_code for answer in answers] == [200]
             assert answers[0].json()["email"]["first_name"] == "J"
@@ -134,6 +139,8 @@ class TestEnd:
             assert not alive
             assert not postgres_of(tmp_path)
             assert "Traceback" not in output.read_text()
+            for client in idle:
+                client.close()
         finally:
             os.close(ours)
             os.close(theirs)

@@ -95,18 +95,31 @@ def _serve(app: Flask, settings: Settings) -> None:
 
 
 def worker_app() -> Flask:
-    """Make the app of a process that serves, which ends when the process that started it was killed."""
+    """Make the app of a process that serves, which ends when it is told to, or when its parent was killed."""
     from ctms.app import create_app  # noqa: PLC0415  only these processes need it
 
+    if hasattr(signal, "pthread_sigmask"):
+        # A terminal's Ctrl-C and a supervisor's SIGTERM reach all processes, and then the parent says it once more.
+        # Granian loses requests in flight, or hangs, when it hears it twice: so one thread listens, once.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        threading.Thread(target=_end_when_told, name="end-when-told", daemon=True).start()
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+    return create_app()
+
+
+def _end_when_told() -> None:
+    signal.sigwait({signal.SIGTERM})
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler):  # not serving yet
+        os._exit(0)
+    handler(signal.SIGTERM, None)
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-
-        def end_with_parent() -> None:
-            parent.join()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        threading.Thread(target=end_with_parent, name="end-with-parent", daemon=True).start()
-    return create_app()
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def granian(factory: str, settings: Settings) -> AbstractServer[Any]:
