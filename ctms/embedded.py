@@ -65,6 +65,8 @@ class EmbeddedServer:
         try:
             server._start()
         except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
+            if server._in_use is not None:
+                server._in_use.close()
             raise OperatorError(
                 f"the embedded PostgreSQL in {folder} does not start ({error}); "
                 f"see {folder / 'postgresql' / 'log'}, or set CTMS_DATA_DIR or CTMS_DB_URL"
