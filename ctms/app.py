@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from flask import Flask, Request
@@ -45,9 +46,10 @@ class Service(Flask):
         )
 
 
-def create_app(settings: Settings | None = None) -> Flask:
-    """Make the service; without `settings`, from the environment. Raises `SettingsError` or
-    `PluginError`.
+def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPoint] | None = None) -> Flask:
+    """Make the service; without `settings`, from the environment; with the plugins that are installed, or those found.
+
+    Raises `SettingsError` or `PluginError`.
 
     Nothing is connected and nothing is started: the database is reached for when the first request needs it.
     """
@@ -59,9 +61,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_database(app, settings)
     init_tokens(app, settings)
     init_attempts(app, settings)
-    init_requests(app, init_metrics(app).count, log_summary)
-    plugins = init_plugins(app, settings)
+    metrics = init_metrics(app)
+    init_requests(app, metrics.count, log_summary)
+    plugins = init_plugins(app, settings, plugins_found)
     init_health(app, plugins.collect("ctms_health_checks"))
-    init_waitlists(app, plugins.collect("ctms_waitlists"))
+    init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
     init_api(app, plugins.collect("ctms_blueprints"))
     return app
