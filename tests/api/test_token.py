@@ -210,7 +210,7 @@ class TestBearer:
             token_of(sound("")),
             token_of(sound("\0")),
             token_of(sound(), key=SECRET_KEY + "x"),
-            token_of(sound(), key="", algorithm="none"),
+            pytest.param(token_of(sound(), key="", algorithm="none"), id="unsigned"),  # its id would hold the time
             token_of(sound(), key=SECRET_KEY * 2, algorithm="HS512"),
             jwt.encode({"sub": 17, "exp": int(time.time()) + 3600}, SECRET_KEY, algorithm="HS256"),
             jwt.encode({"sub": None, "exp": int(time.time()) + 3600}, SECRET_KEY, algorithm="HS256"),
