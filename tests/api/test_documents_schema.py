@@ -92,6 +92,7 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
     "list_updates": lambda s: ("GET", f"/updates?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
     "find_identities": lambda s: ("GET", f"/identities?fxa_id={s.contact['fxa']['fxa_id']}", {}),
     "read_identity": lambda s: ("GET", s.path.replace("ctms", "identity"), {}),
+    "list_waitlists": lambda _: ("GET", "/waitlists", {}),
     "create_token": lambda _: ("POST", "/token", {"data": {"client_id": "id_test", "client_secret": SECRET}}),
     "redirect_to_docs": lambda _: ("GET", "/", {}),
     "read_version": lambda _: ("GET", "/__version__", {}),
@@ -206,7 +207,7 @@ def document(app: Flask) -> Described:
 
 def pairs() -> list[tuple[str, int]]:
     """Every status that we know a way to; `test_there_is_a_way_to_every_status` holds them to the document."""
-    guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity"]
+    guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
     writing = ["create_contact", "put_contact", "patch_contact"]
     every = [*guarded, *writing, "delete_contact"]
     found = {
