@@ -1,0 +1,127 @@
+"""Which rules decide about a waitlist, and what is told of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import marshmallow as ma
+import pytest
+
+from ctms.contacts.waitlists import Waitlists
+from ctms.hooks.manager import Plugin, Registered
+from ctms.plugins import Waitlist
+
+
+class Watched:
+    """Keeps what it was told of one plugin."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.failed = 0
+
+    def observe(self, amount: float) -> None:
+        self.seconds.append(amount)
+
+    def inc(self) -> None:
+        self.failed += 1
+
+
+def declared(name: str, plugin: str = "plugin", check: Any = dict) -> Registered[Waitlist]:
+    """A waitlist of a plugin."""
+    return Registered(Plugin(plugin, "package", "1"), Waitlist(name=name, title=name, check=check))
+
+
+def marked(*names: str) -> Waitlists:
+    """Waitlists whose rules answer with their name."""
+    return Waitlists([declared(name, check=lambda _, name=name: {"by": name}) for name in names])
+
+
+NAMES = ("*", "re*", "relay-*", "relay-x", "vpn")
+
+
+class TestExactness:
+    @pytest.mark.parametrize(
+        ("name", "decides"),
+        [
+            ("vpn", "vpn"),
+            ("relay-x", "relay-x"),
+            ("relay-y", "relay-*"),
+            ("relay-", "relay-*"),
+            ("relay", "re*"),
+            ("Relay-x", "*"),
+            ("vpn2", "*"),
+            ("*", "*"),
+            ("relay-*", "relay-*"),
+        ],
+    )
+    def test_the_most_exact_declaration_decides(self, name: str, decides: str) -> None:
+        for order in (NAMES, reversed(NAMES)):
+            waitlists = marked(*order)
+            found = waitlists.rules_for(name)
+            assert found is not None
+            assert found.value.name == decides
+            assert waitlists.validate(name, {}) == {"by": decides}
+
+    def test_they_are_listed_by_exactness(self) -> None:
+        listed = [one.value.name for one in marked("*", "re*", "vpn", "relay-*", "abc-de*", "relay-x").declared]
+
+        assert listed == ["relay-x", "vpn", "abc-de*", "relay-*", "re*", "*"]
+
+    def test_where_nothing_fits_the_fields_stay_as_they_are(self) -> None:
+        waitlists = marked("vpn", "re*")
+
+        assert waitlists.rules_for("other") is None
+        assert waitlists.validate("other", {"a": 1}) == {"a": 1}
+
+    def test_names_that_clients_make_up_are_not_remembered_for_ever(self) -> None:
+        waitlists = marked("*")
+        for number in range(3000):
+            waitlists.validate(f"list-{number}", {})
+
+        assert waitlists._rules.cache_info().currsize <= 1024
+
+
+class TestWatching:
+    @pytest.fixture
+    def watched(self) -> dict[str, Watched]:
+        return {"good": Watched(), "refusing": Watched(), "broken": Watched()}
+
+    @pytest.fixture
+    def waitlists(self, watched: dict[str, Watched]) -> Waitlists:
+        def refuse(_: Any) -> Any:
+            raise ma.ValidationError({"a": ["bad"]})
+
+        def fail(fields: Any) -> Any:
+            raise RuntimeError(fields)
+
+        def watch(plugin: str) -> tuple[Watched, Watched]:
+            return watched[plugin], watched[plugin]
+
+        return Waitlists(
+            [declared("good", "good"), declared("refusing", "refusing", refuse), declared("broken", "broken", fail)],
+            watch,
+        )
+
+    def test_good_and_bad_fields_take_time_and_are_no_failures(
+        self, waitlists: Waitlists, watched: dict[str, Watched]
+    ) -> None:
+        waitlists.validate("good", {})
+        waitlists.validate("good", {})
+        with pytest.raises(ma.ValidationError):
+            waitlists.validate("refusing", {})
+
+        assert [len(watched[plugin].seconds) for plugin in ("good", "refusing", "broken")] == [2, 1, 0]
+        assert all(0 < seconds < 1 for seconds in watched["good"].seconds)
+        assert [one.failed for one in watched.values()] == [0, 0, 0]
+
+    def test_an_unexpected_error_is_counted_and_logged_with_the_plugin(
+        self, waitlists: Waitlists, watched: dict[str, Watched], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.ERROR), pytest.raises(RuntimeError):
+            waitlists.validate("broken", {})
+
+        assert (watched["broken"].failed, len(watched["broken"].seconds)) == (1, 1)
+        (record,) = [record for record in caplog.records if record.name == "ctms.contacts.waitlists"]
+        assert record.__dict__["plugin"] == "broken"
+        assert waitlists.validate("good", {}) == {}

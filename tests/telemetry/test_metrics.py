@@ -1,0 +1,91 @@
+"""What `/metrics` says of waitlist rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import marshmallow as ma
+import pytest
+from prometheus_client import generate_latest
+
+from ctms.contacts.waitlists import Waitlists
+from ctms.hooks.manager import Plugin, Registered
+from ctms.plugins import Waitlist, hookimpl
+from ctms.telemetry.metrics import Metrics
+from tests.contacts.factories import minimal
+from tests.http import ApiClient, assert_error
+
+
+class Breaking:
+    """A plugin whose rules refuse `bad` and break on `broken`."""
+
+    @hookimpl
+    def ctms_waitlists(self) -> Iterator[Waitlist]:
+        yield Waitlist(name="breaking", title="Breaking", check=self.check)
+
+    @staticmethod
+    def check(fields: dict[str, object]) -> dict[str, object]:
+        if "bad" in fields:
+            raise ma.ValidationError({"bad": ["Should not be there"]})
+        if "broken" in fields:
+            raise RuntimeError("for a test")
+        return fields
+
+
+@pytest.fixture
+def ctms_plugins() -> list[object]:
+    return [Breaking, "vpn"]
+
+
+def series(text: str) -> dict[str, float]:
+    """Return the sums and counts of the rules' metrics."""
+    found = re.findall(r"^(ctms_waitlist_rules_\w+(?:count|total)\{.*\}) (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def test_rules_are_timed_and_their_faults_counted_by_plugin(api: ApiClient, anonymous: ApiClient) -> None:
+    before = series(anonymous.get("/metrics").text)
+
+    for fields, status in (({}, 201), ({"bad": 1}, 422), ({"broken": 1}, 500), ({"broken": 2}, 500)):
+        answer = api.post("/ctms", {**minimal(), "waitlists": [{"name": "breaking", "fields": fields}]})
+        assert answer.status_code == status
+        if status == 500:
+            assert_error(answer, 500, "Internal Server Error")
+
+    after = series(anonymous.get("/metrics").text)
+    assert {name: value - before[name] for name, value in after.items()} == {
+        'ctms_waitlist_rules_seconds_count{plugin="breaking"}': 4,
+        'ctms_waitlist_rules_seconds_count{plugin="vpn"}': 0,
+        'ctms_waitlist_rules_failures_total{plugin="breaking"}': 2,
+        'ctms_waitlist_rules_failures_total{plugin="vpn"}': 0,
+    }
+
+
+def test_other_subscriptions_of_a_request_with_a_fault_are_not_stored(api: ApiClient) -> None:
+    contact = api.post("/ctms", minimal()).json
+    path = f"/ctms/{contact['email']['email_id']}"
+    entries = [{"name": "vpn"}, {"name": "breaking", "fields": {"broken": 1}}]
+
+    assert_error(api.patch(path, {"waitlists": entries}), 500)
+
+    assert api.get(path).json == contact
+    assert api.patch(path, {"waitlists": entries[:1]}).status_code == 200
+
+
+def test_every_plugin_with_rules_is_there_from_the_start_and_no_name_of_a_client() -> None:
+    metrics = Metrics()
+    plugin = Plugin("bundled", "package", "1")
+    waitlists = Waitlists([Registered(plugin, Waitlist(name="*", title="Any", check=dict))], metrics.watch_rules)
+
+    start = series(generate_latest(metrics.registry).decode())
+    for number in range(10):
+        waitlists.validate(f"made-up-{number}", {})
+    end = series(generate_latest(metrics.registry).decode())
+
+    assert start == {
+        'ctms_waitlist_rules_seconds_count{plugin="bundled"}': 0,
+        'ctms_waitlist_rules_failures_total{plugin="bundled"}': 0,
+    }
+    assert end.keys() == start.keys()
+    assert end['ctms_waitlist_rules_seconds_count{plugin="bundled"}'] == 10
