@@ -1,0 +1,346 @@
+"""`/waitlists` and the entries in `/openapi.json`: what they say of fields is what is accepted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jsonschema_rs
+import marshmallow as ma
+import pytest
+from flask import Flask
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from ctms.clients.tokens import tokens
+from ctms.errors import PluginError
+from ctms.plugins import Waitlist, hookimpl
+from ctms.testing.apps import Apps
+from ctms.testing.plugins import points_of
+from tests.clients.factories import create_client
+from tests.contacts.factories import minimal
+from tests.http import ApiClient
+
+LISTS = {
+    "hub": {
+        "title": "Hub",
+        "schema": {
+            "required": ["referrer"],
+            "properties": {
+                "referrer": {"type": "string", "maxLength": 100},
+                "seats": {"type": "integer", "minimum": 1, "maximum": 500},
+            },
+            "additionalProperties": False,
+        },
+    },
+    "tree": {
+        "title": "Tree",
+        "description": "Its fields nest.",
+        "schema": {
+            "properties": {"root": {"$ref": "#/$defs/node"}, "self": {"$ref": "#"}},
+            "additionalProperties": False,
+            "$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}, "value": {"type": "integer"}}}},
+        },
+    },
+    "c++.x": {"title": "A name with odd characters", "schema": {"maxProperties": 1}},
+    "c++.*": {"title": "A pattern with odd characters", "schema": {"maxProperties": 0}},
+    "relay-*": {"title": "Relays", "schema": {"required": ["geo"]}},
+    "relay-eu-*": {"title": "European relays", "schema": {"maxProperties": 0}},
+    "relay-eu-1": {"title": "A European relay", "schema": {"required": ["node"]}},
+    "relay any": {"title": "A", "schema": {"maxProperties": 0}},
+    "relay_any": {"title": "B", "schema": {"maxProperties": 0}},
+}
+
+
+class Place(ma.Schema):
+    """Where somebody is."""
+
+    country = ma.fields.String(required=True, validate=ma.validate.OneOf(["de", "fr"]))
+    note = ma.fields.String()
+
+
+class Trip(ma.Schema):
+    """Where somebody goes,
+    and how."""
+
+    where = ma.fields.Nested(Place, required=True, data_key="to")
+    stops = ma.fields.List(ma.fields.Nested(Place), validate=ma.validate.Length(max=1))
+    seats = ma.fields.Integer(strict=True, validate=ma.validate.Range(min=1), load_default=1)
+    code = ma.fields.String(validate=ma.validate.Regexp("[A-Z]{2}"), allow_none=True)
+    odd = ma.fields.String(validate=ma.validate.Regexp(r"(?i)x\Z"))
+    made = ma.fields.String(dump_only=True)
+
+
+class Trips:
+    """A plugin of marshmallow schemas."""
+
+    @hookimpl
+    def ctms_waitlists(self) -> Iterator[Waitlist]:
+        yield Waitlist(name="trip", title="Trip", description="Somewhere.", schema=Trip)
+        yield Waitlist(name="free-trip", title="Free", schema=Place(), unknown="accept")
+        yield Waitlist(name="checked", title="Checked", check=dict)
+
+
+ACCEPTED: list[tuple[str, Any]] = [
+    ("hub", {"referrer": "a friend"}),
+    ("hub", {"referrer": "", "seats": 500}),
+    ("tree", {"root": {"next": {"next": {"value": 1}}}, "self": {"root": {}}}),
+    ("tree", {}),
+    ("c++.x", {"one": 1}),
+    ("c++.y", {}),
+    ("c++", {"one": 1}),
+    ("ccc.y", {"one": 1}),
+    ("relay", {"geo": None}),
+    ("relay-x", {"geo": 1, "more": [2]}),
+    ("relay-eu-", {}),
+    ("relay-eu-1", {"node": 1}),
+    ("relay any", {}),
+    ("relay_any", {}),
+    ("relayed", {"geo": "x", "more": {"a": 1}}),
+    ("vpn", {"geo": "x" * 100, "platform": None}),
+    ("checked", {"any": "thing"}),
+    ("trip", {"to": {"country": "de"}}),
+    ("trip", {"to": {"country": "fr", "note": "x"}, "stops": [{"country": "de"}], "seats": 2, "code": "AB"}),
+    ("trip", {"to": {"country": "fr"}, "code": None, "odd": "X"}),
+    ("free-trip", {"country": "de", "more": True}),
+    ("Hub", {}),
+]
+REFUSED: list[tuple[str, Any]] = [
+    ("hub", {}),
+    ("hub", {"referrer": 1}),
+    ("hub", {"referrer": "x" * 101}),
+    ("hub", {"referrer": "x", "seats": 0}),
+    ("hub", {"referrer": "x", "seats": 501}),
+    ("hub", {"referrer": "x", "seats": "5"}),
+    ("hub", {"referrer": "x", "more": 1}),
+    ("tree", {"root": {"next": {"next": {"value": "x"}}}}),
+    ("tree", {"self": {"self": {"more": 1}}}),
+    ("c++.x", {"one": 1, "two": 2}),
+    ("c++.y", {"one": 1}),
+    ("relay", {"platform": "x"}),
+    ("relay", {"geo": 1}),
+    ("relay-x", {}),
+    ("relay-eu-x", {"geo": "x"}),
+    ("relay-eu-1", {}),
+    ("relay any", {"geo": "x"}),
+    ("relay_any", {"geo": "x"}),
+    ("relayed", {"geo": 1}),
+    ("vpn", {"geo": "x" * 101}),
+    ("vpn", {"more": 1}),
+    ("trip", {}),
+    ("trip", {"to": {}}),
+    ("trip", {"to": None}),
+    ("trip", {"to": {"country": "it"}}),
+    ("trip", {"to": {"country": "de", "more": 1}}),
+    ("trip", {"to": {"country": "de"}, "stops": [{"country": "de"}, {"country": "de"}]}),
+    ("trip", {"to": {"country": "de"}, "seats": 0}),
+    ("trip", {"to": {"country": "de"}, "code": "xAB"}),
+    ("trip", {"to": {"country": "de"}, "made": "x"}),
+    ("trip", {"to": {"country": "de"}, "more": 1}),
+    ("free-trip", {"more": True}),
+]
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a file that declares `LISTS`."""
+    file = tmp_path_factory.mktemp("lists") / "lists.json"
+    file.write_text(json.dumps(LISTS))
+    return str(file)
+
+
+@pytest.fixture
+def ctms_plugins() -> list[object]:
+    return ["declared", "default_waitlist", "relay", "vpn", Trips]
+
+
+@pytest.fixture
+def ctms_environment(lists: str) -> Mapping[str, str]:
+    return {"CTMS_PLUGIN_DECLARED_PATH": lists}
+
+
+@pytest.fixture
+def document(app: Flask) -> dict[str, Any]:
+    found: dict[str, Any] = app.test_client().get("/openapi.json").get_json()
+    return found
+
+
+def fits(document: dict[str, Any], schema: str, value: Any) -> bool:
+    """Tell whether the value is as the document's schema of that name says."""
+    whole = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+    return jsonschema_rs.Draft202012Validator(whole).is_valid(value)
+
+
+class TestEntries:
+    @pytest.mark.parametrize(("name", "fields"), ACCEPTED)
+    def test_what_is_accepted_is_what_the_document_accepts(
+        self, api: ApiClient, document: dict[str, Any], name: str, fields: Any
+    ) -> None:
+        body = {**minimal(), "waitlists": [{"name": name, "fields": fields}]}
+        patch = {"waitlists": body["waitlists"]}
+
+        assert fits(document, "ContactInput", body)
+        assert fits(document, "ContactPatch", patch)
+        created = api.post("/ctms", body)
+        assert created.status_code == 201, created.text
+        assert api.patch(f"/ctms/{created.json['email']['email_id']}", patch).status_code == 200
+
+    @pytest.mark.parametrize(("name", "fields"), REFUSED)
+    def test_what_is_refused_is_what_the_document_refuses(
+        self, api: ApiClient, document: dict[str, Any], name: str, fields: Any
+    ) -> None:
+        body = {**minimal(), "waitlists": [{"name": name, "fields": fields}]}
+        patch = {"waitlists": body["waitlists"]}
+        path = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
+
+        assert not fits(document, "ContactInput", body)
+        assert not fits(document, "ContactPatch", patch)
+        for answer in (api.post("/ctms", body), api.patch(path, patch)):
+            assert answer.status_code == 422, answer.text
+            assert {tuple(problem["loc"][:4]) for problem in answer.json["detail"]} == {
+                ("body", "waitlists", 0, "fields")
+            }
+
+    @pytest.mark.parametrize("name", sorted({name for name, _ in (*ACCEPTED, *REFUSED)} | {"", "*", "relay-*"}))
+    def test_each_name_has_one_branch(self, document: dict[str, Any], name: str) -> None:
+        for entry in ("WaitlistInput", "WaitlistPatch"):
+            branches = document["components"]["schemas"][entry]["oneOf"]
+            names = [branch["properties"]["name"] for branch in branches]
+            assert sum(jsonschema_rs.is_valid(described, name) for described in names) == 1
+
+    @pytest.mark.parametrize("name", ["hub", "tree", "trip", "relay", "relay-eu-1", "relayed"])
+    def test_an_entry_without_fields_is_new_where_the_rules_let_it_be(
+        self, api: ApiClient, document: dict[str, Any], name: str
+    ) -> None:
+        body = {**minimal(), "waitlists": [{"name": name}]}
+
+        assert fits(document, "ContactInput", body) == (api.post("/ctms", body).status_code == 201)
+        assert fits(document, "ContactPatch", {"waitlists": [{"name": name}]})
+
+    def test_the_document_is_valid_and_names_each_waitlist(self, document: dict[str, Any]) -> None:
+        assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
+        schemas = document["components"]["schemas"]
+        branches = schemas["WaitlistInput"]["oneOf"]
+        assert {"Hub", "Tree", "Relays", "Relay", "VPN", "Trip", "Any other waitlist"} <= {
+            branch["title"] for branch in branches
+        }
+        named = [branch["properties"]["fields"]["$ref"].rpartition("/")[2] for branch in branches]
+        assert len(set(named)) == len(named)
+        assert {"Fields.relay_any", "Fields.relay_any_2", "Fields.relay-any", "Fields.any"} <= set(named)
+        assert all(schemas[name]["description"] for name in named)
+
+    def test_without_a_plugin_for_all_others_any_fields_are(self, apps: Apps) -> None:
+        client = apps.get(points_of(["vpn"])).test_client()
+        document = client.get("/openapi.json").get_json()
+
+        assert len(document["components"]["schemas"]["WaitlistInput"]["oneOf"]) == 2
+        for name, fields, good in (("any", {"geo": 1}, True), ("vpn", {"geo": 1}, False), ("vpn", {}, True)):
+            assert fits(document, "WaitlistInput", {"name": name, "fields": fields}) == good
+
+    def test_without_any_plugin_any_fields_are(self, apps: Apps) -> None:
+        document = apps.get([]).test_client().get("/openapi.json").get_json()
+
+        assert fits(document, "WaitlistInput", {"name": "vpn", "fields": {"geo": 1}})
+        assert not fits(document, "WaitlistInput", {"name": "vpn", "fields": []})
+
+
+class TestList:
+    def test_waitlists_are_listed_by_exactness_with_their_plugins(self, api: ApiClient) -> None:
+        listed = api.get("/waitlists").json
+
+        assert [(one["name"], one["plugin"]) for one in listed] == [
+            ("c++.x", "declared"),
+            ("checked", "trips"),
+            ("free-trip", "trips"),
+            ("hub", "declared"),
+            ("relay", "relay"),
+            ("relay any", "declared"),
+            ("relay-eu-1", "declared"),
+            ("relay_any", "declared"),
+            ("tree", "declared"),
+            ("trip", "trips"),
+            ("vpn", "vpn"),
+            ("relay-eu-*", "declared"),
+            ("relay-*", "declared"),
+            ("c++.*", "declared"),
+            ("*", "default_waitlist"),
+        ]
+
+    def test_each_has_words_and_the_schema_of_its_fields(self, api: ApiClient) -> None:
+        listed = {one["name"]: one for one in api.get("/waitlists").json}
+
+        assert listed["tree"] == {
+            "name": "tree",
+            "title": "Tree",
+            "description": "Its fields nest.",
+            "plugin": "declared",
+            "schema": LISTS["tree"]["schema"],
+        }
+        assert listed["checked"]["schema"] == {"type": "object"}
+        assert listed["vpn"]["schema"]["properties"]["geo"] == {"type": ["string", "null"], "maxLength": 100}
+        trip = listed["trip"]["schema"]
+        assert trip["description"] == "Where somebody goes, and how."
+        assert (trip["required"], trip["additionalProperties"]) == (["to"], False)
+        assert trip["properties"]["seats"] == {"type": "integer", "minimum": 1, "default": 1}
+        assert listed["free-trip"]["schema"]["additionalProperties"] is True
+
+    @pytest.mark.parametrize(("name", "fields"), [*ACCEPTED, *REFUSED])
+    def test_the_first_schema_that_fits_the_name_decides(self, api: ApiClient, name: str, fields: Any) -> None:
+        first = next(
+            one
+            for one in api.get("/waitlists").json
+            if one["name"] == name or (one["name"].endswith("*") and name.startswith(one["name"][:-1]))
+        )
+
+        assert jsonschema_rs.is_valid(first["schema"], fields) == ((name, fields) in ACCEPTED)
+
+    def test_who_may_view_contacts_may_see_it(self, app: Flask) -> None:
+        viewer = ApiClient(app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
+
+        assert viewer.get("/waitlists").status_code == 200
+
+
+def bad_plugin(**members: Any) -> object:
+    """A plugin of a waitlist that cannot be described."""
+
+    class Bad:
+        @hookimpl
+        def ctms_waitlists(self) -> Iterator[Waitlist]:
+            yield Waitlist(name="bad", title="Bad", **members)
+
+    return Bad
+
+
+class Endless(ma.Schema):
+    again = ma.fields.Nested(lambda: Endless())  # noqa: PLW0108  there is no `Endless` yet
+
+
+class Unspeakable(ma.Schema):
+    one_of = ma.fields.Raw(validate=ma.validate.OneOf([object()]))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"check": dict, "json_schema": {"type": "strnig"}},
+        {"check": dict, "json_schema": {"$ref": "https://example.com/schema.json"}},
+        {"check": dict, "json_schema": {"$ref": "#/$defs/nothing"}},
+        {"check": dict, "json_schema": {"const": object()}},
+        {"schema": Endless},
+        {"schema": Unspeakable},
+    ],
+    ids=["no schema", "elsewhere", "nothing", "no JSON", "endless", "unspeakable"],
+)
+def test_rules_that_cannot_be_described_stop_the_start(apps: Apps, members: dict[str, Any]) -> None:
+    with pytest.raises(PluginError, match=r"plugin 'bad' of .* the waitlist 'bad', whose fields have no JSON Schema"):
+        apps.get(points_of([bad_plugin(**members)]))
+
+
+def test_rules_that_break_without_fields_are_described_all_the_same(apps: Apps) -> None:
+    def break_down(fields: dict[str, Any]) -> dict[str, Any]:
+        raise RuntimeError(fields)
+
+    client = apps.get(points_of([bad_plugin(check=break_down)])).test_client()
+
+    document = client.get("/openapi.json").get_json()
+    assert fits(document, "WaitlistInput", {"name": "bad"})
