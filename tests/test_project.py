@@ -25,6 +25,7 @@ LONGEST_MODULE = 400
 # know each other.
 FLOORS = (
     {"wsgi"},
+    {"ctms.testing"},
     {"ctms.cli"},
     {"ctms.app"},
     {"ctms.plugins"},

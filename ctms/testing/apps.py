@@ -1,0 +1,81 @@
+"""The apps of a test process: one for each set of plugins, all on its one database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint
+from typing import cast
+from unittest.mock import patch
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from ctms import database, pool
+from ctms.app import create_app
+from ctms.settings import Settings
+
+_OF_PLUGINS = "CTMS_PLUGIN_"
+
+
+class Apps:
+    """Makes apps, and keeps them for the tests that want the same plugins again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: dict[object, Flask] = {}
+
+    def get(self, points: Sequence[EntryPoint], environment: Mapping[str, str] | None = None) -> Flask:
+        """Return the app with these plugins, whose settings are the variables `CTMS_PLUGIN_…` of `environment` only.
+
+        The migrations make the database when the first app is made. Raises `PluginError` as the service does.
+        """
+        variables = dict(environment or {})
+        # What is handed over twice is the same plugin only if it is the same object.
+        key = (
+            tuple((point.name, point.value, id(vars(point).get("plugin"))) for point in points),
+            tuple(sorted(variables.items())),
+        )
+        if key not in self._made:
+            with _environment_of_plugins(variables):
+                app = create_app(self._settings, points)
+            if not self._made:
+                with app.app_context():
+                    database.upgrade()
+            self._made[key] = app
+        return self._made[key]
+
+    def release(self) -> None:
+        """Close the connections of all apps."""
+        for app in self._made.values():
+            database.release_database(app)
+
+
+@contextmanager
+def _environment_of_plugins(variables: Mapping[str, str]) -> Iterator[None]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith(_OF_PLUGINS)}
+    with patch.dict(os.environ, {**others, **variables}, clear=True):
+        yield
+
+
+@contextmanager
+def rolled_back(app: Flask) -> Iterator[Flask]:
+    """Run the app inside a transaction that is rolled back: requests, commands and sessions are savepoints of it."""
+    with pytest.MonkeyPatch.context() as patches, app.app_context(), database.db.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))  # psycopg begins the transaction now
+        one = cast(pool.Connection, connection.connection.driver_connection)
+
+        @contextmanager
+        def savepoint() -> Iterator[object]:
+            with one.transaction():
+                yield one
+
+        patches.setattr(pool, "lend", savepoint)
+        patches.setitem(database.db.engines, None, connection)
+        try:
+            yield app
+        finally:
+            database.db.session.remove()
+            connection.rollback()

@@ -1,0 +1,34 @@
+"""API clients for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from argon2 import PasswordHasher
+from sqlalchemy import select
+
+from ctms.clients.models import ApiClient, Role
+from ctms.database import db
+
+# argon2id is slow on purpose; tests of what surrounds it need not be.
+QUICK_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+SECRET = "secret_for_tests"  # noqa: S105  opens nothing
+_HASHED = QUICK_HASHER.hash(SECRET)
+
+
+def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = True) -> str:
+    """Store a client whose secret is `SECRET`; returns its id."""
+    found = db.session.scalars(select(Role).where(Role.name.in_(roles))).all()
+    assert {role.name for role in found} == set(roles)
+    db.session.add(
+        ApiClient(
+            client_id=client_id,
+            email="client@example.com",
+            enabled=enabled,
+            hashed_secret=_HASHED,
+            roles=list(found),
+        )
+    )
+    db.session.commit()
+    return client_id

@@ -1,0 +1,20 @@
+"""Contacts for tests."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+
+def address() -> str:
+    """Return an address that nobody has."""
+    return f"{uuid.uuid4().hex}@example.com"
+
+
+def contact_body(**members: Any) -> dict[str, Any]:
+    """Return the body of a request that makes a contact: an address that nobody has, and the `members` given.
+
+    `contact_body(waitlists=[{"name": "hub", "fields": {"seats": 5}}])` is one on a waitlist. A member `email` adds to
+    the address.
+    """
+    return {**members, "email": {"primary_email": address(), **members.get("email", {})}}

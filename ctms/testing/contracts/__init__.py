@@ -1,0 +1,7 @@
+"""Contract suites: what the service expects of a plugin, as tests. Subclass one, and say what it is to hold."""
+
+from ctms.testing.contracts.backends import BackendContract
+from ctms.testing.contracts.deletion_handlers import DeletionHandlerContract
+from ctms.testing.contracts.waitlists import WaitlistContract
+
+__all__ = ["BackendContract", "DeletionHandlerContract", "WaitlistContract"]

@@ -1,0 +1,23 @@
+"""What the plugins of an app have declared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from ctms.hooks.manager import Plugins
+
+
+def declared(app: Flask, hook: str, name: str) -> Any:
+    """Return what a plugin of the app registered with `hook` under `name`; without it, the test fails."""
+    plugins: Plugins = app.extensions["ctms.plugins"]
+    found = {registered.value.name: registered.value for registered in plugins.collect(hook)}
+    if name not in found:
+        loaded = ", ".join(plugin.name for plugin in plugins)
+        pytest.fail(
+            f"no plugin registers {name!r} with {hook}; the plugins {loaded} register {', '.join(found) or 'nothing'}",
+            pytrace=False,
+        )
+    return found[name]

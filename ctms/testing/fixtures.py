@@ -1,0 +1,125 @@
+"""The fixtures: put `pytest_plugins = ["ctms.testing.fixtures"]` into the `conftest.py` at the top of your tests.
+
+They are not there by themselves, because most of what runs pytest beside an installed CTMS is no test of a plugin,
+and names such as `app` and `settings` are everybody's. Any of them can be overridden by a fixture of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskCliRunner
+
+from ctms.cli import ctms
+from ctms.clients.tokens import tokens
+from ctms.embedded import EmbeddedServer
+from ctms.settings import Settings
+from ctms.testing.apps import Apps, rolled_back
+from ctms.testing.clients import create_client
+from ctms.testing.contacts import contact_body
+from ctms.testing.http import ApiClient
+from ctms.testing.plugins import bundled, points_of, under_test
+from ctms.testing.servers import empty_database, folder_of_run, process_name
+
+SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  signs nothing else
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
+    server = EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory))
+    yield server.url
+    server.release()
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres: str, pytestconfig: pytest.Config) -> str:
+    """The SQLAlchemy URL of the database of this test process; the first app's migrations fill it."""
+    return empty_database(postgres, f"test_{process_name(pytestconfig)}")
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    """The settings of the app, but for those of plugins."""
+    return Settings(db_url=database_url, secret_key=SECRET_KEY, use_mozlog=False)
+
+
+@pytest.fixture(scope="session")
+def apps(settings: Settings) -> Iterator[Apps]:
+    """The apps of this test process."""
+    made = Apps(settings)
+    yield made
+    made.release()
+
+
+@pytest.fixture
+def ctms_plugins(pytestconfig: pytest.Config) -> Iterable[object]:
+    """The plugins that the app has, and no others: the bundled ones and those that this project declares.
+
+    What a project declares is in its `pyproject.toml`, `[project.entry-points.ctms]`. Override it to choose: a
+    list of names of installed plugins, entry points, and plugins themselves (modules, objects).
+    """
+    points = {(point.name, point.value): point for point in (*bundled(), *under_test(pytestconfig.rootpath))}
+    return list(points.values())
+
+
+@pytest.fixture
+def ctms_environment() -> Mapping[str, str]:
+    """The variables `CTMS_PLUGIN_…` that the plugins' settings are read from: none. Override it to set some."""
+    return {}
+
+
+@pytest.fixture
+def app(apps: Apps, ctms_plugins: Iterable[object], ctms_environment: Mapping[str, str]) -> Iterator[Flask]:
+    """The app with `ctms_plugins`, inside a transaction that is rolled back after the test."""
+    with rolled_back(apps.get(points_of(ctms_plugins), ctms_environment)) as running:
+        yield running
+
+
+@pytest.fixture
+def client_id(app: Flask) -> str:  # noqa: ARG001  inside the app's transaction
+    """The id of an API client with the role `admin`."""
+    return create_client("id_test", roles=["admin"])
+
+
+@pytest.fixture
+def api(app: Flask, client_id: str) -> ApiClient:
+    """Calls the app with the token of `client_id`."""
+    return ApiClient(app.test_client(), tokens().issue(client_id))
+
+
+@pytest.fixture
+def anonymous(app: Flask) -> ApiClient:
+    """Calls the app without a token."""
+    return ApiClient(app.test_client(), None)
+
+
+@pytest.fixture
+def make_contact(api: ApiClient) -> Callable[..., dict[str, Any]]:
+    """Make a contact: `make_contact(**members)` sends `contact_body(**members)` and returns the contact's document."""
+
+    def make(**members: Any) -> dict[str, Any]:
+        answer = api.post("/ctms", contact_body(**members))
+        assert answer.status_code == 201, answer.text
+        document: dict[str, Any] = answer.json
+        return document
+
+    return make
+
+
+class CommandRunner(FlaskCliRunner):
+    """Runs `flask …` commands inside the app."""
+
+    def ctms(self, *arguments: str) -> Result:
+        """Run `flask ctms` with these arguments; the result has `exit_code`, `stdout` and `stderr`."""
+        return self.invoke(ctms, arguments)
+
+
+@pytest.fixture
+def cli(app: Flask) -> CommandRunner:
+    """Runs commands inside the app: `cli.ctms("clients", "list")` is `flask ctms clients list`."""
+    return CommandRunner(app)

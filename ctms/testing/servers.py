@@ -1,0 +1,34 @@
+"""The PostgreSQL that tests run on: one embedded server for a test run, a database for each of its processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from ctms.pool import libpq_url
+
+ONLY_PROCESS = "master"
+
+
+def process_name(config: pytest.Config) -> str:
+    """Return the name of this process of the test run: the one that pytest-xdist gave it, else `master`."""
+    return str(getattr(config, "workerinput", {"workerid": ONLY_PROCESS})["workerid"])
+
+
+def folder_of_run(config: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one folder for all processes of this test run, made when missing."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if process_name(config) == ONLY_PROCESS else base.parent) / "ctms"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def empty_database(server: str, name: str) -> str:
+    """Make an empty database on the server with this SQLAlchemy URL, in place of one of that name; returns its URL."""
+    with psycopg.connect(libpq_url(server), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return make_url(server).set(database=name).render_as_string(hide_password=False)

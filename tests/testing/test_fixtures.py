@@ -1,0 +1,159 @@
+"""The fixtures that plugin authors test with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+from flask import Flask
+
+import ctms_plugins.relay
+from ctms.errors import PluginError
+from ctms.plugins import HealthCheck, hookimpl, setting
+from ctms.testing import ApiClient, contact_body
+from ctms.testing.apps import Apps, rolled_back
+from ctms.testing.fixtures import CommandRunner
+from ctms.testing.plugins import HandedOver, bundled, points_of, under_test
+
+BUNDLED = ["declared", "default_waitlist", "relay", "vpn"]
+
+
+def loaded(app: Flask) -> list[str]:
+    """Return the names of the app's plugins."""
+    return [plugin.name for plugin in app.extensions["ctms.plugins"]]
+
+
+class Greeter:
+    """A plugin with a setting and a command."""
+
+    @dataclass(frozen=True)
+    class Settings:
+        """What it says."""
+
+        word: str = setting("WORD", "What it says.", default="hello")
+
+    @hookimpl
+    def ctms_commands(self, settings: Settings) -> Iterator[click.Command]:
+        """Bring the command."""
+        yield click.Command("greet", callback=lambda: click.echo(settings.word))
+
+
+class Checker:
+    """A plugin with a health check."""
+
+    @hookimpl
+    def ctms_health_checks(self) -> Iterator[HealthCheck]:
+        """Declare the check."""
+        yield HealthCheck(name="weather", check=lambda: "it rains")
+
+
+def test_the_plugins_are_the_bundled_ones_and_those_of_the_project(app: Flask) -> None:
+    assert loaded(app) == BUNDLED
+
+
+@pytest.mark.parametrize("ctms_plugins", [["vpn", ctms_plugins.relay, Greeter, Checker()]])
+def test_a_test_chooses_plugins(app: Flask, anonymous: ApiClient) -> None:
+    assert loaded(app) == ["checker", "greeter", "relay", "vpn"]
+    assert anonymous.get("/__heartbeat__").json["details"]["weather"]["message"] == "it rains"
+
+
+@pytest.mark.parametrize("ctms_plugins", [[]])
+def test_no_plugin_is_loaded_that_is_not_asked_for(app: Flask, api: ApiClient) -> None:
+    assert loaded(app) == []
+    assert api.post("/ctms", contact_body(waitlists=[{"name": "relay", "fields": {"x": 1}}])).status_code == 201
+
+
+def test_a_plugin_that_is_not_installed_is_named() -> None:
+    with pytest.raises(LookupError, match=r"'hub'; there are .*relay, vpn"):
+        points_of(["hub"])
+
+
+class TestSettingsOfPlugins:
+    """`ctms_environment`."""
+
+    @pytest.fixture
+    def ctms_plugins(self) -> list[object]:
+        return [Greeter]
+
+    @pytest.fixture
+    def ctms_environment(self) -> dict[str, str]:
+        return {"CTMS_PLUGIN_GREETER_WORD": "moin"}
+
+    def test_they_are_what_the_test_says(self, cli: CommandRunner) -> None:
+        assert cli.ctms("greet").stdout == "moin\n"
+        assert "CTMS_PLUGIN_GREETER_WORD" not in os.environ
+
+
+def test_settings_of_the_developers_own_do_not_count(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTMS_PLUGIN_GREETER_WORD", "from the outside")
+
+    with rolled_back(apps.get([HandedOver("greeter", Greeter)])) as app:
+        assert CommandRunner(app).ctms("greet").stdout == "hello\n"
+
+
+def test_apps_are_made_once_for_the_same_plugins_and_settings(apps: Apps) -> None:
+    one, other = Checker(), Checker()
+
+    assert apps.get(points_of([one])) is apps.get(points_of([one]))
+    assert apps.get(points_of([one])) is not apps.get(points_of([other]))
+    assert apps.get(points_of([Greeter])) is not apps.get(points_of([Greeter]), {"CTMS_PLUGIN_GREETER_WORD": "moin"})
+
+
+def test_a_plugin_that_cannot_be_loaded_is_an_error_of_the_test(apps: Apps) -> None:
+    with pytest.raises(PluginError, match="implements no hook"):
+        apps.get(points_of([ModuleType("empty")]))
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_what_a_test_does_is_rolled_back(turn: int, api: ApiClient, make_contact: Callable[..., Any]) -> None:  # noqa: ARG001
+    make_contact(email={"primary_email": "same@example.com"})
+
+    assert len(api.get("/ctms?primary_email=same@example.com").json) == 1
+
+
+def test_a_contact_has_what_it_is_made_with(make_contact: Callable[..., dict[str, Any]]) -> None:
+    contact = make_contact(email={"first_name": "Ada"}, newsletters=[{"name": "weekly"}])
+
+    assert contact["email"]["first_name"] == "Ada"
+    assert contact["email"]["primary_email"].endswith("@example.com")
+    assert [entry["name"] for entry in contact["newsletters"]] == ["weekly"]
+
+
+def test_a_contact_that_is_refused_fails_the_test(make_contact: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(AssertionError, match="primary_email"):
+        make_contact(email={"primary_email": "nowhere"})
+
+
+def test_without_a_token_there_is_nothing(anonymous: ApiClient, api: ApiClient) -> None:
+    assert anonymous.get("/updates?start=2026-01-01").status_code == 401
+    assert api.get("/updates?start=2026-01-01").status_code == 200
+
+
+class TestThePluginsOfAProject:
+    """What a `pyproject.toml` declares."""
+
+    def test_they_need_not_be_installed(self, tmp_path: Path) -> None:
+        (tmp_path / "pyproject.toml").write_text('[project.entry-points.ctms]\nhub = "hub_plugin"\n')
+
+        assert under_test(tmp_path) == [EntryPoint("hub", "hub_plugin", "ctms")]
+
+    def test_those_that_are_installed_have_a_package(self, pytestconfig: pytest.Config) -> None:
+        found = under_test(pytestconfig.rootpath)
+
+        assert [point.name for point in found] == [point.name for point in bundled()] == BUNDLED
+        assert {point.dist.name for point in found if point.dist} == {"ctms"}
+
+    def test_one_without_plugins_has_none(self, tmp_path: Path) -> None:
+        assert under_test(tmp_path) == []
+        (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+        assert under_test(tmp_path) == []
+
+    def test_bundled_are_those_that_ctms_brings(self) -> None:
+        assert {point.name for point in bundled()} <= {point.name for point in entry_points(group="ctms")}
