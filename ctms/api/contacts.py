@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import marshmallow as ma
 from flask import Response
 from flask.views import MethodView
 
@@ -11,6 +12,7 @@ from ctms.api import preconditions
 from ctms.api.blueprint import Blueprint, answer, connection
 from ctms.api.openapi import examples
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
+from ctms.api.parsing import problems
 from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
 from ctms.clients.access import DELETE, MANAGE, VIEW
@@ -111,7 +113,10 @@ class Contact(MethodView):
             if document is None:
                 raise NotFound(commands.UNKNOWN)
             preconditions.require_match(document)
-        return contact_response(commands.change(connection(), wanted, patch))
+        try:
+            return contact_response(commands.change(connection(), wanted, patch))
+        except ma.ValidationError as error:
+            raise Invalid(problems({"json": error.messages})) from error
 
     @blueprint.operation("delete_contact", errors=(404, 412), parameters=[_ADDRESS, "If-Match"])
     @blueprint.guard(DELETE)

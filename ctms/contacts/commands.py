@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import marshmallow as ma
 import psycopg
 from psycopg.types.json import Json
 
@@ -21,6 +22,7 @@ from ctms.contacts.documents import same_contact
 from ctms.contacts.fields import Kept
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
 from ctms.contacts.statements import GROUPS, LISTS
+from ctms.contacts.waitlists import waitlists
 from ctms.errors import Conflict, Invalid, NotFound
 from ctms.pool import Connection
 
@@ -91,8 +93,10 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
 def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     """Change what `ContactPatchSchema` loaded, and nothing else; returns the document.
 
-    Raises `NotFound`, or `Conflict` when an identity is another contact's.
+    Raises `NotFound`, `Conflict` when an identity is another contact's, or `marshmallow.ValidationError` when a
+    waitlist is new and its rules demand fields that are not given.
     """
+    new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     email = dict(patch.get("email", {}))
     email.pop("email_id", None)
     _refuse_new_odd_address(connection, email_id, email)
@@ -103,7 +107,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
                 _change_group(connection, email_id, name, patch[name])
         for name in LISTS:
             if name in patch:
-                _change_list(connection, email_id, name, patch[name])
+                _change_list(connection, email_id, name, patch[name], new.get(name, {}))
         return _document(connection, email_id)
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_CHANGE) from None
@@ -156,13 +160,38 @@ def _change_group(connection: Connection, email_id: uuid.UUID, name: str, values
             connection.execute(statements.delete_default(name), (email_id,))
 
 
-def _change_list(connection: Connection, email_id: uuid.UUID, name: str, entries: list[Values] | str) -> None:
+def _new_waitlists(connection: Connection, email_id: uuid.UUID, entries: list[Values] | str) -> dict[str, Values]:
+    """Return what entries without fields get if they are new, by name: what their rules make of no fields.
+
+    The rules have no say about what is stored already.
+    """
+    new: dict[str, Values] = {}
+    for index, entry in enumerate(entries if entries != UNSUBSCRIBE else ()):
+        assert isinstance(entry, Mapping)  # noqa: S101
+        name = entry["name"]
+        if "fields" in entry or not entry.get("subscribed", True):
+            continue
+        try:
+            new[name] = {"fields": waitlists().validate(name, {})}
+        except Exception as error:
+            connection.execute(statements.LOCK, (email_id,))
+            if connection.execute(statements.HAS_WAITLIST, (email_id, name)).fetchone():
+                continue
+            if isinstance(error, ma.ValidationError):
+                raise ma.ValidationError({"waitlists": {index: {"fields": error.messages}}}) from error
+            raise
+    return new
+
+
+def _change_list(
+    connection: Connection, email_id: uuid.UUID, name: str, entries: list[Values] | str, new: Mapping[str, Values]
+) -> None:
     if entries == UNSUBSCRIBE:
         connection.execute(statements.unsubscribe(name), (email_id,))
         return
     for entry in entries:
         assert isinstance(entry, Mapping)  # noqa: S101
-        whole = {**LISTS[name].defaults, **entry}
+        whole = {**LISTS[name].defaults, **new.get(entry["name"], {}), **entry}
         if whole["subscribed"]:
             _upsert(connection, email_id, name, whole, tuple(entry))
         else:

@@ -156,6 +156,8 @@ TAKEN = """
 LOCK = "SELECT FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
 LOCK_ADDRESS = "SELECT primary_email FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
 
+HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
+
 LOCK_BY_ADDRESS = f"""
     SELECT e.email_id, {IDENTITY} FROM emails e {FROM_CONTACT}
     WHERE lower(e.primary_email) = lower(%s) FOR UPDATE OF e"""
