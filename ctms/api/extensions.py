@@ -12,6 +12,7 @@ from werkzeug.routing import Rule
 from ctms.api.blueprint import permission_of
 from ctms.api.openapi import Api
 from ctms.errors import PluginError
+from ctms.hooks.checks import reason
 from ctms.hooks.manager import Plugin, Registered
 from ctms.telemetry.requests import template
 
@@ -34,18 +35,15 @@ def _register(
     brings = f"{plugin.title}: ctms_blueprints yields the blueprint {blueprint.name!r}"
     if blueprint.name in app.blueprints:
         raise PluginError(f"{brings}, a name that the service has: rename it", plugin.name)
-    there = set(app.url_map.iter_rules())
+    there = {id(rule) for rule in app.url_map.iter_rules()}  # of rules, equal means of equal paths
+    failure = None
     try:
         api.register_blueprint(blueprint)
-    except Exception as error:
-        raise PluginError(
-            f"{brings}, which cannot be registered ({type(error).__name__}: {error}): mend or uninstall"
-            f" {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}",
-            plugin.name,
-        ) from error
+    except Exception as error:  # noqa: BLE001  raised below, where nothing better can be said of it
+        failure = error
     brought: dict[str, Plugin | None] = {}
     for rule in app.url_map.iter_rules():
-        if rule in there:
+        if id(rule) in there:
             continue
         path = template(rule.rule)
         if _shape(rule) in owners:
@@ -63,6 +61,12 @@ def _register(
                 plugin.name,
             )
         brought[_shape(rule)] = plugin
+    if failure is not None:
+        raise PluginError(
+            f"{brings}, which cannot be registered ({reason(failure)}): mend or uninstall {plugin.package},"
+            f" or set CTMS_PLUGINS_DISABLED={plugin.name}",
+            plugin.name,
+        ) from failure
     return brought
 
 

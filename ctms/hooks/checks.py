@@ -43,8 +43,9 @@ def problem(plugin: Plugin, what: str, cure: str = "") -> PluginError:
 
 
 def reason(error: BaseException) -> str:
-    """Return the kind of an exception and its message."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """Return the kind of an exception and its message, in one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: object) -> tuple[str, ...]:

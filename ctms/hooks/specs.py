@@ -1,10 +1,12 @@
 """The hooks. A plugin implements those it needs; each is called once per app, when the service starts.
 
-All of them are collected the same way: plugin by plugin, in the order of the plugins' names; what a plugin returns is
-iterated, checked and kept with the plugin's name. Every process makes an app of its own, so each hook is called once
-in every worker process of `flask ctms serve`, in `flask ctms worker`, and for every other `flask` command. A hook that
-raises, returns what it should not, or claims what another plugin claims stops the start, with a message that names
-the plugin, its package and the cure.
+All of them are called the same way, outside any transaction: plugin by plugin, in the order of the plugins' names; what
+a plugin returns is iterated, checked and kept with the plugin's name. Every process makes an app of its own, so each
+hook is called once in every worker process of `flask ctms serve`, and once for every other `flask` command that needs
+the app. A hook that raises, returns what it should not, or claims what another plugin claims stops the start, with a
+message that names the plugin, its package and the cure.
+
+`docs/hooks` has a page for each, with an example that the tests run.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def ctms_waitlists(settings: Any) -> Iterable[Waitlist]:  # type: ignore[empty-body]
     """Declare the waitlists whose `fields` the plugin knows the rules of.
 
-    The declarations are made at start, outside any transaction. Their rules run in requests that write, before the
-    transaction begins to write, and may run any number of times for one subscription; they do no I/O. An error of
+    The declarations are made at start. Their rules run in requests that write, inside the request's transaction and
+    before the contact is locked, and may run any number of times for one subscription; they do no I/O. An error of
     the rules is the client's (422); anything else that they raise fails that one request (500), is logged with the
     plugin's name and counted.
     """
@@ -42,8 +44,8 @@ def ctms_waitlists(settings: Any) -> Iterable[Waitlist]:  # type: ignore[empty-b
 def ctms_backends(settings: Any) -> Iterable[Backend]:  # type: ignore[empty-body]
     """Declare other systems that contacts are mirrored to.
 
-    The declarations are made at start. A backend's `push` is called by the background worker, never in a request,
-    outside any transaction of the service, at least once for each state that it should have.
+    The declarations are made at start. A backend's `push` never runs in a request, and runs outside any transaction
+    of the service; it may be called more than once with one state. What it raises is no error of the client's.
     """
 
 
@@ -51,8 +53,9 @@ def ctms_backends(settings: Any) -> Iterable[Backend]:  # type: ignore[empty-bod
 def ctms_deletion_handlers(settings: Any) -> Iterable[DeletionHandler]:  # type: ignore[empty-body]
     """Declare what must forget a person when the service does.
 
-    The declarations are made at start. A handler's `erase` is called by the background worker, never in a request,
-    after the deletion is committed, at least once for each contact, in any order.
+    The declarations are made at start. A handler's `erase` never runs in a request, and runs outside any transaction
+    of the service, after the deletion is committed; it may be called more than once for one contact, in any order.
+    What it raises does not undo the deletion.
     """
 
 
@@ -60,8 +63,9 @@ def ctms_deletion_handlers(settings: Any) -> Iterable[DeletionHandler]:  # type:
 def ctms_blueprints(settings: Any) -> Iterable[flask_smorest.Blueprint]:  # type: ignore[empty-body]
     """Bring further routes, documented and guarded like those of the service.
 
-    The blueprints are registered at start. A view runs in requests; one that is guarded and writes runs inside the
-    transaction that the guard commits. Every route must be guarded; a path that is taken stops the start.
+    The blueprints are registered at start. A view runs in requests, once for each; one that writes runs inside the
+    transaction that the guard commits. Every route must be guarded; a path that is taken stops the start. What a
+    view raises unexpectedly fails that one request (500).
     """
 
 
@@ -69,7 +73,8 @@ def ctms_blueprints(settings: Any) -> Iterable[flask_smorest.Blueprint]:  # type
 def ctms_commands(settings: Any) -> Iterable[click.Command]:  # type: ignore[empty-body]
     """Bring further commands, under `flask ctms`.
 
-    The commands are added when `flask ctms` runs, in that process only. A name that is taken stops it.
+    The hook is called at start like the others; a command runs when it is typed, in a process of its own, and has
+    the database only if it asks for it. A name that is taken stops every command that needs the app.
     """
 
 
@@ -77,9 +82,10 @@ def ctms_commands(settings: Any) -> Iterable[click.Command]:  # type: ignore[emp
 def ctms_health_checks(settings: Any) -> Iterable[HealthCheck]:  # type: ignore[empty-body]
     """Declare checks for `/__heartbeat__`.
 
-    The declarations are made at start. A check runs in the request that asks, outside any transaction, in a thread
-    that is given up after the check's time-out. A check that fails, raises or takes too long makes the heartbeat
-    degraded (`warning`), never down: the service works without what it looks at.
+    The declarations are made at start. A check runs once for each request that asks, outside any transaction, in a
+    thread that is waited for until the check's time is up, and is not started again while it hangs. A check that
+    fails, raises or takes too long makes the heartbeat degraded (`warning`), never down: the service works without
+    what it looks at.
     """
 
 

@@ -11,7 +11,9 @@ import click
 import pytest
 
 from ctms.cli import ctms
+from ctms.hooks.manager import load_plugins
 from ctms.settings import Settings
+from ctms.testing.plugins import bundled
 from tests.docs import pages
 from tests.docs.pages import DOCS, PAGES, ROOT
 from tools import settings_reference
@@ -71,6 +73,8 @@ def test_the_settings_are_those_of_the_code() -> None:
 
 def test_a_setting_that_is_named_exists() -> None:
     known = {setting.variable for _, setting, _ in Settings.declared()}
+    for plugin in load_plugins(Settings(), bundled()):
+        known |= {setting.variable for _, setting, _ in plugin.declared_settings()}
     files = {f"{variable}_FILE" for variable in known}
 
     named = set(re.findall(r"\bCTMS_[A-Z_]*[A-Z]\b", ALL))

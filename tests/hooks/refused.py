@@ -1,0 +1,253 @@
+"""Packages that the service does not start with, and what it has to say about each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from textwrap import dedent
+
+START = "from ctms.plugins import *\nimport click\n"
+HUB = """
+@hookimpl
+def ctms_waitlists():
+    yield Waitlist(name="hub", title="Hub", check=dict)
+"""
+ROUTE = """
+blueprint = Blueprint({name!r}, __name__)
+
+@blueprint.route({path!r})
+{guard}
+def view():
+    \"\"\"Answer.\"\"\"
+
+@hookimpl
+def ctms_blueprints():
+    yield blueprint
+"""
+GUARD = '@blueprint.guard("view_contacts")'
+SETTINGS = (
+    """
+import dataclasses
+
+{decorator}
+class Settings:
+    {field}
+"""
+    + HUB
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One or two plugins `acme` and `bolt`, each of a package of its own, and what the one line says.
+
+    `says` are its parts besides the titles of the plugins; `heading` is the kind of it as the how-to names it.
+    """
+
+    name: str
+    says: tuple[str, ...]
+    acme: str
+    bolt: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs_app: bool = False
+    """Whether it is found only when an app is made, not when plugins are loaded."""
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The modules, by the names of the plugins."""
+        both = {"acme": self.acme, "bolt": self.bolt}
+        return {name: START + dedent(source) for name, source in both.items() if source is not None}
+
+
+def implements(hook: str, body: str) -> str:
+    """Return a plugin whose implementation of `hook` is `body`."""
+    return f"@hookimpl\ndef {hook}():\n    {body}\n"
+
+
+OFF = "set CTMS_PLUGINS_DISABLED=acme"
+YIELD = "yield Waitlist objects, or return a list of them"
+
+CASES = (
+    Case("import fails", ("cannot be imported (ModuleNotFoundError: No module named 'absent')", OFF), "import absent"),
+    Case("no Python", ("cannot be imported (SyntaxError", OFF), "def ("),
+    Case("ends the process", ("cannot be imported (SystemExit: 3)", OFF), "import sys\nsys.exit(3)"),
+    Case("message of two lines", ("cannot be imported (ValueError: one two)",), 'raise ValueError("one\\n\\n    two")'),
+    Case(
+        "misspelt hook",
+        ("there is no hook ctms_waitlist", "did you mean ctms_waitlists?"),
+        HUB.replace("lists", "list"),
+    ),
+    Case("unknown hook", ("there is no hook xyz", "the hooks are ctms_waitlists, "), implements("xyz", "return []")),
+    Case(
+        "unmarked hook",
+        ("ctms_waitlists is not marked as a hook", "mark it with @ctms.plugins.hookimpl"),
+        HUB.replace("@hookimpl", ""),
+    ),
+    Case("no hook", ("it implements no hook", "mark its functions with @ctms.plugins.hookimpl"), "x = 1"),
+    Case(
+        "wrong argument",
+        (
+            "Argument(s) {'config'} are declared in the hookimpl but can not be found in the hookspec",
+            "ctms_waitlists(config)",
+            "every hook takes the one argument settings, or none",
+        ),
+        HUB.replace("()", "(config)"),
+    ),
+    Case(
+        "default value",
+        ("ctms_waitlists has a default value for settings", "remove the default value"),
+        HUB.replace("()", "(settings=None)"),
+    ),
+    Case(
+        "wrapper",
+        ("ctms_waitlists is a wrapper, and hooks are not wrapped", "plain @hookimpl"),
+        "@hookimpl(wrapper=True)\ndef ctms_waitlists():\n    return (yield)\n",
+    ),
+    Case("returns None", ("ctms_waitlists returned None", YIELD), implements("ctms_waitlists", "pass")),
+    Case("returns text", ("ctms_waitlists returned one str", YIELD), implements("ctms_waitlists", 'return "hub"')),
+    Case(
+        "returns one registration",
+        ("ctms_waitlists returned one Waitlist", YIELD),
+        implements("ctms_waitlists", 'return Waitlist(name="hub", title="Hub", check=dict)'),
+    ),
+    Case("yields text", ("ctms_waitlists yielded one str", YIELD), implements("ctms_waitlists", 'yield "hub"')),
+    Case(
+        "yields another's registration",
+        ("ctms_backends yielded one HealthCheck", "yield Backend objects"),
+        implements("ctms_backends", 'yield HealthCheck(name="hub", check=str)'),
+    ),
+    Case(
+        "raises",
+        ("ctms_health_checks failed with ZeroDivisionError: division by zero", OFF),
+        implements("ctms_health_checks", "yield 1 / 0"),
+    ),
+    Case(
+        "bad registration",
+        ("ctms_waitlists failed with RegistrationError: the waitlist 'hub' has no rules: give a schema or a check",),
+        implements("ctms_waitlists", 'yield Waitlist(name="hub", title="Hub")'),
+    ),
+    Case(
+        "command without a name",
+        ("ctms_commands yielded one Command without a name", "name it"),
+        implements("ctms_commands", "yield click.Command(None)"),
+    ),
+    Case(
+        "settings of another kind",
+        ("its Settings are not a dataclass", "make Settings a dataclass"),
+        SETTINGS.format(decorator="", field="limit = 3"),
+    ),
+    Case(
+        "field of another kind",
+        ("a field of its Settings cannot be read from a variable", "ctms.plugins.setting()"),
+        SETTINGS.format(decorator="@dataclasses.dataclass", field="limit: int = 3"),
+    ),
+    Case(
+        "value that cannot be used",
+        ("CTMS_PLUGIN_ACME_LIMIT must be a whole number", "set it right, or set CTMS_PLUGINS_DISABLED=acme"),
+        SETTINGS.format(
+            decorator="@dataclasses.dataclass",
+            field='limit: int = setting("LIMIT", "How many.", default=3, read="int")',
+        ),
+        environment={"CTMS_PLUGIN_ACME_LIMIT": "many"},
+    ),
+    Case(
+        "settings that fail",
+        ("its Settings failed with LookupError: no", OFF),
+        SETTINGS.format(
+            decorator="@dataclasses.dataclass", field='def __post_init__(self):\n        raise LookupError("no")'
+        ),
+    ),
+    Case(
+        "waitlist registered twice",
+        ("ctms_waitlists registers 'hub' twice", "remove or rename one"),
+        HUB.rstrip() + '\n    yield Waitlist(name="hub", title="Hub", check=dict)',
+    ),
+    Case(
+        "waitlist of two",
+        ("both register 'hub' with ctms_waitlists", "rename one, or set CTMS_PLUGINS_DISABLED=bolt"),
+        HUB,
+        HUB,
+    ),
+    Case(
+        "command of two",
+        ("both register 'count' with ctms_commands", "rename one"),
+        implements("ctms_commands", 'yield click.Command("count")'),
+        implements("ctms_commands", 'yield click.Command("count")'),
+    ),
+    Case(
+        "health check of two",
+        ("both register 'hub' with ctms_health_checks", "rename one"),
+        implements("ctms_health_checks", 'yield HealthCheck(name="hub", check=str)'),
+        implements("ctms_health_checks", 'yield HealthCheck(name="hub", check=str)'),
+    ),
+    Case(
+        "blueprint of two",
+        ("both register 'Hub' with ctms_blueprints", "rename one"),
+        ROUTE.format(name="Hub", path="/hub", guard=GUARD),
+        ROUTE.format(name="Hub", path="/other", guard=GUARD),
+    ),
+    Case(
+        "name not enabled",
+        ("CTMS_PLUGINS names nobody, which no installed package brings", "install it or remove the name"),
+        HUB,
+        environment={"CTMS_PLUGINS": "acme,nobody"},
+    ),
+    Case(
+        "name not disabled",
+        ("CTMS_PLUGINS_DISABLED names nobody, which no installed package brings", "install it or remove the name"),
+        HUB,
+        environment={"CTMS_PLUGINS_DISABLED": "nobody"},
+    ),
+    Case(
+        "path of the service",
+        (
+            "ctms_blueprints yields the blueprint 'Hub' with the path /ctms/{other}, which the service has",
+            "choose another",
+        ),
+        ROUTE.format(name="Hub", path="/ctms/<string:other>", guard=GUARD),
+        needs_app=True,
+    ),
+    Case(
+        "path of two",
+        (
+            "yields the blueprint 'Other' with the path /hub, which plugin 'acme' of ctms-acme 1.2.3 has",
+            "choose another",
+        ),
+        ROUTE.format(name="Hub", path="/hub", guard=GUARD),
+        ROUTE.format(name="Other", path="/hub", guard=GUARD),
+        needs_app=True,
+    ),
+    Case(
+        "route without a guard",
+        (
+            "ctms_blueprints yields the blueprint 'Hub' with GET /hub, which nothing guards",
+            "@blueprint.guard(permission)",
+        ),
+        ROUTE.format(name="Hub", path="/hub", guard=""),
+        needs_app=True,
+    ),
+    Case(
+        "blueprint of the service",
+        ("ctms_blueprints yields the blueprint 'Contacts', a name that the service has", "rename it"),
+        ROUTE.format(name="Contacts", path="/hub", guard=GUARD),
+        needs_app=True,
+    ),
+    Case(
+        "blueprint that cannot be registered",
+        ("ctms_blueprints yields the blueprint 'Hub', which cannot be registered (", OFF),
+        ROUTE.format(name="Hub", path="hub", guard=GUARD),
+        needs_app=True,
+    ),
+    Case(
+        "health check of the service",
+        ("ctms_health_checks yields 'database', a check that the service has", "rename it"),
+        implements("ctms_health_checks", 'yield HealthCheck(name="database", check=str)'),
+        needs_app=True,
+    ),
+    Case(
+        "command of the service",
+        ("ctms_commands yields 'serve', a command that the service has", "rename it"),
+        implements("ctms_commands", 'yield click.Command("serve")'),
+        needs_app=True,
+    ),
+)

@@ -1,0 +1,174 @@
+"""Each hook has a page that is headed by its signature and shows an example that works; the how-to is run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import pytest
+from flask import current_app
+
+from ctms.clients.tokens import tokens
+from ctms.hooks import specs
+from ctms.hooks.checks import REGISTRATIONS
+from ctms.hooks.manager import GROUP, app_plugins
+from ctms.testing.apps import Apps, rolled_back
+from ctms.testing.clients import create_client
+from ctms.testing.contacts import contact_body
+from ctms.testing.http import Answer, ApiClient, assert_error
+from ctms.testing.plugins import bundled
+from tests.cli.running import run
+from tests.docs import pages
+from tests.docs.pages import DOCS
+from tests.hooks.distributions import Site
+from tests.serving import environment_for
+
+SECTIONS = ["When", "Process", "Transaction", "How often", "Arguments", "Yields", "On error", "Example"]
+
+
+def page(hook: str) -> Path:
+    """Return the page about a hook."""
+    return DOCS / "hooks" / f"{hook}.md"
+
+
+def signature(hook: str) -> str:
+    """Return what a page about the hook is headed by."""
+    return hook + str(inspect.signature(getattr(specs, hook))).replace("'", "")
+
+
+def example(hook: str) -> str:
+    """Return the example on the page about a hook."""
+    (source,) = [block.text for block in pages.blocks(page(hook)) if block.language == "python"]
+    return source
+
+
+def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
+    assert sorted(path.stem for path in (DOCS / "hooks").iterdir()) == sorted(specs.HOOKS)
+    assert set(REGISTRATIONS) == set(specs.HOOKS)
+
+
+@pytest.mark.parametrize("hook", specs.HOOKS)
+def test_a_page_is_headed_by_the_signature_and_has_its_sections(hook: str) -> None:
+    text = page(hook).read_text()
+
+    assert text.splitlines()[0] == f"# `{signature(hook)}`"
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    assert inspect.getdoc(getattr(specs, hook))
+
+
+@pytest.mark.parametrize("hook", [hook for hook in specs.HOOKS if dataclasses.is_dataclass(REGISTRATIONS[hook])])
+def test_a_page_names_every_part_of_what_is_yielded(hook: str) -> None:
+    yields = page(hook).read_text().split("## Yields")[1].split("## On error")[0]
+    parts = [field.name for field in dataclasses.fields(REGISTRATIONS[hook]) if field.init]
+
+    assert [part for part in parts if f"`{part}`" not in yields] == []
+
+
+@pytest.mark.parametrize("hook", specs.HOOKS)
+def test_an_example_enters_by_the_front_door(hook: str) -> None:
+    imported = [node.module for node in ast.walk(ast.parse(example(hook))) if isinstance(node, ast.ImportFrom)]
+
+    assert [module for module in imported if module and module.startswith("ctms")] == ["ctms.plugins"]
+
+
+def waitlists(api: ApiClient) -> None:
+    """The rules refuse, normalise and store."""
+
+    def post(**fields: object) -> Answer:
+        return api.post("/ctms", contact_body(waitlists=[{"name": "hub", "fields": fields}]))
+
+    assert_error(post(seats=3), 422, at=[["body", "waitlists", 0, "fields", "referrer"]])
+    assert_error(post(referrer="x", seats=501), 422, at=[["body", "waitlists", 0, "fields", "seats"]])
+    assert_error(post(referrer="x", seats=101), 422, at=[["body", "waitlists", 0, "fields", "seats"]])
+    made = post(referrer="Sales", seats=101)
+    assert made.status_code == 201
+    assert made.json["waitlists"][0]["fields"] == {"referrer": "sales", "seats": 101}
+
+
+def backends(api: ApiClient) -> None:
+    """The backend takes what the service would send."""
+    made = api.post("/ctms", contact_body()).json
+    (one,) = [one for one in app_plugins().collect("ctms_backends") if one.plugin.name == "backends"]
+
+    one.value.implementation.push([made])
+
+    assert one.value.max_batch == 500
+    assert one.value.implementation.sent == {made["email"]["email_id"]: made}
+    assert one.value.implementation.settings.url == "https://mail.example.com/"
+
+
+def deletion_handlers(api: ApiClient) -> None:
+    """The handler takes what the service would send, twice too."""
+    made = api.post("/ctms", contact_body(email={"primary_email": "jane@example.com"})).json
+    identities = api.get(f"/identity/{made['email']['email_id']}").json
+    (one,) = [one for one in app_plugins().collect("ctms_deletion_handlers") if one.plugin.name == "deletion_handlers"]
+
+    one.value.implementation.erase([identities])
+    one.value.implementation.erase([identities])
+
+    assert one.value.implementation.known == {"joe@example.com"}
+
+
+def blueprints(api: ApiClient) -> None:
+    """The route answers, for who may, and is documented."""
+    api.post("/ctms", contact_body(newsletters=[{"name": "weekly"}]))
+
+    assert api.get("/counts/weekly").json == {"subscribed": 1}
+    assert_error(ApiClient(current_app.test_client(), None).get("/counts/weekly"), 401, "Not authenticated")
+    assert "/counts/{name}" in api.get("/openapi.json").json["paths"]
+
+
+def commands(_: ApiClient) -> None:
+    """The command is there and fails as ours do."""
+    runner = current_app.test_cli_runner()
+
+    assert run(runner, "greet", "Jane").stdout == "Hello, Jane.\n"
+    assert run(runner, "greet", "4", status=1).stderr == "Error: a name is made of letters\n"
+    assert "Greet NAME" in run(runner, "--help").stdout
+
+
+def health_checks(api: ApiClient) -> None:
+    """The check is part of the heartbeat."""
+    assert api.get("/__heartbeat__").json["checks"]["disk"] == "ok"
+
+
+USES: dict[str, Callable[[ApiClient], None]] = {
+    "ctms_waitlists": waitlists,
+    "ctms_backends": backends,
+    "ctms_deletion_handlers": deletion_handlers,
+    "ctms_blueprints": blueprints,
+    "ctms_commands": commands,
+    "ctms_health_checks": health_checks,
+}
+
+
+@pytest.mark.parametrize("hook", specs.HOOKS)
+def test_the_example_works(hook: str, site: Site, apps: Apps) -> None:
+    name = hook.removeprefix("ctms_")
+    site.install(f"example-{name}", {f"example_{name}": example(hook)}, **{name: f"example_{name}"})
+
+    with rolled_back(apps.get([*bundled(), installed(name)])) as app:
+        found = app_plugins().get(name)
+        assert found is not None
+        assert found.hooks == (hook,)
+        USES[hook](ApiClient(app.test_client(), tokens().issue(create_client("id_example", roles=["admin"]))))
+
+
+def installed(name: str) -> EntryPoint:
+    """Return the installed plugin of that name."""
+    (point,) = entry_points(group=GROUP, name=name)
+    return point
+
+
+def test_what_the_how_to_shows(tmp_path: Path) -> None:
+    environment = environment_for(tmp_path / "data")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    pages.run(DOCS / "how-to" / "plugins.md", {**environment, "PATH": path}, tmp_path)
