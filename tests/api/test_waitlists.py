@@ -12,7 +12,6 @@ import pytest
 from flask import Flask
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from ctms import pool
 from ctms.clients.tokens import tokens
 from ctms.errors import PluginError
 from ctms.plugins import Waitlist, hookimpl
@@ -20,7 +19,7 @@ from ctms.testing.apps import Apps
 from ctms.testing.plugins import points_of
 from tests.clients.factories import create_client
 from tests.contacts.factories import minimal
-from tests.http import ApiClient, assert_error
+from tests.http import ApiClient
 
 LISTS = {
     "hub": {
@@ -72,10 +71,6 @@ class Trip(ma.Schema):
     made = ma.fields.String(dump_only=True)
 
 
-class Counted(ma.Schema):
-    seats = ma.fields.Integer(load_default=1)
-
-
 class Trips:
     """A plugin of marshmallow schemas."""
 
@@ -84,7 +79,6 @@ class Trips:
         yield Waitlist(name="trip", title="Trip", description="Somewhere.", schema=Trip)
         yield Waitlist(name="free-trip", title="Free", schema=Place(), unknown="accept")
         yield Waitlist(name="checked", title="Checked", check=dict)
-        yield Waitlist(name="counted", title="Counted", schema=Counted)
 
 
 ACCEPTED: list[tuple[str, Any]] = [
@@ -223,55 +217,6 @@ class TestEntries:
         assert fits(document, "ContactInput", body) == (api.post("/ctms", body).status_code == 201)
         assert fits(document, "ContactPatch", {"waitlists": [{"name": name}]})
 
-    def test_an_entry_without_fields_that_a_patch_adds_obeys_the_rules(self, api: ApiClient) -> None:
-        contact = api.post("/ctms", minimal()).json
-        path = f"/ctms/{contact['email']['email_id']}"
-
-        answer = api.patch(path, {"waitlists": [{"name": "tree"}, {"name": "hub"}], "email": {"first_name": "Jane"}})
-
-        assert_error(answer, 422, at=[["body", "waitlists", 1, "fields", "referrer"]])
-        assert api.get(path).json == contact
-        added = api.patch(path, {"waitlists": [{"name": "tree"}, {"name": "hub", "subscribed": False}]})
-        assert [entry["name"] for entry in added.json["waitlists"]] == ["tree"]
-
-    def test_a_patch_that_adds_nobody_finds_nobody(self, api: ApiClient) -> None:
-        path = "/ctms/93db83d4-4119-4e0c-af87-a713786fa81d"
-
-        assert_error(api.patch(path, {"waitlists": [{"name": "tree"}]}), 404)
-
-    def test_what_rules_make_of_no_fields_is_stored_when_a_patch_adds_an_entry(self, api: ApiClient) -> None:
-        path = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
-
-        added = api.patch(path, {"waitlists": [{"name": "counted"}]})
-        again = api.patch(path, {"waitlists": [{"name": "counted", "fields": {"seats": 2}}]})
-        touched = api.patch(path, {"waitlists": [{"name": "counted", "unsub_reason": "x"}]})
-
-        assert [answer.json["waitlists"][0]["fields"] for answer in (added, again, touched)] == [
-            {"seats": 1},
-            {"seats": 2},
-            {"seats": 2},
-        ]
-
-    def test_fields_that_newer_rules_would_refuse_stay_readable_and_are_left_alone(self, api: ApiClient) -> None:
-        entry = {"name": "free", "fields": {"referrer": 1}, "source": "https://example.com/"}
-        contact = api.post("/ctms", {**minimal(), "waitlists": [entry]}).json
-        path = f"/ctms/{contact['email']['email_id']}"
-        with pool.lend() as connection:
-            connection.execute("UPDATE waitlists SET name = 'hub' WHERE email_id = %s", (contact["email"]["email_id"],))
-
-        for patch, fields in (
-            ({"email": {"first_name": "Jane"}}, {"referrer": 1}),
-            ({"waitlists": [{"name": "hub", "source": None}]}, {"referrer": 1}),
-            ({"waitlists": [{"name": "hub", "subscribed": False}]}, {"referrer": 1}),
-            ({"waitlists": [{"name": "hub", "subscribed": True}]}, {"referrer": 1}),
-            ({"waitlists": "UNSUBSCRIBE"}, {"referrer": 1}),
-            ({"waitlists": [{"name": "hub", "fields": {"referrer": "x"}}]}, {"referrer": "x"}),
-        ):
-            changed = api.patch(path, patch)
-            assert changed.status_code == 200, changed.text
-            assert changed.json["waitlists"][0]["fields"] == fields
-            assert api.get(path).json == changed.json
-
     def test_the_document_is_valid_and_names_each_waitlist(self, document: dict[str, Any]) -> None:
         assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
         schemas = document["components"]["schemas"]
@@ -306,7 +251,6 @@ class TestList:
         assert [(one["name"], one["plugin"]) for one in listed] == [
             ("c++.x", "declared"),
             ("checked", "trips"),
-            ("counted", "trips"),
             ("free-trip", "trips"),
             ("hub", "declared"),
             ("relay", "relay"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ctms.hooks.manager import load_plugins
 from ctms.plugins import OperatorError, RegistrationError, Waitlist
 from ctms.settings import Settings
 from ctms_plugins import declared
+from tests.docs import pages
 from tests.serving import serve
 
 HUB = """\
@@ -331,3 +334,15 @@ def test_a_served_waitlist_comes_with_its_file_and_goes_with_it(tmp_path: Path) 
             assert "Fields.hub" not in document["components"]["schemas"]
             assert session.get(running.url + path, timeout=30).json()["waitlists"][0]["fields"] == good
             assert send(running.url, session, "free@example.com", {"seats": 0}).status_code == 201
+
+
+def test_the_how_to_works(tmp_path: Path) -> None:
+    page = pages.DOCS / "how-to" / "declare-waitlists.md"
+    file = tmp_path / "lists" / "hub.toml"
+    file.parent.mkdir()
+    file.write_text(pages.marked(page, "file: lists/hub.toml"))
+
+    with serve(tmp_path, CTMS_PLUGIN_DECLARED_PATH=str(file.parent)) as running:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        says = {"http://127.0.0.1:8000": running.url, "secret_…": running.client_secret}
+        pages.run(page, {**running.environment, "PATH": path}, tmp_path, says)
