@@ -61,14 +61,14 @@ def test_unknown_ids_and_texts_that_are_none(api: ApiClient) -> None:
 
 @pytest.mark.parametrize("path", ["/identities", "/ctms"])
 @pytest.mark.parametrize("name", IDENTITIES)
-@pytest.mark.parametrize("value", ["\0", "%", "'; DROP TABLE emails; --", "x" * 5000, "\ufffe", " "])
-def test_odd_values_find_nobody(api: ApiClient, path: str, name: str, value: str) -> None:
+def test_odd_values_find_nobody(api: ApiClient, path: str, name: str) -> None:
     api.post("/ctms", full())
 
-    answer = api.get(path, query_string={name: value})
+    for value in ("\0", "%", "'; DROP TABLE emails; --", "x" * 5000, "\ufffe", " "):
+        answer = api.get(path, query_string={name: value})
 
-    assert answer.status_code in {200, 422}, answer.text
-    assert answer.status_code == 422 or answer.json == []
+        assert answer.status_code in {200, 422}, answer.text
+        assert answer.status_code == 422 or answer.json == []
 
 
 def test_an_odd_token_is_shown_as_it_is_stored(api: ApiClient) -> None:

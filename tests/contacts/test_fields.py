@@ -99,22 +99,19 @@ class TestText:
             assert body["detail"][0]["type"] == "string_too_long"
         assert api.get(path).json == created.json
 
-    @pytest.mark.parametrize("value", [1, 1.5, True, [], {}, ["a"]])
-    def test_what_is_no_text_is_refused(
-        self, api: ApiClient, group: str, field: str, longest: int | None, value: Any
-    ) -> None:
-        assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
+    def test_what_is_no_text_is_refused(self, api: ApiClient, group: str, field: str, longest: int | None) -> None:
+        for value in (1, 1.5, True, [], {}, ["a"]):
+            assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
 
-    @pytest.mark.parametrize("text", NOT_STORABLE)
     def test_what_postgresql_cannot_store_is_refused(
-        self, api: ApiClient, group: str, field: str, longest: int | None, text: str
+        self, api: ApiClient, group: str, field: str, longest: int | None
     ) -> None:
         path = api.post("/ctms", minimal()).headers["Location"]
-        contact = with_value(group, field, text)
-
-        assert_error(api.post("/ctms", contact), 422, at=[place(group, field)])
-        contact["email"].pop("primary_email")
-        assert_error(api.patch(path, contact), 422, at=[place(group, field)])
+        for text in NOT_STORABLE:
+            contact = with_value(group, field, text)
+            assert_error(api.post("/ctms", contact), 422, at=[place(group, field)])
+            contact["email"].pop("primary_email")
+            assert_error(api.patch(path, contact), 422, at=[place(group, field)])
 
 
 @pytest.mark.parametrize("text", NOT_STORABLE)
@@ -138,9 +135,10 @@ class TestFlags:
             assert created.status_code == 201, word
             assert stored_value(created.json, group, field) is meaning
 
-    @pytest.mark.parametrize("value", ["", "maybe", 2, -1, 0.5, "1.0", None, [], {}, " true"])
-    def test_anything_else_is_refused(self, api: ApiClient, group: str, field: str, value: Any) -> None:
-        assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
+    def test_anything_else_is_refused(self, api: ApiClient, group: str, field: str) -> None:
+        values: list[Any] = ["", "maybe", 2, -1, 0.5, "1.0", None, [], {}, " true"]
+        for value in values:
+            assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
 
 
 class TestChoices:
