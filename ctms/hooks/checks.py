@@ -16,7 +16,7 @@ import pluggy
 from ctms.environment import declared, read_settings
 from ctms.errors import PluginError, SettingsError
 from ctms.hooks import specs
-from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, Waitlist
+from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, RegistrationError, Waitlist
 
 if TYPE_CHECKING:
     from ctms.hooks.manager import Plugin
@@ -143,7 +143,10 @@ def _answers(manager: pluggy.PluginManager, plugin: Plugin, hook: str) -> list[A
         other = [result for result in results if not _holds_registrations(result)]
         values = [] if none or other else [value for result in results for value in result]
     except (Exception, SystemExit) as error:
-        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}") from error
+        # A `RegistrationError` says what to change, which may be a file of the operator's.
+        change = f"change that, or set CTMS_PLUGINS_DISABLED={plugin.name}"
+        cure = change if isinstance(error, RegistrationError) else ""
+        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}", cure) from error
     if none or other:
         raise problem(plugin, f"{hook} returned {'None' if none else f'one {type(other[0]).__name__}'}", cure)
     for value in values:
