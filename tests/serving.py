@@ -89,14 +89,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path, **variables: str) -> Iterator[Served]:
-    """Start the service, its database in `folder`, and stop it at the end."""
+def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
+    """Start the service, its database in `folder`, and stop it at the end; `flask` may be another environment's."""
     port = free_port()
     environment = environment_for(folder, PORT=str(port), CTMS_WORKERS="2", **variables)
     output = folder / "output.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
-            [FLASK, "ctms", "serve"], env=environment, stdout=file, stderr=subprocess.STDOUT, text=True
+            [flask, "ctms", "serve"], env=environment, stdout=file, stderr=subprocess.STDOUT, text=True
         )
     try:
         url = f"http://127.0.0.1:{port}"

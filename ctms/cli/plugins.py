@@ -1,6 +1,6 @@
-"""`flask ctms plugins`: which plugins there are, what they do and what is wrong with them.
+"""`flask ctms plugins`: which plugins there are, what they do and what is wrong with them; and a start for new ones.
 
-Neither command needs the service to start: they are for when it does not.
+No command needs the service to start: they are for when it does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import click
 from ctms.app import create_app
 from ctms.cli.group import Group
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
+from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
 from ctms.errors import NotFoundError, OperatorError, PluginError
 from ctms.hooks.checks import name_of
@@ -22,7 +23,10 @@ from ctms.settings import Settings
 
 @click.group()
 def plugins() -> None:
-    """Show the plugins and check one; works while one of them keeps the service from starting."""
+    """Show the plugins, check one, write a new one; works while one of them keeps the service from starting."""
+
+
+plugins.add_command(new)
 
 
 @plugins.command("list")

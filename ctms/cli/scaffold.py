@@ -1,0 +1,148 @@
+"""`flask ctms plugins new`: a package with a plugin, for its author to go on from."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+from jinja2 import Environment, StrictUndefined
+
+from ctms.cli.output import say
+from ctms.errors import ConflictError, OperatorError
+from ctms.hooks.manager import GROUP
+from ctms.paths import PACKAGE
+
+TEMPLATES = PACKAGE / "templates" / "plugin"
+SUFFIX = ".jinja"
+LONGEST_NAME = 50
+
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", re.ASCII)
+_FOLDERS = {"module": "{module}", "gitignore": ".gitignore"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is different between the kinds of plugins, besides their templates."""
+
+    summary: str
+    holds: str
+    settings: tuple[tuple[str, str, str], ...] = ()
+
+
+_TOKEN = ("TOKEN", "what the other side knows us by; secret", "none")
+
+KINDS: Mapping[str, Kind] = {
+    "waitlist": Kind("The rules of CTMS for the fields of the waitlist {name}.", "the rules"),
+    "backend": Kind(
+        "Mirrors the contacts of CTMS to {title}.",
+        "what sends contacts",
+        (("URL", "where contacts are sent", "`http://127.0.0.1:9000/contacts`"), _TOKEN),
+    ),
+    "deletion-handler": Kind(
+        "Makes {title} forget whom CTMS forgets.",
+        "what sends who is to be forgotten",
+        (("URL", "where is sent who is to be forgotten", "`http://127.0.0.1:9000/forget`"), _TOKEN),
+    ),
+    "blueprint": Kind("Routes of CTMS below /{name}.", "the routes"),
+}
+
+
+def _checked(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise click.BadParameter(
+            f"a name is made of lower-case letters and digits, with - or _ between them, begins with a letter and"
+            f" has {LONGEST_NAME} characters at most"
+        )
+    return name
+
+
+@click.command()
+@click.argument("name", callback=_checked)
+@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="What the plugin brings.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where to put the package's folder. Default: here.",
+)
+def new(name: str, kind: str, folder: Path) -> None:
+    """Write a package with a plugin NAME, and write the path of its folder, ctms-NAME.
+
+    It is complete: an entry point, the plugin, tests that pass, a README. Nothing is overwritten: exits with 10 when
+    the folder is there already, or when a plugin of that name or a package like it is installed.
+    """
+    words = words_for(name, kind)
+    _refuse_taken(words)
+    target = folder / words["package"]
+    if target.exists():
+        raise ConflictError(f"{target} is there already")
+    try:
+        write(target, kind, words)
+    except OSError as error:
+        raise OperatorError(f"{target} cannot be written: {error.strerror}") from error
+    click.echo(str(target))
+    say(
+        f"A package with the plugin {words['plugin']!r}; its README.md says what is where. Next:\n\n"
+        f"  cd {target}\n"
+        "  pip install --editable '.[tests]'\n"
+        "  pytest\n\n"
+        f"Then change src/{words['module']}/plugin.py and tests/test_plugin.py. The next start of the service finds it."
+    )
+
+
+def words_for(name: str, kind: str) -> dict[str, Any]:
+    """Return what the templates say of a plugin `name`: its package, its module and so on."""
+    plugin = name.replace("-", "_")
+    parts = plugin.split("_")
+    title = " ".join(parts).capitalize()
+    return {
+        "name": name,
+        "plugin": plugin,
+        "package": f"ctms-{name.replace('_', '-')}",
+        "module": f"ctms_{plugin}",
+        "title": title,
+        "cls": "".join(part.capitalize() for part in parts),
+        "variable": f"CTMS_PLUGIN_{plugin.upper()}_",
+        "ctms": metadata.version("ctms"),
+        "summary": KINDS[kind].summary.format(name=name, title=title),
+        "holds": KINDS[kind].holds,
+        "settings": KINDS[kind].settings,
+    }
+
+
+def _refuse_taken(words: Mapping[str, Any]) -> None:
+    for point in metadata.entry_points(group=GROUP, name=words["plugin"]):
+        package = point.dist.name if point.dist else "an unknown package"
+        raise ConflictError(f"{package} brings a plugin {words['plugin']!r} already: choose another name")
+    if importlib.util.find_spec(words["module"]) is not None:
+        raise ConflictError(f"there is a module {words['module']} already: choose another name")
+
+
+def write(target: Path, kind: str, words: Mapping[str, Any]) -> None:
+    """Write the package of a kind to the folder `target`, all of it or nothing. Raises `OSError`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        draft = Path(scratch) / target.name
+        for path, text in rendered(kind, words):
+            file = draft / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        shutil.move(draft, target)
+
+
+def rendered(kind: str, words: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Give the files of a package: path in its folder, and text."""
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    for folder in ("common", kind):
+        for template in sorted((TEMPLATES / folder).rglob(f"*{SUFFIX}")):
+            parts = template.relative_to(TEMPLATES / folder).with_suffix("").parts
+            path = Path(*(_FOLDERS.get(part, part).format(**words) for part in parts))
+            yield path, environment.from_string(template.read_text()).render(words)

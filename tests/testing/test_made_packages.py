@@ -1,0 +1,117 @@
+"""What `flask ctms plugins new` writes works as it is, and goes on working when its author changes it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import requests
+
+from ctms.cli.scaffold import KINDS, words_for, write
+from ctms.testing import contact_body
+from tests.serving import Served, serve
+from tests.testing.environments import Environment
+
+HUB = '''\
+"""The rules for the fields of the waitlist `hub`."""
+
+from collections.abc import Iterator
+
+import marshmallow as ma
+from ctms.plugins import Waitlist, hookimpl
+
+
+class Fields(ma.Schema):
+    """`referrer` must be there; `seats`, where given, is a whole number from 1 to 500."""
+
+    referrer = ma.fields.String(required=True, validate=ma.validate.Length(min=1, max=100))
+    seats = ma.fields.Integer(strict=True, validate=ma.validate.Range(min=1, max=500))
+
+
+@hookimpl
+def ctms_waitlists() -> Iterator[Waitlist]:
+    """Declare the waitlist."""
+    yield Waitlist(name="hub", title="Hub", schema=Fields)
+'''
+
+
+def made(folder: Path, name: str, kind: str) -> Path:
+    """Write a package and return its folder."""
+    words = words_for(name, kind)
+    target = folder / str(words["package"])
+    write(target, kind, words)
+    return target
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_tests_pass_at_once(kind: str, tmp_path: Path) -> None:
+    package = made(tmp_path, "my-other", kind)
+    environment = Environment(tmp_path / "environment")
+
+    done = environment.run("pytest", "-W", "error", variables=environment.variables(tmp_path), folder=package)
+
+    assert re.search(r"^=+ ([4-9]|[1-9]\d+) passed in [\d.]+s", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_a_package_is_installed_decides_and_is_gone(tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    variables = environment.variables(tmp_path)
+    package = made(tmp_path, "hub", "waitlist")
+    (package / "src" / "ctms_hub" / "plugin.py").write_text(HUB)
+
+    environment.run("pip", "install", str(package), variables=variables, folder=tmp_path)
+    with serve(tmp_path, flask=str(environment.commands / "flask")) as running:
+        secret = running.client_secret
+        holds(running)
+
+    environment.run("pip", "uninstall", "--yes", "ctms-hub", variables=variables, folder=tmp_path)
+    with serve(tmp_path, flask=str(environment.commands / "flask")) as running:
+        running.client_secret = secret
+        is_gone(running)
+
+
+def holds(running: Served) -> None:
+    """The service has the rules for the waitlist `hub`."""
+    api = running.session()
+    assert refused(api, running, {}) == [["body", "waitlists", 0, "fields", "referrer"]]
+    assert refused(api, running, {"referrer": "ada", "seats": 0}) == [["body", "waitlists", 0, "fields", "seats"]]
+    assert refused(api, running, {"referrer": "ada", "seats": 501}) == [["body", "waitlists", 0, "fields", "seats"]]
+    assert refused(api, running, {"seats": "many", "colour": 1}) == [
+        ["body", "waitlists", 0, "fields", name] for name in ("colour", "referrer", "seats")
+    ]
+    for seats in (1, 500):
+        created = posted(api, running, {"referrer": "ada", "seats": seats})
+        assert created.status_code == 201, created.text
+        found = api.get(f"{running.url}{created.headers['Location']}", timeout=30).json()
+        assert [entry["fields"] for entry in found["waitlists"]] == [{"referrer": "ada", "seats": seats}]
+    (shown,) = [one for one in api.get(f"{running.url}/waitlists", timeout=30).json() if one["name"] == "hub"]
+    assert shown["plugin"] == "hub"
+    assert shown["schema"]["properties"]["seats"]["maximum"] == 500
+    schemas = requests.get(f"{running.url}/openapi.json", timeout=30).json()["components"]["schemas"]
+    assert schemas["Fields.hub"]["required"] == ["referrer"]
+
+
+def is_gone(running: Served) -> None:
+    """The service knows nothing of a waitlist `hub`, and shows what is stored of it."""
+    api = running.session()
+    assert posted(api, running, {"seats": 501}).status_code == 201
+    assert "hub" not in [one["name"] for one in api.get(f"{running.url}/waitlists", timeout=30).json()]
+    schemas = requests.get(f"{running.url}/openapi.json", timeout=30).json()["components"]["schemas"]
+    assert "Fields.hub" not in schemas
+    updated = api.get(f"{running.url}/updates", params={"start": "2000-01-01"}, timeout=30).json()["items"]
+    stored = [contact["waitlists"][0]["fields"] for contact in updated]
+    assert stored == [{"referrer": "ada", "seats": 1}, {"referrer": "ada", "seats": 500}, {"seats": 501}]
+
+
+def posted(api: requests.Session, running: Served, fields: dict[str, object]) -> requests.Response:
+    """Ask for a contact that is on the waitlist `hub` with these fields."""
+    body = contact_body(waitlists=[{"name": "hub", "fields": fields}])
+    return api.post(f"{running.url}/ctms", json=body, timeout=30)
+
+
+def refused(api: requests.Session, running: Served, fields: dict[str, object]) -> list[list[str | int]]:
+    """Return where the service says that these fields are wrong, in order."""
+    answer = posted(api, running, fields)
+    assert answer.status_code == 422, answer.text
+    return sorted((problem["loc"] for problem in answer.json()["detail"]), key=str)
