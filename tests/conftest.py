@@ -14,7 +14,7 @@ from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, process_name
 from tests.serving import Served, serve
 
-pytest_plugins = ["ctms.testing.fixtures"]
+pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor"]
 
 __all__ = ["SECRET_KEY", "empty_database"]
 

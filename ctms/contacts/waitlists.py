@@ -96,7 +96,8 @@ class Waitlists:
             raise
         except Exception:
             rules.failures.inc()
-            logger.exception("waitlist rules failed", extra={"plugin": rules.registered.plugin.name})
+            plugin = rules.registered.plugin.name
+            logger.exception("waitlist rules of plugin %s failed", plugin, extra={"plugin": plugin})
             raise
         finally:
             rules.seconds.observe(perf_counter() - started)

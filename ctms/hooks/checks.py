@@ -50,6 +50,8 @@ def reason(error: BaseException) -> str:
 
 def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: object) -> tuple[str, ...]:
     """Register what implements the plugin's hooks; returns their names."""
+    if type(implementation).__hash__ is None:
+        raise problem(plugin, "its object cannot be hashed", "if it is a dataclass, declare it with eq=False")
     _refuse_unknown_hooks(manager, plugin, implementation)
     try:
         manager.register(implementation, plugin.name)
@@ -57,6 +59,8 @@ def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: obje
         raise problem(plugin, _registering_problem(error)) from error
     found = set()
     for caller in manager.get_hookcallers(implementation) or []:
+        if caller.name not in specs.HOOKS:
+            continue  # one of another version, marked as optional
         found.add(caller.name)
         for one in caller.get_hookimpls():
             if one.plugin is implementation and one.kwargnames:

@@ -33,10 +33,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def ctms_waitlists(settings: Any) -> Iterable[Waitlist]:  # type: ignore[empty-body]
     """Declare the waitlists whose `fields` the plugin knows the rules of.
 
-    The declarations are made at start. Their rules run in requests that write, inside the request's transaction and
-    before the contact is locked, and may run any number of times for one subscription; they do no I/O. An error of
-    the rules is the client's (422); anything else that they raise fails that one request (500), is logged with the
-    plugin's name and counted.
+    The declarations are made at start. Their rules run in requests that write, inside the request's transaction, and
+    may run any number of times for one subscription; they do no I/O. An error of the rules is the client's (422);
+    anything else that they raise fails that one request (500), is logged with the plugin's name and counted.
     """
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -133,6 +134,16 @@ def test_an_entry_point_that_leads_nowhere(site: Site) -> None:
     site.install("ctms-acme", {"acme": START + HUB}, acme="acme:nothing")
 
     assert "cannot be imported (AttributeError: " in run(CliRunner(), "settings", status=1).stderr
+
+
+def test_an_object_that_pluggy_cannot_keep(site: Site) -> None:
+    source = f"import dataclasses\n\n@dataclasses.dataclass\nclass Acme:{indent(HUB, '    ')}".replace("()", "(self)")
+    site.install("ctms-acme", {"acme": START + source + "\nplugin = Acme()\n"}, acme="acme:plugin")
+
+    message = run(CliRunner(), "settings", status=1).stderr
+
+    assert "plugin 'acme' of ctms-acme 1.2.3: its object cannot be hashed: if it is a dataclass" in message
+    assert "`its object cannot be hashed`" in HOW_TO.read_text()
 
 
 def test_two_plugins_that_are_one_module(site: Site) -> None:
