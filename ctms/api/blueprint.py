@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 import flask_smorest
+import psycopg
 from flask import Response, g, request
 from flask_smorest.utils import load_info_from_docstring
 from psycopg.pq import PipelineStatus
@@ -49,9 +50,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                         caller.look_up()
                     try:
                         response = view(*args, **kwargs)
-                    finally:
-                        caller.require()
+                    except psycopg.Error:  # nothing more can be asked on this connection
+                        raise
+                    except Exception:
+                        caller.require()  # who may not ask is not told what is wrong with the question
                         g.client_id = client_id
+                        raise
+                    caller.require()
+                    g.client_id = client_id
                 caller.remember()
                 return response
 

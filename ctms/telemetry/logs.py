@@ -78,6 +78,8 @@ def init_logs(settings: Settings) -> None:
     root.addHandler(handler)
     for name in ("ctms", summary_logger.name):
         logging.getLogger(name).setLevel(settings.logging_level)
+    # Its warnings repeat what the server says of an error, and that repeats values; the error itself reaches us.
+    logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     logging.getLogger("sqlalchemy.engine").setLevel("INFO" if settings.log_sqlalchemy else "WARNING")
     _init_sentry(settings)
 
