@@ -45,7 +45,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell, or judge."""
     config = session.config
     if hasattr(config, "workeroutput"):
-        config.workeroutput[KEY] = sorted(config.stash[CALLED])
+        called: set[str] = config.stash[CALLED]
+        config.workeroutput[KEY] = sorted(called)
     elif session.exitstatus == pytest.ExitCode.OK and is_whole(config) and missing(config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -1,0 +1,160 @@
+"""Health checks of plugins: what they find is a warning, whatever they do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import Any
+
+import pytest
+
+from ctms.errors import PluginError
+from ctms.hooks.manager import Plugin, Registered
+from ctms.plugins import HealthCheck, hookimpl
+from ctms.telemetry.health import OWN_CHECKS, ExtensionChecks
+from ctms.testing.apps import Apps
+from ctms.testing.http import ApiClient
+from ctms.testing.plugins import bundled, points_of
+
+PLUGIN = Plugin("shelf", "acme-shelf", "1.0")
+
+
+def checks(*declared: HealthCheck) -> ExtensionChecks:
+    """Return the checks of a plugin."""
+    return ExtensionChecks([Registered(PLUGIN, one) for one in declared])
+
+
+def raising(error: BaseException) -> Callable[[], str | None]:
+    """Return a check that raises."""
+
+    def check() -> str | None:
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("check", "problem"),
+    [
+        (lambda: None, None),
+        (lambda: "", None),
+        (lambda: "the shelf is full", ("warning", "the shelf is full")),
+        (lambda: True, ("warning", "the check returned one bool, not None or a text")),
+        (raising(LookupError("a secret")), ("warning", "the check failed with LookupError")),
+        (raising(TimeoutError("its own")), ("warning", "the check failed with TimeoutError")),
+        (raising(SystemExit(3)), ("warning", "the check failed with SystemExit")),
+    ],
+)
+def test_what_a_check_says(check: Any, problem: Any) -> None:
+    assert checks(HealthCheck(name="shelf", check=check)).run() == {"shelf": problem}
+
+
+def test_what_a_check_raised_is_logged_without_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    checks(HealthCheck(name="full", check=raising(LookupError("a secret")))).run()
+
+    (record,) = caplog.records
+    assert record.getMessage() == "health check full of plugin shelf failed"
+    assert record.exc_info is not None
+
+
+@pytest.fixture
+def hanging() -> Iterator[tuple[HealthCheck, list[str], Event]]:
+    """A check that hangs, who started it, and what lets it go."""
+    started: list[str] = []
+    go = Event()
+
+    def hang() -> str | None:
+        started.append("")
+        go.wait(60)
+        return None
+
+    yield HealthCheck(name="hanging", check=hang, timeout=0.2), started, go
+    go.set()
+
+
+def test_a_check_that_hangs_is_given_up_and_not_started_again(hanging: tuple[HealthCheck, list[str], Event]) -> None:
+    check, started, go = hanging
+    both = checks(check, HealthCheck(name="quick", check=lambda: None))
+    late = {"hanging": ("warning", "no answer within 0.2 s"), "quick": None}
+
+    assert both.run() == late
+    before = time.monotonic()
+    assert [both.run() for _ in range(20)] == [late] * 20
+    assert time.monotonic() - before < 2  # its time was up already: nobody waits for it again
+    assert len(started) == 1
+
+    go.set()
+    give_up = time.monotonic() + 30
+    while both.run() == late:
+        assert time.monotonic() < give_up
+    assert both.run() == {"hanging": None, "quick": None}
+    assert len(started) > 1
+
+
+def test_checks_run_at_once() -> None:
+    met = Event()
+
+    def first() -> str | None:
+        return None if met.wait(10) else "nobody came"
+
+    def second() -> str | None:
+        met.set()
+        return None
+
+    found = checks(HealthCheck(name="a", check=first, timeout=10), HealthCheck(name="b", check=second)).run()
+
+    assert found == {"a": None, "b": None}
+
+
+def test_a_process_ends_while_a_check_hangs() -> None:
+    code = """
+import time
+from ctms.hooks.manager import Plugin, Registered
+from ctms.plugins import HealthCheck
+from ctms.telemetry.health import ExtensionChecks
+check = HealthCheck(name="x", check=lambda: time.sleep(600), timeout=0.1)
+print(ExtensionChecks([Registered(Plugin("p", "p", "1"), check)]).run())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert "no answer within 0.1 s" in done.stdout
+
+
+class Shelf:
+    """A plugin with checks."""
+
+    def __init__(self, *declared: HealthCheck) -> None:
+        self.declared = declared
+
+    @hookimpl
+    def ctms_health_checks(self) -> tuple[HealthCheck, ...]:
+        """Yield them."""
+        return self.declared
+
+
+def test_the_heartbeat_is_degraded_never_down(apps: Apps, api: ApiClient) -> None:
+    plugin = Shelf(
+        HealthCheck(name="good", check=lambda: None), HealthCheck(name="full", check=lambda: "the shelf is full")
+    )
+    app = apps.get([*bundled(), *points_of([plugin])])
+
+    answer = ApiClient(app.test_client(), None).get("/__heartbeat__")
+
+    assert answer.status_code == 200
+    assert answer.json["checks"] == {"database": "ok", "migrations": "ok", "good": "ok", "full": "warning"}
+    assert answer.json["status"] == "warning"
+    assert answer.json["details"] == {"full": {"status": "warning", "message": "the shelf is full"}}
+    assert api.get("/__heartbeat__").json["status"] == "ok"  # another app, without the plugin
+
+
+@pytest.mark.parametrize("name", OWN_CHECKS)
+def test_a_check_cannot_have_the_name_of_ours(apps: Apps, name: str) -> None:
+    plugin = Shelf(HealthCheck(name=name, check=lambda: None))
+
+    with pytest.raises(PluginError, match=f"{name}.*rename it") as caught:
+        apps.get(points_of([plugin]))
+
+    assert caught.value.plugins == ("shelf",)
