@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,26 @@ def marked(page: Path, mark: str) -> str:
     return found
 
 
-def run(page: Path, environment: Mapping[str, str], folder: Path, says: Mapping[str, str] | None = None) -> None:
-    """Run a page's blocks, in one shell in `folder`, and hold what they print to what the page says.
+def parts(page: Path, mark: str) -> tuple[list[Block], list[Block]]:
+    """Return the blocks of a page before and after the one with this mark."""
+    found = blocks(page)
+    (place,) = [index for index, block in enumerate(found) if block.mark == mark]
+    return found[:place], found[place + 1 :]
+
+
+def run(
+    page: Path,
+    environment: Mapping[str, str],
+    folder: Path,
+    says: Mapping[str, str] | None = None,
+    part: Sequence[Block] | None = None,
+) -> None:
+    """Run a page's blocks, or a part of them, in one shell in `folder`, and hold what they print to what the page says.
 
     `says` are words of the page and what stands for them here, such as the address of the service.
     """
     script, expected = ["set -euo pipefail"], []
-    for block in blocks(page):
+    for block in blocks(page) if part is None else part:
         if block.mark == "run":
             assert block.language == "bash", f"{name(page)}: only bash is run"
             script.append(f"{block.text}\necho; echo '{_END}'")

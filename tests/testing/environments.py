@@ -23,7 +23,7 @@ if __name__ == "__main__":  # the processes that serve import it again
 _COMMANDS = {
     "flask": ("flask.cli", "main"),
     "pip": ("pip._internal.cli.main", "main"),
-    "pytest": ("pytest", "console_main"),
+    "pytest": ("pytest", "main"),
 }
 
 
@@ -53,6 +53,8 @@ class Environment:
             # the option, not of its negation.)
             "PIP_NO_BUILD_ISOLATION": "0",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            # A run of pytest closes the folder of all runs to others; a server started by root is another.
+            "PYTEST_DEBUG_TEMPROOT": str(data),
         }
 
     def run(
