@@ -56,6 +56,7 @@ class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
         error, record.exc_info, record.exc_text = record.exc_info, None, None
         fields = record.__dict__.pop("summary", None)
         found: dict[str, Any] = super().convert_record(record)
+        record.exc_info = error  # others, such as Sentry, read the record after us
         found["Fields"].update(fields or {})
         if error and error[1] is not None:
             found["Fields"]["error"] = type(error[1]).__qualname__

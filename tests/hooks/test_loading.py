@@ -15,6 +15,7 @@ from ctms.clients.tokens import tokens
 from ctms.contacts.waitlists import waitlists
 from ctms.hooks.manager import GROUP, Plugins, load_plugins
 from ctms.settings import Settings
+from ctms.telemetry.logs import init_logs
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client
 from ctms.testing.contacts import contact_body
@@ -146,7 +147,10 @@ def test_a_trace_in_text(site: Site, settings: Settings, capfd: pytest.CaptureFi
 def test_a_trace_in_mozlog(site: Site, settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
     site.install("ctms-acme", {"acme": START + HUB})
 
-    create_app(_traced(settings, mozlog=True), named("acme"))
+    try:
+        create_app(_traced(settings, mozlog=True), named("acme"))
+    finally:
+        init_logs(settings)
 
     fields = [json.loads(line)["Fields"] for line in capfd.readouterr().err.splitlines()]
     assert tuple(one["msg"] for one in fields) == TRACED

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from ctms.errors import PluginError
 from ctms.hooks.manager import Plugin, Registered
 from ctms.plugins import HealthCheck, hookimpl
+from ctms.settings import Settings
 from ctms.telemetry.health import OWN_CHECKS, ExtensionChecks
+from ctms.telemetry.logs import init_logs
 from ctms.testing.apps import Apps
 from ctms.testing.http import ApiClient
 from ctms.testing.plugins import bundled, points_of
@@ -52,12 +55,23 @@ def test_what_a_check_says(check: Any, problem: Any) -> None:
     assert checks(HealthCheck(name="shelf", check=check)).run() == {"shelf": problem}
 
 
-def test_what_a_check_raised_is_logged_without_its_message(caplog: pytest.LogCaptureFixture) -> None:
-    checks(HealthCheck(name="full", check=raising(LookupError("a secret")))).run()
+@pytest.mark.parametrize("mozlog", [True, False])
+def test_what_a_check_raised_is_logged_without_its_message(
+    mozlog: bool, settings: Settings, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    init_logs(replace(settings, use_mozlog=mozlog))
+    try:
+        checks(HealthCheck(name="full", check=raising(LookupError("a secret")))).run()
+    finally:
+        init_logs(settings)
 
     (record,) = caplog.records
     assert record.getMessage() == "health check full of plugin shelf failed"
-    assert record.exc_info is not None
+    assert record.exc_info is not None  # also after it was written: Sentry reads it then
+    written = capfd.readouterr().err
+    assert "health check full of plugin shelf failed" in written
+    assert "LookupError" in written
+    assert "a secret" not in written
 
 
 @pytest.fixture
@@ -114,6 +128,7 @@ def test_a_process_ends_while_a_check_hangs() -> None:
 import time
 from ctms.hooks.manager import Plugin, Registered
 from ctms.plugins import HealthCheck
+from ctms.settings import Settings
 from ctms.telemetry.health import ExtensionChecks
 check = HealthCheck(name="x", check=lambda: time.sleep(600), timeout=0.1)
 print(ExtensionChecks([Registered(Plugin("p", "p", "1"), check)]).run())
