@@ -100,7 +100,8 @@ class TestText:
         assert api.get(path).json == created.json
 
     def test_what_is_no_text_is_refused(self, api: ApiClient, group: str, field: str, longest: int | None) -> None:
-        for value in (1, 1.5, True, [], {}, ["a"]):
+        values: tuple[Any, ...] = (1, 1.5, True, [], {}, ["a"])
+        for value in values:
             assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
 
     def test_what_postgresql_cannot_store_is_refused(

@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from tests.contacts.factories import minimal
-from tests.robustness.conftest import Connect
 from tests.serving import Served
+from tests.system.conftest import Connect
 
 SOON = 10
 """Seconds that are far more than a refusal takes, on a busy machine too."""

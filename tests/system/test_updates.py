@@ -10,8 +10,8 @@ from typing import Any
 import requests
 
 from tests.contacts.factories import address, minimal
-from tests.robustness.conftest import Connect
 from tests.serving import Served
+from tests.system.conftest import Connect
 
 
 def ids(page: dict[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The service as a whole: real processes, real packages, many clients, restarts and kills. Slower than the rest."""
