@@ -11,7 +11,7 @@ from ctms.api import contacts, identities, pages, platform, token, updates, wait
 from ctms.api.extensions import register_plugin_blueprints
 from ctms.api.openapi import Api
 from ctms.api.responses import init_errors
-from ctms.hooks.manager import Registered
+from ctms.hooks.plugin import Registered
 
 # More than any contact needs: a contact with 1,000 newsletters has about 200 kB.
 MAX_BODY_IN_BYTES = 1024 * 1024

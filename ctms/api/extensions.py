@@ -13,7 +13,7 @@ from ctms.api.blueprint import permission_of
 from ctms.api.openapi import Api
 from ctms.errors import PluginError
 from ctms.hooks.checks import reason
-from ctms.hooks.manager import Plugin, Registered
+from ctms.hooks.plugin import Plugin, Registered
 from ctms.telemetry.requests import template
 
 

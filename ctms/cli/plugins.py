@@ -17,7 +17,8 @@ from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
 from ctms.errors import NotFoundError, OperatorError, PluginError
 from ctms.hooks.checks import name_of
-from ctms.hooks.manager import Plugin, Plugins, survey_plugins, why_off
+from ctms.hooks.manager import Plugins, survey_plugins, why_off
+from ctms.hooks.plugin import Plugin
 from ctms.settings import Settings
 
 

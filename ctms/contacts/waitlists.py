@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import marshmallow as ma
 from flask import Flask, current_app
 
-from ctms.hooks.manager import Registered
+from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Waitlist
 
 logger = logging.getLogger(__name__)

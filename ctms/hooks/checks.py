@@ -7,7 +7,7 @@ import difflib
 import inspect
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import flask_smorest
@@ -16,10 +16,8 @@ import pluggy
 from ctms.environment import declared, read_settings
 from ctms.errors import PluginError, SettingsError
 from ctms.hooks import specs
+from ctms.hooks.plugin import Plugin
 from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, RegistrationError, Waitlist
-
-if TYPE_CHECKING:
-    from ctms.hooks.manager import Plugin
 
 logger = logging.getLogger(__name__)
 

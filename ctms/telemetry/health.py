@@ -18,7 +18,7 @@ from flask import Flask, current_app
 
 from ctms.database import CHECK_TIMEOUT_IN_SECONDS, head, is_known, quick_connection
 from ctms.errors import PluginError
-from ctms.hooks.manager import Registered
+from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import marshmallow as ma
 import pytest
 
 from ctms.contacts.waitlists import Waitlists
-from ctms.hooks.manager import Plugin, Registered
+from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ctms.errors import PluginError
-from ctms.hooks.manager import Plugin, Registered
+from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import HealthCheck, hookimpl
 from ctms.settings import Settings
 from ctms.telemetry.health import OWN_CHECKS, ExtensionChecks
@@ -126,7 +126,7 @@ def test_checks_run_at_once() -> None:
 def test_a_process_ends_while_a_check_hangs() -> None:
     code = """
 import time
-from ctms.hooks.manager import Plugin, Registered
+from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import HealthCheck
 from ctms.settings import Settings
 from ctms.telemetry.health import ExtensionChecks

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from ctms.contacts.waitlists import Waitlists
-from ctms.hooks.manager import Plugin, Registered
+from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist, hookimpl
 from ctms.telemetry.metrics import Metrics
 from tests.contacts.factories import minimal

@@ -20,7 +20,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 
 from ctms.contacts.waitlists import Waitlists
 from ctms.errors import PluginError
-from ctms.hooks.manager import Registered
+from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Waitlist
 
 Schema = dict[str, Any]
