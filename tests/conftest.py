@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +21,15 @@ from tests.serving import Served, serve
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor"]
 
 __all__ = ["SECRET_KEY", "empty_database"]
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Every pytest run closes the folder of all runs to other users, and as root the embedded server is one: two runs
+    # at once would take each other's database away. So each has a folder of its own.
+    # Its name is short: a unix socket's path has 107 characters at the most.
+    _folder = Path(tempfile.gettempdir(), f"c{os.getpid()}")
+    _folder.mkdir(exist_ok=True)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_folder)
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

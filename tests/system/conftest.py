@@ -10,7 +10,10 @@ import requests
 
 from ctms.embedded import EmbeddedServer
 from ctms.pool import libpq_url
+from tests.hooks.distributions import site
 from tests.serving import Served
+
+__all__ = ["site"]
 
 Connect = Callable[[], psycopg.Connection]
 

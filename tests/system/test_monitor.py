@@ -60,7 +60,7 @@ def test_a_run_in_which_a_hook_was_not_called(tmp_path: Path, processes: str, le
             text=True,
             timeout=100,
             check=False,
-            env={"PYTHONPATH": str(root)},
+            env={"PYTHONPATH": str(root), "PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
         )
 
     whole = pytest_run()
