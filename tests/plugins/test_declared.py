@@ -297,7 +297,10 @@ def test_a_served_waitlist_comes_with_its_file_and_goes_with_it(tmp_path: Path) 
     (folder / "hub.toml").write_text(HUB)
 
     def send(url: str, session: requests.Session, address: str, fields: Any) -> requests.Response:
-        body = {"email": {"primary_email": address}, "waitlists": [{"name": "hub", "fields": fields}]}
+        body: dict[str, Any] = {
+            "email": {"primary_email": address},
+            "waitlists": [{"name": "hub", "fields": fields}],
+        }
         return session.post(f"{url}/ctms", json=body, timeout=30)
 
     with serve(tmp_path, CTMS_PLUGIN_DECLARED_PATH=str(folder)) as running, running.session() as session:
@@ -316,7 +319,7 @@ def test_a_served_waitlist_comes_with_its_file_and_goes_with_it(tmp_path: Path) 
         stored = send(running.url, session, "good@example.com", good).json()
         assert stored["waitlists"][0]["fields"] == good
         path = f"/ctms/{stored['email']['email_id']}"
-        change = {"waitlists": [{"name": "hub", "fields": {"seats": 2}}]}
+        change: dict[str, Any] = {"waitlists": [{"name": "hub", "fields": {"seats": 2}}]}
         assert session.patch(running.url + path, json=change, timeout=30).status_code == 422
         (hub,) = [one for one in session.get(f"{running.url}/waitlists", timeout=30).json() if one["name"] == "hub"]
         assert (hub["title"], hub["plugin"], hub["schema"]["required"]) == ("Hub", "declared", ["referrer"])

@@ -42,7 +42,11 @@ def test_every_change_of_one_contact_is_kept(served: Served, session: requests.S
     path = session.post(f"{served.url}/ctms", json=minimal(), timeout=60).headers["Location"]
 
     def patch(number: int) -> Callable[[requests.Session], requests.Response]:
-        change = {"newsletters": [{"name": f"n{number:02}"}], "amo": {"user": True}, "fxa": {"lang": f"l{number}"}}
+        change: dict[str, Any] = {
+            "newsletters": [{"name": f"n{number:02}"}],
+            "amo": {"user": True},
+            "fxa": {"lang": f"l{number}"},
+        }
         return lambda client: client.patch(f"{served.url}{path}", json=change, timeout=60)
 
     answers = at_once(served, token, [patch(number) for number in range(CLIENTS)])
