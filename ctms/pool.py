@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -112,7 +112,7 @@ def refuse_dead_connection(connection: Connection, _entry: ConnectionPoolEntry, 
         raise DisconnectionError
 
 
-def init_pool(app: Flask, settings: Settings, url: Any) -> None:
+def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
     """Give the app its pool; `url()` names the server, and nothing is connected yet."""
     parameters = {**connect_arguments(settings), "autocommit": True}
     pool = QueuePool(

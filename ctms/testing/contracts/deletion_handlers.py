@@ -9,22 +9,10 @@ from typing import ClassVar
 import pytest
 from flask import Flask
 
+from ctms.contacts.queries import IDENTITIES
 from ctms.hooks.registrations import DeletionHandler, Erases
 from ctms.testing.contacts import address
 from ctms.testing.contracts.declared import declared
-
-IDENTITIES = (
-    "email_id",
-    "primary_email",
-    "basket_token",
-    "sfdc_id",
-    "mofo_contact_id",
-    "mofo_email_id",
-    "amo_user_id",
-    "fxa_id",
-    "fxa_primary_email",
-)
-"""By which a contact may be known, as `GET /identity/{email_id}` names them."""
 
 
 def stranger(**known: str) -> Mapping[str, str | None]:
@@ -64,7 +52,7 @@ class DeletionHandlerContract:
 
     def test_who_is_unknown_is_erased(self, implementation: Erases) -> None:
         """Of most people the other system knows nothing, or no longer: that is what was wanted."""
-        everything = {name: f"{name}-{uuid.uuid4().hex}" for name in IDENTITIES[3:8]}
+        everything = {name: f"{name}-{uuid.uuid4().hex}" for name in tuple(IDENTITIES)[3:8]}
 
         implementation.erase([stranger()])
         implementation.erase([stranger(), stranger(**everything)])
