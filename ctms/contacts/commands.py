@@ -43,6 +43,9 @@ TAKEN_CREATE = "Contact already exists"
 TAKEN_REPLACE = "Contact with primary_email or basket_token already exists"
 TAKEN_CHANGE = "Contact with primary_email, basket_token, mofo_email_id, or fxa_id already exists"
 
+REPLACE_ATTEMPTS = 5
+"""A contact that stood in the way may be deleted before it can be overwritten; then there is room for ours."""
+
 
 @dataclass(frozen=True)
 class Created:
@@ -81,13 +84,23 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     """
     email = contact["email"]
     _refuse_new_odd_address(connection, email_id, email)
+    row, parts = _row(email), _parts(contact)
+    # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
+    # once: it forgives a clash of the id only, and another unique index may be the first to see it.
     try:
-        connection.execute(statements.REPLACE_EMAIL, _row(email))
-        parts = _parts(contact)
-        connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
-        return _document(connection, email_id)
+        for _ in range(REPLACE_ATTEMPTS):
+            connection.execute(statements.INSERT_EMAIL, row)
+            connection.execute(statements.OVERWRITE_EMAIL, row)
+            connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
+            document = _find(connection, email_id)
+            if document is not None:
+                return document
+            taken = connection.execute(statements.TAKEN, row).fetchone()
+            if taken and taken[0] != "email_id":
+                raise Conflict(TAKEN_REPLACE, taken[0])
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_REPLACE) from None
+    raise Conflict(TAKEN_REPLACE)
 
 
 def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:

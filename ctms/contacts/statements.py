@@ -76,8 +76,14 @@ _INSERT_EMAIL = f"""
     INSERT INTO emails ({_names(EMAIL.columns)}, create_timestamp, update_timestamp)
     SELECT {_values(EMAIL)}, moment, moment FROM clock_timestamp() AS moment"""
 
-REPLACE_EMAIL = f"""{_INSERT_EMAIL}
-    ON CONFLICT (email_id) DO UPDATE SET {_from_excluded(EMAIL.columns[1:])}update_timestamp = clock_timestamp()"""
+INSERT_EMAIL = f"{_INSERT_EMAIL} ON CONFLICT DO NOTHING"
+"""Where any identity is taken, by a contact committed or about to be, nothing happens."""
+
+OVERWRITE_EMAIL = f"""
+    UPDATE emails SET {"".join(f'"{name}" = %({name})s::{EMAIL.types[name]}, ' for name in EMAIL.columns[1:])}
+        update_timestamp = clock_timestamp()
+    WHERE email_id = %(email_id)s AND xmin <> pg_current_xact_id()::xid"""
+"""Not where this transaction has just made the row."""
 
 
 @cache
