@@ -15,7 +15,9 @@ from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlists import init_waitlists
 from ctms.database import init_database
 from ctms.hooks.manager import init_plugins
+from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
+from ctms.suppression.fingerprints import init_fingerprints
 from ctms.telemetry.health import init_health
 from ctms.telemetry.logs import init_logs, log_summary
 from ctms.telemetry.metrics import init_metrics
@@ -61,10 +63,12 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_database(app, settings)
     init_tokens(app, settings)
     init_attempts(app, settings)
+    init_fingerprints(app, settings)
     metrics = init_metrics(app)
     init_requests(app, metrics.count, log_summary)
     plugins = init_plugins(app, settings, plugins_found)
     init_health(app, plugins.collect("ctms_health_checks"))
+    init_outbox(app, plugins.collect("ctms_backends"))
     init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
     init_api(app, plugins.collect("ctms_blueprints"))
     return app

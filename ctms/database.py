@@ -103,8 +103,20 @@ def secret_key(settings: Settings) -> str:
 
     Raises `OperatorError` where it cannot be kept.
     """
+    return settings.secret_key or _kept(settings, "secret-key")
+
+
+def erasure_key(settings: Settings) -> str | None:
+    """The key of the fingerprints of addresses: the operator's, or the one kept beside the embedded database.
+
+    None on a server of one's own where `CTMS_ERASURE_KEY` is not set. Raises `OperatorError` where it cannot be kept.
+    """
+    return settings.erasure_key or (_kept(settings, "erasure-key") if settings.embedded else None)
+
+
+def _kept(settings: Settings, name: str) -> str:
     try:
-        return settings.secret_key or kept_secret(settings.data_dir, "secret-key")
+        return kept_secret(settings.data_dir, name)
     except OSError as error:
         raise OperatorError(f"CTMS_DATA_DIR {settings.data_dir} cannot be used: {error.strerror}") from error
 

@@ -17,25 +17,47 @@ from ctms.errors import (
     NotFound,
     OperatorError,
 )
-from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, RegistrationError, Waitlist
+from ctms.hooks.receivers import (
+    Accepted,
+    Backend,
+    ContactState,
+    DeletionHandler,
+    Done,
+    Identities,
+    Outcome,
+    Outcomes,
+    Refused,
+    SlowDown,
+    TryLater,
+)
+from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
 from ctms.hooks.specs import hookimpl
 from ctms.pool import Question
 
 __all__ = [
+    "Accepted",
     "ApiError",
     "Backend",
     "BadRequest",
     "Blueprint",
     "Conflict",
+    "ContactState",
     "DeletionHandler",
+    "Done",
     "Forbidden",
     "HealthCheck",
+    "Identities",
     "Invalid",
     "Message",
     "NotFound",
     "OperatorError",
+    "Outcome",
+    "Outcomes",
     "Question",
+    "Refused",
     "RegistrationError",
+    "SlowDown",
+    "TryLater",
     "Waitlist",
     "answer",
     "connection",

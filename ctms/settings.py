@@ -97,7 +97,7 @@ class Settings:
     )
     data_dir: Path = setting(  # noqa: RUF009  it is a field
         "CTMS_DATA_DIR",
-        "Where the embedded database and its secret key live.",
+        "Where the embedded database and its keys live.",
         default=_default_data_dir,
         convert=lambda value: Path(value).expanduser(),
     )
@@ -161,6 +161,14 @@ class Settings:
         default=30,
         read="int",
         check=_positive,
+    )
+    erasure_key: str | None = setting(
+        "CTMS_ERASURE_KEY",
+        "Keys the fingerprints of erased and suppressed addresses: 32 bytes or more. Unset: made and kept beside the"
+        " embedded database; on a server of one's own no fingerprints are kept.",
+        default=None,
+        check=_long_enough,
+        secret=True,
     )
     server_prefix: str | None = setting(
         "CTMS_SERVER_PREFIX",

@@ -11,6 +11,11 @@ migrate = current_app.extensions["migrate"]
 metadata = migrate.db.metadata
 
 
+def is_ours(_item: object, name: str | None, _kind: str, reflected: bool, _compared: object) -> bool:
+    """Leave the tables of Procrastinate alone: they have no models here."""
+    return not (reflected and name and name.startswith(("procrastinate_", "idx_procrastinate_")))
+
+
 def run_offline() -> None:
     """Print the SQL instead of running it (`flask db upgrade --sql`)."""
     context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
@@ -30,6 +35,7 @@ def run_online() -> None:
             connection=connection,
             target_metadata=metadata,
             transaction_per_migration=True,
+            include_object=is_ours,
             **migrate.configure_args,
         )
         try:

@@ -3,7 +3,7 @@
 Each runs on a connection in pipeline mode, inside the caller's transaction, and leaves the commit to it. The first
 statement locks the contact's row of `emails`, so two writers of one contact take turns and the later one sees
 what the earlier one did. Time is the database's, read while the lock is held; the rows that a write touches all
-carry the `update_timestamp` of the contact.
+carry the `update_timestamp` of the contact. The same transaction notes that backends must hear of it (`outbox`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
 from ctms.contacts.statements import GROUPS, LISTS
 from ctms.contacts.waitlists import waitlists
 from ctms.errors import Conflict, Invalid, NotFound
+from ctms.outbox.changes import outbox
 from ctms.pool import Connection
+from ctms.suppression.admission import Admission
 
 Values = Mapping[str, Any]
 
@@ -59,17 +61,22 @@ class Created:
 def create(connection: Connection, contact: Values) -> Created:
     """Create a contact from what `ContactSchema` loaded.
 
-    The very same contact again is no error. Raises `Conflict` when its id or another identity is taken.
+    The very same contact again is no error. Raises `Conflict` when its id or another identity is taken, `Forbidden`
+    when its address is suppressed.
     """
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
     parts = _parts(contact)
+    admission = Admission(connection, email["primary_email"])
     try:
         created = connection.execute(statements.create(tuple(parts)), {**_row(email), **_parameters(parts)})
         document = _find(connection, email_id)
         (new,) = created.fetchone() or (0,)
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_CREATE) from None
+    admission.require()
+    if new:
+        outbox().changed(connection, [email_id])
     if document is not None and (new or same_contact(document, contact)):
         return Created(email_id, document, new=bool(new))
     taken = connection.execute(statements.TAKEN, _row(email)).fetchone()
@@ -80,9 +87,10 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     """Create the contact or put it in the place of the one before; returns its document.
 
     What the new contact names keeps its `create_timestamp` (the date of consent), the rest is removed.
-    Raises `Conflict` when an identity is another contact's.
+    Raises `Conflict` when an identity is another contact's, `Forbidden` when its address is suppressed.
     """
     email = contact["email"]
+    admission = Admission(connection, email["primary_email"])
     _refuse_new_odd_address(connection, email_id, email)
     row, parts = _row(email), _parts(contact)
     # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
@@ -92,7 +100,9 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
             connection.execute(statements.INSERT_EMAIL, row)
             connection.execute(statements.OVERWRITE_EMAIL, row)
             connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
+            outbox().changed(connection, [email_id])
             document = _find(connection, email_id)
+            admission.require()
             if document is not None:
                 return document
             taken = connection.execute(statements.TAKEN, row).fetchone()
@@ -106,12 +116,13 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
 def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     """Change what `ContactPatchSchema` loaded, and nothing else; returns the document.
 
-    Raises `NotFound`, `Conflict` when an identity is another contact's, or `marshmallow.ValidationError` when a
-    waitlist is new and its rules demand fields that are not given.
+    Raises `NotFound`, `Conflict` when an identity is another contact's, `Forbidden` when its new address is
+    suppressed, or `marshmallow.ValidationError` when a waitlist is new and its rules demand fields that are not given.
     """
-    new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     email = dict(patch.get("email", {}))
     email.pop("email_id", None)
+    admission = Admission(connection, email.get("primary_email"))
+    new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _refuse_new_odd_address(connection, email_id, email)
     try:
         connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
@@ -121,9 +132,12 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
         for name in LISTS:
             if name in patch:
                 _change_list(connection, email_id, name, patch[name], new.get(name, {}))
-        return _document(connection, email_id)
+        outbox().changed(connection, [email_id])
+        document = _document(connection, email_id)
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_CHANGE) from None
+    admission.require()
+    return document
 
 
 def delete(connection: Connection, primary_email: str) -> list[str]:

@@ -17,7 +17,8 @@ from ctms.environment import declared, read_settings
 from ctms.errors import PluginError, SettingsError
 from ctms.hooks import specs
 from ctms.hooks.plugin import Plugin
-from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, RegistrationError, Waitlist
+from ctms.hooks.receivers import Backend, DeletionHandler
+from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
 
 logger = logging.getLogger(__name__)
 

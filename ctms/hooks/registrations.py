@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import marshmallow as ma
 
@@ -19,7 +19,8 @@ class RegistrationError(Exception):
     """A declaration that cannot be used; the message says what to change. Raised while it is made."""
 
 
-def _check_name(kind: str, name: object) -> None:
+def check_name(kind: str, name: object) -> None:
+    """Raise `RegistrationError` for a name that cannot be used."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RegistrationError(
             f"the name of a {kind} is made of lower-case letters, digits, - and _, begins with a letter"
@@ -27,7 +28,8 @@ def _check_name(kind: str, name: object) -> None:
         )
 
 
-def _check_callable(kind: str, what: str, value: object) -> None:
+def check_callable(kind: str, what: str, value: object) -> None:
+    """Raise `RegistrationError` for what cannot be called."""
     if not callable(value):
         raise RegistrationError(f"{what} of a {kind} must be callable, not {type(value).__name__}")
 
@@ -68,7 +70,7 @@ class Waitlist:
         if self.schema is None and self.check is None:
             raise RegistrationError(f"the waitlist {self.name!r} has no rules: give a schema or a check")
         if self.check is not None:
-            _check_callable("waitlist", "check", self.check)
+            check_callable("waitlist", "check", self.check)
         object.__setattr__(self, "_loader", self._make_loader())
 
     def _make_loader(self) -> ma.Schema | None:
@@ -118,55 +120,7 @@ class HealthCheck:
     timeout: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_name("health check", self.name)
-        _check_callable("health check", "check", self.check)
+        check_name("health check", self.name)
+        check_callable("health check", "check", self.check)
         if not 0 < self.timeout <= 10:
             raise RegistrationError(f"timeout of a health check is 10 seconds at most, not {self.timeout!r}")
-
-
-@runtime_checkable
-class Pushes(Protocol):
-    """What a backend does: `push` sends the full state of contacts to the other system."""
-
-    def push(self, contacts: Sequence[Mapping[str, Any]]) -> Any:
-        """Send contacts, each a document as `GET /ctms/{email_id}` gives it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backend:
-    """Another system that contacts are mirrored to, called `name`; `implementation` has the method `push`.
-
-    `max_batch` is the number of contacts that one call takes at the most.
-    """
-
-    name: str
-    implementation: Pushes
-    max_batch: int = 100
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        _check_name("backend", self.name)
-        _check_callable("backend", "push", getattr(self.implementation, "push", None))
-        if not isinstance(self.max_batch, int) or not 1 <= self.max_batch <= 10_000:
-            raise RegistrationError(f"max_batch of a backend is from 1 to 10,000, not {self.max_batch!r}")
-
-
-@runtime_checkable
-class Erases(Protocol):
-    """What a deletion handler does: `erase` makes the other system forget."""
-
-    def erase(self, identities: Sequence[Mapping[str, str | None]]) -> Any:
-        """Forget contacts, each the nine identities as `GET /identity/{email_id}` gives them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeletionHandler:
-    """What must forget a person when the service does, called `name`; `implementation` has the method `erase`."""
-
-    name: str
-    implementation: Erases
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        _check_name("deletion handler", self.name)
-        _check_callable("deletion handler", "erase", getattr(self.implementation, "erase", None))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import click
     import flask_smorest
 
-    from ctms.hooks.registrations import Backend, DeletionHandler, HealthCheck, Waitlist
+    from ctms.hooks.receivers import Backend, DeletionHandler
+    from ctms.hooks.registrations import HealthCheck, Waitlist
 
 PROJECT = "ctms"
 
@@ -43,8 +44,9 @@ def ctms_waitlists(settings: Any) -> Iterable[Waitlist]:  # type: ignore[empty-b
 def ctms_backends(settings: Any) -> Iterable[Backend]:  # type: ignore[empty-body]
     """Declare other systems that contacts are mirrored to.
 
-    The declarations are made at start. A backend's `push` never runs in a request, and runs outside any transaction
-    of the service; it may be called more than once with one state. What it raises is no error of the client's.
+    The declarations are made at start. A backend's `push` runs in the background service, never in a request, and
+    outside any transaction of the service; it may be called more than once with one state. What it raises is no
+    error of the client's: the contact is pushed again later.
     """
 
 
@@ -52,9 +54,9 @@ def ctms_backends(settings: Any) -> Iterable[Backend]:  # type: ignore[empty-bod
 def ctms_deletion_handlers(settings: Any) -> Iterable[DeletionHandler]:  # type: ignore[empty-body]
     """Declare what must forget a person when the service does.
 
-    The declarations are made at start. A handler's `erase` never runs in a request, and runs outside any transaction
-    of the service, after the deletion is committed; it may be called more than once for one contact, in any order.
-    What it raises does not undo the deletion.
+    The declarations are made at start. A handler's `erase` runs in the background service, never in a request, and
+    outside any transaction of the service, after the deletion is committed; it may be called more than once for one
+    contact, in any order. What it raises does not undo the deletion: the contact is erased again later.
     """
 
 

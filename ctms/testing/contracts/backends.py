@@ -8,8 +8,12 @@ from typing import Any, ClassVar
 import pytest
 from flask import Flask
 
-from ctms.hooks.registrations import Backend, Pushes
+from ctms.hooks.receivers import Backend, ContactState, Pushes
 from ctms.testing.contracts.declared import declared
+
+
+def _state(document: dict[str, Any]) -> ContactState:
+    return ContactState(document["email"]["email_id"], document)
 
 
 class BackendContract:
@@ -39,7 +43,7 @@ class BackendContract:
 
     def test_nothing_to_push_is_no_error(self, implementation: Pushes) -> None:
         """A batch may be empty."""
-        implementation.push([])
+        implementation.push([], "nobody")
 
     def test_contacts_are_pushed_more_than_once(
         self, implementation: Pushes, backend: Backend, make_contact: Callable[..., dict[str, Any]]
@@ -47,9 +51,9 @@ class BackendContract:
         """Every state is pushed at least once: a contact comes again, changed or not, alone or with others."""
         first, *others = [make_contact() for _ in range(min(backend.max_batch, 3))]
 
-        implementation.push([first])
-        implementation.push([first, *others])
-        implementation.push([first, *others])
+        implementation.push([_state(first)], "first")
+        implementation.push([_state(first), *map(_state, others)], "all")
+        implementation.push([_state(first), *map(_state, others)], "all")
 
     def test_a_contact_with_everything_is_pushed(
         self, implementation: Pushes, make_contact: Callable[..., dict[str, Any]]
@@ -64,4 +68,4 @@ class BackendContract:
             waitlists=[{"name": "vpn", "fields": {"geo": "ca"}}],
         )
 
-        implementation.push([contact])
+        implementation.push([_state(contact)], "everything")

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from ctms.contacts.queries import IDENTITIES
-from ctms.hooks.registrations import DeletionHandler, Erases
+from ctms.hooks.receivers import DeletionHandler, Erases
 from ctms.testing.contacts import address
 from ctms.testing.contracts.declared import declared
 

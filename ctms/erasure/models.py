@@ -1,0 +1,111 @@
+"""The tables of erasures: records that name nobody, and what deletion handlers have still to do."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ctms.database import Model
+
+
+class Erasure(Model):
+    """A deletion of one contact or many: when, by whom (`client:<id>` or `operator:<user>`), and how many.
+
+    `origin` is what asked for it: `delete` (the API's DELETE), `api` (`POST /erasures`) or `command`. `unknown` counts
+    what named nobody. `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key` and of what
+    came with it.
+    """
+
+    __tablename__ = "erasures"
+    __table_args__ = (Index("idx_erasures_requested_at", "requested_at"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    requested_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    requested_by: Mapped[str] = mapped_column(Text)
+    origin: Mapped[str] = mapped_column(String(20))
+    forget: Mapped[bool]
+    contacts: Mapped[int]
+    unknown: Mapped[int]
+    request_key: Mapped[bytes | None] = mapped_column(LargeBinary, unique=True)
+    request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class ErasedAddress(Model):
+    """The fingerprint of an address that was erased."""
+
+    __tablename__ = "erasure_addresses"
+    __table_args__ = (Index("idx_erasure_addresses_erasure", "erasure_id"),)
+
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    erasure_id: Mapped[uuid.UUID] = mapped_column(
+        UUID(as_uuid=True), ForeignKey("erasures.id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+class ErasureHandler(Model):
+    """How far a deletion handler is with an erasure: numbers of contacts, each in one of four states.
+
+    `done` are those that it says it erased and that are not verified; `reason` is the last one that parked or delayed.
+    """
+
+    __tablename__ = "erasure_handlers"
+    __table_args__ = (
+        Index("idx_erasure_handlers_open", "started_at", postgresql_where=text("pending > 0 OR parked > 0")),
+    )
+
+    erasure_id: Mapped[uuid.UUID] = mapped_column(
+        UUID(as_uuid=True), ForeignKey("erasures.id", ondelete="CASCADE"), primary_key=True
+    )
+    handler: Mapped[str] = mapped_column(String(63), primary_key=True)
+    pending: Mapped[int]
+    done: Mapped[int]
+    verified: Mapped[int]
+    parked: Mapped[int]
+    reason: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class ErasureTask(Model):
+    """A contact that a deletion handler has still to erase or to verify (`step`); gone when that is done.
+
+    It holds the identities that the handler needs, the only place where an erased contact's still are.
+    """
+
+    __tablename__ = "erasure_tasks"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["erasure_id", "handler"], ["erasure_handlers.erasure_id", "erasure_handlers.handler"], ondelete="CASCADE"
+        ),
+        Index("idx_erasure_tasks_due", "handler", "due_at", postgresql_where=text("parked_at IS NULL")),
+        Index("idx_erasure_tasks_waiting", "handler", "waiting_since", postgresql_where=text("parked_at IS NULL")),
+        Index("idx_erasure_tasks_erasure", "erasure_id", "handler"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    erasure_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True))
+    handler: Mapped[str] = mapped_column(String(63))
+    identities: Mapped[Any] = mapped_column(JSONB)
+    step: Mapped[str] = mapped_column(String(10))
+    waiting_since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    due_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    attempts: Mapped[int]
+    failures: Mapped[int]
+    parked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reason: Mapped[str | None] = mapped_column(Text)

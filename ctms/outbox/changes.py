@@ -1,0 +1,74 @@
+"""Say, in the transaction that changes a contact, that the backends must hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from uuid import UUID
+
+from flask import Flask, current_app
+
+from ctms.hooks.plugin import Registered
+from ctms.hooks.receivers import Backend
+from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake
+from ctms.outbox.models import Waiting
+from ctms.pool import Connection
+
+LIVE = 0
+"""The priority of an edit."""
+
+RESYNC = -1
+"""The priority of what operators have pushed again: it lets edits pass."""
+
+# What waits with a lower priority is raised by an edit, never the other way round. A contact that was parked has
+# changed: it may be pushed now.
+_CHANGED = f"""
+    INSERT INTO {Waiting.__tablename__} AS o
+        (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
+    SELECT b, c, 1, %s, clock_timestamp(), clock_timestamp(), 0, 0
+    FROM unnest(%s::text[]) AS b, unnest(%s::uuid[]) AS c ORDER BY b, c
+    ON CONFLICT (backend, email_id) DO UPDATE SET
+        version = o.version + 1, priority = greatest(o.priority, excluded.priority), due_at = excluded.due_at,
+        waiting_since = CASE WHEN o.parked_at IS NULL THEN o.waiting_since ELSE excluded.waiting_since END,
+        attempts = 0, failures = 0, parked_at = NULL, reason = NULL"""
+
+
+class Outbox:
+    """The backends that must hear of changes."""
+
+    def __init__(self, registered: Sequence[Registered[Backend]]) -> None:
+        self.backends = {one.value.name: one.value for one in registered}
+        self._names = list(self.backends)
+        self._lanes = {name: lanes_of(BACKEND, backend) for name, backend in self.backends.items()}
+
+    def changed(
+        self,
+        connection: Connection,
+        email_ids: Collection[UUID],
+        *,
+        priority: int = LIVE,
+        backends: Iterable[str] | None = None,
+    ) -> None:
+        """Note that the contacts changed or are gone, for all backends or those named; without any it does nothing."""
+        names = self._names if backends is None else list(backends)
+        if names and email_ids:
+            connection.execute(_CHANGED, (priority, names, list(email_ids)))
+            self.wake(connection, names)
+
+    def wake(self, connection: Connection, names: Iterable[str]) -> None:
+        """Have what waits for these backends worked off soon."""
+        wake(connection, self.lanes(names))
+
+    def lanes(self, names: Iterable[str] | None = None) -> list[Lane]:
+        """Return the lanes of the backends, or of those named."""
+        return [lane for name in (self._names if names is None else names) for lane in self._lanes[name]]
+
+
+def init_outbox(app: Flask, registered: Sequence[Registered[Backend]]) -> None:
+    """Give the app its backends."""
+    app.extensions["ctms.outbox"] = Outbox(registered)
+
+
+def outbox() -> Outbox:
+    """The outbox of the current app."""
+    found: Outbox = current_app.extensions["ctms.outbox"]
+    return found

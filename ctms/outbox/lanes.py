@@ -1,0 +1,72 @@
+"""Waking those who do the work: a job of Procrastinate for each lane that has something to do.
+
+A lane is what may run at one time of a backend's or deletion handler's calls; a contact always travels in the same
+lane, so its pushes keep their order. A job says only which lane; what waits stands in tables, so that edits merge and
+batches fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ctms.hooks.receivers import Backend, DeletionHandler
+from ctms.pool import Connection
+
+BACKEND = "backend"
+HANDLER = "deletion_handler"
+
+TASK = "ctms.drain"
+"""The name of the task that works a lane off."""
+
+QUEUES = {BACKEND: "backends", HANDLER: "erasures"}
+"""The queue of Procrastinate for each kind of receiver: workers may be told which ones to serve."""
+
+
+class Lane(NamedTuple):
+    """A lane of a backend or deletion handler."""
+
+    kind: str
+    name: str
+    number: int
+
+    @property
+    def lock(self) -> str:
+        """Procrastinate runs one job with this lock at a time, on all machines together."""
+        return f"{self.kind}:{self.name}:{self.number}"
+
+
+def lanes_of(kind: str, receiver: Backend | DeletionHandler) -> list[Lane]:
+    """Return the lanes of a backend or deletion handler."""
+    return [Lane(kind, receiver.name, number) for number in receiver.lanes]
+
+
+# A job that waits already, with at least as much time left as this transaction may need to commit, will see what this
+# transaction writes. If it takes longer nothing is lost: the workers look for lanes with something to do every second.
+# The jobs wait a moment so that one serves all the writes of that moment; without a lock in the queue (a
+# `queueing_lock`), for which writers would wait until the others commit.
+_WAKE = f"""
+    SELECT procrastinate_defer_jobs_v1(array_agg(
+        ROW(l.queue, '{TASK}', 0, l.lock, NULL, json_build_object('kind', l.kind, 'name', l.name, 'number', l.number),
+            clock_timestamp() + interval '1 second')::procrastinate_job_to_defer_v1))
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) AS l (queue, lock, kind, number, name)
+    WHERE NOT EXISTS (
+        SELECT FROM procrastinate_jobs j
+        WHERE j.lock = l.lock AND j.status = 'todo' AND j.scheduled_at > clock_timestamp() + interval '0.5 second')
+    HAVING count(*) > 0"""
+
+
+def wake(connection: Connection, lanes: Iterable[Lane]) -> None:
+    """Defer, in the transaction of the connection, a job for each lane that has none waiting."""
+    found = list(lanes)
+    if found:
+        connection.execute(
+            _WAKE,
+            (
+                [QUEUES[lane.kind] for lane in found],
+                [lane.lock for lane in found],
+                [lane.kind for lane in found],
+                [lane.number for lane in found],
+                [lane.name for lane in found],
+            ),
+        )

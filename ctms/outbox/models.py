@@ -1,0 +1,67 @@
+"""The tables of what waits, and of how the other systems are doing."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, DateTime, Index, SmallInteger, String, Text, text
+from sqlalchemy.dialects.postgresql import UUID
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ctms.database import Model
+
+
+class Waiting(Model):
+    """A contact that a backend must hear of: one row, however many edits it gets meanwhile.
+
+    `version` moves with every edit; what was pushed counts only if the version is still the one that was read before.
+    `waiting_since` is the oldest edit that the backend has not heard of, `attempts` counts tries since, `failures`
+    those among them that are held against the contact itself. A parked row (`parked_at`) is not tried any more, until
+    the contact changes or an operator retries it.
+    """
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        Index("idx_outbox_due", "backend", text("priority DESC"), "due_at", postgresql_where=text("parked_at IS NULL")),
+        Index("idx_outbox_waiting", "backend", "waiting_since", postgresql_where=text("parked_at IS NULL")),
+        Index("idx_outbox_parked", "backend", "reason", postgresql_where=text("parked_at IS NOT NULL")),
+    )
+
+    backend: Mapped[str] = mapped_column(String(63), primary_key=True)
+    email_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    waiting_since: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    due_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    attempts: Mapped[int]
+    failures: Mapped[int]
+    parked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+class Mirrored(Model):
+    """A contact that a backend which wants only some has: it must hear when the contact is none of those any more."""
+
+    __tablename__ = "outbox_mirrored"
+
+    backend: Mapped[str] = mapped_column(String(63), primary_key=True)
+    email_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+
+
+class Receiver(Model):
+    """How a backend or deletion handler (`kind`) is doing: paused by hand, or given a rest by the breaker.
+
+    `failures` are calls that failed in a row; until `open_until` it is not called.
+    """
+
+    __tablename__ = "receivers"
+
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    paused_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    paused_why: Mapped[str | None] = mapped_column(Text)
+    failures: Mapped[int]
+    open_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    last_error: Mapped[str | None] = mapped_column(Text)
+    last_success_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

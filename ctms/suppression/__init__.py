@@ -1,0 +1,1 @@
+"""Addresses that must not come back, kept as keyed fingerprints only."""

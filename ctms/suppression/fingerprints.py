@@ -1,0 +1,52 @@
+"""Fingerprints of addresses: keyed HMACs, by which an address is found again and from which nobody gets it back.
+
+Without the key a list of likely addresses could be tried against them; so it is kept apart from the database
+(HMAC-SHA-256, RFC 2104).
+"""
+
+from __future__ import annotations
+
+import hmac
+import unicodedata
+from collections.abc import Callable
+from functools import cached_property
+
+from flask import Flask, current_app
+
+from ctms.database import erasure_key
+from ctms.settings import Settings
+
+
+class Fingerprints:
+    """Makes fingerprints, where there is a key (`CTMS_ERASURE_KEY`)."""
+
+    def __init__(self, key: Callable[[], str | None]) -> None:
+        self._find_key = key
+
+    @cached_property
+    def _key(self) -> bytes | None:
+        found = self._find_key()  # at the first fingerprint, not when the app is made: it may lie in a file
+        return found.encode() if found else None
+
+    @property
+    def available(self) -> bool:
+        """True when there is a key."""
+        return self._key is not None
+
+    def of(self, address: str) -> bytes | None:
+        """Return the fingerprint of an address, the same in any case (32 bytes); None without a key."""
+        if self._key is None:
+            return None
+        # Not the database's `lower`, which depends on its locale: a fingerprint outlives a change of the server.
+        return hmac.digest(self._key, unicodedata.normalize("NFC", address.strip()).lower().encode(), "sha256")
+
+
+def init_fingerprints(app: Flask, settings: Settings) -> None:
+    """Give the app its fingerprints."""
+    app.extensions["ctms.fingerprints"] = Fingerprints(lambda: erasure_key(settings))
+
+
+def fingerprints() -> Fingerprints:
+    """The fingerprints of the current app."""
+    found: Fingerprints = current_app.extensions["ctms.fingerprints"]
+    return found

@@ -1,0 +1,20 @@
+"""The table of suppressed addresses."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import DateTime, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ctms.database import Model
+
+
+class Suppression(Model):
+    """An address that must not be stored: its fingerprint, since when, and what asked for it (`source`)."""
+
+    __tablename__ = "suppressions"
+
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    suppressed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    source: Mapped[str] = mapped_column(String(20))

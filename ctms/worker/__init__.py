@@ -1,0 +1,1 @@
+"""The background service: it tells other systems what the outbox holds."""
