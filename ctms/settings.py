@@ -236,6 +236,27 @@ class Settings:
         check=_positive,
     )
 
+    worker_concurrency: int = setting(
+        "CTMS_WORKER_CONCURRENCY",
+        "Calls to backends and deletion handlers that one `flask ctms worker` has under way at once.",
+        default=4,
+        read="int",
+        check=_positive,
+    )
+    worker_metrics_port: int | None = setting(
+        "CTMS_WORKER_METRICS_PORT",
+        "The port, on HOST, where `flask ctms worker` serves its metrics. Unset: nowhere.",
+        default=None,
+        read="int",
+        check=_port,
+    )
+    pushgateway_url: str | None = setting(
+        "CTMS_PROMETHEUS_PUSHGATEWAY_URL",
+        "The Prometheus Pushgateway that `flask ctms worker` pushes its metrics to. Unset: none.",
+        default=None,
+        check=_origin,
+    )
+
     def __post_init__(self) -> None:
         if self.db_url and not self.secret_key:
             raise SettingsError(

@@ -11,6 +11,7 @@ from ctms.cli.plugins import plugins
 from ctms.cli.roles import roles
 from ctms.cli.serve import serve
 from ctms.cli.settings import settings
+from ctms.cli.worker import worker
 
 
 @click.group("ctms", cls=Group)
@@ -24,5 +25,5 @@ def ctms() -> None:
     """
 
 
-for command in (serve, clients, roles, permissions, plugins, settings):
+for command in (serve, worker, clients, roles, permissions, plugins, settings):
     ctms.add_command(command)

@@ -23,7 +23,15 @@ from granian.server import Server
 from granian.server.common import AbstractServer
 
 from ctms.clients.registry import create_first_client
-from ctms.database import app_settings, check_migrated, check_reachable, release_database, secret_key, upgrade
+from ctms.database import (
+    app_settings,
+    check_migrated,
+    check_reachable,
+    erasure_key,
+    release_database,
+    secret_key,
+    upgrade,
+)
 from ctms.errors import OperatorError
 from ctms.settings import Settings
 
@@ -85,6 +93,7 @@ def _serve(app: Flask, settings: Settings) -> None:
         if settings.embedded:
             os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
             os.environ["CTMS_SECRET_KEY"] = secret_key(settings)
+            os.environ["CTMS_ERASURE_KEY"] = erasure_key(settings) or ""
         multiprocessing.set_start_method("spawn", force=True)
         server = granian("ctms.cli.serve:worker_app", settings)
         click.echo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -29,12 +29,18 @@ IDENTITIES = {
 }
 
 _ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
+_SEVERAL = f"SELECT e.email_id, {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s)"
 _IDENTITY = f"SELECT {IDENTITY} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 
 
 def document(email_id: UUID) -> Question:
     """Ask for the document of one contact."""
     return Question(_ONE, (email_id,))
+
+
+def documents_by_id(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Return the documents of those contacts that there are."""
+    return dict(connection.execute(_SEVERAL, (list(email_ids),)).fetchall())
 
 
 def identity(email_id: UUID) -> Question:

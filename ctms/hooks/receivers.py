@@ -51,7 +51,14 @@ class Accepted:
     after: float
 
 
-Outcome = Done | TryLater | SlowDown | Refused | Accepted
+@dataclass(frozen=True)
+class Pause:
+    """Nothing more until an operator resumes it: the other system has told us to stop. What waits is kept."""
+
+    reason: str
+
+
+Outcome = Done | TryLater | SlowDown | Refused | Accepted | Pause
 Outcomes = Outcome | Mapping[str, Outcome] | None
 """What a call answers: one outcome for all, or one for each `email_id`; None means done.
 
@@ -137,8 +144,8 @@ class _Receiver:
 
     def _check_number(self, what: str, least: float, most: float, *, whole: bool = False) -> None:
         value = getattr(self, what)
-        kinds: tuple[type, ...] = (int,) if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (whole and not isinstance(value, int)) or not least <= value <= most:
             raise RegistrationError(f"{what} of a {self._kind} is from {least:,} to {most:,}, not {value!r}")
 
     @property

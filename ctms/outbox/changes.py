@@ -20,14 +20,15 @@ RESYNC = -1
 """The priority of what operators have pushed again: it lets edits pass."""
 
 # What waits with a lower priority is raised by an edit, never the other way round. A contact that was parked has
-# changed: it may be pushed now.
+# changed: it may be pushed now. Versions are microseconds since 1970: a row that is gone and comes back has another.
 _CHANGED = f"""
     INSERT INTO {Waiting.__tablename__} AS o
         (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
-    SELECT b, c, 1, %s, clock_timestamp(), clock_timestamp(), 0, 0
-    FROM unnest(%s::text[]) AS b, unnest(%s::uuid[]) AS c ORDER BY b, c
+    SELECT b, c, (extract(epoch FROM now) * 1000000)::bigint, %s, now, now, 0, 0
+    FROM clock_timestamp() AS now, unnest(%s::text[]) AS b, unnest(%s::uuid[]) AS c ORDER BY b, c
     ON CONFLICT (backend, email_id) DO UPDATE SET
-        version = o.version + 1, priority = greatest(o.priority, excluded.priority), due_at = excluded.due_at,
+        version = greatest(o.version + 1, excluded.version), priority = greatest(o.priority, excluded.priority),
+        due_at = excluded.due_at,
         waiting_since = CASE WHEN o.parked_at IS NULL THEN o.waiting_since ELSE excluded.waiting_since END,
         attempts = 0, failures = 0, parked_at = NULL, reason = NULL"""
 

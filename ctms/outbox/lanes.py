@@ -48,7 +48,7 @@ def lanes_of(kind: str, receiver: Backend | DeletionHandler) -> list[Lane]:
 _WAKE = f"""
     SELECT procrastinate_defer_jobs_v1(array_agg(
         ROW(l.queue, '{TASK}', 0, l.lock, NULL, json_build_object('kind', l.kind, 'name', l.name, 'number', l.number),
-            clock_timestamp() + interval '1 second')::procrastinate_job_to_defer_v1))
+            clock_timestamp() + make_interval(secs => %s))::procrastinate_job_to_defer_v1))
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) AS l (queue, lock, kind, number, name)
     WHERE NOT EXISTS (
         SELECT FROM procrastinate_jobs j
@@ -56,13 +56,20 @@ _WAKE = f"""
     HAVING count(*) > 0"""
 
 
-def wake(connection: Connection, lanes: Iterable[Lane]) -> None:
-    """Defer, in the transaction of the connection, a job for each lane that has none waiting."""
+_MOMENT_IN_SECONDS = 1
+
+
+def wake(connection: Connection, lanes: Iterable[Lane], *, now: bool = False) -> None:
+    """Defer, in the transaction of the connection, a job for each lane that has none waiting.
+
+    It begins in a second, or `now`, at the commit.
+    """
     found = list(lanes)
     if found:
         connection.execute(
             _WAKE,
             (
+                0 if now else _MOMENT_IN_SECONDS,
                 [QUEUES[lane.kind] for lane in found],
                 [lane.lock for lane in found],
                 [lane.kind for lane in found],

@@ -1,0 +1,105 @@
+"""`flask ctms worker`: the background service."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from wsgiref.simple_server import WSGIServer
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from prometheus_client import push_to_gateway, start_http_server
+
+from ctms.cli.output import say
+from ctms.database import app_settings, check_migrated, check_reachable, release_database, upgrade
+from ctms.errors import OperatorError
+from ctms.outbox.lanes import QUEUES
+from ctms.settings import Settings
+from ctms.worker.metrics import Metrics
+from ctms.worker.service import Options, Service
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--concurrency", type=click.IntRange(1, 64), help="Lanes worked off at once, instead of the setting.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    type=click.Choice(sorted(QUEUES.values())),
+    help="Work for backends or for erasures only; without it, for both.",
+)
+@click.option("--once", is_flag=True, help="End when nothing is due any more.")
+@with_appcontext
+def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None:
+    """Run the background service: it pushes contacts to backends and has deletion handlers erase.
+
+    Any number of them may run, on any number of machines. Ctrl-C and SIGTERM end it after the batches in hand; what
+    a killed one had in hand the others take up again. It outlives outages of the database.
+    """
+    settings = app_settings()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    try:
+        if settings.embedded:
+            upgrade()
+        else:
+            check_reachable()
+            check_migrated()
+        options = Options(concurrency or settings.worker_concurrency, queues or None, once)
+        service = Service(app, options, _publisher(settings))
+
+        def end(_signal: int, _frame: FrameType | None) -> None:
+            service.stop()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
+        server = _serve_metrics(settings, service)
+        say(f"CTMS: working for {_receivers(service)}")
+        sys.stderr.flush()
+        try:
+            service.run()
+        finally:
+            if server is not None:
+                server.shutdown()
+    finally:
+        release_database(app)
+
+
+def _receivers(service: Service) -> str:
+    found = sorted({f"{lane.kind.replace('_', ' ')} {lane.name}" for lane in service.lanes})
+    return ", ".join(found) or "nobody: no plugin registers a backend or a deletion handler"
+
+
+def _serve_metrics(settings: Settings, service: Service) -> WSGIServer | None:
+    if settings.worker_metrics_port is None:
+        return None
+    try:
+        server, _ = start_http_server(settings.worker_metrics_port, settings.host, registry=service.metrics.registry)
+    except OSError as error:
+        raise OperatorError(
+            f"port {settings.worker_metrics_port} on {settings.host} cannot be used ({error.strerror});"
+            " set CTMS_WORKER_METRICS_PORT to another"
+        ) from error
+    return server
+
+
+def _publisher(settings: Settings) -> Callable[[Metrics], None]:
+    url = settings.pushgateway_url
+    if url is None:
+        return lambda _: None
+
+    def push(metrics: Metrics) -> None:
+        try:
+            push_to_gateway(
+                url, "ctms_worker", metrics.registry, grouping_key={"instance": socket.gethostname()}, timeout=5
+            )
+        except OSError as error:
+            logger.warning("metrics were not pushed: %s", type(error).__name__)
+
+    return push

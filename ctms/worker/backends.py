@@ -1,0 +1,162 @@
+"""What waits for a backend: contacts that changed, pushed as they are now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from ctms.contacts import queries
+from ctms.hooks.receivers import Backend, ContactState
+from ctms.outbox.lanes import Lane
+from ctms.pool import Connection
+from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict, verdict_of_error
+from ctms.worker.work import Batch, Item
+
+logger = logging.getLogger(__name__)
+
+# A contact always travels in the same lane.
+LANE = "(%(lanes)s = 1 OR mod(hashtext({key}::text) & 2147483647, %(lanes)s) = %(number)s)"
+
+_CLAIM = f"""
+    SELECT email_id, version, attempts, failures FROM outbox
+    WHERE backend = %(backend)s AND parked_at IS NULL AND due_at <= clock_timestamp() AND {LANE.format(key="email_id")}
+    ORDER BY {{order}} LIMIT %(limit)s"""
+_CLAIM_DUE = _CLAIM.format(order="priority DESC, due_at")
+_CLAIM_LEAST_TRIED = _CLAIM.format(order="attempts, due_at")
+
+# What was edited since it was read has another version: it waits on, since then, and is due. The rows are locked in
+# the order in which writers lock them.
+_LOCKED = """
+    WITH given AS (SELECT * FROM unnest(%(ids)s::uuid[], %(versions)s::bigint[]) AS g (email_id, version)),
+    locked AS (
+        SELECT o.email_id, o.version = g.version AS same FROM outbox o JOIN given g USING (email_id)
+        WHERE o.backend = %(backend)s ORDER BY o.email_id FOR UPDATE OF o)"""
+_DONE = f"""{_LOCKED},
+    waits AS (
+        UPDATE outbox o SET waiting_since = greatest(o.waiting_since, %(began)s)
+        FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND NOT l.same)
+    DELETE FROM outbox o USING locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same"""
+_LATER = f"""{_LOCKED}
+    UPDATE outbox o SET
+        due_at = clock_timestamp() + make_interval(secs => v.seconds), attempts = o.attempts + v.tried,
+        failures = o.failures + v.counts, reason = v.reason
+    FROM locked l JOIN unnest(%(ids)s::uuid[], %(seconds)s::float8[], %(tried)s::int[], %(counts)s::int[],
+        %(reasons)s::text[]) AS v (email_id, seconds, tried, counts, reason) USING (email_id)
+    WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same"""
+_PARKED = f"""{_LOCKED}
+    UPDATE outbox o SET parked_at = clock_timestamp(), attempts = o.attempts + 1, reason = v.reason
+    FROM locked l JOIN unnest(%(ids)s::uuid[], %(reasons)s::text[]) AS v (email_id, reason) USING (email_id)
+    WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same"""
+
+_MIRRORED = "SELECT email_id FROM outbox_mirrored WHERE backend = %s AND email_id = ANY(%s)"
+_MIRROR = """
+    INSERT INTO outbox_mirrored (backend, email_id) SELECT %s, c FROM unnest(%s::uuid[]) AS c ON CONFLICT DO NOTHING"""
+_UNMIRROR = "DELETE FROM outbox_mirrored WHERE backend = %s AND email_id = ANY(%s)"
+
+
+class BackendWork:
+    """What waits for one backend in one lane."""
+
+    def __init__(self, lane: Lane, backend: Backend) -> None:
+        self.lane = lane
+        self.max_batch = backend.max_batch
+        self.timeout = backend.timeout
+        self.rate = backend.rate / backend.concurrency if backend.rate else None
+        self._backend = backend
+
+    def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
+        """Return what is due."""
+        values = {
+            "backend": self.lane.name,
+            "lanes": self._backend.concurrency,
+            "number": self.lane.number,
+            "limit": limit,
+        }
+        rows = connection.execute(_CLAIM_LEAST_TRIED if probing else _CLAIM_DUE, values).fetchall()
+        return [Item(key, str(key), version, attempts, failures) for key, version, attempts, failures in rows]
+
+    def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
+        """Read the contacts as they are now; those that the backend neither wants nor has need no push."""
+        found = queries.documents_by_id(connection, [item.key for item in items])
+        documents = {item: json.loads(found[item.key]) if item.key in found else None for item in items}
+        verdicts: dict[Item, Verdict] = {}
+        if self._backend.selects:
+            self._select(connection, documents, verdicts)
+        batch = [
+            Item(item.key, item.email_id, item.version, item.attempts, item.failures, self._state(item, document))
+            for item, document in documents.items()
+            if item not in verdicts
+        ]
+        return [Batch("push", batch)] if batch else [], verdicts
+
+    def call(self, batch: Batch) -> Any:
+        """Push the batch."""
+        return self._backend.implementation.push([item.payload for item in batch.items], self._key(batch))
+
+    def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
+        """Store what became of the contacts."""
+        finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
+        if finished:
+            gone = [item.key for item in finished if item.payload is not None and item.payload.gone]
+            if self._backend.selects and gone:
+                connection.execute(_UNMIRROR, (self.lane.name, gone))
+            connection.execute(_DONE, {**self._named(finished), "began": batch.began})
+        later = {item: _later(verdict) for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
+        if later:
+            connection.execute(
+                _LATER,
+                {
+                    **self._named(later),
+                    "seconds": [verdict.seconds for verdict in later.values()],
+                    "tried": [int(verdict.tried) for verdict in later.values()],
+                    "counts": [int(verdict.counts) for verdict in later.values()],
+                    "reasons": [verdict.reason for verdict in later.values()],
+                },
+            )
+        parked = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Parked)}
+        if parked:
+            reasons = [verdict.reason for verdict in parked.values()]
+            connection.execute(_PARKED, {**self._named(parked), "reasons": reasons})
+
+    def _named(self, items: Mapping[Item, Any] | Sequence[Item]) -> dict[str, Any]:
+        return {
+            "backend": self.lane.name,
+            "ids": [item.key for item in items],
+            "versions": [item.version for item in items],
+        }
+
+    def _state(self, item: Item, document: Mapping[str, Any] | None) -> ContactState:
+        return ContactState(item.email_id, document)
+
+    def _select(self, connection: Connection, documents: dict[Item, Any], verdicts: dict[Item, Verdict]) -> None:
+        """Note those that the backend will have; of what it does not want, only what it has stays, as gone."""
+        for item, document in documents.items():
+            if document is None:
+                continue
+            try:
+                if not self._backend.is_for(document):
+                    documents[item] = None
+            except Exception as error:
+                logger.exception("backend %s cannot tell whether it wants contact %s", self.lane.name, item.email_id)
+                verdicts[item] = verdict_of_error(error, item.attempts, item.failures)
+        wanted = [item.key for item, document in documents.items() if document is not None and item not in verdicts]
+        others = [item.key for item, document in documents.items() if document is None]
+        if wanted:  # before the push: the service may be killed between the two
+            connection.execute(_MIRROR, (self.lane.name, wanted))
+        if others:
+            has: set[UUID] = {key for (key,) in connection.execute(_MIRRORED, (self.lane.name, others)).fetchall()}
+            verdicts |= {item: Finished() for item in documents if item.key in set(others) - has}
+
+    def _key(self, batch: Batch) -> str:
+        """Return the key of these states: the same when just they are tried again."""
+        said = "\n".join(sorted(f"{item.email_id} {item.version}" for item in batch.items))
+        return hashlib.sha256(f"{self.lane.name}\n{said}".encode()).hexdigest()[:32]
+
+
+def _later(verdict: Later | AskAgain) -> Later:
+    """A backend has nothing to ask: what it has accepted is not there yet, and is pushed again."""
+    return Later(verdict.seconds) if isinstance(verdict, AskAgain) else verdict

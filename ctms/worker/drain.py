@@ -1,0 +1,164 @@
+"""Working a lane off: batch by batch, until nothing is due, the receiver needs a rest, or the service ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from threading import Event
+
+from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
+from ctms.outbox.lanes import Lane
+from ctms.pool import Connection, lend
+from ctms.worker.breaker import Breaker
+from ctms.worker.calls import Calls
+from ctms.worker.metrics import Metrics
+from ctms.worker.verdicts import Later, Verdict, outcome_of, readable, verdict_of, verdict_of_error
+from ctms.worker.work import Batch, Item, Work
+
+logger = logging.getLogger(__name__)
+
+LONGEST_JOB_IN_SECONDS = 30.0
+"""A job that has worked so long ends, and another one goes on: so other lanes get their turn."""
+
+
+@dataclass
+class Process:
+    """What the lanes of one process share. `stopping` ends them after the batch in hand."""
+
+    stopping: Event
+    metrics: Metrics
+    calls: Calls = field(default_factory=Calls)
+    next_call: dict[Lane, float] = field(default_factory=dict)
+
+
+class Drain:
+    """Works one lane off, in one job."""
+
+    def __init__(self, process: Process, work: Work) -> None:
+        self._process = process
+        self._work = work
+        self._lane = work.lane
+        self._breaker = Breaker(work.lane, work.max_batch)
+        self._probing = False
+
+    def run(self) -> None:
+        """Work off what is due. Raises `psycopg.Error` when the database fails; then nothing is lost."""
+        give_up = time.monotonic() + LONGEST_JOB_IN_SECONDS
+        while not self._process.stopping.is_set() and time.monotonic() < give_up:
+            if self._process.calls.is_stuck(self._lane) or not self._next_batch():
+                return
+
+    def _next_batch(self) -> bool:
+        """Work one batch off. Returns False when there is no more to do for now."""
+        with lend() as connection:
+            state = self._breaker.state(connection)
+            if state.closed:
+                return False
+            self._probing = state.probing
+            began = datetime.now(UTC)
+            limit = 1 if state.probing else self._work.max_batch
+            items = self._work.claim(connection, limit, probing=state.probing)
+            if not items:
+                return False
+            batches, known = self._work.prepare(connection, items)
+            if known:
+                self._settle(connection, Batch("", list(known), began), known)
+        for batch in batches:
+            for part in _suspects_alone(replace(batch, began=began)):
+                if self._process.stopping.is_set() or not self._attempt(part):
+                    return False
+        return True
+
+    def _attempt(self, batch: Batch) -> bool:
+        """Call the receiver with the batch, or its halves. Returns False when it is not to be called any more."""
+        if not self._wait_for_turn():
+            return False
+        started = time.perf_counter()
+        try:
+            answer = self._process.calls.call(self._lane, lambda: self._work.call(batch), self._work.timeout)
+            outcomes = {item: outcome_of(answer, item.email_id) for item in batch.items}
+        except Exception as error:  # noqa: BLE001  whatever a plugin raises
+            self._process.metrics.failed(self._lane, batch.method, error, time.perf_counter() - started)
+            return self._failed(batch, error)
+        self._process.metrics.answered(self._lane, batch.method, outcomes.values(), time.perf_counter() - started)
+        return self._answered(batch, outcomes)
+
+    def _answered(self, batch: Batch, outcomes: Mapping[Item, Outcome]) -> bool:
+        given = outcomes.values()
+        with lend() as connection:
+            self._settle(
+                connection, batch, {item: verdict_of(outcome, item.attempts) for item, outcome in outcomes.items()}
+            )
+            pause = next((outcome for outcome in given if isinstance(outcome, Pause)), None)
+            if pause is not None:
+                self._breaker.pause(connection, readable(pause.reason))
+                logger.warning("%s %s pauses: %s", self._lane.kind, self._lane.name, readable(pause.reason))
+                return False
+            rests = [outcome for outcome in given if isinstance(outcome, SlowDown)]
+            if rests:
+                longest = max(rests, key=lambda rest: rest.after)
+                self._breaker.rest(connection, longest.after, readable(longest.reason))
+                return False
+            later = [outcome for outcome in given if isinstance(outcome, TryLater)]
+            if len(later) == len(given):
+                return not self._breaker.failed(connection, readable(later[0].reason))
+            self._breaker.worked(connection)
+            return True
+
+    def _failed(self, batch: Batch, error: Exception) -> bool:
+        """Find out, by halves, which contact made the receiver raise, unless it fails as a whole."""
+        of_network = isinstance(error, OSError)
+        logger.warning(
+            "%s %s raised %s with %s contacts",
+            self._lane.kind,
+            self._lane.name,
+            type(error).__name__,
+            len(batch.items),
+            exc_info=None if of_network else error,  # the network's failures come in swarms, and are no fault of code
+        )
+        alone = len(batch.items) == 1
+        with lend() as connection:
+            rests = self._breaker.failed(connection, f"raised {type(error).__name__}")
+            stuck = self._process.calls.is_stuck(self._lane)
+            if alone or of_network or rests or stuck:
+                # Whose fault it is remains open where others failed, too.
+                theirs = alone and not rests and not self._probing
+                self._settle(connection, batch, {item: _verdict(item, error, theirs=theirs) for item in batch.items})
+                return not (rests or stuck or self._probing)
+        middle = len(batch.items) // 2
+        halves = (batch.items[:middle], batch.items[middle:])
+        return all(self._attempt(replace(batch, items=half)) for half in halves)
+
+    def _settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
+        with connection.transaction():
+            self._work.settle(connection, batch, verdicts)
+        self._process.metrics.settled(self._lane, verdicts.values())
+
+    def _wait_for_turn(self) -> bool:
+        """Keep to the receiver's rate. Returns False when the service ends meanwhile."""
+        if self._work.rate is None:
+            return True
+        now = time.monotonic()
+        turn = max(now, self._process.next_call.get(self._lane, now))
+        self._process.next_call[self._lane] = turn + 1 / self._work.rate
+        return not self._process.stopping.wait(max(0.0, turn - now))
+
+
+def _suspects_alone(batch: Batch) -> Sequence[Batch]:
+    """Part from the others those contacts that made the receiver raise before."""
+    suspects = [item for item in batch.items if item.failures]
+    if not suspects or len(batch.items) == 1:
+        return [batch]
+    others = [item for item in batch.items if not item.failures]
+    alone = [replace(batch, items=[item]) for item in suspects]
+    return [replace(batch, items=others), *alone] if others else alone
+
+
+def _verdict(item: Item, error: Exception, *, theirs: bool) -> Verdict:
+    if theirs:
+        return verdict_of_error(error, item.attempts, item.failures)
+    verdict = verdict_of_error(error, item.attempts, 0)
+    return replace(verdict, counts=False) if isinstance(verdict, Later) else verdict

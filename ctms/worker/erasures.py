@@ -1,0 +1,154 @@
+"""What waits for a deletion handler: contacts to erase, to ask about, or to verify.
+
+Rows are deleted, and the counters of the erasure moved, in one transaction: so every contact counts once, however
+often the handler was called, and its identities are gone with the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctms.hooks.receivers import DeletionHandler, Verifies
+from ctms.outbox.lanes import Lane
+from ctms.pool import Connection
+from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
+from ctms.worker.work import Batch, Item
+
+ERASE = "erase"
+ACCEPTED = "accepted"
+"""Erasing has begun there: ask again, by `verify` where the handler has it."""
+VERIFY = "verify"
+"""Erased, and counted as done: look whether it is."""
+
+_CLAIM = """
+    SELECT id, step, identities, attempts, failures FROM erasure_tasks
+    WHERE handler = %s AND parked_at IS NULL AND due_at <= clock_timestamp() AND (%s = 1 OR mod(id, %s) = %s)
+    ORDER BY {order} LIMIT %s"""
+_CLAIM_DUE = _CLAIM.format(order="due_at")
+_CLAIM_LEAST_TRIED = _CLAIM.format(order="attempts, due_at")
+
+# Who claims a task that another worker has settled meanwhile finds it at another step, or gone.
+_GIVEN = "unnest(%(ids)s::bigint[], %(steps)s::text[]) AS g (id, step)"
+_SAME = "t.id = g.id AND t.step = g.step AND t.parked_at IS NULL"
+
+_FINISHED = f"""
+    WITH moved AS (DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id, t.step)
+    UPDATE erasure_handlers h SET
+        pending = pending - n.pending, done = done - n.done + n.erased, verified = verified + n.verified,
+        changed_at = clock_timestamp()
+    FROM (
+        SELECT erasure_id, count(*) FILTER (WHERE step <> '{VERIFY}') AS pending,
+            count(*) FILTER (WHERE step = '{VERIFY}') AS done,
+            count(*) FILTER (WHERE step = '{ERASE}') AS erased,
+            count(*) FILTER (WHERE step <> '{ERASE}') AS verified
+        FROM moved GROUP BY erasure_id
+    ) n WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
+_TO_VERIFY = f"""
+    WITH moved AS (
+        UPDATE erasure_tasks t SET
+            step = '{VERIFY}', due_at = clock_timestamp() + make_interval(secs => %(after)s), attempts = 0, failures = 0
+        FROM {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id)
+    UPDATE erasure_handlers h SET pending = pending - n.moved, done = done + n.moved, changed_at = clock_timestamp()
+    FROM (SELECT erasure_id, count(*) AS moved FROM moved GROUP BY erasure_id) n
+    WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
+_LATER = """
+    WITH moved AS (
+        UPDATE erasure_tasks t SET
+            step = g.next, due_at = clock_timestamp() + make_interval(secs => g.seconds),
+            attempts = t.attempts + g.tried, failures = t.failures + g.counts, reason = g.reason
+        FROM unnest(%(ids)s::bigint[], %(steps)s::text[], %(next)s::text[], %(seconds)s::float8[], %(tried)s::int[],
+            %(counts)s::int[], %(reasons)s::text[]) AS g (id, step, next, seconds, tried, counts, reason)
+        WHERE t.id = g.id AND t.step = g.step AND t.parked_at IS NULL RETURNING t.erasure_id, t.reason)
+    UPDATE erasure_handlers h SET reason = n.reason, changed_at = clock_timestamp()
+    FROM (SELECT erasure_id, max(reason) AS reason FROM moved GROUP BY erasure_id) n
+    WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s AND n.reason IS NOT NULL"""
+_PARKED = f"""
+    WITH moved AS (
+        UPDATE erasure_tasks t SET
+            step = '{ERASE}', parked_at = clock_timestamp(), attempts = t.attempts + 1, reason = g.reason
+        FROM unnest(%(ids)s::bigint[], %(steps)s::text[], %(reasons)s::text[]) AS g (id, step, reason)
+        WHERE {_SAME} RETURNING t.erasure_id, g.step, t.reason)
+    UPDATE erasure_handlers h SET
+        pending = pending - n.pending, done = done - n.done, parked = parked + n.pending + n.done, reason = n.reason,
+        changed_at = clock_timestamp()
+    FROM (
+        SELECT erasure_id, count(*) FILTER (WHERE step <> '{VERIFY}') AS pending,
+            count(*) FILTER (WHERE step = '{VERIFY}') AS done, max(reason) AS reason
+        FROM moved GROUP BY erasure_id
+    ) n WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
+
+
+class ErasureWork:
+    """What waits for one deletion handler in one lane. The items' versions are their steps."""
+
+    def __init__(self, lane: Lane, handler: DeletionHandler) -> None:
+        self.lane = lane
+        self.max_batch = handler.max_batch
+        self.timeout = handler.timeout
+        self.rate = handler.rate / handler.concurrency if handler.rate else None
+        self._handler = handler
+
+    def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
+        """Return what is due."""
+        lanes = self._handler.concurrency
+        rows = connection.execute(
+            _CLAIM_LEAST_TRIED if probing else _CLAIM_DUE, (self.lane.name, lanes, lanes, self.lane.number, limit)
+        ).fetchall()
+        return [
+            Item(key, identities["email_id"], step, attempts, failures, identities)
+            for key, step, identities, attempts, failures in rows
+        ]
+
+    def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
+        """Part those to erase from those to ask about; who was to be verified by a handler that cannot any more is."""
+        verifies = self._handler.verifies
+        erase = [item for item in items if item.version == ERASE or (item.version == ACCEPTED and not verifies)]
+        ask = [item for item in items if item.version != ERASE and verifies]
+        batches = [Batch(method, found) for method, found in (("erase", erase), ("verify", ask)) if found]
+        return batches, {item: Finished() for item in items if item.version == VERIFY and not verifies}
+
+    def call(self, batch: Batch) -> Any:
+        """Erase or verify the batch."""
+        identities = [item.payload for item in batch.items]
+        implementation = self._handler.implementation
+        if batch.method == "verify":
+            assert isinstance(implementation, Verifies)  # noqa: S101  `prepare` has looked
+            return implementation.verify(identities)
+        return implementation.erase(identities)
+
+    def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
+        """Store what became of the contacts."""
+        finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
+        to_verify = [item for item in finished if batch.method == "erase" and self._handler.verifies]
+        if to_verify:
+            connection.execute(_TO_VERIFY, {**self._named(to_verify), "after": self._handler.verify_after})
+        over = [item for item in finished if item not in to_verify]
+        if over:
+            connection.execute(_FINISHED, self._named(over))
+        later = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
+        if later:
+            connection.execute(_LATER, {**self._named(list(later)), **_delays(later)})
+        parked = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Parked)}
+        if parked:
+            reasons = [verdict.reason for verdict in parked.values()]
+            connection.execute(_PARKED, {**self._named(list(parked)), "reasons": reasons})
+
+    def _named(self, items: Sequence[Item]) -> dict[str, Any]:
+        return {
+            "handler": self.lane.name,
+            "ids": [item.key for item in items],
+            "steps": [item.version for item in items],
+        }
+
+
+def _delays(later: Mapping[Item, Later | AskAgain]) -> dict[str, Any]:
+    columns: dict[str, list[Any]] = {name: [] for name in ("next", "seconds", "tried", "counts", "reasons")}
+    for item, verdict in later.items():
+        asks = isinstance(verdict, AskAgain)
+        columns["next"].append(ACCEPTED if asks and item.version == ERASE else item.version)
+        columns["seconds"].append(verdict.seconds)
+        columns["tried"].append(1 if isinstance(verdict, AskAgain) else int(verdict.tried))
+        columns["counts"].append(0 if isinstance(verdict, AskAgain) else int(verdict.counts))
+        columns["reasons"].append(None if isinstance(verdict, AskAgain) else verdict.reason)
+    return columns

@@ -1,0 +1,192 @@
+"""The background service: a worker of Procrastinate, and beside it what looks for work and for jobs of dead workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import procrastinate
+import psycopg
+from flask import Flask
+from procrastinate.exceptions import ConnectorException
+from procrastinate.worker import Worker
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ctms.database import database_url
+from ctms.hooks.manager import Plugins
+from ctms.hooks.receivers import Backend, DeletionHandler
+from ctms.outbox.lanes import BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
+from ctms.pool import lend, libpq_url
+from ctms.worker.backends import BackendWork
+from ctms.worker.drain import Drain, Process
+from ctms.worker.erasures import ErasureWork
+from ctms.worker.metrics import Metrics
+from ctms.worker.sweep import sweep
+from ctms.worker.work import Work
+
+logger = logging.getLogger(__name__)
+
+SWEEP_EVERY_SECONDS = 1.0
+RECOVER_EVERY_SECONDS = 5.0
+LOOK_EVERY_SECONDS = 5.0
+HEARTBEAT_EVERY_SECONDS = 3.0
+DEAD_AFTER_SECONDS = 15.0
+"""A worker that has not said for so long that it lives was killed: its jobs are taken up again."""
+
+_DATABASE_ERRORS = (psycopg.Error, ConnectorException, PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the service runs: how many lanes at once, which queues (None: all), and whether it ends when none is due."""
+
+    concurrency: int
+    queues: Sequence[str] | None = None
+    once: bool = False
+
+
+class Service:
+    """The background service of one process; `publish` is called whenever its metrics are up to date."""
+
+    def __init__(self, app: Flask, options: Options, publish: Callable[[Metrics], None] = lambda _: None) -> None:
+        self._app = app
+        self._options = options
+        self._publish = publish
+        self.stopping = Event()
+        plugins: Plugins = app.extensions["ctms.plugins"]
+        receivers: list[tuple[str, Backend | DeletionHandler]] = [
+            *((BACKEND, one.value) for one in plugins.collect("ctms_backends")),
+            *((HANDLER, one.value) for one in plugins.collect("ctms_deletion_handlers")),
+        ]
+        wanted = options.queues or QUEUES.values()
+        self._receivers = {
+            lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
+        }
+        self.metrics = Metrics(self._receivers)
+        self._process = Process(self.stopping, self.metrics)
+        self._next_look = 0.0
+        self._worker: Worker | None = None
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The lanes that it works off."""
+        return list(self._receivers)
+
+    def stop(self) -> None:
+        """End after the batches in hand; may be called from a signal handler."""
+        self.stopping.set()
+        if self._worker is not None:
+            self._worker.stop()  # type: ignore[no-untyped-call]
+
+    def run(self) -> None:
+        """Work until told to stop, or, with `once`, until nothing is due. Outlives outages of the database."""
+        while not self.stopping.is_set():
+            try:
+                asyncio.run(self._run())
+            except _DATABASE_ERRORS as error:
+                logger.warning("the database is not available: %s", type(error).__name__)
+            if self._options.once:
+                return
+            self.stopping.wait(1)
+
+    async def _run(self) -> None:
+        jobs = self._jobs()
+        async with jobs.open_async():
+            while True:
+                due = await self._swept()
+                if self._options.once and not due:
+                    return
+                worker = self._make_worker(jobs)
+                beside = asyncio.create_task(self._look_after(jobs, worker))
+                try:
+                    await worker.run()  # type: ignore[no-untyped-call]
+                finally:
+                    beside.cancel()
+                    with suppress(asyncio.CancelledError, *_DATABASE_ERRORS):
+                        await beside
+                if self.stopping.is_set() or not self._options.once:
+                    return
+
+    def _jobs(self) -> procrastinate.App:
+        """Return the app of Procrastinate, with its one task."""
+        url = libpq_url(database_url(self._app)())
+        connector = procrastinate.PsycopgConnector(
+            conninfo=url, kwargs={"application_name": "ctms worker", "connect_timeout": 5}, min_size=1, max_size=4
+        )
+        jobs = procrastinate.App(connector=connector)
+        jobs.task(name=TASK)(self._work_off)
+        return jobs
+
+    def _make_worker(self, jobs: procrastinate.App) -> Worker:
+        self._worker = Worker(
+            app=jobs,
+            queues=self._options.queues,
+            name="ctms",
+            concurrency=self._options.concurrency,
+            wait=not self._options.once,
+            fetch_job_polling_interval=SWEEP_EVERY_SECONDS / 2,
+            delete_jobs="always",  # what is still to do stands in the tables
+            install_signal_handlers=False,
+            update_heartbeat_interval=HEARTBEAT_EVERY_SECONDS,
+            stalled_worker_timeout=DEAD_AFTER_SECONDS,
+        )
+        if self.stopping.is_set():
+            self._worker.stop()  # type: ignore[no-untyped-call]
+        return self._worker
+
+    def _work_off(self, **lane: Any) -> None:
+        """Work off the lane of a job."""
+        found = Lane(**lane)
+        receiver = self._receivers.get(found)
+        if receiver is None:  # another worker has the plugin; what waits is kept for it
+            return
+        with self._app.app_context():
+            Drain(self._process, _work(found, receiver)).run()
+
+    async def _look_after(self, jobs: procrastinate.App, worker: Worker) -> None:
+        """Look for lanes with something to do, and for jobs of dead workers, until cancelled or the database fails."""
+        next_recovery = 0.0
+        try:
+            while True:
+                if time.monotonic() >= next_recovery:
+                    next_recovery = time.monotonic() + RECOVER_EVERY_SECONDS
+                    await self._recover(jobs)
+                await asyncio.sleep(SWEEP_EVERY_SECONDS)
+                await self._swept()
+        except _DATABASE_ERRORS as error:
+            logger.warning("the database is not available: %s", type(error).__name__)
+            worker.stop()  # type: ignore[no-untyped-call]
+
+    async def _recover(self, jobs: procrastinate.App) -> None:
+        for job in await jobs.job_manager.get_stalled_jobs(seconds_since_heartbeat=DEAD_AFTER_SECONDS):
+            with suppress(ConnectorException):  # another worker was first
+                await jobs.job_manager.retry_job(job)
+                logger.warning("job %s of a worker that is gone is taken up again", job.id)
+
+    async def _swept(self) -> bool:
+        return await asyncio.to_thread(self._sweep)
+
+    def _sweep(self) -> bool:
+        with self._app.app_context():
+            due = sweep(self.lanes)
+            looks = time.monotonic() >= self._next_look
+            if looks:
+                began = time.monotonic()
+                with lend() as connection:
+                    self.metrics.look(connection)
+                took = time.monotonic() - began
+                self._next_look = began + max(LOOK_EVERY_SECONDS, 20 * took)  # counting a long queue takes long
+        self.metrics.looped()
+        if looks:
+            self._publish(self.metrics)
+        return due
+
+
+def _work(lane: Lane, receiver: Backend | DeletionHandler) -> Work:
+    return BackendWork(lane, receiver) if isinstance(receiver, Backend) else ErasureWork(lane, receiver)
