@@ -31,6 +31,12 @@ class PluginError(OperatorError):
         self.plugins = plugins
 
 
+class ListError(OperatorError):
+    """A file is not the list that a command reads (exit status 2)."""
+
+    exit_code = 2
+
+
 class NotFoundError(OperatorError):
     """A command names something that does not exist (exit status 4)."""
 
