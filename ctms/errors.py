@@ -37,6 +37,12 @@ class ListError(OperatorError):
     exit_code = 2
 
 
+class UnfinishedError(OperatorError):
+    """A command did a part of its work: it was stopped, or could not do the rest (exit status 3)."""
+
+    exit_code = 3
+
+
 class NotFoundError(OperatorError):
     """A command names something that does not exist (exit status 4)."""
 
