@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from ctms.contacts import queries
+from ctms.contacts.documents import with_status
 from ctms.hooks.receivers import Backend, ContactState
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
@@ -82,7 +83,7 @@ class BackendWork:
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
         """Read the contacts as they are now; those that the backend neither wants nor has need no push."""
         found = queries.documents_by_id(connection, [item.key for item in items])
-        documents = {item: json.loads(found[item.key]) if item.key in found else None for item in items}
+        documents = {item: json.loads(with_status(found[item.key])) if item.key in found else None for item in items}
         verdicts: dict[Item, Verdict] = {}
         if self._backend.selects:
             self._select(connection, documents, verdicts)

@@ -1,0 +1,66 @@
+"""Background services that are killed now and then, and started again."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS
+
+
+class Workers:
+    """So many processes of `flask ctms worker`; one is killed with -9 every few seconds until `spare()`."""
+
+    def __init__(self, number: int, environment: dict[str, str], folder: Path, seed: int) -> None:
+        self.killed = 0
+        self._environment = environment
+        self._output = folder / "workers.txt"
+        self._chance = random.Random(seed)  # noqa: S311
+        self._spared = threading.Event()
+        self._lock = threading.Lock()
+        self._processes = [self._start() for _ in range(number)]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def spare(self) -> None:
+        """Kill no more."""
+        self._spared.set()
+        self._thread.join()
+
+    def stop(self) -> list[int]:
+        """End all with SIGTERM; returns their exit statuses."""
+        self.spare()
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        return [process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) for process in self._processes]
+
+    def text(self) -> str:
+        """Return what they logged."""
+        return self._output.read_text()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._output.open("ab") as output:
+            return subprocess.Popen([FLASK, "ctms", "worker"], env=self._environment, stdout=output, stderr=output)
+
+    def _run(self) -> None:
+        while not self._spared.wait(self._chance.uniform(2, 6)):
+            number = self._chance.randrange(len(self._processes))
+            self._processes[number].kill()
+            self._processes[number].wait()
+            self.killed += 1
+            self._processes[number] = self._start()
+
+
+@contextmanager
+def workers(number: int, environment: dict[str, str], folder: Path, seed: int) -> Iterator[Workers]:
+    """Run background services that are killed now and then; all are ended at the end."""
+    running = Workers(number, environment, folder, seed)
+    try:
+        yield running
+    finally:
+        running.stop()
