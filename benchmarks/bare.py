@@ -20,7 +20,7 @@ import psycopg
 from psycopg.types.json import Json
 
 from ctms.cli.serve import granian
-from ctms.contacts import queries, statements
+from ctms.contacts import queries, removal, statements
 from ctms.contacts.statements import EMAIL, LISTS, PARTS
 from ctms.pool import Connection, Cursor, Question, connect_arguments, libpq_url
 from ctms.settings import Settings
@@ -117,9 +117,9 @@ def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -
 def delete(connection: Connection, address: str) -> list[str]:
     """Delete the contact with the address; who it was must be known before it can go."""
     with connection.pipeline(), connection.transaction():
-        found = connection.execute(statements.LOCK_BY_ADDRESS, (address,)).fetchall()
-        connection.execute(statements.DELETE_CONTACTS, ([email_id for email_id, _ in found],))
-    return [identity for _, identity in found]
+        found = removal.lock_address(connection, address)
+        removal.delete(connection, found)
+    return [one.identities for one in found]
 
 
 def _json(environ: Environ) -> dict[str, Any]:

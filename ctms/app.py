@@ -14,6 +14,7 @@ from ctms.clients.attempts import init_attempts
 from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlists import init_waitlists
 from ctms.database import init_database
+from ctms.erasure.handlers import init_erasure
 from ctms.hooks.manager import init_plugins
 from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     plugins = init_plugins(app, settings, plugins_found)
     init_health(app, plugins.collect("ctms_health_checks"))
     init_outbox(app, plugins.collect("ctms_backends"))
+    init_erasure(app, plugins.collect("ctms_deletion_handlers"))
     init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
     init_api(app, plugins.collect("ctms_blueprints"))
     return app

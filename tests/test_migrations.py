@@ -125,7 +125,7 @@ def test_an_existing_deployment_goes_on(flask: Flask, url: str) -> None:
         " JOIN role_permissions g ON g.role_id = r.id JOIN permissions p ON p.id = g.permission_id"
         " GROUP BY 1 ORDER BY 1",
     )
-    every = ["delete_contacts", "manage_contacts", "view_contacts"]
+    every = ["delete_contacts", "manage_contacts", "view_contacts", "view_erasures"]
     assert roles == [
         ("admin", every),
         ("auditor", ["delete_contact", "view_contacts"]),

@@ -110,6 +110,15 @@ def connection() -> Connection:
     return current
 
 
+def caller_id() -> str:
+    """The id of the client that calls, inside a guarded view.
+
+    In one that writes it may not be known yet whether it is let in; who is not has done nothing in the end.
+    """
+    found: str = g.caller.client_id
+    return found
+
+
 def _client_id() -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:

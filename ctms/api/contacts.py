@@ -9,15 +9,16 @@ from flask import Response
 from flask.views import MethodView
 
 from ctms.api import preconditions
-from ctms.api.blueprint import Blueprint, answer, connection
+from ctms.api.blueprint import Blueprint, answer, caller_id, connection
 from ctms.api.openapi import examples
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.parsing import problems
 from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
 from ctms.clients.access import DELETE, MANAGE, VIEW
-from ctms.contacts import commands, queries, schemas
+from ctms.contacts import commands, queries, removal, schemas
 from ctms.contacts.documents import array
+from ctms.erasure.erase import BY_DELETE, Order, erase
 from ctms.errors import Invalid, NotFound
 
 blueprint = Blueprint("Contacts", __name__, description="Contacts with their newsletters and waitlists")
@@ -120,7 +121,7 @@ class Contact(MethodView):
 
     @blueprint.operation("delete_contact", errors=(404, 412), parameters=[_ADDRESS, "If-Match"])
     @blueprint.guard(DELETE)
-    @blueprint.response(200, schemas.IdentitySchema(many=True))
+    @blueprint.response(200, schemas.IdentitySchema(many=True), headers={"Erasure-Id": "Erasure-Id"})
     def delete(self, email_id: str) -> Response:
         """Delete everything about an address: the path names the `primary_email`, in any case."""
         if "\0" in email_id:  # no text in PostgreSQL holds it, not even a question
@@ -128,7 +129,9 @@ class Contact(MethodView):
         if preconditions.is_conditional():
             for document in commands.lock_address(connection(), email_id):
                 preconditions.require_match(document)
-        gone = commands.delete(connection(), email_id)
-        if not gone:
+        found = removal.lock_address(connection(), email_id)
+        if not found:
             raise NotFound(f"email {email_id} not found!")
-        return json_text(array(gone))
+        order = Order(by=f"client:{caller_id()}", origin=BY_DELETE)
+        erase(connection(), order, found)
+        return json_text(array([one.identities for one in found]), headers={"Erasure-Id": str(order.id)})

@@ -1,4 +1,4 @@
-"""The only writers of contacts.
+"""The only writers of contacts; `removal` deletes them.
 
 Each runs on a connection in pipeline mode, inside the caller's transaction, and leaves the commit to it. The first
 statement locks the contact's row of `emails`, so two writers of one contact take turns and the later one sees
@@ -138,14 +138,6 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
         raise _conflict(error, TAKEN_CHANGE) from None
     admission.require()
     return document
-
-
-def delete(connection: Connection, primary_email: str) -> list[str]:
-    """Delete everything about the address, in any case; returns the identities of who is gone, as JSON."""
-    found = connection.execute(statements.LOCK_BY_ADDRESS, (primary_email,)).fetchall()
-    if found:
-        connection.execute(statements.DELETE_CONTACTS, ([email_id for email_id, _ in found],))
-    return [identity for _, identity in found]
 
 
 def lock(connection: Connection, email_id: uuid.UUID) -> str | None:

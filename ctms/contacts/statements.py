@@ -1,7 +1,8 @@
 """The SQL of the writers. Columns, types and defaults come from the schemas and the models.
 
 A statement that writes children takes the contact's row of `emails` as its source: without that row it writes
-nothing, and with it every child carries the contact's time.
+nothing, and with it every child carries the contact's time. It locks the row: one that has come since the statement
+before would else be gone again before the children are there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from sqlalchemy import String, Text
 from sqlalchemy.dialects import postgresql
 
 from ctms.contacts import models, schemas
-from ctms.contacts.documents import FROM_CONTACT, IDENTITY
 from ctms.database import Base
 
 
@@ -99,7 +99,8 @@ def create(parts: tuple[str, ...]) -> str:
 def replace_parts(parts: tuple[str, ...]) -> str:
     """Write the `parts` of the contact `%(contact)s`, and remove all others, in one statement."""
     return _compact(f"""
-        WITH contact AS (SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s)
+        WITH contact AS (
+            SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s FOR NO KEY UPDATE)
         {_removals(parts)}
         {"".join(f", {name}_made AS ({_insert(PARTS[name])} {_on_conflict(PARTS[name])})" for name in parts)}
         SELECT""")
@@ -164,14 +165,7 @@ LOCK_ADDRESS = "SELECT primary_email FROM emails WHERE email_id = %s FOR NO KEY 
 
 HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
 
-LOCK_BY_ADDRESS = f"""
-    SELECT e.email_id, {IDENTITY} FROM emails e {FROM_CONTACT}
-    WHERE lower(e.primary_email) = lower(%s) FOR UPDATE OF e"""
-
 LOCK_IDS_BY_ADDRESS = "SELECT email_id FROM emails WHERE lower(primary_email) = lower(%s) FOR UPDATE"
-
-DELETE_CONTACTS = "DELETE FROM emails WHERE email_id = ANY(%s)"
-
 
 @cache
 def update_email(given: tuple[str, ...]) -> str:
@@ -187,7 +181,7 @@ def upsert(name: str, given: tuple[str, ...]) -> str:
     return f"""
         INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
         SELECT e.email_id, {_values(part)}, e.update_timestamp, e.update_timestamp
-        FROM emails e WHERE e.email_id = %(contact)s {_on_conflict(part, given)}"""
+        FROM emails e WHERE e.email_id = %(contact)s FOR NO KEY UPDATE {_on_conflict(part, given)}"""
 
 
 @cache

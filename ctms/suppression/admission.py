@@ -51,5 +51,10 @@ def keep_out(connection: Connection, found: Iterable[bytes]) -> None:
     connection.execute(_LOCK, (sorted({_bucket(fingerprint) for fingerprint in found}),))
 
 
+def keep_all_out(connection: Connection) -> None:
+    """As `keep_out`, for whatever address: where it is not known yet which ones they are."""
+    connection.execute(_LOCK, (list(range(_BUCKETS)),))
+
+
 def _bucket(fingerprint: bytes) -> int:
     return fingerprint[0] % _BUCKETS

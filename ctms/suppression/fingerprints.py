@@ -14,7 +14,10 @@ from functools import cached_property
 from flask import Flask, current_app
 
 from ctms.database import erasure_key
+from ctms.errors import OperatorError
 from ctms.settings import Settings
+
+NO_KEY = "CTMS_ERASURE_KEY is not set: without it no address can be forgotten, suppressed or looked for"
 
 
 class Fingerprints:
@@ -50,3 +53,9 @@ def fingerprints() -> Fingerprints:
     """The fingerprints of the current app."""
     found: Fingerprints = current_app.extensions["ctms.fingerprints"]
     return found
+
+
+def require_key() -> None:
+    """Raise `OperatorError` unless there is a key."""
+    if not fingerprints().available:
+        raise OperatorError(NO_KEY)

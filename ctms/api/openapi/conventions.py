@@ -26,6 +26,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "required": True,
     },
+    "Erasure-Id": {
+        "description": "Names the record of the erasure: `GET /erasures/{id}`.",
+        "schema": {"type": "string", "format": "uuid"},
+        "required": True,
+    },
     "Cache-Control": {"description": "Whether and how long to keep this.", "schema": {"type": "string"}},
 }
 
