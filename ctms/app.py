@@ -10,6 +10,7 @@ from flask import Flask, Request
 from werkzeug.routing import MapAdapter
 
 from ctms.api import init_api
+from ctms.api.openapi import answers
 from ctms.clients.attempts import init_attempts
 from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlists import init_waitlists
@@ -73,4 +74,5 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_erasure(app, plugins.collect("ctms_deletion_handlers"))
     init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
     init_api(app, plugins.collect("ctms_blueprints"))
+    metrics.expect(answers(app))
     return app

@@ -9,8 +9,8 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import psycopg
 from flask import Flask, current_app
@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ctms.settings import Settings
@@ -35,6 +36,69 @@ class Question(NamedTuple):
 
     sql: str
     values: Sequence[Any]
+
+
+class Watch(Protocol):
+    """Is told of the connections that requests use, and keeps account."""
+
+    def taken(self, limit: int) -> None:
+        """A request has a connection; `limit` is how many there may be."""
+
+    def returned(self) -> None:
+        """It has given it back."""
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Inside, a request waits, since all are in use."""
+
+    def timed_out(self) -> None:
+        """It waited in vain."""
+
+    def spent(self, kind: Literal["read", "write"], seconds: float) -> None:
+        """So long a request waited for the answers to its statements."""
+
+
+class _Unwatched:
+    def taken(self, limit: int) -> None: ...
+
+    def returned(self) -> None: ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def timed_out(self) -> None: ...
+
+    def spent(self, kind: Literal["read", "write"], seconds: float) -> None: ...
+
+
+class TimedConnection(Connection):
+    """Adds up how long it waited for the server: `waited`, in seconds."""
+
+    waited = 0.0
+
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait as psycopg does; all that is sent and answered goes through here."""
+        started = time.perf_counter()
+        try:
+            return super().wait(*args, **kwargs)
+        finally:
+            self.waited += time.perf_counter() - started
+
+
+class Pool(QueuePool):
+    """SQLAlchemy's pool, which tells `watch` who waits for a connection; `limit` is how many there may be."""
+
+    watch: Watch = _Unwatched()
+    limit = 0
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if self.checkedout() < self.limit:
+            return super()._do_get()
+        with self.watch.waiting():
+            try:
+                return super()._do_get()
+            except PoolTimeout:
+                self.watch.timed_out()
+                raise
 
 
 CONNECT_TIMEOUT_IN_SECONDS = 5
@@ -66,7 +130,7 @@ def libpq_url(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def connect_patiently(url: str, **parameters: Any) -> Connection:
+def connect_patiently(url: str, kind: type[Connection] = psycopg.Connection, **parameters: Any) -> Connection:
     """Connect, and try again while the server is away or starting, for `CONNECT_TIMEOUT_IN_SECONDS`.
 
     Raises `psycopg.OperationalError`; at once where waiting cannot help (wrong password, no such database).
@@ -75,7 +139,7 @@ def connect_patiently(url: str, **parameters: Any) -> Connection:
     pause = 0.02
     while True:
         try:
-            return cast(Connection, psycopg.connect(libpq_url(url), **parameters))
+            return kind.connect(libpq_url(url), **parameters)
         except psycopg.OperationalError as error:
             if not _is_away(error) or time.monotonic() + pause > give_up:
                 raise
@@ -115,8 +179,8 @@ def refuse_dead_connection(connection: Connection, _entry: ConnectionPoolEntry, 
 def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
     """Give the app its pool; `url()` names the server, and nothing is connected yet."""
     parameters = {**connect_arguments(settings), "autocommit": True}
-    pool = QueuePool(
-        lambda: connect_patiently(url(), **parameters),  # type: ignore[arg-type]
+    pool = Pool(
+        lambda: connect_patiently(url(), TimedConnection, **parameters),  # type: ignore[arg-type]
         pool_size=settings.db_pool_size,
         max_overflow=settings.db_max_overflow,
         timeout=settings.db_pool_timeout,
@@ -124,6 +188,7 @@ def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
         use_lifo=True,
         reset_on_return=None,
     )
+    pool.limit = settings.db_pool_size + settings.db_max_overflow
     event.listen(pool, "checkout", refuse_dead_connection)
     app.extensions["ctms.pool"] = pool
 
@@ -134,14 +199,17 @@ def lend() -> Iterator[Connection]:
 
     Raises `sqlalchemy.exc.TimeoutError` when none gets free in time, `psycopg.OperationalError` when none can be made.
     """
+    pool: Pool = current_app.extensions["ctms.pool"]
     try:
-        pooled = current_app.extensions["ctms.pool"].connect()
+        pooled = pool.connect()
     except InvalidRequestError as error:  # a server that is stopping ended the connection, and the one made instead
         raise psycopg.OperationalError("the server ends connections") from error
     connection = cast(Connection, pooled.driver_connection)
+    pool.watch.taken(pool.limit)
     try:
         yield connection
     finally:
+        pool.watch.returned()
         if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
             pooled.invalidate()
         pooled.close()
@@ -150,7 +218,7 @@ def lend() -> Iterator[Connection]:
 @contextmanager
 def reading() -> Iterator[Connection]:
     """Lend a connection on which every statement is a transaction of its own. Raises as `lend` does."""
-    with lend() as connection:
+    with lend() as connection, _timed(connection, "read"):
         yield connection
 
 
@@ -160,5 +228,19 @@ def writing() -> Iterator[Connection]:
 
     What is executed is sent together, and answered when something is fetched. Raises as `lend` does.
     """
-    with lend() as connection, connection.pipeline(), connection.transaction():
+    with lend() as connection, _timed(connection, "write"), connection.pipeline(), connection.transaction():
         yield connection
+
+
+@contextmanager
+def _timed(connection: Connection, kind: Literal["read", "write"]) -> Iterator[None]:
+    """Tell the pool's watch how long the connection waits inside. Those that tests lend are not timed."""
+    if not isinstance(connection, TimedConnection):
+        yield
+        return
+    before = connection.waited
+    try:
+        yield
+    finally:
+        pool: Pool = current_app.extensions["ctms.pool"]
+        pool.watch.spent(kind, connection.waited - before)

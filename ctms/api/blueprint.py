@@ -20,6 +20,7 @@ from ctms.clients.access import INVALID, Caller
 from ctms.clients.tokens import InvalidToken, tokens
 from ctms.errors import Unauthorized
 from ctms.pool import Connection, Question, reading, writing
+from ctms.telemetry.requests import AuthFailure, note_auth_failure, note_client
 
 P = ParamSpec("P")
 View = Callable[P, Response]
@@ -54,10 +55,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                         raise
                     except Exception:
                         caller.require()  # who may not ask is not told what is wrong with the question
-                        g.client_id = client_id
                         raise
-                    caller.require()
-                    g.client_id = client_id
+                    else:
+                        caller.require()
+                    finally:
+                        _note(caller)
                 caller.remember()
                 return response
 
@@ -119,13 +121,26 @@ def caller_id() -> str:
     return found
 
 
+def _note(caller: Caller) -> None:
+    """Tell telemetry who the caller is, if that is known by now."""
+    if not caller.known:
+        return
+    failure = AuthFailure(caller.refused_as) if caller.refused_as else None
+    if failure is AuthFailure.UNKNOWN_CLIENT:
+        note_auth_failure(failure)
+    else:
+        note_client(caller.client_id, failure)
+
+
 def _client_id() -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
+        note_auth_failure(AuthFailure.NO_TOKEN)
         raise Unauthorized("Not authenticated")
     try:
         return tokens().verify(token.strip())
     except InvalidToken as error:
+        note_auth_failure(AuthFailure.EXPIRED_TOKEN if error.expired else AuthFailure.INVALID_TOKEN)
         raise Unauthorized(INVALID) from error
 
 

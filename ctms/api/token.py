@@ -12,11 +12,12 @@ from ctms.api.openapi import BASIC_SCHEME
 from ctms.api.openapi.errors import TOKEN_ERROR
 from ctms.api.responses import error_response, json_text
 from ctms.clients.attempts import attempts
-from ctms.clients.registry import authenticate
+from ctms.clients.registry import WrongCredentials, authenticate
 from ctms.clients.tokens import tokens
 from ctms.contacts.fields import PlainText
 from ctms.contacts.schemas import Schema
 from ctms.errors import ApiError, Invalid
+from ctms.telemetry.requests import TokenFailure, note_token_failure
 
 blueprint = Blueprint("Token", __name__, description="Tokens for API clients")
 
@@ -64,6 +65,7 @@ def token() -> Response:
     try:
         form = Blueprint.ARGUMENTS_PARSER.parse(TokenRequestSchema(), request, location="form")
     except Invalid as error:
+        note_token_failure(TokenFailure.INVALID_REQUEST)
         wrong_grant = any("grant_type" in problem["loc"] for problem in error.detail)  # type: ignore[index]
         return _refused(error, "unsupported_grant_type" if wrong_grant else "invalid_request")
     client_id, secret = _credentials(form)
@@ -71,8 +73,12 @@ def token() -> Response:
     try:
         attempts().check(client_id, address)
     except ApiError as error:
+        note_token_failure(TokenFailure.LIMITED)
         return _refused(error, "invalid_request")
-    if not authenticate(client_id, secret):
+    try:
+        authenticate(client_id, secret)
+    except WrongCredentials as error:
+        note_token_failure(TokenFailure(error.cause))
         attempts().failed(client_id, address)
         return error_response(400, WRONG, _NEVER_STORED, error="invalid_client")
     text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from ctms.database import (
 )
 from ctms.errors import OperatorError
 from ctms.settings import Settings
+from ctms.telemetry.slots import FOLDER, folder_of_run
 
 SHUTDOWN_TIMEOUT_IN_SECONDS = 30
 
@@ -87,9 +87,9 @@ def _prepare_database(settings: Settings) -> None:
 
 
 def _serve(app: Flask, settings: Settings) -> None:
-    with tempfile.TemporaryDirectory(prefix="ctms-metrics-") as metrics:
+    with folder_of_run() as metrics:
         # Each worker process makes an app of its own from the environment.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        os.environ[FOLDER] = str(metrics)
         if settings.embedded:
             os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
             os.environ["CTMS_SECRET_KEY"] = secret_key(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -82,13 +82,28 @@ class Caller:
                 self.look_up()
             assert self._pending is not None  # noqa: S101
             self._learn(self._pending.fetchone())
+        match self.refused_as:
+            case "unknown_client":
+                raise Unauthorized(INVALID)
+            case "disabled_client":
+                raise BadRequest("API Client has been disabled")
+            case "missing_permission":
+                raise Forbidden(f"Permission(s) required: {self._permission}")
+
+    @property
+    def known(self) -> bool:
+        """True once the database has said who the caller is, or that nobody is."""
+        return self._known
+
+    @property
+    def refused_as(self) -> Literal["unknown_client", "disabled_client", "missing_permission"] | None:
+        """Why the caller is not let in, None for who is; to be asked when it is `known`."""
         if self._row is None:
-            raise Unauthorized(INVALID)
+            return "unknown_client"
         enabled, allowed, *_ = self._row
         if not enabled:
-            raise BadRequest("API Client has been disabled")
-        if self._permission is not None and not allowed:
-            raise Forbidden(f"Permission(s) required: {self._permission}")
+            return "disabled_client"
+        return "missing_permission" if self._permission is not None and not allowed else None
 
     def remember(self) -> None:
         """Note that the client was here, at most once a minute, waiting for nobody and failing nothing."""

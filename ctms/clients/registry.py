@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import selectinload
@@ -24,23 +25,36 @@ FIRST_CLIENT = "id_admin"
 CLIENT_ID = re.compile(r"id_[-_.a-zA-Z0-9]+")
 
 _SECRETS = """
-    SELECT hashed_secret, CASE WHEN previous_secret_expires > now() THEN previous_hashed_secret END
-    FROM api_client WHERE client_id = %s AND enabled"""
+    SELECT hashed_secret, CASE WHEN previous_secret_expires > now() THEN previous_hashed_secret END, enabled
+    FROM api_client WHERE client_id = %s"""
 
 
-def authenticate(client_id: str, secret: str) -> bool:
-    """Check a client's secret, or the one before it while that is still valid.
+class WrongCredentials(Exception):
+    """`cause` says what is wrong: for operators, never for the caller."""
+
+    def __init__(self, cause: Literal["unknown_client", "disabled_client", "wrong_secret"]) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def authenticate(client_id: str, secret: str) -> None:
+    """Check a client's secret, or the one before it while that is still valid. Raises `WrongCredentials`.
 
     An unknown or disabled client takes as long as a wrong secret.
     """
-    known = (None, None)
+    known = None
     if CLIENT_ID.fullmatch(client_id):
         with reading() as connection:
-            known = connection.execute(_SECRETS, (client_id,)).fetchone() or known
-    current, previous = known
-    if secret_matches(current, secret):
-        return True
-    return previous is not None and secret_matches(previous, secret)
+            known = connection.execute(_SECRETS, (client_id,)).fetchone()
+    # Nobody's secrets, as of an unknown client, are those of one that is kept out.
+    current, previous, enabled = known if known and known[2] else (None, None, None)
+    right = secret_matches(current, secret) or (previous is not None and secret_matches(previous, secret))
+    if known is None:
+        raise WrongCredentials("unknown_client")
+    if not enabled:
+        raise WrongCredentials("disabled_client")
+    if not right:
+        raise WrongCredentials("wrong_secret")
 
 
 def create_first_client() -> tuple[str, str] | None:

@@ -15,10 +15,16 @@ from ctms.settings import Settings
 _ALGORITHM = "HS256"
 _SUBJECT = "api_client:"
 _REMEMBERED = 4096
+_EXPIRED = "expired"
 
 
 class InvalidToken(Exception):
-    """The token is not one of ours, has expired, or says nothing that we understand."""
+    """The token is not one of ours, has expired (`expired`), or says nothing that we understand."""
+
+    @property
+    def expired(self) -> bool:
+        """True when it was good once."""
+        return self.args == (_EXPIRED,)
 
 
 class Tokens:
@@ -44,7 +50,7 @@ class Tokens:
         """Return the client id that the token was issued to. Raises `InvalidToken`."""
         client_id, expires = self._decode_once(token)
         if expires <= time.time():
-            raise InvalidToken("expired")
+            raise InvalidToken(_EXPIRED)
         return client_id
 
     def _decode(self, token: str) -> tuple[str, float]:
@@ -53,6 +59,8 @@ class Tokens:
                 claims = jwt.decode(token, key, algorithms=[_ALGORITHM], options={"require": ["exp", "sub"]})
             except jwt.InvalidSignatureError:
                 continue
+            except jwt.ExpiredSignatureError as error:
+                raise InvalidToken(_EXPIRED) from error
             except jwt.InvalidTokenError as error:
                 raise InvalidToken("invalid") from error
             subject = claims["sub"]

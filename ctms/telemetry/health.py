@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from dockerflow.version import get_version
@@ -23,11 +23,15 @@ from ctms.hooks.registrations import HealthCheck
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LEVELS = ("ok", "warning", "error")
 OWN_CHECKS = ("database", "migrations")
 
 Problem = tuple[str, str] | None
 """A level and what is wrong, or None."""
+
+_UNREAD: Problem = ("error", "the schema's revision cannot be read")
 
 
 def version() -> dict[str, Any]:
@@ -37,12 +41,17 @@ def version() -> dict[str, Any]:
 
 
 def heartbeat() -> dict[str, Any]:
-    """Return `status`, `checks` (name: level) and `details` (name: what is wrong), Dockerflow's shape."""
+    """Return `status`, `checks` (name: level) and `details` (name: what is wrong), Dockerflow's shape.
+
+    All checks run at once: it takes as long as the slowest, and none longer than its time-out.
+    """
     checks: dict[str, str] = {}
     details: dict[str, Any] = {}
+    own: OwnChecks = current_app.extensions["ctms.health.own"]
     extensions: ExtensionChecks = current_app.extensions["ctms.health"]
-    found = {"database": check_database(), "migrations": check_migrations(), **extensions.run()}
-    for name, problem in found.items():
+    begun = own.start()
+    further = extensions.run()
+    for name, problem in {**own.found(begun), **further}.items():
         checks[name] = problem[0] if problem else "ok"
         if problem:
             details[name] = {"status": problem[0], "message": problem[1]}
@@ -50,51 +59,59 @@ def heartbeat() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Run(Generic[T]):
     """A check that was started, and when."""
 
     started: float
-    answer: Future[str | None]
+    answer: Future[T]
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the check's time is up, counted from its start; returns whether it has answered."""
+        wait([self.answer], timeout=max(0.0, self.started + timeout - time.monotonic()))
+        return self.answer.done()
 
 
-class ExtensionChecks:
-    """The checks of plugins. Each runs in a thread; one that hangs is not started again until it has ended."""
+class _Threaded(Generic[T]):
+    """A check that runs in a thread; one that hangs is not started again until it has ended."""
 
-    def __init__(self, registered: Sequence[Registered[HealthCheck]]) -> None:
-        self._registered = registered
-        self._runs: dict[str, _Run] = {}
+    def __init__(self, name: str, check: Callable[[], T]) -> None:
+        self._name = name
+        self._check = check
+        self._run: _Run[T] | None = None
         self._lock = Lock()
 
-    def run(self) -> dict[str, Problem]:
-        """Run all at once; returns what is wrong, by the checks' names. Nothing of it is worse than a warning."""
+    def start(self) -> _Run[T]:
         with self._lock:
-            for one in self._registered:
-                name = one.value.name
-                if name not in self._runs or self._runs[name].answer.done():
-                    self._runs[name] = _start(one.value)
-            runs = dict(self._runs)
-        return {one.value.name: _problem(one, runs[one.value.name]) for one in self._registered}
+            if self._run is None or self._run.answer.done():
+                answer: Future[T] = Future()
+                # Not of a pool: its threads would be waited for at the end of the process, hanging ones for ever.
+                thread = Thread(target=self._work, args=(answer,), name=f"health check {self._name}", daemon=True)
+                self._run = _Run(time.monotonic(), answer)
+                thread.start()
+            return self._run
 
-
-def _start(check: HealthCheck) -> _Run:
-    answer: Future[str | None] = Future()
-
-    def work() -> None:
+    def _work(self, answer: Future[T]) -> None:
         try:
-            answer.set_result(check.check())
+            answer.set_result(self._check())
         except BaseException as error:  # noqa: BLE001  whoever waits for the answer is told
             answer.set_exception(error)
 
-    # Not of a pool: its threads would be waited for at the end of the process, hanging ones for ever.
-    Thread(target=work, name=f"health check {check.name}", daemon=True).start()
-    return _Run(time.monotonic(), answer)
+
+class ExtensionChecks:
+    """The checks of plugins."""
+
+    def __init__(self, registered: Sequence[Registered[HealthCheck]]) -> None:
+        self._checks = [(one, _Threaded(one.value.name, one.value.check)) for one in registered]
+
+    def run(self) -> dict[str, Problem]:
+        """Run all at once; returns what is wrong, by the checks' names. Nothing of it is worse than a warning."""
+        runs = [(one, check.start()) for one, check in self._checks]
+        return {one.value.name: _problem(one, run) for one, run in runs}
 
 
-def _problem(one: Registered[HealthCheck], run: _Run) -> Problem:
-    """Wait for the answer until the check's time is up, counted from its start."""
+def _problem(one: Registered[HealthCheck], run: _Run[str | None]) -> Problem:
     check = one.value
-    wait([run.answer], timeout=max(0.0, run.started + check.timeout - time.monotonic()))
-    if not run.answer.done():
+    if not run.wait(check.timeout):
         return "warning", f"no answer within {check.timeout:g} s"
     error = run.answer.exception()
     if error is not None:
@@ -115,27 +132,43 @@ def init_health(app: Flask, registered: Sequence[Registered[HealthCheck]]) -> No
                 " rename it",
                 one.plugin.name,
             )
+    app.extensions["ctms.health.own"] = OwnChecks(app)
     app.extensions["ctms.health"] = ExtensionChecks(registered)
 
 
-def check_database() -> Problem:
-    """Answer a query within `CHECK_TIMEOUT_IN_SECONDS`."""
-    try:
-        with quick_connection() as connection:
+class OwnChecks:
+    """What requests need: a database that answers within `CHECK_TIMEOUT_IN_SECONDS`, its schema at the newest revision.
+
+    In a thread, since to find the server's address and to connect may each take as long as they are allowed to.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._check = _Threaded("database", self._ask)
+
+    def start(self) -> _Run[tuple[Problem, Problem]]:
+        """Begin to check; returns what `found` waits for."""
+        return self._check.start()
+
+    def found(self, run: _Run[tuple[Problem, Problem]]) -> dict[str, Problem]:
+        """Return what is wrong, by the checks' names."""
+        late: Problem = ("error", f"the database does not answer within {CHECK_TIMEOUT_IN_SECONDS} s")
+        both = run.answer.result() if run.wait(CHECK_TIMEOUT_IN_SECONDS) and not run.answer.exception() else None
+        return dict(zip(OWN_CHECKS, both or (late, _UNREAD), strict=True))
+
+    def _ask(self) -> tuple[Problem, Problem]:
+        with self._app.app_context(), quick_connection() as connection:
             connection.execute("SELECT 1")
-    except psycopg.Error:
-        return "error", f"the database does not answer within {CHECK_TIMEOUT_IN_SECONDS} s"
-    return None
+            try:
+                row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error:
+                return None, _UNREAD
+        return None, _behind(row[0] if row else None)
 
 
-def check_migrations() -> Problem:
-    """Compare the schema's revision with the newest one."""
-    try:
-        with quick_connection() as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except psycopg.Error:
-        return "error", "the schema's revision cannot be read"
-    current = row[0] if row else None
+def _behind(current: str | None) -> Problem:
     if current == head():
         return None
     if current is not None and not is_known(current):

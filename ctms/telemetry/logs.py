@@ -16,11 +16,14 @@ from typing import Any
 
 import sentry_sdk
 from dockerflow.logging import MozlogFormatter
+from flask import g, has_request_context
 
 from ctms.settings import Settings
 from ctms.telemetry.requests import Finished
 
 summary_logger = logging.getLogger("request.summary")
+
+_ADDRESS = re.compile(r"\S*(?:@|%40)\S*")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -44,9 +47,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.exc_text = None  # another handler may have kept its own text of the exception there
-        fields = getattr(record, "summary", None)
-        line = super().format(record)
-        return line + " " + " ".join(f"{k}={v}" for k, v in fields.items()) if fields else line
+        fields = getattr(record, "summary", None) or _rid(record)
+        line, *traceback_lines = super().format(record).split("\n", 1)
+        return "\n".join([" ".join([line, *(f"{k}={v}" for k, v in fields.items())]), *traceback_lines])
 
 
 class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
@@ -57,11 +60,17 @@ class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
         fields = record.__dict__.pop("summary", None)
         found: dict[str, Any] = super().convert_record(record)
         record.exc_info = error  # others, such as Sentry, read the record after us
-        found["Fields"].update(fields or {})
+        found["Fields"].update(_rid(record) if fields is None else fields)
         if error and error[1] is not None:
             found["Fields"]["error"] = type(error[1]).__qualname__
             found["Fields"]["traceback"] = anonymous_traceback(error[1])
         return found
+
+
+def _rid(record: logging.LogRecord) -> dict[str, str]:
+    """Return the id of the request that the record is about, where there is one."""
+    rid = getattr(record, "rid", None) or (g.get("request_id") if has_request_context() else None)
+    return {"rid": rid} if rid else {}
 
 
 def init_logs(settings: Settings) -> None:
@@ -81,6 +90,9 @@ def init_logs(settings: Settings) -> None:
         logging.getLogger(name).setLevel(settings.logging_level)
     # Its warnings repeat what the server says of an error, and that repeats values; the error itself reaches us.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
+    logging.getLogger("ctms.pool.Pool").setLevel(logging.WARNING)  # SQLAlchemy's words about each connection
+    # Its line per request, with `flask run`, has the path in it, and that may be an address.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     logging.getLogger("sqlalchemy.engine").setLevel("INFO" if settings.log_sqlalchemy else "WARNING")
     _init_sentry(settings)
 
@@ -116,19 +128,37 @@ def _init_sentry(settings: Settings) -> None:
         )
 
 
-def anonymous_event(event: Any, _hint: dict[str, Any]) -> Any:
-    """Drop from a Sentry event what may hold a person's data: messages, URL, query, headers, variables."""
-    for error in event.get("exception", {}).get("values", []):
-        error.pop("value", None)
-        for frame in error.get("stacktrace", {}).get("frames", []):
-            frame.pop("vars", None)
-    event.pop("logentry", None)
-    event.pop("message", None)
-    event.pop("breadcrumbs", None)
-    event["request"] = {"method": event.get("request", {}).get("method", "")}
-    event.pop("user", None)
-    event.pop("extra", None)
-    return event
+# What Sentry may have of an event, and of the exceptions and frames in it. All else may hold what somebody sent.
+_OF_EVENTS = frozenset(
+    {"event_id", "timestamp", "level", "platform", "logger", "transaction", "transaction_info", "release"}
+    | {"environment", "server_name", "sdk", "modules"}
+)
+_OF_FRAMES = frozenset(
+    {"filename", "abs_path", "function", "module", "lineno", "pre_context", "context_line", "post_context", "in_app"}
+)
+
+
+def anonymous_event(event: Any, hint: dict[str, Any]) -> Any:
+    """Return of a Sentry event what cannot be about a person: kinds of exceptions, code, and the request's id.
+
+    No messages, no URL, query, headers or variables.
+    """
+    found = {name: value for name, value in event.items() if name in _OF_EVENTS}
+    if "exception" in event:
+        found["exception"] = {"values": [_anonymous_exception(one) for one in event["exception"].get("values", [])]}
+    if "request" in event:
+        found["request"] = {"method": event["request"].get("method", "")}
+    found["tags"] = _rid(hint["log_record"]) if "log_record" in hint else {}
+    return found
+
+
+def _anonymous_exception(error: dict[str, Any]) -> dict[str, Any]:
+    frames = (error.get("stacktrace") or {}).get("frames", [])
+    return {
+        "type": error.get("type"),
+        "module": error.get("module"),
+        "stacktrace": {"frames": [{k: v for k, v in frame.items() if k in _OF_FRAMES} for frame in frames]},
+    }
 
 
 def log_summary(finished: Finished) -> None:
@@ -142,9 +172,15 @@ def log_summary(finished: Finished) -> None:
         "code": finished.status,
         "t": int(finished.seconds * 1000),
         "rid": finished.request_id,
+        "uid": finished.client_id or "",
     }
     if finished.client_id is not None:
         fields["client_id"] = finished.client_id
+        fields["client_allowed"] = finished.client_allowed
+    if finished.auth_fail is not None:
+        fields["auth_fail"] = finished.auth_fail.value
+    if finished.token_fail is not None:
+        fields["token_fail"] = finished.token_fail.value
     # Without `makeRecord`'s caller: finding out who logs takes longer than all the rest.
     record = logging.LogRecord(summary_logger.name, logging.INFO, "", 0, "", (), None)
     record.summary = fields
@@ -152,5 +188,5 @@ def log_summary(finished: Finished) -> None:
 
 
 def _agent(agent: str) -> str:
-    """Return the client's name for itself, without any address in it."""
-    return re.sub(r"\S*@\S*", "…", agent[:200]) if "@" in agent else agent[:200]
+    """Return the client's name for itself, without any address in it, however it is spelt."""
+    return _ADDRESS.sub("…", agent[:200]) if "@" in agent or "%" in agent else agent[:200]

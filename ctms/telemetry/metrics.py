@@ -1,29 +1,99 @@
-"""The metrics of the API, at `/metrics`, by prometheus-flask-exporter: the documented `ctms_*` ones.
+"""The metrics of the API, at `/metrics`, by prometheus-flask-exporter: the documented `ctms_*` ones and no others.
 
-With several processes the values are kept in files (`PROMETHEUS_MULTIPROC_DIR`, which `flask ctms serve` sets) and
-summed at a scrape.
+With several processes the values are kept in files (`ctms.telemetry.slots`) and summed at a scrape. Series that can be
+told beforehand are there from the start, at 0: Prometheus' `rate()` sees no growth in a series that begins at 1.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Literal
 
 from flask import Flask
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
-from ctms.telemetry.requests import Finished
+from ctms.telemetry.census import Census
+from ctms.telemetry.requests import UNMATCHED, AuthFailure, Finished, TokenFailure
+from ctms.telemetry.slots import Slots, slots
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+DATABASE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 RULES_BUCKETS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1)
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Connections:
+    """Takes what there is to say of the connections that requests use (`ctms.pool.Watch`)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._limit = Gauge(
+            "ctms_database_connections_limit",
+            "Connections that the processes may open for requests.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        connections = Gauge(
+            "ctms_database_connections",
+            "Connections that requests use, and requests that wait for one.",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._in_use = connections.labels("in_use")
+        self._waiting = connections.labels("waiting")
+        self._timeouts = Counter(
+            "ctms_database_connection_timeouts", "Requests that waited for a connection in vain.", registry=registry
+        )
+        seconds = Histogram(
+            "ctms_database_seconds",
+            "How long requests waited for PostgreSQL, all statements of one use of a connection together.",
+            ["kind"],
+            buckets=DATABASE_BUCKETS,
+            registry=registry,
+        )
+        self._seconds = {kind: seconds.labels(kind) for kind in ("read", "write")}
+        self._told_by = 0
+
+    def taken(self, limit: int) -> None:
+        """Count a connection as in use; `limit` is how many there may be in this process."""
+        self._in_use.inc()
+        if self._told_by != os.getpid():  # only a process that serves has a say, and a fork serves for itself
+            self._told_by = os.getpid()
+            self._limit.set(limit)
+
+    def returned(self) -> None:
+        """Count it as in use no longer."""
+        self._in_use.dec()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count a request as waiting for a connection, inside."""
+        with self._waiting.track_inprogress():
+            yield
+
+    def timed_out(self) -> None:
+        """Count a request that waited in vain."""
+        self._timeouts.inc()
+
+    def spent(self, kind: Literal["read", "write"], seconds: float) -> None:
+        """Take how long a request waited for the database's answers."""
+        self._seconds[kind].observe(seconds)
 
 
 class Metrics:
     """The metrics of one app, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody looks at
         self.registry = CollectorRegistry()
+        self.connections = Connections(self.registry)
         self._seconds = Histogram(
             "ctms_requests_duration_seconds",
             "How long requests took.",
@@ -43,6 +113,12 @@ class Metrics:
             ["client_id", "method", "path_template", "status_code_family"],
             registry=self.registry,
         )
+        self._token_failures = _by_cause(
+            "ctms_token_failures", "Requests at /token that got none.", TokenFailure, self.registry
+        )
+        self._auth_failures = _by_cause(
+            "ctms_auth_failures", "Requests of callers that were not let in.", AuthFailure, self.registry
+        )
         self._rules_seconds = Histogram(
             "ctms_waitlist_rules_seconds",
             "How long the waitlist rules of plugins took, for one subscription each.",
@@ -56,15 +132,26 @@ class Metrics:
             ["plugin"],
             registry=self.registry,
         )
+        self._families: dict[tuple[str, str], set[int]] = {}
+
+    def expect(self, answers: Iterable[tuple[str, str, int]]) -> None:
+        """Begin at 0 the series of these answers: method, path template, status."""
+        for method, path_template, status in (*answers, ("GET", UNMATCHED, 404)):
+            self._series(method, path_template, status)
+            self._families.setdefault((method, path_template), set()).add(status // 100)
 
     def count(self, finished: Finished) -> None:
         """Count a request."""
-        method = finished.method if finished.method in METHODS else "other"
-        seconds, requests = self._series(method, finished.path_template, finished.status)
+        seconds, requests = self._series(finished.method, finished.path_template, finished.status)
         seconds.observe(finished.seconds)
         requests.inc()
         if finished.client_id is not None:
-            self._client_series(finished.client_id, method, finished.path_template, finished.status // 100).inc()
+            family = finished.status // 100
+            self._client_series(finished.client_id, finished.method, finished.path_template, family).inc()
+        if finished.auth_fail is not None:
+            self._auth_failures[finished.auth_fail].inc()
+        if finished.token_fail is not None:
+            self._token_failures[finished.token_fail].inc()
 
     def watch_rules(self, plugin: str) -> tuple[Histogram, Counter]:
         """Return what takes the times and counts the failures of the plugin's waitlist rules; both begin at 0."""
@@ -81,12 +168,76 @@ class Metrics:
 
     @cache  # noqa: B019
     def _client_series(self, client_id: str, method: str, path_template: str, family: int) -> Counter:
+        # With a client's first request of a kind begins what may become of the next ones: its errors start at 0.
+        for other in self._families.get((method, path_template), ()):
+            self._api_requests.labels(client_id, method, path_template, f"{other}xx")
         return self._api_requests.labels(client_id, method, path_template, f"{family}xx")
 
 
+def _by_cause(
+    name: str, help_text: str, causes: type[AuthFailure] | type[TokenFailure], registry: CollectorRegistry
+) -> dict[str, Counter]:
+    counter = Counter(name, help_text, ["cause"], registry=registry)
+    return {cause: counter.labels(cause.value) for cause in causes}
+
+
+class Scrape(Collector):
+    """All that a scrape gets: what the processes counted, and what is asked for at this moment."""
+
+    def __init__(self, metrics: Metrics, files: Slots | None) -> None:
+        self._metrics = metrics
+        self._files = files
+        self._census = Census(files)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metrics, each once for the whole instance. Inside an app's context."""
+        if self._files is None:
+            yield from self._metrics.registry.collect()
+        else:
+            yield from MultiProcessCollector.merge(self._files.files())  # type: ignore[no-untyped-call]
+        yield GaugeMetricFamily(
+            "ctms_metrics_files_bytes",
+            "Disk that the files of metrics take.",
+            self._files.size() if self._files else 0,
+        )
+        counts = self._census.take()
+        if counts is not None:
+            for name, text, value in (
+                ("ctms_contacts_total", "Contacts, as PostgreSQL's planner estimates them.", counts.contacts),
+                ("ctms_erasures_open", "Erasures that some system has not confirmed.", counts.erasures_open),
+                ("ctms_erasures_oldest_seconds", "Age of the oldest open erasure.", counts.erasures_oldest),
+            ):
+                yield GaugeMetricFamily(name, text, value)
+
+
+class Exporter(PrometheusMetrics):  # type: ignore[misc]
+    """prometheus-flask-exporter's `/metrics`, with what `Scrape` collects."""
+
+    def __init__(self, scrape: Scrape, registry: CollectorRegistry) -> None:
+        super().__init__(app=None, path="/metrics", export_defaults=False, registry=registry)
+        self._scrape = scrape
+
+    def generate_metrics(self, accept_header: str | None = None, names: list[str] | None = None) -> tuple[str, str]:
+        """Return the text and its type; only the metrics named, if any are (`?name[]=`)."""
+        encode, content_type = choose_encoder(accept_header or "")
+        return encode(_Chosen(self._scrape, set(names or ()))).decode(), content_type
+
+
+class _Chosen(Collector):
+    def __init__(self, scrape: Scrape, names: set[str]) -> None:
+        self._scrape = scrape
+        self._names = names
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._scrape.collect():
+            if not self._names or self._names & {metric.name, *(sample.name for sample in metric.samples)}:
+                yield metric
+
+
 def init_metrics(app: Flask) -> Metrics:
-    """Serve `/metrics`; what is returned counts the requests."""
+    """Serve `/metrics`; what is returned counts the requests. The app's pool is watched from now on."""
+    files = slots()
     metrics = Metrics()
-    exporter = PrometheusMetrics(app=None, path="/metrics", export_defaults=False, registry=metrics.registry)
-    exporter.init_app(app)
+    app.extensions["ctms.pool"].watch = metrics.connections
+    Exporter(Scrape(metrics, files), metrics.registry).init_app(app)
     return metrics

@@ -6,11 +6,16 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from random import getrandbits
 
 from flask import Flask, Response, g, request
 from flask.globals import app_ctx, request_ctx
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+"""What a method that we do not know is called."""
 
 UNMATCHED = "unmatched"
 """The template of a path that no route has."""
@@ -18,23 +23,67 @@ UNMATCHED = "unmatched"
 _REQUEST_ID = re.compile(r"[-\w.]{1,128}", re.ASCII)
 
 
+class AuthFailure(StrEnum):
+    """Why a guarded route did not let the caller in."""
+
+    NO_TOKEN = "no_token"  # noqa: S105
+    INVALID_TOKEN = "invalid_token"  # noqa: S105
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105
+    UNKNOWN_CLIENT = "unknown_client"
+    DISABLED_CLIENT = "disabled_client"
+    MISSING_PERMISSION = "missing_permission"
+
+
+class TokenFailure(StrEnum):
+    """Why `/token` gave none."""
+
+    UNKNOWN_CLIENT = "unknown_client"
+    DISABLED_CLIENT = "disabled_client"
+    WRONG_SECRET = "wrong_secret"  # noqa: S105
+    LIMITED = "limited"
+    INVALID_REQUEST = "invalid_request"
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An answered request. `client_id` is that of a verified token of this very request, else None."""
+    """An answered request.
+
+    `client_id` is that of a verified token of this very request, whose client is known, else None; then
+    `client_allowed` says whether it was let in. `method` is one of `METHODS` or `other`.
+    """
 
     method: str
     path_template: str
     status: int
     seconds: float
     request_id: str
-    client_id: str | None
     agent: str
+    client_id: str | None = None
+    client_allowed: bool | None = None
+    auth_fail: AuthFailure | None = None
+    token_fail: TokenFailure | None = None
+
+
+def note_client(client_id: str, failure: AuthFailure | None) -> None:
+    """Note who sent the current request, known and with a good token, and why it was not let in, if so."""
+    noted = app_ctx.g
+    noted.client_id, noted.client_allowed, noted.auth_fail = client_id, failure is None, failure
+
+
+def note_auth_failure(failure: AuthFailure) -> None:
+    """Note why the current request was refused, from someone whom nobody knows."""
+    g.auth_fail = failure
+
+
+def note_token_failure(failure: TokenFailure) -> None:
+    """Note why the current request got no token."""
+    g.token_fail = failure
 
 
 @cache
 def template(rule: str) -> str:
     """Return a Flask rule in the documented style, `/ctms/{email_id}`."""
-    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+    return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
 
 
 def init_requests(app: Flask, *observers: Callable[[Finished], None]) -> None:
@@ -52,13 +101,16 @@ def init_requests(app: Flask, *observers: Callable[[Finished], None]) -> None:
         response.headers["X-Request-Id"] = noted.request_id
         rule = current.url_rule
         finished = Finished(
-            current.method,
+            current.method if current.method in METHODS else OTHER,
             template(rule.rule) if rule else UNMATCHED,
             response.status_code,
             time.perf_counter() - noted.started,
             noted.request_id,
-            noted.get("client_id"),
             current.headers.get("User-Agent", ""),
+            noted.get("client_id"),
+            noted.get("client_allowed"),
+            noted.get("auth_fail"),
+            noted.get("token_fail"),
         )
         for observe in observers:
             observe(finished)

@@ -75,7 +75,7 @@ def test_the_first_client_is_made_once(app: Flask) -> None:  # noqa: ARG001  ins
     assert made is not None
     client_id, secret = made
     assert client_id == "id_admin"
-    assert registry.authenticate(client_id, secret)
+    registry.authenticate(client_id, secret)
     assert registry.create_first_client() is None
 
 
@@ -83,11 +83,12 @@ def test_a_client_whose_flag_is_null_is_kept_out_and_can_be_let_in(app: Flask) -
     with db.session.begin():
         secret = registry.create_client(ID, "at-once@example.com")
         registry.find_client(ID).enabled = None
-    assert not registry.authenticate(ID, secret)
+    with pytest.raises(registry.WrongCredentials, match="disabled_client"):
+        registry.authenticate(ID, secret)
 
     with db.session.begin():
         assert registry.set_enabled(ID, False) is False
     with db.session.begin():
         assert registry.set_enabled(ID, True) is True
 
-    assert registry.authenticate(ID, secret)
+    registry.authenticate(ID, secret)

@@ -7,6 +7,7 @@ the errors that `ctms.api.responses` makes (`errors`). Tests hold real answers a
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from importlib import metadata
 from typing import cast
@@ -98,6 +99,14 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
         rule = next(self._app.url_map.iter_rules("prometheus_metrics"))
         self.spec.path(rule=rule, operations={"get": operation})
 
+    def answers(self) -> Iterator[tuple[str, str, int]]:
+        """Give how operations may answer: method, path, status."""
+        for path, operations in self.spec.to_dict()["paths"].items():
+            for method, operation in operations.items():
+                if method != "parameters":
+                    exact = [str(status) for status in operation["responses"] if str(status).isdecimal()]
+                    yield from ((method.upper(), path, int(status)) for status in exact)
+
     def _register_error_handlers(self) -> None:
         """Errors are answered in one place, `ctms.api.responses`."""
 
@@ -114,3 +123,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
 def current_document() -> str:
     """Return the document of the current app as JSON text."""
     return cast(Api, current_app.extensions["ctms.openapi"]).text
+
+
+def answers(app: Flask) -> Iterator[tuple[str, str, int]]:
+    """Give how the operations of an app may answer, plugins' too: method, path template, status."""
+    return cast(Api, app.extensions["ctms.openapi"]).answers()
