@@ -18,6 +18,7 @@ import requests
 from benchmarks.data import CLIENT_ID, Contacts
 
 PROJECT = Path(__file__).parent.parent
+FLASK = str(Path(sys.executable).parent / "flask")
 START_TIMEOUT_IN_SECONDS = 60
 
 
@@ -37,14 +38,19 @@ class Server:
 
 
 @contextmanager
-def service(contacts: Contacts, workers: int) -> Iterator[Server]:
-    """Start `flask ctms serve` on the database."""
-    command = [str(Path(sys.executable).parent / "flask"), "ctms", "serve"]
-    environment = {"CTMS_DATA_DIR": str(contacts.settings.data_dir), "CTMS_WORKERS": str(workers)}
-    with _running(command, environment, "/__lbheartbeat__", contacts.settings.data_dir / "service.log") as (url, pid):
+def service(contacts: Contacts, workers: int, name: str = "service", **variables: str) -> Iterator[Server]:
+    """Start `flask ctms serve` on the database, with further environment `variables`."""
+    environment = {**environment_of(contacts), "CTMS_WORKERS": str(workers), **variables}
+    log = contacts.settings.data_dir / f"{name}.log"
+    with _running([FLASK, "ctms", "serve"], environment, "/__lbheartbeat__", log) as (url, pid):
         answer = requests.post(f"{url}/token", auth=(CLIENT_ID, contacts.client_secret), timeout=30)
         answer.raise_for_status()
-        yield Server("service", url, pid, answer.json()["access_token"])
+        yield Server(name, url, pid, answer.json()["access_token"])
+
+
+def environment_of(contacts: Contacts) -> dict[str, str]:
+    """Return the variables that say which database."""
+    return {"CTMS_DATA_DIR": str(contacts.settings.data_dir)}
 
 
 @contextmanager
