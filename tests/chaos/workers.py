@@ -22,7 +22,6 @@ class Workers:
         self._output = folder / "workers.txt"
         self._chance = random.Random(seed)  # noqa: S311
         self._spared = threading.Event()
-        self._lock = threading.Lock()
         self._processes = [self._start() for _ in range(number)]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -47,13 +46,17 @@ class Workers:
         with self._output.open("ab") as output:
             return subprocess.Popen([FLASK, "ctms", "worker"], env=self._environment, stdout=output, stderr=output)
 
+    def kill_one(self) -> None:
+        """Kill one of them with -9 and start another in its place."""
+        number = self._chance.randrange(len(self._processes))
+        self._processes[number].kill()
+        self._processes[number].wait()
+        self.killed += 1
+        self._processes[number] = self._start()
+
     def _run(self) -> None:
         while not self._spared.wait(self._chance.uniform(2, 6)):
-            number = self._chance.randrange(len(self._processes))
-            self._processes[number].kill()
-            self._processes[number].wait()
-            self.killed += 1
-            self._processes[number] = self._start()
+            self.kill_one()
 
 
 @contextmanager
