@@ -45,8 +45,8 @@ TAKEN_CREATE = "Contact already exists"
 TAKEN_REPLACE = "Contact with primary_email or basket_token already exists"
 TAKEN_CHANGE = "Contact with primary_email, basket_token, mofo_email_id, or fxa_id already exists"
 
-REPLACE_ATTEMPTS = 5
-"""A contact that stood in the way may be deleted before it can be overwritten; then there is room for ours."""
+ATTEMPTS = 5
+"""A contact that stood in the way may be deleted before it can be read or overwritten; then there is room for ours."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,24 @@ def create(connection: Connection, contact: Values) -> Created:
     """
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
-    parts = _parts(contact)
+    row, parts = _row(email), _parts(contact)
     admission = Admission(connection, email["primary_email"])
     try:
-        created = connection.execute(statements.create(tuple(parts)), {**_row(email), **_parameters(parts)})
-        document = _find(connection, email_id)
-        (new,) = created.fetchone() or (0,)
+        for _ in range(ATTEMPTS):
+            created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
+            document = _find(connection, email_id)
+            (new,) = created.fetchone() or (0,)
+            admission.require()
+            if new:
+                outbox().changed(connection, [email_id])
+            if document is not None and (new or same_contact(document, contact)):
+                return Created(email_id, document, new=bool(new))
+            taken = connection.execute(statements.TAKEN, row).fetchone()
+            if taken and (document is not None or taken[0] != "email_id"):
+                raise Conflict(TAKEN_CREATE, taken[0])
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_CREATE) from None
-    admission.require()
-    if new:
-        outbox().changed(connection, [email_id])
-    if document is not None and (new or same_contact(document, contact)):
-        return Created(email_id, document, new=bool(new))
-    taken = connection.execute(statements.TAKEN, _row(email)).fetchone()
-    raise Conflict(TAKEN_CREATE, taken[0] if taken else None)
+    raise Conflict(TAKEN_CREATE)
 
 
 def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str:
@@ -96,14 +99,15 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
     # once: it forgives a clash of the id only, and another unique index may be the first to see it.
     try:
-        for _ in range(REPLACE_ATTEMPTS):
-            connection.execute(statements.INSERT_EMAIL, row)
-            connection.execute(statements.OVERWRITE_EMAIL, row)
+        for _ in range(ATTEMPTS):
+            made = connection.execute(statements.INSERT_EMAIL, row)
+            overwritten = connection.execute(statements.OVERWRITE_EMAIL, row)
             connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
-            outbox().changed(connection, [email_id])
             document = _find(connection, email_id)
             admission.require()
-            if document is not None:
+            if document is not None and (made.rowcount or overwritten.rowcount):
+                # Not before the contact is ours: who holds it waits for the same row of the outbox.
+                outbox().changed(connection, [email_id])
                 return document
             taken = connection.execute(statements.TAKEN, row).fetchone()
             if taken and taken[0] != "email_id":
@@ -125,7 +129,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _refuse_new_odd_address(connection, email_id, email)
     try:
-        connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
+        updated = connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
         for name in GROUPS:
             if name in patch:
                 _change_group(connection, email_id, name, patch[name])
@@ -136,6 +140,8 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
         document = _document(connection, email_id)
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_CHANGE) from None
+    if not updated.rowcount:  # there was no contact; one that came since then was not changed
+        raise NotFound(UNKNOWN)
     admission.require()
     return document
 

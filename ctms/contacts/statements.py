@@ -167,6 +167,7 @@ HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
 
 LOCK_IDS_BY_ADDRESS = "SELECT email_id FROM emails WHERE lower(primary_email) = lower(%s) FOR UPDATE"
 
+
 @cache
 def update_email(given: tuple[str, ...]) -> str:
     """Change the columns `given` (values in their order, then the id); the contact's time always moves."""
