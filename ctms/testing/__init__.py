@@ -10,18 +10,28 @@ import pytest
 
 # Before they are imported: their assertions are to say what was found, as those of the tests do.
 pytest.register_assert_rewrite(
-    "ctms.testing.clients", "ctms.testing.contracts", "ctms.testing.fixtures", "ctms.testing.http"
+    "ctms.testing.clients",
+    "ctms.testing.contracts",
+    "ctms.testing.fixtures",
+    "ctms.testing.http",
 )
 
 from ctms.testing.contacts import contact_body  # noqa: E402
 from ctms.testing.contracts import BackendContract, DeletionHandlerContract, WaitlistContract  # noqa: E402
 from ctms.testing.http import Answer, ApiClient, assert_error  # noqa: E402
+from ctms.testing.other_side import OtherSide, Received, Reply  # noqa: E402
+from ctms.testing.receivers import FakeBackend, FakeDeletionHandler  # noqa: E402
 
 __all__ = [
     "Answer",
     "ApiClient",
     "BackendContract",
     "DeletionHandlerContract",
+    "FakeBackend",
+    "FakeDeletionHandler",
+    "OtherSide",
+    "Received",
+    "Reply",
     "WaitlistContract",
     "assert_error",
     "contact_body",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from flask import current_app
@@ -19,6 +20,7 @@ from ctms.clients.tokens import tokens
 from ctms.hooks import specs
 from ctms.hooks.checks import REGISTRATIONS
 from ctms.hooks.manager import GROUP, app_plugins
+from ctms.hooks.receivers import ContactState, Outcome, Refused
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client
 from ctms.testing.contacts import contact_body
@@ -31,6 +33,8 @@ from tests.hooks.distributions import Site
 from tests.serving import environment_for
 
 SECTIONS = ["When", "Process", "Transaction", "How often", "Arguments", "Yields", "On error", "Example"]
+# What the background service calls answers, and gets personal data in batches.
+RECEIVERS = ["Outcomes", "Batches and limits", "Privacy"]
 
 
 def page(hook: str) -> Path:
@@ -59,16 +63,28 @@ def test_a_page_is_headed_by_the_signature_and_has_its_sections(hook: str) -> No
     text = page(hook).read_text()
 
     assert text.splitlines()[0] == f"# `{signature(hook)}`"
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    found = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert [section for section in found if section not in RECEIVERS] == SECTIONS
+    receives = hook in {"ctms_backends", "ctms_deletion_handlers"}
+    assert [section for section in found if section in RECEIVERS] == (RECEIVERS if receives else [])
     assert inspect.getdoc(getattr(specs, hook))
 
 
 @pytest.mark.parametrize("hook", [hook for hook in specs.HOOKS if dataclasses.is_dataclass(REGISTRATIONS[hook])])
 def test_a_page_names_every_part_of_what_is_yielded(hook: str) -> None:
-    yields = page(hook).read_text().split("## Yields")[1].split("## On error")[0]
+    yields = page(hook).read_text().split("## Yields")[1].split("\n## ")[0]
     parts = [field.name for field in dataclasses.fields(REGISTRATIONS[hook]) if field.init]
 
     assert [part for part in parts if f"`{part}`" not in yields] == []
+
+
+@pytest.mark.parametrize("hook", ["ctms_backends", "ctms_deletion_handlers"])
+def test_a_page_about_receivers_has_every_outcome(hook: str) -> None:
+    outcomes = page(hook).read_text().split("## Outcomes")[1].split("\n## ")[0]
+    wanted = {kind.__name__ for kind in get_args(Outcome)} - ({"Accepted"} if hook == "ctms_backends" else set())
+
+    named = re.findall(r"^\| (.+?) \|", outcomes, re.MULTILINE)
+    assert {found for cell in named for found in re.findall(r"`(\w+)\(", cell)} == wanted
 
 
 @pytest.mark.parametrize("hook", specs.HOOKS)
@@ -95,13 +111,19 @@ def waitlists(api: ApiClient) -> None:
 def backends(api: ApiClient) -> None:
     """The backend takes what the service would send."""
     made = api.post("/ctms", contact_body()).json
+    many = api.post("/ctms", contact_body(newsletters=[{"name": f"n{number}"} for number in range(51)])).json
     (one,) = [one for one in app_plugins().collect("ctms_backends") if one.plugin.name == "backends"]
+    mailing = one.value.implementation
+    states = [ContactState(document["email"]["email_id"], document) for document in (made, many)]
 
-    one.value.implementation.push([made])
+    answer = mailing.push([*states, ContactState("unknown", None)], "a key")
 
+    assert [answer[state.email_id] for state in states] == [None, Refused("more than 50 newsletters")]
+    assert mailing.fetch([state.email_id for state in states]) == {states[0].email_id: made}
+    assert mailing.push([ContactState(states[0].email_id, None)], "another") == {states[0].email_id: None}
+    assert mailing.known == {}
     assert one.value.max_batch == 500
-    assert one.value.implementation.sent == {made["email"]["email_id"]: made}
-    assert one.value.implementation.settings.url == "https://mail.example.com/"
+    assert mailing.settings.url == "https://mail.example.com/"
 
 
 def deletion_handlers(api: ApiClient) -> None:

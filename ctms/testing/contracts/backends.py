@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pytest
 from flask import Flask
 
-from ctms.hooks.receivers import Backend, ContactState, Pushes
+from ctms.hooks.comparison import differences
+from ctms.hooks.receivers import Backend, ContactState, Done, Fetches, Pause, Pushes, Refused, SlowDown, TryLater
+from ctms.testing.contacts import address
 from ctms.testing.contracts.declared import declared
+from ctms.testing.contracts.outcomes import assert_done, assert_kept
+
+KINDS = (Done, TryLater, SlowDown, Refused, Pause)
+_MOST_IN_A_TEST = 200
+
+MakeContact = Callable[..., dict[str, Any]]
 
 
-def _state(document: dict[str, Any]) -> ContactState:
+def state(document: dict[str, Any]) -> ContactState:
+    """Return the state of a contact that has this document."""
     return ContactState(document["email"]["email_id"], document)
+
+
+def gone(email_id: str | None = None) -> ContactState:
+    """Return the state of a contact that is gone; without an id, of one that nobody ever knew."""
+    return ContactState(email_id or str(uuid.uuid4()), None)
+
+
+def _another(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of another contact that is like this one."""
+    other = copy.deepcopy(document)
+    other["email"] |= {"email_id": str(uuid.uuid4()), "primary_email": address()}
+    return other
 
 
 class BackendContract:
     """Subclass it, and say which backend it holds: `name`, as the plugin declares it.
 
     A backend that reaches another system is held without that system: override the fixture `implementation`, and
-    return the backend with whatever stands for the other side.
+    return the backend with whatever stands for the other side. Override `failing_implementation`, too, and return it
+    with another side that fails; have a parameter for each way in which it may (`OtherSide.FAILURES`).
     """
 
     name: ClassVar[str]
@@ -36,6 +60,11 @@ class BackendContract:
         """What pushes."""
         return backend.implementation
 
+    @pytest.fixture
+    def failing_implementation(self) -> Pushes:
+        """What pushes to another side that fails."""
+        pytest.skip("nothing fails: override the fixture `failing_implementation`")
+
     def test_it_is_declared(self, backend: Backend) -> None:
         """A plugin declares it."""
         assert isinstance(backend, Backend)
@@ -43,29 +72,102 @@ class BackendContract:
 
     def test_nothing_to_push_is_no_error(self, implementation: Pushes) -> None:
         """A batch may be empty."""
-        implementation.push([], "nobody")
+        assert_done(implementation.push([], "nobody"), [], *KINDS)
 
     def test_contacts_are_pushed_more_than_once(
-        self, implementation: Pushes, backend: Backend, make_contact: Callable[..., dict[str, Any]]
+        self, implementation: Pushes, backend: Backend, make_contact: MakeContact
     ) -> None:
         """Every state is pushed at least once: a contact comes again, changed or not, alone or with others."""
-        first, *others = [make_contact() for _ in range(min(backend.max_batch, 3))]
+        first, *others = [state(make_contact()) for _ in range(min(backend.max_batch, 3))]
 
-        implementation.push([_state(first)], "first")
-        implementation.push([_state(first), *map(_state, others)], "all")
-        implementation.push([_state(first), *map(_state, others)], "all")
+        _push(implementation, [first], "first")
+        _push(implementation, [first, *others], "all")
+        _push(implementation, [first, *others], "all")
 
-    def test_a_contact_with_everything_is_pushed(
-        self, implementation: Pushes, make_contact: Callable[..., dict[str, Any]]
+    def test_a_full_batch_is_pushed(self, implementation: Pushes, backend: Backend, make_contact: MakeContact) -> None:
+        """As many contacts as the backend takes at once."""
+        document = make_contact()
+        size = min(backend.max_batch, _MOST_IN_A_TEST)
+
+        _push(implementation, [state(_another(document)) for _ in range(size)], "full")
+
+    def test_who_is_gone_is_taken_away(self, implementation: Pushes, make_contact: MakeContact) -> None:
+        """A contact that is gone comes without a document; it may come again, and may come back."""
+        contact = state(make_contact())
+
+        _push(implementation, [contact], "there")
+        _push(implementation, [gone(contact.email_id)], "gone")
+        _push(implementation, [gone(contact.email_id)], "gone")
+        _push(implementation, [contact], "back")
+
+    def test_who_was_never_there_is_gone(self, implementation: Pushes) -> None:
+        """A contact can be deleted before it was ever pushed."""
+        _push(implementation, [gone()], "stranger")
+
+    def test_those_who_are_gone_come_with_others(
+        self, implementation: Pushes, backend: Backend, make_contact: MakeContact
     ) -> None:
-        """What a contact may hold, and text of any script."""
-        contact = make_contact(
-            email={"first_name": "Zoë 🦊", "last_name": "عمر", "basket_token": "7d2b0cd1-8f2d-4a43-bb2f-0e2f5b0a6f0c"},
-            amo={"display_name": "Zoë", "user": True, "last_login": "2020-01-27"},
-            fxa={"fxa_id": "an-account", "primary_email": "zoe@example.com"},
-            mofo={"mofo_relevant": True},
-            newsletters=[{"name": "weekly"}, {"name": "monthly", "subscribed": False, "unsub_reason": "too much"}],
-            waitlists=[{"name": "vpn", "fields": {"geo": "ca"}}],
-        )
+        """One batch has both."""
+        batch = [gone(), state(make_contact()), gone(), state(make_contact())][: backend.max_batch]
 
-        implementation.push([_state(contact)], "everything")
+        _push(implementation, batch, "both")
+
+    def test_a_contact_with_everything_is_pushed(self, implementation: Pushes, make_contact: MakeContact) -> None:
+        """What a contact may hold, and text of any script."""
+        _push(implementation, [state(everything(make_contact))], "everything")
+
+    def test_what_fails_is_not_done(self, failing_implementation: Pushes, make_contact: MakeContact) -> None:
+        """When the other side fails, the backend raises, or says that it is to be tried again: nothing is lost."""
+        batch = [state(make_contact())]
+        try:
+            answer = failing_implementation.push(batch, "in vain")
+        except Exception:  # noqa: BLE001  whatever it raises counts as "try later"
+            return
+        assert_kept(answer, [contact.email_id for contact in batch])
+
+    def test_what_is_fetched_is_what_was_pushed(
+        self, implementation: Pushes, backend: Backend, make_contact: MakeContact
+    ) -> None:
+        """A backend that can be compared has what it was pushed, and nobody else."""
+        if not isinstance(implementation, Fetches):
+            pytest.skip("this backend has no `fetch`")
+        there, away = everything(make_contact), make_contact()
+        for one in (state(there), state(away), gone(state(away).email_id)):
+            _push(implementation, [one], "one")
+        asked = [state(there).email_id, state(away).email_id, gone().email_id]
+
+        found = implementation.fetch(asked)
+
+        assert set(found) == {state(there).email_id}
+        assert differences(there, found[state(there).email_id]) == []
+        assert implementation.fetch([]) == {}
+
+
+def everything(make_contact: MakeContact) -> dict[str, Any]:
+    """Make a contact that has what a contact may have."""
+    return make_contact(
+        email={
+            "first_name": "Zoë 🦊",
+            "last_name": "عمر",
+            "basket_token": "7d2b0cd1-8f2d-4a43-bb2f-0e2f5b0a6f0c",
+            "mailing_country": "ca",
+            "email_lang": "pt-BR",
+            "unsubscribe_reason": "one line\nand 'another'; \"more\" \\",
+        },
+        amo={"display_name": "Zoë", "user": True, "last_login": "2020-01-27", "username": "x" * 100},
+        fxa={"fxa_id": "an-account", "primary_email": "zoe@example.com"},
+        mofo={"mofo_relevant": True},
+        newsletters=[
+            {"name": "weekly", "source": "https://example.com/signup?a=1&b=%20"},
+            {"name": "monthly", "subscribed": False, "unsub_reason": "too much"},
+        ],
+        waitlists=[
+            {"name": "vpn", "fields": {"geo": "ca", "platform": None}},
+            {"name": "a-new-one", "fields": {"geo": "日本", "deep": {"a.b": [1, 2.5, None, {"$c": True}]}, "": "😀"}},
+        ],
+    )
+
+
+def _push(implementation: Pushes, contacts: Sequence[ContactState], key: str) -> None:
+    answer = implementation.push(contacts, key)
+    assert_done(answer, [contact.email_id for contact in contacts], *KINDS)

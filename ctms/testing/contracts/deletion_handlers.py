@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pytest
 from flask import Flask
 
 from ctms.contacts.queries import IDENTITIES
-from ctms.hooks.receivers import DeletionHandler, Erases
+from ctms.hooks.receivers import (
+    Accepted,
+    DeletionHandler,
+    Done,
+    Erases,
+    Identities,
+    Pause,
+    Refused,
+    SlowDown,
+    TryLater,
+    Verifies,
+)
 from ctms.testing.contacts import address
 from ctms.testing.contracts.declared import declared
+from ctms.testing.contracts.outcomes import assert_done, assert_kept, outcomes_of
+
+VERIFIED = (Done, TryLater, SlowDown, Refused, Pause)
+ERASED = (*VERIFIED, Accepted)
+_MOST_IN_A_TEST = 200
 
 
 def stranger(**known: str) -> Mapping[str, str | None]:
@@ -25,7 +41,8 @@ class DeletionHandlerContract:
     """Subclass it, and say which deletion handler it holds: `name`, as the plugin declares it.
 
     A handler that reaches another system is held without that system: override the fixture `implementation`, and
-    return the handler with whatever stands for the other side.
+    return the handler with whatever stands for the other side. Override `failing_implementation`, too, and return it
+    with another side that fails; have a parameter for each way in which it may (`OtherSide.FAILURES`).
     """
 
     name: ClassVar[str]
@@ -41,6 +58,11 @@ class DeletionHandlerContract:
         """What erases."""
         return handler.implementation
 
+    @pytest.fixture
+    def failing_implementation(self) -> Erases:
+        """What erases on another side that fails."""
+        pytest.skip("nothing fails: override the fixture `failing_implementation`")
+
     def test_it_is_declared(self, handler: DeletionHandler) -> None:
         """A plugin declares it."""
         assert isinstance(handler, DeletionHandler)
@@ -48,18 +70,62 @@ class DeletionHandlerContract:
 
     def test_nobody_to_erase_is_no_error(self, implementation: Erases) -> None:
         """There may be nothing to do."""
-        implementation.erase([])
+        _erase(implementation, [])
 
     def test_who_is_unknown_is_erased(self, implementation: Erases) -> None:
         """Of most people the other system knows nothing, or no longer: that is what was wanted."""
         everything = {name: f"{name}-{uuid.uuid4().hex}" for name in tuple(IDENTITIES)[3:8]}
 
-        implementation.erase([stranger()])
-        implementation.erase([stranger(), stranger(**everything)])
+        _erase(implementation, [stranger()])
+        _erase(implementation, [stranger(), stranger(**everything)])
 
     def test_who_is_erased_is_erased_again(self, implementation: Erases) -> None:
         """Every erasure is asked for at least once."""
         person = stranger(fxa_id="an-account")
 
-        implementation.erase([person])
-        implementation.erase([person, person])
+        _erase(implementation, [person])
+        _erase(implementation, [person, person])
+
+    def test_a_full_batch_is_erased(self, implementation: Erases, handler: DeletionHandler) -> None:
+        """As many contacts as the handler takes at once, with text of any script."""
+        people = [stranger(fxa_id=f"アカウント {number}") for number in range(min(handler.max_batch, _MOST_IN_A_TEST))]
+
+        _erase(implementation, people)
+
+    def test_what_fails_is_not_done(self, failing_implementation: Erases) -> None:
+        """When the other side fails, the handler raises, or says that it is to be tried again: nobody is left out.
+
+        Nor is anything proved then, by a handler that can look.
+        """
+        methods = [failing_implementation.erase]
+        if isinstance(failing_implementation, Verifies):
+            methods.append(failing_implementation.verify)
+        for method in methods:
+            people = [stranger()]
+            try:
+                answer = method(people)
+            except Exception:  # noqa: BLE001, S112  whatever it raises counts as "try later"
+                continue
+            assert_kept(answer, _ids(people))
+
+    def test_who_is_erased_is_verified(self, implementation: Erases) -> None:
+        """A handler that can look finds nothing left of those whom it has erased, or whom nobody ever knew."""
+        if not isinstance(implementation, Verifies):
+            pytest.skip("this handler has no `verify`")
+        people = [stranger(), stranger(fxa_id="an-account")]
+        _erase(implementation, people)
+
+        everybody = [*people, stranger()]
+        assert_done(implementation.verify(everybody), _ids(everybody), *VERIFIED)
+        assert_done(implementation.verify([]), [], *VERIFIED)
+
+
+def _ids(people: Sequence[Identities]) -> list[str]:
+    return [str(person["email_id"]) for person in people]
+
+
+def _erase(implementation: Erases, people: Sequence[Identities]) -> None:
+    """Erase: all of them are done, or the other side has begun with them."""
+    found = outcomes_of(implementation.erase(people), _ids(people), *ERASED)
+    others = {type(outcome).__name__ for outcome in found.values() if not isinstance(outcome, Done | Accepted)}
+    assert not others, f"this should have been erased, and is answered with {', '.join(sorted(others))}"
