@@ -95,6 +95,7 @@ class ErasureTask(Model):
         ),
         Index("idx_erasure_tasks_due", "handler", "due_at", postgresql_where=text("parked_at IS NULL")),
         Index("idx_erasure_tasks_waiting", "handler", "waiting_since", postgresql_where=text("parked_at IS NULL")),
+        Index("idx_erasure_tasks_parked", "handler", postgresql_where=text("parked_at IS NOT NULL")),
         Index("idx_erasure_tasks_erasure", "erasure_id", "handler"),
     )
 

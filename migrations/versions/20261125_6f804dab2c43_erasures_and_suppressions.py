@@ -62,6 +62,7 @@ CREATE TABLE erasure_tasks (
 );
 CREATE INDEX idx_erasure_tasks_due ON erasure_tasks (handler, due_at) WHERE parked_at IS NULL;
 CREATE INDEX idx_erasure_tasks_waiting ON erasure_tasks (handler, waiting_since) WHERE parked_at IS NULL;
+CREATE INDEX idx_erasure_tasks_parked ON erasure_tasks (handler) WHERE parked_at IS NOT NULL;
 CREATE INDEX idx_erasure_tasks_erasure ON erasure_tasks (erasure_id, handler);
 ALTER TABLE erasure_tasks SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
