@@ -1,0 +1,21 @@
+"""What these tests share: the metrics that there are."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask
+
+from ctms.telemetry.metrics import Metrics as ApiMetrics
+from ctms.worker.metrics import Metrics as WorkerMetrics
+from tests.http import ApiClient
+from tests.monitoring.exported import Exported
+
+
+@pytest.fixture(scope="session")
+def exported(migrated_app: Flask) -> Exported:
+    """The metrics of the API and of the background service."""
+    found = Exported()
+    found.add_text(ApiClient(migrated_app.test_client(), None).get("/metrics").text)
+    found.add_registry(ApiMetrics().registry)
+    found.add_registry(WorkerMetrics([]).registry)
+    return found

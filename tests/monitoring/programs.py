@@ -1,0 +1,181 @@
+"""Prometheus and InfluxDB as operators run them, with the files of `docs/monitoring`, on ports and folders of a test.
+
+The programs are those of Debian's packages `prometheus` and `influxdb`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+import yaml
+
+from tests.monitoring.definitions import FOLDER
+from tests.serving import free_port
+
+PROGRAMS = ("prometheus", "promtool", "influxd")
+PATIENCE_IN_SECONDS = 60
+
+T = TypeVar("T")
+
+
+def missing() -> list[str]:
+    """Return the programs that are not installed."""
+    return [name for name in PROGRAMS if shutil.which(name) is None]
+
+
+def until(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:
+    """Look again and again until what is found is good, or patience ends; returns what was found last."""
+    give_up = time.monotonic() + PATIENCE_IN_SECONDS
+    while True:
+        found = look()
+        if good(found) or time.monotonic() > give_up:
+            return found
+        time.sleep(0.2)
+
+
+@dataclass
+class InfluxDB:
+    """A running InfluxDB with the database that Prometheus writes to."""
+
+    address: str
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """Ask in InfluxQL; returns the series."""
+        answer = requests.post(f"http://{self.address}/query", {"db": "ctms", "q": query}, timeout=30)
+        answer.raise_for_status()
+        (result,) = answer.json()["results"]
+        assert "error" not in result, result
+        found: list[dict[str, Any]] = result.get("series", [])
+        return found
+
+
+@dataclass
+class Prometheus:
+    """A running Prometheus."""
+
+    address: str
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """Ask its API; returns `data`."""
+        answer = requests.get(f"http://{self.address}/api/v1/{path}", parameters, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """Ask for values of now; returns the series."""
+        found: list[dict[str, Any]] = self.get("query", query=query)["result"]
+        return found
+
+    def ask_range(self, query: str, start: float, end: float, step: float = 1) -> list[dict[str, Any]]:
+        """Ask for values of a time; returns the series."""
+        found: list[dict[str, Any]] = self.get("query_range", query=query, start=start, end=end, step=step)["result"]
+        return found
+
+    def up(self) -> dict[str, float]:
+        """Return whether each target of CTMS answers, by its address."""
+        found = self.ask('up{job=~"ctms-.*"}')
+        return {one["metric"]["instance"]: float(one["value"][1]) for one in found}
+
+
+@contextmanager
+def influxdb(folder: Path) -> Iterator[InfluxDB]:
+    """Run InfluxDB with our configuration, and set it up as the docs have it."""
+    address = f"127.0.0.1:{free_port()}"
+    text = (FOLDER / "influxdb" / "influxdb.conf").read_text()
+    text = put(text, "127.0.0.1:8086", address)
+    text = put(text, "127.0.0.1:8088", f"127.0.0.1:{free_port()}")
+    text = put(text, "/var/lib/influxdb", str(folder / "influxdb"))
+    configuration = folder / "influxdb.conf"
+    configuration.write_text(text)
+    with running(["influxd", "-config", str(configuration)], f"http://{address}/ping", folder / "influxdb.txt"):
+        database = InfluxDB(address)
+        for statement in (FOLDER / "influxdb" / "setup.influxql").read_text().splitlines():
+            database.ask(statement)
+        yield database
+
+
+@contextmanager
+def prometheus(
+    folder: Path, database: InfluxDB, targets: Mapping[str, Mapping[str, list[str]]], interval: str = "1s"
+) -> Iterator[Prometheus]:
+    """Run Prometheus with our configuration and rules; `targets` are addresses by job and environment."""
+    home = folder / "prometheus"
+    shutil.copytree(FOLDER / "prometheus", home)
+    address = f"127.0.0.1:{free_port()}"
+    text = (home / "prometheus.yml").read_text()
+    for name in ("scrape_interval", "evaluation_interval"):
+        text = put(text, f"{name}: 15s", f"{name}: {interval}")
+    text = put(text, "127.0.0.1:9090", address)
+    text = put(text, "127.0.0.1:9093", f"127.0.0.1:{free_port()}")  # nobody is there
+    text = put(text, "127.0.0.1:8086", database.address)
+    (home / "prometheus.yml").write_text(text)
+    for job, environments in targets.items():
+        groups = [{"targets": found, "labels": {"environment": name}} for name, found in environments.items()]
+        (home / "targets" / f"{job}.yml").write_text(yaml.safe_dump(groups))
+    with _prometheus(home, address):
+        yield Prometheus(address)
+
+
+@contextmanager
+def reader(folder: Path, database: InfluxDB) -> Iterator[Prometheus]:
+    """Run a Prometheus that has nothing but what InfluxDB keeps."""
+    home = folder / "reader"
+    home.mkdir()
+    ours = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())
+    text = put(yaml.safe_dump({"remote_read": ours["remote_read"]}), "127.0.0.1:8086", database.address)
+    (home / "prometheus.yml").write_text(text)
+    address = f"127.0.0.1:{free_port()}"
+    with _prometheus(home, address):
+        yield Prometheus(address)
+
+
+@contextmanager
+def _prometheus(home: Path, address: str) -> Iterator[None]:
+    arguments = [
+        "prometheus",
+        f"--config.file={home / 'prometheus.yml'}",
+        f"--storage.tsdb.path={home / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with running(arguments, f"http://{address}/-/ready", home / "output.txt"):
+        yield
+
+
+@contextmanager
+def running(
+    arguments: list[str], url: str, output: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, as soon as `url` answers, and end it."""
+    with output.open("w") as file:
+        process = subprocess.Popen(arguments, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    try:
+        assert until(lambda: process.poll() is not None or answers(url)), output.read_text()
+        assert process.poll() is None, output.read_text()
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(timeout=PATIENCE_IN_SECONDS)
+
+
+def answers(url: str) -> bool:
+    """True when a GET is answered well."""
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def put(text: str, old: str, new: str) -> str:
+    """Replace what must be there."""
+    assert old in text, f"{old} is not in the file any more"
+    return re.sub(rf"{re.escape(old)}\b", lambda _: new, text)

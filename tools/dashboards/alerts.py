@@ -1,0 +1,217 @@
+"""The dashboard CTMS Alerts: what is raised, what was, and how far each alert is from being raised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tools.dashboards.grafana import Dashboard, Panel, Query
+from tools.dashboards.queries import query as _q
+
+DAY = 86400.0
+MIB = 1024.0**2
+
+# Alerts about Prometheus itself have no environment.
+_RAISED = 'ALERTS{environment=~"$environment|", alertname=~"Ctms.*", alertstate="firing"'
+
+
+def _alert(
+    name: str,
+    description: str,
+    runbook: str,
+    queries: Sequence[Query],
+    *,
+    unit: str = "short",
+    thresholds: Sequence[tuple[str, float]] = (),
+) -> Panel:
+    return Panel(name, f"{description} Runbook: {runbook}", queries, unit=unit, thresholds=thresholds)
+
+
+_NOW = [
+    Panel(
+        "Pages",
+        "Alerts that wake somebody.",
+        [_q(f'count({_RAISED}, severity="page"}}) or vector(0)')],
+        "stat",
+        width=4,
+        height=6,
+        thresholds=[("red", 1)],
+    ),
+    Panel(
+        "Tickets",
+        "Alerts that can wait for the morning.",
+        [_q(f'count({_RAISED}, severity="ticket"}}) or vector(0)')],
+        "stat",
+        width=4,
+        height=6,
+        thresholds=[("orange", 1)],
+    ),
+    Panel(
+        "Raised",
+        "What is raised. Each has a page in docs/runbooks.",
+        [_q(f"{_RAISED}}}")],
+        "table",
+        width=16,
+        height=6,
+    ),
+    Panel(
+        "When",
+        "When what was raised.",
+        [_q(f"count by (alertname, severity) ({_RAISED}}})", "{{alertname}} ({{severity}})")],
+        "state-timeline",
+        width=24,
+    ),
+]
+
+_API = [
+    _alert(
+        "CtmsRequestsFail",
+        "The share of requests that is answered with 5xx.",
+        "docs/runbooks/requests-fail.md",
+        [
+            _q(
+                'sum(rate(ctms_requests_total{ENV, API, status_code_family="5xx"}[5m]))'
+                " / sum(rate(ctms_requests_total{ENV, API}[5m]))",
+                "failing",
+            )
+        ],
+        unit="percentunit",
+        thresholds=[("red", 0.05)],
+    ),
+    _alert(
+        "CtmsRequestsSlow",
+        "The share of requests that take longer than half a second (ticket) or five (page).",
+        "docs/runbooks/requests-slow.md",
+        [
+            _q(
+                f'1 - sum(rate(ctms_requests_duration_seconds_bucket{{ENV, API, le="{seconds}"}}[5m]))'
+                " / sum(rate(ctms_requests_duration_seconds_count{ENV, API}[5m]))",
+                f"longer than {seconds} s",
+            )
+            for seconds in ("0.5", "5.0")
+        ],
+        unit="percentunit",
+        thresholds=[("red", 0.05)],
+    ),
+    _alert(
+        "CtmsInstanceDown",
+        "1: the instance answers Prometheus; 0: it does not.",
+        "docs/runbooks/instance-down.md",
+        [_q('up{ENV, job="ctms-api"}', "{{instance}}")],
+    ),
+    _alert(
+        "CtmsNotScraped",
+        "Instances of the API that Prometheus knows of.",
+        "docs/runbooks/not-scraped.md",
+        [_q('count(up{ENV, job="ctms-api"}) or vector(0)', "instances")],
+    ),
+    _alert(
+        "CtmsTokenFailures",
+        "Requests at `/token` that got none, within 5 minutes.",
+        "docs/runbooks/token-failures.md",
+        [_q("sum by (cause) (increase(ctms_token_failures_total{ENV}[5m]))", "{{cause}}")],
+        thresholds=[("orange", 50)],
+    ),
+    _alert(
+        "CtmsPoolExhausted",
+        "Requests that wait for a connection to the database, and those that did in vain within 5 minutes.",
+        "docs/runbooks/pool-exhausted.md",
+        [
+            _q('sum by (instance) (ctms_database_connections{ENV, state="waiting"})', "{{instance}} waiting"),
+            _q(
+                "sum by (instance) (increase(ctms_database_connection_timeouts_total{ENV}[5m]))", "{{instance}} in vain"
+            ),
+        ],
+        thresholds=[("orange", 0)],
+    ),
+    _alert(
+        "CtmsErasureLate",
+        "How long the oldest erasure has been open: a ticket at 25 days, a page at 28.",
+        "docs/runbooks/erasure-late.md",
+        [_q("max(ctms_erasures_oldest_seconds{ENV})", "oldest")],
+        unit="s",
+        thresholds=[("orange", 25 * DAY), ("red", 28 * DAY)],
+    ),
+    _alert(
+        "CtmsWaitlistRulesFail",
+        "Unexpected errors of the waitlist rules of plugins within 15 minutes.",
+        "docs/runbooks/waitlist-rules-fail.md",
+        [_q("sum by (plugin) (increase(ctms_waitlist_rules_failures_total{ENV}[15m]))", "{{plugin}}")],
+        thresholds=[("orange", 0)],
+    ),
+    _alert(
+        "CtmsMetricsFilesLarge",
+        "What the files take in which the processes of an instance add up their metrics.",
+        "docs/runbooks/metrics-files-large.md",
+        [_q("max by (instance) (ctms_metrics_files_bytes{ENV})", "{{instance}}")],
+        unit="bytes",
+        thresholds=[("orange", 256 * MIB)],
+    ),
+]
+
+_WORKER = [
+    _alert(
+        "CtmsWorkerDown",
+        "1: the worker answers Prometheus; 0: it does not.",
+        "docs/runbooks/worker-down.md",
+        [_q('up{ENV, job="ctms-worker"}', "{{instance}}")],
+    ),
+    _alert(
+        "CtmsWorkerSilent",
+        "How long ago any worker last looked for work.",
+        "docs/runbooks/worker-silent.md",
+        [_q("time() - max(last_over_time(ctms_background_last_loop_timestamp_seconds{ENV}[1d]))", "last loop")],
+        unit="s",
+        thresholds=[("red", 300)],
+    ),
+    _alert(
+        "CtmsWorkerNotScraped",
+        "Workers that Prometheus knows of.",
+        "docs/runbooks/not-scraped.md",
+        [_q('count(up{ENV, job="ctms-worker"}) or vector(0)', "workers")],
+    ),
+    _alert(
+        "CtmsSyncLate",
+        "How long the oldest contact has waited for each backend.",
+        "docs/runbooks/sync-late.md",
+        [_q("max by (backend) (ctms_background_sync_age_seconds{ENV})", "{{backend}}")],
+        unit="s",
+        thresholds=[("orange", 900)],
+    ),
+    _alert(
+        "CtmsParkedGrowing",
+        "How many more contacts are parked than at the best moment of the hour before.",
+        "docs/runbooks/parked-growing.md",
+        [
+            _q(
+                "max by (backend) (ctms_background_sync_parked{ENV})"
+                " - min by (backend) (min_over_time(ctms_background_sync_parked{ENV}[1h]))",
+                "{{backend}}",
+            )
+        ],
+        thresholds=[("orange", 0)],
+    ),
+]
+
+_PIPELINE = [
+    _alert(
+        "CtmsMetricsNotStored",
+        "How far InfluxDB is behind Prometheus.",
+        "docs/runbooks/metrics-not-stored.md",
+        [
+            _q(
+                "max(prometheus_remote_storage_highest_timestamp_in_seconds)"
+                " - min(prometheus_remote_storage_queue_highest_sent_timestamp_seconds)",
+                "behind",
+            )
+        ],
+        unit="s",
+        thresholds=[("orange", 300)],
+    ),
+]
+
+ALERTS = Dashboard(
+    "ctms-alerts",
+    "CTMS Alerts",
+    "What is raised, what was, and how far each alert is from being raised.",
+    [("Now", _NOW), ("The API", _API), ("The background service", _WORKER), ("The way to InfluxDB", _PIPELINE)],
+)

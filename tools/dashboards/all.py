@@ -1,0 +1,12 @@
+"""All dashboards, and where they are written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.dashboards.alerts import ALERTS
+from tools.dashboards.telemetry import TELEMETRY
+
+FOLDER = Path(__file__).parent.parent.parent / "docs" / "monitoring" / "grafana"
+
+DASHBOARDS = (TELEMETRY, ALERTS)
