@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, settings
 
 from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
@@ -21,6 +22,10 @@ from tests.serving import Served, serve
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor"]
 
 __all__ = ["SECRET_KEY", "empty_database"]
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Every pytest run closes the folder of all runs to other users, and as root the embedded server is one: two runs
