@@ -13,7 +13,7 @@ from ctms.hooks.receivers import DeletionHandler, Verifies
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
-from ctms.worker.work import Batch, Item
+from ctms.worker.work import PROBED, Batch, Item, least_tried
 
 ERASE = "erase"
 ACCEPTED = "accepted"
@@ -24,9 +24,13 @@ VERIFY = "verify"
 _CLAIM = """
     SELECT id, step, identities, attempts, failures FROM erasure_tasks
     WHERE handler = %s AND parked_at IS NULL AND due_at <= clock_timestamp() AND (%s = 1 OR mod(id, %s) = %s)
-    ORDER BY {order} LIMIT %s"""
-_CLAIM_DUE = _CLAIM.format(order="due_at")
-_CLAIM_LEAST_TRIED = _CLAIM.format(order="attempts, due_at")
+    ORDER BY due_at LIMIT %s"""
+
+# The erasures' records are locked in one order, before the tasks: two lanes may have tasks of the same erasures.
+_LOCK = """
+    SELECT FROM erasure_handlers WHERE handler = %s AND erasure_id IN (
+        SELECT erasure_id FROM erasure_tasks WHERE id = ANY(%s))
+    ORDER BY erasure_id FOR NO KEY UPDATE"""
 
 # Who claims a task that another worker has settled meanwhile finds it at another step, or gone.
 _GIVEN = "unnest(%(ids)s::bigint[], %(steps)s::text[]) AS g (id, step)"
@@ -35,13 +39,13 @@ _SAME = "t.id = g.id AND t.step = g.step AND t.parked_at IS NULL"
 _FINISHED = f"""
     WITH moved AS (DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id, t.step)
     UPDATE erasure_handlers h SET
-        pending = pending - n.pending, done = done - n.done + n.erased, verified = verified + n.verified,
+        pending = h.pending - n.pending, done = h.done - n.done + n.erased, verified = h.verified + n.verified,
         changed_at = clock_timestamp()
     FROM (
         SELECT erasure_id, count(*) FILTER (WHERE step <> '{VERIFY}') AS pending,
             count(*) FILTER (WHERE step = '{VERIFY}') AS done,
-            count(*) FILTER (WHERE step = '{ERASE}') AS erased,
-            count(*) FILTER (WHERE step <> '{ERASE}') AS verified
+            count(*) FILTER (WHERE NOT %(looked)s) AS erased,
+            count(*) FILTER (WHERE %(looked)s) AS verified
         FROM moved GROUP BY erasure_id
     ) n WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
 _TO_VERIFY = f"""
@@ -49,9 +53,10 @@ _TO_VERIFY = f"""
         UPDATE erasure_tasks t SET
             step = '{VERIFY}', due_at = clock_timestamp() + make_interval(secs => %(after)s), attempts = 0, failures = 0
         FROM {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id)
-    UPDATE erasure_handlers h SET pending = pending - n.moved, done = done + n.moved, changed_at = clock_timestamp()
+    UPDATE erasure_handlers h SET pending = h.pending - n.moved, done = h.done + n.moved, changed_at = clock_timestamp()
     FROM (SELECT erasure_id, count(*) AS moved FROM moved GROUP BY erasure_id) n
     WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
+_UNVERIFIED = f"DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME}"
 _LATER = """
     WITH moved AS (
         UPDATE erasure_tasks t SET
@@ -70,7 +75,8 @@ _PARKED = f"""
         FROM unnest(%(ids)s::bigint[], %(steps)s::text[], %(reasons)s::text[]) AS g (id, step, reason)
         WHERE {_SAME} RETURNING t.erasure_id, g.step, t.reason)
     UPDATE erasure_handlers h SET
-        pending = pending - n.pending, done = done - n.done, parked = parked + n.pending + n.done, reason = n.reason,
+        pending = h.pending - n.pending, done = h.done - n.done, parked = h.parked + n.pending + n.done,
+        reason = n.reason,
         changed_at = clock_timestamp()
     FROM (
         SELECT erasure_id, count(*) FILTER (WHERE step <> '{VERIFY}') AS pending,
@@ -92,16 +98,15 @@ class ErasureWork:
     def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
         """Return what is due."""
         lanes = self._handler.concurrency
-        rows = connection.execute(
-            _CLAIM_LEAST_TRIED if probing else _CLAIM_DUE, (self.lane.name, lanes, lanes, self.lane.number, limit)
-        ).fetchall()
-        return [
+        values = (self.lane.name, lanes, lanes, self.lane.number, PROBED if probing else limit)
+        items = [
             Item(key, identities["email_id"], step, attempts, failures, identities)
-            for key, step, identities, attempts, failures in rows
+            for key, step, identities, attempts, failures in connection.execute(_CLAIM, values).fetchall()
         ]
+        return least_tried(items, limit) if probing else items
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
-        """Part those to erase from those to ask about; who was to be verified by a handler that cannot any more is."""
+        """Part those to erase from those to ask about; who was to be verified by a handler that cannot any more is not."""
         verifies = self._handler.verifies
         erase = [item for item in items if item.version == ERASE or (item.version == ACCEPTED and not verifies)]
         ask = [item for item in items if item.version != ERASE and verifies]
@@ -117,15 +122,21 @@ class ErasureWork:
             return implementation.verify(identities)
         return implementation.erase(identities)
 
+    def ended_late(self, connection: Connection, batch: Batch) -> None:
+        """Erasing again what is asked for again does no harm, in any order."""
+
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
         """Store what became of the contacts."""
+        connection.execute(_LOCK, (self.lane.name, [item.key for item in verdicts]))
         finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
         to_verify = [item for item in finished if batch.method == "erase" and self._handler.verifies]
         if to_verify:
             connection.execute(_TO_VERIFY, {**self._named(to_verify), "after": self._handler.verify_after})
         over = [item for item in finished if item not in to_verify]
-        if over:
-            connection.execute(_FINISHED, self._named(over))
+        if over and batch.method:
+            connection.execute(_FINISHED, {**self._named(over), "looked": batch.method == "verify"})
+        elif over:  # not called at all
+            connection.execute(_UNVERIFIED, self._named(over))
         later = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
         if later:
             connection.execute(_LATER, {**self._named(list(later)), **_delays(later)})
