@@ -1,0 +1,116 @@
+"""Signing and posting messages, and what the answers mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+
+import requests
+from standardwebhooks import Webhook
+
+from ctms.plugins import Outcome, Pause, Refused, SlowDown, TryLater
+from ctms_plugins.webhook.addresses import NotPublic, PublicOnly
+
+_MOST_BYTES = 65_536
+_LONGEST_WAIT_IN_SECONDS = 86_400.0
+_USUAL_WAIT_IN_SECONDS = 60.0
+_PAUSES = {401: "does not take our signature", 410: "wants no more messages"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the status, how long the other side asks to wait, and the body, cut after 64 KiB."""
+
+    status: int
+    retry_after: float | None = None
+    body: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        """The body; None when it is no JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+class Client:
+    """Posts messages, signed with all secrets, following no redirects, to public addresses unless told otherwise."""
+
+    def __init__(
+        self, secrets: Sequence[str], *, allow_private: bool = False, timeout: float = 10, ca_file: Path | None = None
+    ) -> None:
+        self._signers = [Webhook(secret) for secret in secrets]
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy, which would connect for us, and no passwords from a file
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        if ca_file is not None:
+            self._session.verify = str(ca_file)
+        if not allow_private:
+            self._session.mount("http://", PublicOnly())
+            self._session.mount("https://", PublicOnly())
+
+    def post(self, url: str, message_id: str, kind: str, happened: str | None, data: Mapping[str, Any]) -> Answer:
+        """Post a message. Raises `OSError` when there is no whole answer, and `NotPublic`."""
+        now = datetime.now(UTC)
+        message = {"type": kind, "timestamp": happened or now.isoformat(), "data": data}
+        body = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "ctms-webhook",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signer.sign(message_id, now, body) for signer in self._signers),
+        }
+        with self._session.post(
+            url, body.encode(), headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
+        ) as response:
+            # Read, so that the connection serves again; not more than anybody means to say.
+            start = next(response.iter_content(_MOST_BYTES), b"")
+            return Answer(response.status_code, retry_after(response.headers.get("Retry-After")), start)
+
+
+def problem(error: Exception) -> Outcome:
+    """Return what it means that there was no answer. Raises `error` when it is none of ours."""
+    if isinstance(error, NotPublic):
+        return Pause("the receiver's address is not public, and CTMS_PLUGIN_WEBHOOK_ALLOW_PRIVATE is not set")
+    if isinstance(error, OSError):
+        return TryLater(reason=f"no answer ({type(error).__name__})")
+    raise error
+
+
+def outcome(answer: Answer) -> Outcome | None:
+    """Return what an answer means that is no success; None for a success."""
+    status, after = answer.status, answer.retry_after
+    reason = f"HTTP {status}"
+    if 200 <= status < 300:
+        return None
+    if status in _PAUSES:
+        return Pause(f"{reason}: the receiver {_PAUSES[status]}")
+    if status in {429, 503}:
+        return SlowDown(_USUAL_WAIT_IN_SECONDS if after is None else after, reason)
+    if status < 400:
+        return TryLater(after, f"{reason}: redirects are not followed")
+    return TryLater(after, reason) if status >= 500 or status in {408, 425} else Refused(reason)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a header `Retry-After` asks to wait, a second at least and a day at the most."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 1.0), _LONGEST_WAIT_IN_SECONDS)

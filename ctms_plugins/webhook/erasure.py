@@ -1,0 +1,71 @@
+"""Says who is to be forgotten, and asks whether they are."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from ctms.plugins import Accepted, Done, Identities, Outcome, Outcomes, Refused, TryLater
+from ctms_plugins.webhook.client import Answer, Client, outcome, problem
+
+ERASED = "contact.erased"
+VERIFY = "contact.erased.verify"
+_USUAL_WAIT_IN_SECONDS = 3600.0
+
+
+class RefusedTogether(Exception):
+    """The receiver refuses a message about several contacts. They are to be tried in halves: one may be at fault."""
+
+
+class Erasures:
+    """Posts one message for a batch of contacts, with their identities."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    def erase(self, identities: Sequence[Identities]) -> Outcomes:
+        """Have these contacts forgotten. Raises `RefusedTogether`."""
+        answer = self._post(self._url, ERASED, identities)
+        if isinstance(answer, Answer) and answer.status == 202:
+            return Accepted(answer.retry_after or _USUAL_WAIT_IN_SECONDS)
+        return answer if not isinstance(answer, Answer) else Done()
+
+    def _post(self, url: str, kind: str, identities: Sequence[Identities]) -> Answer | Outcome:
+        if not identities:
+            return Done()
+        # An id of its own for each attempt: a receiver that has seen an id does nothing, and somebody who comes back
+        # and leaves again has the same identities.
+        message_id = f"msg_{uuid.uuid4().hex}"
+        contacts = list({str(one["email_id"]): dict(one) for one in identities}.values())
+        try:
+            answer = self._client.post(url, message_id, kind, None, {"contacts": contacts})
+        except Exception as error:  # noqa: BLE001  what is none of the network's is raised again
+            return problem(error)
+        found = outcome(answer)
+        if isinstance(found, Refused) and len(contacts) > 1:
+            raise RefusedTogether(found.reason)
+        return answer if found is None else found
+
+
+class VerifiedErasures(Erasures):
+    """Asks afterwards, at a URL of its own."""
+
+    def __init__(self, client: Client, url: str, verify_url: str) -> None:
+        super().__init__(client, url)
+        self._verify_url = verify_url
+
+    def verify(self, identities: Sequence[Identities]) -> Outcomes:
+        """Ask of whom something is left. Only what the receiver says in so many words is proof."""
+        answer = self._post(self._verify_url, VERIFY, identities)
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.status == 202:
+            return TryLater(answer.retry_after or _USUAL_WAIT_IN_SECONDS, "still at it")
+        if answer.status == 204:
+            return Done()
+        remaining = answer.json.get("remaining") if isinstance(answer.json, dict) else None
+        if not isinstance(remaining, list):
+            return TryLater(reason="an answer without the list `remaining`")
+        left = Refused("the receiver still has something")
+        return {str(one["email_id"]): left if one["email_id"] in remaining else Done() for one in identities}

@@ -1,0 +1,142 @@
+"""Signed messages about who is to be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from ctms.hooks.manager import load_plugins
+from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
+from ctms.settings import Settings
+from ctms.testing import DeletionHandlerContract, OtherSide, Received, Reply
+from ctms.testing.contracts.deletion_handlers import stranger
+from ctms_plugins.webhook.erasure import Erasures, RefusedTogether, VerifiedErasures
+from tests.plugins.webhook_client import OLD, client, verified
+
+JANE, JOE = stranger(fxa_id="jane's"), stranger()
+
+
+def looks(request: Received) -> Reply:
+    """Answer as a receiver that has nothing left."""
+    return Reply(200, body={"remaining": []}) if request.path == "/verify" else Reply(204)
+
+
+@pytest.fixture
+def erasures(other_side: OtherSide) -> VerifiedErasures:
+    """The deletion handler, talking to the other side."""
+    other_side.reply = looks
+    return VerifiedErasures(client(), f"{other_side.url}/erase", f"{other_side.url}/verify")
+
+
+class TestContract(DeletionHandlerContract):
+    """What any deletion handler is held to."""
+
+    name = "webhook"
+
+    @pytest.fixture
+    def ctms_environment(self) -> Mapping[str, str]:
+        """The plugin is on."""
+        urls = {"ERASURE_URL": "https://x.org/erase", "VERIFY_URL": "https://x.org/verify", "SECRETS": OLD}
+        return {f"CTMS_PLUGIN_WEBHOOK_{name}": value for name, value in urls.items()}
+
+    @pytest.fixture
+    def implementation(self, erasures: VerifiedErasures) -> VerifiedErasures:
+        """Posts here, and not to where it is told to."""
+        return erasures
+
+    @pytest.fixture(params=[*OtherSide.FAILURES, "no JSON"])
+    def failing_implementation(
+        self, erasures: VerifiedErasures, other_side: OtherSide, request: pytest.FixtureRequest
+    ) -> VerifiedErasures:
+        """The same while the other side fails."""
+        if request.param == "no JSON":
+            other_side.reply = lambda one: Reply(200 if one.path == "/verify" else 500, body=b"<h1>Sign in</h1>")
+        else:
+            other_side.fails(request.param)
+        return erasures
+
+
+def test_one_message_has_the_identities_of_all(erasures: Erasures, other_side: OtherSide) -> None:
+    assert erasures.erase([JANE, JOE, JANE]) == Done()
+
+    (request,) = other_side.received
+    message = verified(request)
+    assert message["type"] == "contact.erased"
+    assert message["data"] == {"contacts": [JANE, JOE]}
+
+
+def test_each_attempt_has_an_id_of_its_own(erasures: Erasures, other_side: OtherSide) -> None:
+    for _ in range(2):
+        erasures.erase([JANE])
+
+    assert len({request.headers["webhook-id"] for request in other_side.received}) == 2
+
+
+ANSWERS: dict[str, tuple[Reply, Any]] = {
+    "200": (Reply(200, body=b"thank you"), Done()),
+    "202": (Reply(202), Accepted(3600)),
+    "202 for so long": (Reply(202, {"Retry-After": "60"}), Accepted(60)),
+    "404, since an address may be misspelt": (Reply(404), Refused("HTTP 404")),
+    "410": (Reply(410), Pause("HTTP 410: the receiver wants no more messages")),
+    "429": (Reply(429, {"Retry-After": "7"}), SlowDown(7, "HTTP 429")),
+    "500": (Reply(500), TryLater(None, "HTTP 500")),
+}
+
+
+@pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
+def test_what_answers_mean(reply: Reply, outcome: Any, erasures: Erasures, other_side: OtherSide) -> None:
+    other_side.reply = reply
+
+    assert erasures.erase([JANE]) == outcome
+
+
+def test_several_that_are_refused_are_tried_in_halves(erasures: Erasures, other_side: OtherSide) -> None:
+    other_side.reply = Reply(422)
+
+    with pytest.raises(RefusedTogether, match="HTTP 422"):
+        erasures.erase([JANE, JOE])
+    assert erasures.erase([JANE, JANE]) == Refused("HTTP 422")
+
+
+ID = str(JANE["email_id"])
+LOOKED: dict[str, tuple[Reply, Any]] = {
+    "204": (Reply(204), Done()),
+    "nothing": (Reply(200, body={"remaining": []}), {ID: Done(), str(JOE["email_id"]): Done()}),
+    "something": (
+        Reply(200, body={"remaining": [ID]}),
+        {ID: Refused("the receiver still has something"), str(JOE["email_id"]): Done()},
+    ),
+    "still at it": (Reply(202, {"Retry-After": "60"}), TryLater(60, "still at it")),
+    "a page": (Reply(200, body=b"<h1>Sign in</h1>"), TryLater(None, "an answer without the list `remaining`")),
+    "a list": (Reply(200, body=[]), TryLater(None, "an answer without the list `remaining`")),
+    "another object": (Reply(200, body={"remaining": 0}), TryLater(None, "an answer without the list `remaining`")),
+    "500": (Reply(500), TryLater(None, "HTTP 500")),
+}
+
+
+@pytest.mark.parametrize(("reply", "outcome"), LOOKED.values(), ids=LOOKED)
+def test_only_what_is_said_is_proof(
+    reply: Reply, outcome: Any, erasures: VerifiedErasures, other_side: OtherSide
+) -> None:
+    other_side.reply = reply
+
+    assert erasures.verify([JANE, JOE]) == outcome
+    assert verified(other_side.received[0])["type"] == "contact.erased.verify"
+
+
+def declared(set_variable: Callable[[str, str], None], **variables: str) -> Any:
+    """Return the deletion handler that the plugin declares with these settings."""
+    for name, value in variables.items():
+        set_variable(f"CTMS_PLUGIN_WEBHOOK_{name}", value)
+    (found,) = load_plugins(Settings(plugins=("webhook",))).collect("ctms_deletion_handlers")
+    return found.value
+
+
+def test_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = declared(monkeypatch.setenv, ERASURE_URL="https://x.org/erase", SECRETS=OLD)
+    assert (found.name, found.verifies, found.description) == ("webhook", False, "Signed messages to x.org")
+
+    found = declared(monkeypatch.setenv, VERIFY_URL="https://x.org/verify", VERIFY_AFTER_IN_SECONDS="60")
+    assert (found.verifies, found.verify_after) == (True, 60)

@@ -1,0 +1,27 @@
+"""What the tests of the plugin `webhook` share."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from ctms.testing import Received
+from ctms_plugins.webhook.client import Client
+
+OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
+ENVIRONMENT = {
+    "CTMS_PLUGIN_WEBHOOK_URL": "https://hooks.example.com/ctms",
+    "CTMS_PLUGIN_WEBHOOK_SECRETS": f"{OLD},{NEW}",
+}
+
+
+def client(*secrets: str, timeout: float = 0.5, allow_private: bool = True) -> Client:
+    """Make a client that may call this machine."""
+    return Client(secrets or (OLD,), allow_private=allow_private, timeout=timeout)
+
+
+def verified(request: Received, secret: str = OLD) -> Any:
+    """Return the message of a request, as a receiver reads it that has this secret; raises when it is not signed so."""
+    return Webhook(secret).verify(request.body, dict(request.headers))
