@@ -20,13 +20,15 @@ from ctms.database import CHECK_TIMEOUT_IN_SECONDS, head, is_known, quick_connec
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
+from ctms.outbox import receivers
+from ctms.pool import Connection
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LEVELS = ("ok", "warning", "error")
-OWN_CHECKS = ("database", "migrations")
+OWN_CHECKS = ("database", "migrations", "receivers")
 
 Problem = tuple[str, str] | None
 """A level and what is wrong, or None."""
@@ -139,6 +141,8 @@ def init_health(app: Flask, registered: Sequence[Registered[HealthCheck]]) -> No
 class OwnChecks:
     """What requests need: a database that answers within `CHECK_TIMEOUT_IN_SECONDS`, its schema at the newest revision.
 
+    Where there are backends or deletion handlers, also how those are doing, which is never worse than a warning.
+
     In a thread, since to find the server's address and to connect may each take as long as they are allowed to.
     """
 
@@ -146,17 +150,17 @@ class OwnChecks:
         self._app = app
         self._check = _Threaded("database", self._ask)
 
-    def start(self) -> _Run[tuple[Problem, Problem]]:
+    def start(self) -> _Run[dict[str, Problem]]:
         """Begin to check; returns what `found` waits for."""
         return self._check.start()
 
-    def found(self, run: _Run[tuple[Problem, Problem]]) -> dict[str, Problem]:
+    def found(self, run: _Run[dict[str, Problem]]) -> dict[str, Problem]:
         """Return what is wrong, by the checks' names."""
         late: Problem = ("error", f"the database does not answer within {CHECK_TIMEOUT_IN_SECONDS} s")
-        both = run.answer.result() if run.wait(CHECK_TIMEOUT_IN_SECONDS) and not run.answer.exception() else None
-        return dict(zip(OWN_CHECKS, both or (late, _UNREAD), strict=True))
+        found = run.answer.result() if run.wait(CHECK_TIMEOUT_IN_SECONDS) and not run.answer.exception() else None
+        return found or {"database": late, "migrations": _UNREAD}
 
-    def _ask(self) -> tuple[Problem, Problem]:
+    def _ask(self) -> dict[str, Problem]:
         with self._app.app_context(), quick_connection() as connection:
             connection.execute("SELECT 1")
             try:
@@ -164,8 +168,18 @@ class OwnChecks:
             except psycopg.OperationalError:
                 raise
             except psycopg.Error:
-                return None, _UNREAD
-        return None, _behind(row[0] if row else None)
+                return {"database": None, "migrations": _UNREAD}
+            return {"database": None, "migrations": _behind(row[0] if row else None), **_receivers(connection)}
+
+
+def _receivers(connection: Connection) -> dict[str, Problem]:
+    if not any(receivers.registered(kind) for kind in receivers.HOOKS):
+        return {}
+    try:
+        found = receivers.troubles(connection)
+    except psycopg.Error:
+        return {"receivers": ("warning", "how backends and deletion handlers are doing cannot be read")}
+    return {"receivers": ("warning", "; ".join(found)) if found else None}
 
 
 def _behind(current: str | None) -> Problem:

@@ -1,0 +1,174 @@
+"""How backends and deletion handlers are doing, and pausing and resuming them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ctms.hooks.manager import app_plugins
+from ctms.hooks.receivers import Backend, DeletionHandler
+from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, wake
+from ctms.pool import Connection
+
+HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
+
+WORDS = {BACKEND: "backend", HANDLER: "deletion handler"}
+"""What people call the kinds."""
+
+_WAITING = """
+    SELECT '{kind}', {name}, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,
+        count(*) FILTER (WHERE parked_at IS NULL AND attempts > 0) AS retrying,
+        count(*) FILTER (WHERE parked_at IS NOT NULL) AS parked,
+        min(waiting_since) FILTER (WHERE parked_at IS NULL) AS waiting_since
+    FROM {table} GROUP BY {name}"""
+_ALL_WAITING = " UNION ALL ".join(
+    _WAITING.format(kind=kind, table=table, name=name)
+    for kind, table, name in ((BACKEND, "outbox", "backend"), (HANDLER, "erasure_tasks", "handler"))
+)
+_STATES = """
+    SELECT kind, name, paused_at, paused_why, failures,
+        CASE WHEN open_until > clock_timestamp() THEN open_until END AS resting_until, last_success_at,
+        last_error
+    FROM receivers"""
+
+_PAUSE = """
+    INSERT INTO receivers AS r (kind, name, failures, paused_at, paused_why)
+    VALUES (%s, %s, 0, clock_timestamp(), %s)
+    ON CONFLICT (kind, name) DO UPDATE SET
+        paused_at = coalesce(r.paused_at, excluded.paused_at),
+        paused_why = coalesce(excluded.paused_why, r.paused_why)"""
+_RESUME = """
+    UPDATE receivers SET paused_at = NULL, paused_why = NULL, failures = 0, open_until = NULL
+    WHERE kind = %s AND name = %s AND (paused_at IS NOT NULL OR failures > 0 OR open_until IS NOT NULL)"""
+
+# Whether anything waits is told by one entry of an index, however much it is.
+_TROUBLES = f"""
+    SELECT k.kind, k.name, r.paused_at IS NOT NULL, coalesce(r.failures, 0),
+        CASE WHEN r.open_until > clock_timestamp() + interval '1 minute' THEN r.open_until END,
+        CASE k.kind
+            WHEN '{BACKEND}' THEN EXISTS (SELECT FROM outbox WHERE backend = k.name AND parked_at IS NOT NULL)
+            ELSE EXISTS (SELECT FROM erasure_tasks WHERE handler = k.name AND parked_at IS NOT NULL) END,
+        CASE k.kind
+            WHEN '{BACKEND}' THEN (SELECT min(waiting_since) FROM outbox WHERE backend = k.name AND parked_at IS NULL)
+            ELSE (SELECT min(waiting_since) FROM erasure_tasks WHERE handler = k.name AND parked_at IS NULL)
+        END < clock_timestamp() - interval '5 minutes' AND NOT EXISTS (
+            SELECT FROM procrastinate_workers WHERE last_heartbeat > clock_timestamp() - interval '1 minute')
+    FROM unnest(%s::text[], %s::text[]) AS k (kind, name) LEFT JOIN receivers r USING (kind, name)
+    ORDER BY k.kind, k.name"""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a backend or deletion handler is doing.
+
+    `max_batch` is None for one that no plugin registers any more. `waiting` counts contacts, `retrying` those among
+    them that were tried before. `resting_until` is when the breaker, or the other system, lets it be called again;
+    `failures` are calls that failed in a row.
+    """
+
+    kind: str
+    name: str
+    max_batch: int | None
+    waiting: int = 0
+    retrying: int = 0
+    parked: int = 0
+    waiting_since: datetime | None = None
+    paused_at: datetime | None = None
+    paused_why: str | None = None
+    failures: int = 0
+    resting_until: datetime | None = None
+    last_success_at: datetime | None = None
+    last_error: str | None = None
+
+    @property
+    def state(self) -> str:
+        """In a word: `not installed`, `paused`, `resting`, `failing` or `ok`."""
+        if self.max_batch is None:
+            return "not installed"
+        if self.paused_at:
+            return "paused"
+        if self.resting_until:
+            return "resting"
+        return "failing" if self.failures >= threshold(self.max_batch) else "ok"
+
+
+def threshold(max_batch: int) -> int:
+    """Return how many calls in a row must fail until it is the receiver's fault: one bad contact makes fewer fail.
+
+    It is found by halves, and parked when it made five fail alone.
+    """
+    return max_batch.bit_length() + 5
+
+
+def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
+    """Return the backends or deletion handlers of the app by name."""
+    return {one.value.name: one.value for one in app_plugins().collect(HOOKS[kind])}
+
+
+def statuses(connection: Connection) -> list[Status]:
+    """Return how each is doing: what is registered, and what only the tables know any more."""
+    with connection.transaction():
+        connection.execute("SET LOCAL statement_timeout = 0")  # counting a long queue takes long
+        waiting = _by_key(connection, _ALL_WAITING)
+        states = _by_key(connection, _STATES)
+    there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
+    return [
+        Status(kind, name, there.get((kind, name)), **waiting.get((kind, name), {}), **states.get((kind, name), {}))
+        for kind, name in sorted({*there, *waiting, *states})
+    ]
+
+
+def _by_key(connection: Connection, sql: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of a query by kind and name, with the names of the other columns."""
+    cursor = connection.execute(sql)
+    columns = [column.name for column in cursor.description or ()][2:]
+    return {(kind, name): dict(zip(columns, others, strict=True)) for kind, name, *others in cursor.fetchall()}
+
+
+def status(connection: Connection, kind: str, name: str) -> Status | None:
+    """Return how one is doing; None when neither an app nor a table knows it."""
+    return next((one for one in statuses(connection) if (one.kind, one.name) == (kind, name)), None)
+
+
+def pause(connection: Connection, kind: str, name: str, why: str | None) -> None:
+    """Have it called no more until it is resumed; the batches in hand are finished. What waits is kept."""
+    connection.execute(_PAUSE, (kind, name, why))
+
+
+def resume(connection: Connection, kind: str, name: str) -> bool:
+    """Have it called again, at once, also when the breaker gave it a rest; returns False when it was called anyway."""
+    changed = connection.execute(_RESUME, (kind, name)).rowcount > 0
+    wake_all(connection, kind, [name])
+    return changed
+
+
+def wake_all(connection: Connection, kind: str, names: Iterable[str]) -> None:
+    """Have what waits for those of these that are registered worked off at once."""
+    there = registered(kind)
+    wake(connection, [lane for name in names if name in there for lane in lanes_of(kind, there[name])], now=True)
+
+
+def troubles(connection: Connection) -> list[str]:
+    """Say in a few words what is wrong with those that are registered: with one query, however much waits."""
+    there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
+    if not there:
+        return []
+    rows = connection.execute(_TROUBLES, ([kind for kind, _ in there], [name for _, name in there])).fetchall()
+    found = ((kind, name, list(_told(row, threshold(there[kind, name])))) for kind, name, *row in rows)
+    return [f"{WORDS[kind]} {name} {' and '.join(said)}" for kind, name, said in found if said]
+
+
+def _told(row: Sequence[Any], most: int) -> Iterator[str]:
+    paused, failures, resting, parked, left = row
+    if paused:
+        yield "is paused"
+    elif failures >= most:
+        yield f"failed {failures} times in a row"
+    elif resting:
+        yield f"rests until {resting:%Y-%m-%d %H:%M:%S %Z}"
+    if parked:
+        yield "has parked contacts"
+    if left and not paused:
+        yield "is not served, since no background service runs"
