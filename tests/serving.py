@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -18,7 +19,10 @@ from typing import Any
 import requests
 
 FLASK = str(Path(sys.executable).parent / "flask")
-START_TIMEOUT_IN_SECONDS = 60
+START_TIMEOUT_IN_SECONDS = 100
+STOP_TIMEOUT_IN_SECONDS = 90
+PORTS = range(10_000, 32_768)
+"""Below those that Linux gives to clients: none of theirs comes between the choice of a port and its use."""
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Served:
     def stop(self) -> int:
         """End the service with SIGTERM; returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=STOP_TIMEOUT_IN_SECONDS)
 
 
 def environment_for(folder: Path, **variables: str) -> dict[str, str]:
@@ -66,7 +70,7 @@ def environment_for(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def run_flask(
-    *arguments: str, environment: dict[str, str], timeout: float = 60, **kwargs: Any
+    *arguments: str, environment: dict[str, str], timeout: float = 100, **kwargs: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run `flask …` to its end, without a terminal."""
     return subprocess.run(
@@ -82,10 +86,15 @@ def run_flask(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, by a chance that no seed decides: other test processes look, too."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 @contextmanager
@@ -106,7 +115,7 @@ def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Ser
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            process.wait(timeout=STOP_TIMEOUT_IN_SECONDS)
 
 
 def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> None:
@@ -116,7 +125,7 @@ def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> Non
         if process.poll() is not None:
             raise AssertionError(f"the service ended with {process.returncode}: {output.read_text()}")
         try:
-            requests.get(f"{url}/__lbheartbeat__", timeout=5).raise_for_status()
+            requests.get(f"{url}/__lbheartbeat__", timeout=30).raise_for_status()
         except requests.RequestException:
             time.sleep(0.1)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,6 +17,16 @@ from tests.serving import Served
 __all__ = ["site"]
 
 Connect = Callable[[], psycopg.Connection]
+
+TIMEOUT_IN_SECONDS = 600
+"""So long may a test take that starts processes: many times what it takes, on a machine that is busy and slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests here their time; the others keep that of all."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_IN_SECONDS))
 
 
 @pytest.fixture(scope="session")

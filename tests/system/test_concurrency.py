@@ -100,6 +100,52 @@ def test_a_new_contact_may_be_put_by_many(served: Served, token: str) -> None:
         assert statuses(answers) == {201: 16}
 
 
+def test_a_new_contact_may_be_posted_and_put(served: Served, session: requests.Session, token: str) -> None:
+    for _ in range(3):
+        contact = full()
+        url = f"{served.url}/ctms/{contact['email']['email_id']}"
+
+        def post(client: requests.Session, body: dict[str, Any] = contact) -> requests.Response:
+            return client.post(f"{served.url}/ctms", json=body, timeout=60)
+
+        def put(client: requests.Session, url: str = url, body: dict[str, Any] = contact) -> requests.Response:
+            return client.put(url, json=body, timeout=60)
+
+        answers = at_once(served, token, [post, put] * 8)
+
+        assert set(statuses(answers[::2])) <= {200, 201}
+        assert statuses(answers[::2])[201] <= 1
+        assert statuses(answers[1::2]) == {201: 8}
+        end = session.get(url, timeout=60).json()
+        assert len({*[entry["name"] for entry in end["newsletters"]]}) == len(contact["newsletters"])
+
+
+def test_a_contact_may_be_made_while_it_is_deleted(served: Served, session: requests.Session, token: str) -> None:
+    """Who finds neither the contact nor room for it tries again: there is no conflict with one that is gone."""
+    for _ in range(3):
+        contact = full()
+        url = f"{served.url}/ctms/{contact['email']['email_id']}"
+        session.put(url, json=contact, timeout=60)
+
+        def post(client: requests.Session, body: dict[str, Any] = contact) -> requests.Response:
+            return client.post(f"{served.url}/ctms", json=body, timeout=60)
+
+        def put(client: requests.Session, url: str = url, body: dict[str, Any] = contact) -> requests.Response:
+            return client.put(url, json=body, timeout=60)
+
+        def delete(client: requests.Session, address: str = contact["email"]["primary_email"]) -> requests.Response:
+            return client.delete(f"{served.url}/ctms/{address}", timeout=60)
+
+        answers = at_once(served, token, [post, put, delete, delete] * 4)
+
+        assert set(statuses(answers[::4])) <= {200, 201}
+        assert statuses(answers[1::4]) == {201: 4}
+        assert set(statuses(answers[2::4] + answers[3::4])) <= {200, 404}
+        made_again = session.put(url, json=contact, timeout=60)
+        assert made_again.status_code == 201
+        assert len(made_again.json()["newsletters"]) == len(contact["newsletters"])
+
+
 def test_putting_and_patching_leave_one_or_the_other_order(
     served: Served, session: requests.Session, token: str
 ) -> None:

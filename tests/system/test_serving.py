@@ -22,7 +22,17 @@ from sqlalchemy.engine import make_url
 from ctms.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
 from tests.contacts.factories import minimal
-from tests.serving import FLASK, Served, environment_for, free_port, run_flask, serve, wait_until_up
+from tests.serving import (
+    FLASK,
+    START_TIMEOUT_IN_SECONDS,
+    STOP_TIMEOUT_IN_SECONDS,
+    Served,
+    environment_for,
+    free_port,
+    run_flask,
+    serve,
+    wait_until_up,
+)
 
 
 def postgres_of(folder: Path) -> list[psutil.Process]:
@@ -47,8 +57,8 @@ class TestFirstStart:
     def test_it_gives_a_working_service(self, served: Served) -> None:
         session = served.session()
 
-        created = session.post(f"{served.url}/ctms", json=minimal(), timeout=30)
-        read = session.get(f"{served.url}{created.headers['Location']}", timeout=30)
+        created = session.post(f"{served.url}/ctms", json=minimal(), timeout=60)
+        read = session.get(f"{served.url}{created.headers['Location']}", timeout=60)
 
         assert created.status_code == 201
         assert read.json() == created.json()
@@ -71,10 +81,12 @@ class TestFirstStart:
 
 
 class TestEnd:
-    def slow_request(self, running: Served, answers: list[Any]) -> threading.Thread:
-        """Start a request that takes two seconds, since its contact is locked; returns the thread that waits."""
+    def slow_request(
+        self, running: Served, answers: list[Any]
+    ) -> tuple[threading.Thread, psycopg.Connection[tuple[Any, ...]]]:
+        """Start a request and wait until it waits; returns its thread, and the connection that holds its contact."""
         session = running.session()
-        created = session.post(f"{running.url}/ctms", json=minimal(), timeout=30)
+        created = session.post(f"{running.url}/ctms", json=minimal(), timeout=60)
         path = created.headers["Location"]
         url = (running.folder / "postgresql").as_posix()
         blocker = psycopg.connect(f"postgresql://postgres@/postgres?host={url}")
@@ -83,22 +95,23 @@ class TestEnd:
         def patch() -> None:
             answers.append(session.patch(f"{running.url}{path}", json={"email": {"first_name": "J"}}, timeout=60))
 
-        def unlock() -> None:
-            time.sleep(2)
-            blocker.commit()
-            blocker.close()
-
-        threads = [threading.Thread(target=patch), threading.Thread(target=unlock)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        return threads[0]
+        waiting = threading.Thread(target=patch)
+        waiting.start()
+        give_up = time.monotonic() + 60
+        while blocker.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+        ).fetchone() == (0,):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        return waiting, blocker
 
     @pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C", "supervisor"])
     def test_requests_in_flight_are_finished_and_all_stops(self, tmp_path: Path, how: str) -> None:
         answers: list[Any] = []
         port = free_port()
-        environment = environment_for(tmp_path, PORT=str(port), CTMS_WORKERS="2")
+        environment = environment_for(
+            tmp_path, PORT=str(port), CTMS_WORKERS="2", CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS="60"
+        )
         output = tmp_path / "output.txt"
         ours, theirs = pty.openpty()
         with output.open("w") as file:
@@ -119,11 +132,10 @@ class TestEnd:
             running = Served(url, tmp_path, process, output, environment, client_secret=found[1])
             children = psutil.Process(process.pid).children(recursive=True) + postgres_of(tmp_path)
             assert postgres_of(tmp_path)
-            waiting = self.slow_request(running, answers)
-
+            waiting, blocker = self.slow_request(running, answers)
             idle = [requests.Session() for _ in range(6)]
             for client in idle:  # connections that are kept alive hold nobody up
-                client.get(f"{url}/__lbheartbeat__", timeout=30)
+                client.get(f"{url}/__lbheartbeat__", timeout=60)
             if how == "SIGTERM":
                 process.send_signal(signal.SIGTERM)
             elif how == "Ctrl-C":
@@ -131,11 +143,15 @@ class TestEnd:
             else:
                 os.killpg(process.pid, signal.SIGTERM)  # what a supervisor may do
 
-            assert process.wait(timeout=20) == 0, output.read_text()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+            blocker.close()  # now the request can be finished
+
+            assert process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0, output.read_text()
             waiting.join(timeout=60)
             assert [answer.status_code for answer in answers] == [200]
             assert answers[0].json()["email"]["first_name"] == "J"
-            _, alive = psutil.wait_procs(children, timeout=30)
+            _, alive = psutil.wait_procs(children, timeout=60)
             assert not alive
             assert not postgres_of(tmp_path)
             assert "Traceback" not in output.read_text()
@@ -150,7 +166,7 @@ class TestEnd:
     def test_a_second_start_finds_the_data_and_shows_no_secret(self, tmp_path: Path) -> None:
         with serve(tmp_path) as first:
             session = first.session()
-            created = session.post(f"{first.url}/ctms", json=minimal(), timeout=30)
+            created = session.post(f"{first.url}/ctms", json=minimal(), timeout=60)
             assert first.stop() == 0
 
         with serve(tmp_path) as second:
@@ -158,7 +174,7 @@ class TestEnd:
             again = requests.get(
                 f"{second.url}{created.headers['Location']}",
                 headers={"Authorization": str(session.headers["Authorization"])},  # a token of the first one
-                timeout=30,
+                timeout=60,
             )
             assert again.json() == created.json()
 
@@ -177,7 +193,7 @@ class TestTwoAtOnce:
                     )
                 )
         try:
-            give_up = time.monotonic() + 60
+            give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
             while all(process.poll() is None for process in processes):
                 assert time.monotonic() < give_up
                 time.sleep(0.1)
@@ -191,7 +207,7 @@ class TestTwoAtOnce:
             for process in processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
-                    assert process.wait(timeout=60) == 0
+                    assert process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0
 
     def test_on_two_ports_both_serve_and_one_outlives_the_other(self, tmp_path: Path) -> None:
         environments = [environment_for(tmp_path, PORT=str(free_port()), CTMS_WORKERS="1") for _ in range(2)]
@@ -214,7 +230,7 @@ class TestTwoAtOnce:
             headers = {"Authorization": f"Bearer {token}"}
 
             processes[0].send_signal(signal.SIGTERM)
-            assert processes[0].wait(timeout=60) == 0
+            assert processes[0].wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0
 
             answer = requests.post(f"{urls[1]}/ctms", json=minimal(), headers=headers, timeout=60)
             assert answer.status_code == 201
@@ -222,14 +238,14 @@ class TestTwoAtOnce:
             for process in processes:
                 if process.poll() is None:
                     process.send_signal(signal.SIGTERM)
-                    assert process.wait(timeout=60) == 0
+                    assert process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0
         assert not postgres_of(tmp_path)
 
 
 class TestRefused:
     def serve(self, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         variables = {"PORT": str(free_port()), **variables}
-        return run_flask("ctms", "serve", environment=environment_for(folder, **variables), timeout=60)
+        return run_flask("ctms", "serve", environment=environment_for(folder, **variables))
 
     def test_a_port_in_use(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -293,7 +309,7 @@ class TestOwnServer:
         assert run_flask("db", "upgrade", environment=environment_for(tmp_path, **variables)).returncode == 0
 
         with serve(tmp_path, **variables) as running:
-            assert requests.get(f"{running.url}/__heartbeat__", timeout=30).json()["status"] == "ok"
+            assert requests.get(f"{running.url}/__heartbeat__", timeout=60).json()["status"] == "ok"
             assert "secret_" not in running.output.read_text()
             assert not (tmp_path / "postgresql").exists()
             assert running.stop() == 0

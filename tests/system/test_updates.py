@@ -74,7 +74,7 @@ def test_a_contact_that_a_slow_transaction_commits_late_is_not_missed(
     start = now(database)
     slow = database()
     late = insert(slow)
-    quick = session.post(f"{served.url}/ctms", json=minimal(), timeout=30).json()["email"]["email_id"]
+    quick = session.post(f"{served.url}/ctms", json=minimal(), timeout=60).json()["email"]["email_id"]
 
     first = get(session, f"{served.url}/updates", start=start)
     slow.commit()
@@ -122,7 +122,7 @@ def test_a_walk_ends_where_it_began_to_also_when_an_older_transaction_starts_to_
     older = database()
     older.execute("SELECT 1")  # its transaction begins
     contacts = [
-        session.post(f"{served.url}/ctms", json=minimal(), timeout=30).json()["email"]["email_id"] for _ in range(3)
+        session.post(f"{served.url}/ctms", json=minimal(), timeout=60).json()["email"]["email_id"] for _ in range(3)
     ]
 
     page = get(session, f"{served.url}/updates", start=start, limit=1)
