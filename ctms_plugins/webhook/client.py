@@ -61,7 +61,7 @@ class Client:
         """Post a message. Raises `OSError` when there is no whole answer, and `NotPublic`."""
         now = datetime.now(UTC)
         message = {"type": kind, "timestamp": happened or now.isoformat(), "data": data}
-        body = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        body = json.dumps(message, separators=(",", ":"))  # in ASCII: half a surrogate pair is no UTF-8
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "ctms-webhook",

@@ -79,7 +79,7 @@ class TestMessages:
         assert datetime.fromisoformat(deleted["timestamp"]) - datetime.now(UTC) < timedelta(minutes=1)
 
     def test_text_of_any_script_is_signed(self, other_side: OtherSide) -> None:
-        document = {"email": {**DOCUMENT["email"], "first_name": 'Zoë 🦊 "\n\\'}}
+        document = {"email": {**DOCUMENT["email"], "first_name": 'Zoë 🦊 "\n\\', "half a pair": "\ud83e"}}
 
         Changes(client(), other_side.url, document=True).push([ContactState("an-id", document)], "key")
 

@@ -1,0 +1,58 @@
+"""Writes contacts to a file, a line for each change, for a warehouse to load; off without a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import marshmallow as ma
+
+from ctms.plugins import Backend, hookimpl, setting
+from ctms_plugins.jsonl.journal import PERIODS, Journal
+
+
+def _check_path(path: Path) -> None:
+    if not path.parent.is_dir() or path.is_dir():
+        raise ma.ValidationError("must name a file in a folder that is there")
+
+
+def _check_positive(number: int) -> None:
+    if number < 1:
+        raise ma.ValidationError("must be 1 or more")
+
+
+def _check_period(period: str) -> None:
+    if period not in PERIODS:
+        raise ma.ValidationError(f"must be one of {', '.join(PERIODS)}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the lines go, and when another file is begun."""
+
+    path: Path | None = setting(  # noqa: RUF009  it is a field
+        "PATH", "The file that is written to. Unset: none.", default=None, read="path", check=_check_path
+    )
+    max_bytes: int = setting(
+        "MAX_BYTES",
+        "The size at which a file is put aside.",
+        default=100_000_000,
+        read="int",
+        check=_check_positive,
+    )
+    every: str = setting(
+        "EVERY", "Puts it aside each hour or day, too (UTC), or never.", default="day", check=_check_period
+    )
+
+
+@hookimpl
+def ctms_backends(settings: Settings) -> Iterator[Backend]:
+    """Declare the backend, where there is a path."""
+    if settings.path:
+        yield Backend(
+            name="jsonl",
+            implementation=Journal(settings.path, settings.max_bytes, settings.every),
+            max_batch=2_000,
+            description=f"Lines of JSON in {settings.path}",
+        )

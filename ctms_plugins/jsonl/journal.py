@@ -1,0 +1,117 @@
+"""The file and those that were put aside."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctms.plugins import ContactState, Outcomes
+
+PERIODS = {"hour": "%Y%m%dT%H", "day": "%Y%m%d", "never": ""}
+"""How often a file may be put aside, and what of a moment tells one period from another."""
+
+_BLOCK = 65_536
+
+
+class Journal:
+    """A file that lines are appended to. Any number of processes may write it.
+
+    What was answered with done is on the disk. A crash leaves a part of a line at the most, which the next push takes
+    away, and perhaps lines that come again.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, every: str) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._period = PERIODS[every]
+
+    def push(self, contacts: Sequence[ContactState], idempotency_key: str) -> Outcomes:
+        """Append a line for each contact, all or none of them. Raises `OSError`."""
+        lines = b"".join(map(_line, contacts))
+        if lines:
+            with self._locked():
+                self._append(lines)
+        return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _append(self, lines: bytes) -> None:
+        with _opened(self._path) as file:
+            end = _repaired(file)
+            aside = end > 0 and (end + len(lines) > self._max_bytes or self._is_of_another_period(file))
+            if not aside:
+                _write(file, end, lines)
+        if aside:
+            self._path.rename(self._free_name())
+            with _opened(self._path) as file:
+                _write(file, 0, lines)
+        if aside or end == 0:
+            self._sync_folder()
+
+    def _is_of_another_period(self, file: int) -> bool:
+        written = datetime.fromtimestamp(os.fstat(file).st_mtime, UTC)
+        return written.strftime(self._period) != datetime.now(UTC).strftime(self._period)
+
+    def _free_name(self) -> Path:
+        while True:
+            moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+            name = self._path.with_name(f"{self._path.stem}-{moment}{self._path.suffix}")
+            if not name.exists():
+                return name
+
+    def _sync_folder(self) -> None:
+        with _opened(self._path.parent, os.O_RDONLY) as folder:
+            os.fsync(folder)
+
+
+@contextmanager
+def _opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT | os.O_APPEND) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _repaired(file: int) -> int:
+    """Cut off a last line that is not whole; returns where the file ends."""
+    size = end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+    return end
+
+
+def _write(file: int, end: int, lines: bytes) -> None:
+    try:
+        written = 0
+        while written < len(lines):  # once, but where the disk is about to be full
+            written += os.write(file, memoryview(lines)[written:])
+        os.fsync(file)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, end)
+        raise
+
+
+def _line(contact: ContactState) -> bytes:
+    state = {"email_id": contact.email_id, "gone": True} if contact.document is None else contact.document
+    return json.dumps(state, separators=(",", ":")).encode() + b"\n"
