@@ -1,0 +1,41 @@
+"""Opting a batch of addresses out, or only looking who would be: what `bulk.work_off` does for `opt-out`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from ctms.contacts import optouts
+from ctms.contacts.optouts import Matched, OptOut
+from ctms.erasure.bulk import FOUND, UNKNOWN, Outcome
+from ctms.erasure.worklist import Item
+from ctms.pool import Connection
+
+OPTED_OUT = "opted out"
+OPTED_OUT_BEFORE = "opted out before"
+
+
+def opt_out(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    """Opt out the contacts with the addresses of a batch; an address may be that of several."""
+    return _outcomes(items, optouts.opt_out(connection, _wanted(items)), OPTED_OUT)
+
+
+def look(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    """Say whose the addresses of a batch are, and change nothing."""
+    return _outcomes(items, optouts.look(connection, _wanted(items)), FOUND)
+
+
+def _wanted(items: Sequence[Item]) -> list[OptOut]:
+    return [OptOut(item.address or "", item.at, item.reason) for item in items]
+
+
+def _outcomes(items: Sequence[Item], matched: Iterable[Matched], new: str) -> list[Outcome]:
+    by_position = defaultdict(list)
+    for match in matched:
+        by_position[match.position].append(match)
+    outcomes = []
+    for position, item in enumerate(items):
+        outcomes += [
+            Outcome(item, new if match.new else OPTED_OUT_BEFORE, match.email_id) for match in by_position[position]
+        ] or [Outcome(item, UNKNOWN)]
+    return outcomes

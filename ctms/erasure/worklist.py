@@ -1,0 +1,135 @@
+"""What bulk work goes through: the entries of lists, in a temporary table on the connection that does the work.
+
+There the database compares them with contacts as its indexes do, finds duplicates and hands them out in batches,
+however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
+
+from ctms.erasure.lists import Entry
+from ctms.pool import Connection
+
+CHUNK = 20_000
+"""Entries that one transaction loads."""
+
+_GIVEN = "pg_temp.bulk_given"
+_WORK = "pg_temp.bulk_work"
+
+_PREPARE = (
+    f"DROP TABLE IF EXISTS {_GIVEN}, {_WORK}",
+    """CREATE TEMPORARY TABLE bulk_given (
+        number bigint GENERATED ALWAYS AS IDENTITY, line bigint, address text, at timestamptz, reason text,
+        problem text)""",
+)
+
+# Sorted by bytes, which is quick and does for finding duplicates; `lower` follows the database's locale, as the
+# indexes do.
+_SETTLE = f"""
+    CREATE TEMPORARY TABLE bulk_work AS
+    SELECT number, line, address, lowered, at, reason, problem
+    FROM (
+        SELECT DISTINCT ON (lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END) *
+        FROM (SELECT *, lower(address) AS lowered FROM {_GIVEN}) g
+        ORDER BY lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END, at DESC NULLS LAST, %s
+    ) once
+    ORDER BY number"""
+
+_FINISH = (
+    f"DROP TABLE {_GIVEN}",
+    "CREATE UNIQUE INDEX bulk_work_number ON bulk_work (number)",
+    "ANALYZE bulk_work",
+)
+
+_NEXT = f"SELECT number, line, address, at, reason, problem FROM {_WORK} WHERE number > %s ORDER BY number LIMIT %s"
+
+_OWN = f"SELECT w.number FROM {_WORK} w JOIN emails e ON lower(e.primary_email) = w.lowered"
+_ACCOUNT = f"SELECT w.number FROM {_WORK} w JOIN fxa f ON lower(f.primary_email) = w.lowered"
+
+
+class Item(NamedTuple):
+    """An entry of the work list: an address, for an opt-out when and why; or the problem with the line."""
+
+    number: int
+    line: int | None
+    address: str | None
+    at: datetime | None
+    reason: str | None
+    problem: str | None
+
+
+class WorkList:
+    """The work list of a connection; it is gone when the connection is."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.read = 0
+        """How many entries came."""
+        self.total = 0
+        """How many items are left of them."""
+        self.problems = 0
+        """How many of those are lines with a problem."""
+        for statement in _PREPARE:
+            connection.execute(statement)
+
+    @property
+    def duplicates(self) -> int:
+        """How many entries named an address again."""
+        return self.read - self.total
+
+    def load(self, entries: Iterable[Entry], told: Callable[[int], None]) -> None:
+        """Load the entries; `told(read)` is called after each chunk. Raises `ListError`."""
+        entries = iter(entries)
+        while True:
+            before = self.read
+            with (
+                self._taking_its_time(),
+                self.connection.cursor() as cursor,
+                cursor.copy(f"COPY {_GIVEN} (line, address, at, reason, problem) FROM STDIN") as copy,
+            ):
+                for entry in islice(entries, CHUNK):
+                    copy.write_row(entry)
+                    self.read += 1
+            told(self.read)
+            if self.read == before:
+                return
+
+    def settle(self, *, last_wins: bool = False) -> None:
+        """Leave each address once: the entry with the latest time, else the first one, or with `last_wins` the last."""
+        connection = self.connection
+        with self._taking_its_time():
+            connection.execute("SET LOCAL work_mem = '64MB'")
+            connection.execute(_SETTLE % ("number DESC" if last_wins else "number"))
+            for statement in _FINISH:
+                connection.execute(statement)
+            self.total, self.problems = self._counted(f"SELECT count(*), count(problem) FROM {_WORK}")
+
+    def count_known(self, *, of_accounts: bool = False) -> int:
+        """Return how many of the addresses are a contact's own, or with `of_accounts` also that of its account."""
+        known = f"{_OWN} UNION {_ACCOUNT}" if of_accounts else _OWN
+        with self._taking_its_time():
+            connection = self.connection
+            connection.execute("SET LOCAL work_mem = '64MB'")
+            return self._counted(f"SELECT count(*) FROM ({known}) k")[0]
+
+    def batches(self, size: int) -> Iterator[list[Item]]:
+        """Give the items, `size` at a time."""
+        after = 0
+        while found := self.connection.execute(_NEXT, (after, size)).fetchall():
+            yield [Item(*row) for row in found]
+            after = found[-1][0]
+
+    @contextmanager
+    def _taking_its_time(self) -> Iterator[None]:
+        """In a transaction that locks nothing of others' a statement may take as long as it needs."""
+        with self.connection.transaction():
+            self.connection.execute("SET LOCAL statement_timeout = 0")
+            yield
+
+    def _counted(self, query: str) -> tuple[int, ...]:
+        return self.connection.execute(query).fetchone() or (0, 0)

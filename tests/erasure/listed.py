@@ -1,0 +1,54 @@
+"""Work lists, and working them off, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+
+import pytest
+from flask import Flask
+
+from ctms import pool
+from ctms.erasure.bulk import Outcome, Work, work_off
+from ctms.erasure.lists import Entry
+from ctms.erasure.worklist import Item, WorkList
+from ctms.pool import Connection
+from ctms.suppression.fingerprints import Fingerprints
+
+
+@pytest.fixture
+def connection(app: Flask) -> Iterator[Connection]:  # noqa: ARG001  inside the app's transaction
+    """The connection that the work is done on."""
+    with pool.lend() as connection:
+        yield connection
+
+
+@pytest.fixture
+def erasure_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the app have `CTMS_ERASURE_KEY`."""
+    monkeypatch.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: "a key of thirty-two bytes or more"))
+
+
+def work_list(connection: Connection, entries: Iterable[Entry], *, last_wins: bool = False) -> WorkList:
+    """Return a work list of these entries."""
+    worklist = WorkList(connection)
+    worklist.load(entries, lambda _: None)
+    worklist.settle(last_wins=last_wins)
+    return worklist
+
+
+def outcomes(worklist: WorkList, work: Work, batch_size: int = 100) -> list[Outcome]:
+    """Work a list off; returns what became of the items."""
+    told: list[Outcome] = []
+    work_off(worklist, work, told.extend, batch_size=batch_size, pause=0, whole=nullcontext)
+    return told
+
+
+def named(found: Sequence[Outcome]) -> dict[str | None, str]:
+    """Return the outcomes by address."""
+    return {one.item.address: one.outcome for one in found}
+
+
+def nothing(_connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    """Do nothing to a batch."""
+    return [Outcome(item, "seen") for item in items]
