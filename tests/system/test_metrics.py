@@ -1,0 +1,124 @@
+"""The metrics of the real service: several processes that are killed and replaced while they count."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.serving import Served, serve
+from tests.telemetry.scraped import total, values
+
+UNKNOWN = "/ctms/332de237-cab7-4461-bcc3-48e68f42bd5c"
+GRANIANS_PATIENCE_IN_SECONDS = 6
+"""It ends the service when a process dies that soon after it was started."""
+ROUTE = {"method": "GET", "path_template": "/ctms/{email_id}"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """An instance of its own: what is counted in it is known."""
+    with serve(tmp_path_factory.mktemp("counted")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def headers(running: Served) -> dict[str, str]:
+    return {"Authorization": f"Bearer {running.token()}"}
+
+
+def scrape(running: Served) -> str:
+    answer = requests.get(f"{running.url}/metrics", timeout=30)
+    answer.raise_for_status()
+    return answer.text
+
+
+def processes(running: Served) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(running.process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def test_known_traffic_is_counted_exactly_whoever_is_asked(running: Served, headers: dict[str, str]) -> None:
+    for number in range(60):
+        # Each on a connection of its own, which the kernel gives to one of the processes.
+        answer = requests.get(f"{running.url}{UNKNOWN}", headers=headers if number % 2 else None, timeout=30)
+        assert answer.status_code == (404 if number % 2 else 401)
+
+    texts = [scrape(running) for _ in range(8)]
+
+    for text in texts:
+        assert total(text, "ctms_requests_total", **ROUTE, status_code="404") == 30
+        assert total(text, "ctms_requests_total", **ROUTE, status_code="401") == 30
+        assert total(text, "ctms_requests_duration_seconds_count", **ROUTE, status_code_family="4xx") == 60
+        assert total(text, "ctms_api_requests_total", **ROUTE, client_id="id_admin") == 30
+        assert total(text, "ctms_auth_failures_total", cause="no_token") == 30
+        assert values(text, "ctms_contacts_total") == {(): 0}
+        assert values(text, "ctms_erasures_open") == {(): 0}
+        assert total(text, "ctms_database_connections", state="in_use") == 0
+        assert total(text, "ctms_metrics_files_bytes") > 0
+
+
+def test_a_process_that_is_killed_loses_no_counted_request(running: Served, headers: dict[str, str]) -> None:
+    before = total(scrape(running), "ctms_requests_total", **ROUTE, status_code="404")
+    files = total(scrape(running), "ctms_metrics_files_bytes")
+    answered, sent = [0], [0]
+    stop = threading.Event()
+    lock = threading.Lock()
+
+    def load() -> None:
+        while not stop.is_set():
+            with lock:
+                sent[0] += 1
+            with suppress(requests.RequestException):
+                assert requests.get(f"{running.url}{UNKNOWN}", headers=headers, timeout=30).status_code == 404
+                with lock:
+                    answered[0] += 1
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        time.sleep(GRANIANS_PATIENCE_IN_SECONDS)
+        victim = max(processes(running), key=psutil.Process.create_time)
+        os.kill(victim.pid, signal.SIGKILL)
+        psutil.wait_procs([victim], timeout=30)
+        give_up = time.monotonic() + 60
+        while len(processes(running)) < 2:
+            assert time.monotonic() < give_up, "nobody took the place of who was killed"
+            time.sleep(0.1)
+    time.sleep(1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    text = scrape(running)
+    counted = total(text, "ctms_requests_total", **ROUTE, status_code="404") - before
+    # Some were counted, and their answers died with the process.
+    assert 0 < answered[0] <= counted <= sent[0]
+    assert total(text, "ctms_api_requests_total", **ROUTE, client_id="id_admin") - 30 == counted
+    assert total(text, "ctms_database_connections", state="in_use") == 0
+    # Who comes next counts on in the files of who went.
+    assert total(text, "ctms_metrics_files_bytes") <= 2 * files
+
+
+def test_instances_do_not_count_each_others_requests(running: Served, tmp_path: Path) -> None:
+    with serve(tmp_path) as other:
+        here = total(scrape(running), "ctms_requests_total", path_template="unmatched", status_code="404")
+        for _ in range(5):
+            requests.get(f"{other.url}/nothing", timeout=30)
+
+        assert total(scrape(other), "ctms_requests_total", path_template="unmatched", status_code="404") == 5
+        assert total(scrape(running), "ctms_requests_total", path_template="unmatched", status_code="404") == here
+        assert other.stop() == 0

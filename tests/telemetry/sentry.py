@@ -1,0 +1,63 @@
+"""A place that takes what the Sentry client sends, and keeps it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+
+class Inbox:
+    """What was sent, as text; `dsn` is where to."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.envelopes: list[str] = []
+
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(self.envelopes)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the errors among it."""
+        lines = [line for envelope in self.envelopes for line in envelope.splitlines()]
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [item for item in found if "level" in item]
+
+    def wait_for(self, number: int) -> list[dict[str, Any]]:
+        """Return the errors once there are so many."""
+        give_up = time.monotonic() + 30
+        while len(self.events()) < number:
+            assert time.monotonic() < give_up, self.text()
+            time.sleep(0.05)
+        return self.events()
+
+
+@contextmanager
+def inbox() -> Iterator[Inbox]:
+    """Listen on a port of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            taken.envelopes.append((gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body).decode())
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        taken = Inbox(f"http://key@127.0.0.1:{server.server_port}/1")
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield taken
+        server.shutdown()
+        thread.join()

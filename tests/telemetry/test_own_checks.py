@@ -1,0 +1,118 @@
+"""The service's own health checks: a database that hangs, is away, or has another schema."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ctms import database
+from ctms.app import create_app
+from ctms.settings import Settings
+from ctms.telemetry import health
+from tests.conftest import empty_database
+from tests.http import Answer, ApiClient
+
+UNREACHABLE = {
+    "database": {"status": "error", "message": "the database does not answer within 2 s"},
+    "migrations": {"status": "error", "message": "the schema's revision cannot be read"},
+}
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """Somebody who takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def ask(settings: Settings, path: str, **changes: Any) -> Answer:
+    return Answer(create_app(replace(settings, **changes), []).test_client().get(path))
+
+
+def url(server: socket.socket) -> str:
+    return f"postgresql+psycopg://nobody@127.0.0.1:{server.getsockname()[1]}/nothing"
+
+
+def test_a_database_that_hangs_is_given_up_after_two_seconds(settings: Settings, silent: socket.socket) -> None:
+    before = time.monotonic()
+    answer = ask(settings, "/__heartbeat__", db_url=url(silent))
+
+    assert 1.9 < time.monotonic() - before < 15  # on a busy machine, too
+    assert answer.status_code == 500
+    assert answer.json["status"] == "error"
+    assert answer.json["checks"] == {"database": "error", "migrations": "error"}
+    assert answer.json["details"] == UNREACHABLE
+
+
+def test_a_check_that_hangs_is_not_started_again(
+    settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = health.quick_connection
+
+    @contextmanager
+    def counting() -> Iterator[Any]:
+        asked.append("")
+        with real() as connection:
+            yield connection
+
+    monkeypatch.setattr(health, "quick_connection", counting)
+    client = create_app(replace(settings, db_url=url(silent)), []).test_client()
+    monkeypatch.setattr(health, "CHECK_TIMEOUT_IN_SECONDS", 0.01)
+
+    assert [client.get("/__heartbeat__").status_code for _ in range(10)] == [500] * 10
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("path", ["/__lbheartbeat__", "/__version__"])
+def test_others_touch_nothing(settings: Settings, silent: socket.socket, path: str) -> None:
+    answer = ask(settings, path, db_url=url(silent))
+
+    assert answer.status_code == 200
+    with pytest.raises(BlockingIOError):  # nobody has called
+        silent.accept()
+
+
+def test_a_database_that_is_away(settings: Settings) -> None:
+    answer = ask(settings, "/__heartbeat__", db_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+
+    assert answer.status_code == 500
+    assert answer.json["details"] == UNREACHABLE
+
+
+def test_a_database_without_a_schema(settings: Settings, postgres: str, worker_id: str) -> None:
+    answer = ask(settings, "/__heartbeat__", db_url=empty_database(postgres, f"bare_{worker_id}"))
+
+    assert answer.status_code == 500
+    assert answer.json["checks"] == {"database": "ok", "migrations": "error"}
+    assert answer.json["details"] == {"migrations": UNREACHABLE["migrations"]}
+
+
+def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_id: str) -> None:
+    """An older one is an error, a newer one, while it is rolled out, a warning."""
+    app = create_app(replace(settings, db_url=empty_database(postgres, f"revised_{worker_id}")), [])
+    client = ApiClient(app.test_client(), None)
+    with app.app_context():
+        database.upgrade()
+        current = client.get("/__heartbeat__").json
+        with database.quick_connection() as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '2b00e4069aea'")
+            older = client.get("/__heartbeat__")
+            connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+            newer = client.get("/__heartbeat__")
+            connection.execute("DELETE FROM alembic_version")
+            none = client.get("/__heartbeat__")
+    database.release_database(app)
+
+    assert current == {"status": "ok", "checks": {"database": "ok", "migrations": "ok"}, "details": {}}
+    assert older.status_code == none.status_code == 500
+    assert "flask db upgrade" in older.json["details"]["migrations"]["message"]
+    assert newer.status_code == 200
+    assert newer.json["checks"] == {"database": "ok", "migrations": "warning"}

@@ -1,0 +1,84 @@
+"""What is said of the connections to the database: in use, waited for, waited for in vain, and the time in queries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ctms import pool
+from ctms.app import create_app
+from ctms.database import release_database
+from ctms.settings import Settings
+from tests.telemetry.scraped import total, values
+
+
+@pytest.fixture
+def small(settings: Settings) -> Iterator[Flask]:
+    """An app that has two connections at the most."""
+    app = create_app(replace(settings, db_pool_size=1, db_max_overflow=1, db_pool_timeout=1), [])
+    yield app
+    release_database(app)
+
+
+def scrape(app: Flask) -> str:
+    return app.test_client().get("/metrics").text
+
+
+def connections(app: Flask) -> dict[tuple[str, ...], float]:
+    return values(scrape(app), "ctms_database_connections")
+
+
+def test_connections_in_use_and_those_that_wait(small: Flask) -> None:
+    assert connections(small) == {("in_use",): 0, ("waiting",): 0}
+    assert total(scrape(small), "ctms_database_connections_limit") == 0  # nobody has needed one yet
+
+    def wait_in_vain() -> None:
+        with small.app_context(), pytest.raises(PoolTimeout), pool.lend():
+            pass
+
+    with small.app_context(), pool.lend():
+        assert connections(small) == {("in_use",): 1, ("waiting",): 0}
+        with pool.lend():
+            waiting = threading.Thread(target=wait_in_vain)
+            waiting.start()
+            give_up = time.monotonic() + 30
+            while connections(small) != {("in_use",): 2, ("waiting",): 1}:
+                assert time.monotonic() < give_up
+            waiting.join()
+    text = scrape(small)
+    assert values(text, "ctms_database_connections") == {("in_use",): 0, ("waiting",): 0}
+    assert total(text, "ctms_database_connection_timeouts_total") == 1
+    assert total(text, "ctms_database_connections_limit") == 2
+
+
+def test_one_that_breaks_is_given_back_too(small: Flask) -> None:
+    with small.app_context(), pytest.raises(psycopg.errors.AdminShutdown), pool.reading() as connection:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    assert connections(small) == {("in_use",): 0, ("waiting",): 0}
+
+
+def test_the_time_in_queries_is_that_of_the_server(small: Flask) -> None:
+    with small.app_context():
+        with pool.reading() as connection:
+            connection.execute("SELECT pg_sleep(0.1)")
+            time.sleep(0.6)  # what Python does is not the database's
+        with pool.writing() as connection:
+            first = connection.execute("SELECT pg_sleep(0.1)")
+            connection.execute("SELECT pg_sleep(0.1)")
+            first.fetchone()
+        with pytest.raises(psycopg.errors.DivisionByZero), pool.writing() as connection:
+            connection.execute("SELECT 1/0")
+
+    text = scrape(small)
+    assert total(text, "ctms_database_seconds_count", kind="read") == 1
+    assert total(text, "ctms_database_seconds_count", kind="write") == 2
+    assert 0.1 <= total(text, "ctms_database_seconds_sum", kind="read") < 0.6
+    assert total(text, "ctms_database_seconds_sum", kind="write") >= 0.2

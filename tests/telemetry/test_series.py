@@ -1,0 +1,246 @@
+"""The series of `/metrics`: which there are from the start, what they count, and that nobody can add any."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+from dataclasses import replace
+
+import jwt
+import pytest
+from flask import Flask
+
+from ctms.api.openapi import answers
+from ctms.clients import secrets
+from ctms.clients.attempts import init_attempts
+from ctms.clients.registry import set_enabled
+from ctms.clients.tokens import tokens
+from ctms.settings import Settings
+from ctms.telemetry.requests import METHODS, OTHER, UNMATCHED, AuthFailure, TokenFailure, template
+from tests.clients.factories import QUICK_HASHER, SECRET, create_client
+from tests.conftest import SECRET_KEY
+from tests.contacts.factories import minimal
+from tests.http import ApiClient
+from tests.telemetry.scraped import series, total, values
+
+ID = "332de237-cab7-4461-bcc3-48e68f42bd5c"
+
+
+@pytest.fixture(autouse=True)
+def quick(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes are quick, and failed attempts of other tests do not count."""
+    monkeypatch.setattr(secrets, "_hasher", QUICK_HASHER)
+    monkeypatch.setattr(secrets, "_nobodys_hash", lambda: QUICK_HASHER.hash("nobody's"))
+    monkeypatch.setitem(app.extensions, "ctms.attempts", None)
+    init_attempts(app, app.extensions["ctms.settings"])
+
+
+def scrape(client: ApiClient) -> str:
+    return client.get("/metrics").text
+
+
+def test_what_operations_may_answer_is_there_from_the_start(app: Flask, anonymous: ApiClient) -> None:
+    text = scrape(anonymous)
+
+    documented = list(answers(app))
+    assert len(documented) > 100
+    for method, path, status in documented:
+        labels = {"method": method, "path_template": path, "status_code_family": f"{status // 100}xx"}
+        assert values(text, "ctms_requests_total", **labels, status_code=str(status))
+        assert values(text, "ctms_requests_duration_seconds_count", **labels)
+    assert values(text, "ctms_requests_total", path_template=UNMATCHED, status_code="404")
+    for cause in TokenFailure:
+        assert values(text, "ctms_token_failures_total", cause=cause)
+    for cause in AuthFailure:
+        assert values(text, "ctms_auth_failures_total", cause=cause)
+
+
+def test_a_request_is_counted_once_and_under_its_client(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
+    other = ApiClient(app.test_client(), tokens().issue(create_client("id_other", roles=["viewer"])))
+    before = scrape(anonymous)
+
+    for client, status in ((api, 404), (other, 404), (other, 404), (anonymous, 401)):
+        assert client.get(f"/ctms/{ID}").status_code == status
+    assert other.post("/ctms", minimal()).status_code == 403
+
+    after = scrape(anonymous)
+    labels = {"method": "GET", "path_template": "/ctms/{email_id}"}
+
+    def grown(name: str, **more: str) -> float:
+        return total(after, name, **more) - total(before, name, **more)
+
+    assert grown("ctms_requests_total", **labels, status_code="404", status_code_family="4xx") == 3
+    assert grown("ctms_requests_total", **labels, status_code="401", status_code_family="4xx") == 1
+    assert grown("ctms_requests_duration_seconds_count", **labels, status_code_family="4xx") == 4
+    assert grown("ctms_requests_duration_seconds_bucket", **labels, status_code_family="4xx", le="+Inf") == 4
+    assert grown("ctms_api_requests_total", **labels, client_id="id_test", status_code_family="4xx") == 1
+    assert grown("ctms_api_requests_total", **labels, client_id="id_other", status_code_family="4xx") == 2
+    assert grown("ctms_api_requests_total", client_id="id_other", method="POST", path_template="/ctms") == 1
+    assert grown("ctms_api_requests_total") == 4
+    assert values(after, "ctms_api_requests_total", **labels, client_id="id_other") == {
+        ("2xx",): 0,
+        ("3xx",): 0,
+        ("4xx",): 2,
+        ("5xx",): 0,
+    }
+
+
+def test_buckets_are_the_documented_ones(anonymous: ApiClient) -> None:
+    found = values(
+        scrape(anonymous),
+        "ctms_requests_duration_seconds_bucket",
+        method="GET",
+        path_template="/ctms",
+        status_code_family="2xx",
+    )
+
+    assert sorted(float(bucket) for (bucket,) in found) == [0.01, 0.05, 0.1, 0.5, 1, 5, 10, float("inf")]
+
+
+def test_failures_at_token_are_counted_by_cause(app: Flask, anonymous: ApiClient) -> None:
+    create_client("id_known")
+    create_client("id_disabled")
+    set_enabled("id_disabled", False)
+    init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=2))
+    before = scrape(anonymous)
+
+    for form, status in (
+        ({"client_id": "id_known", "client_secret": SECRET}, 200),
+        ({"client_id": "id_known", "client_secret": "wrong"}, 400),
+        ({"client_id": "id_known", "client_secret": "wrong"}, 400),
+        ({"client_id": "id_known", "client_secret": "wrong"}, 429),
+        ({"client_id": "id_disabled", "client_secret": SECRET}, 400),
+        ({"client_id": "id_nobody", "client_secret": SECRET}, 400),
+        ({}, 400),
+        ({"grant_type": "password"}, 422),
+    ):
+        assert anonymous.request("POST", "/token", data=form).status_code == status
+
+    after = scrape(anonymous)
+    grown = {
+        cause: total(after, "ctms_token_failures_total", cause=cause)
+        - total(before, "ctms_token_failures_total", cause=cause)
+        for cause in TokenFailure
+    }
+    assert grown == {
+        TokenFailure.WRONG_SECRET: 2,
+        TokenFailure.LIMITED: 1,
+        TokenFailure.DISABLED_CLIENT: 1,
+        TokenFailure.UNKNOWN_CLIENT: 2,
+        TokenFailure.INVALID_REQUEST: 1,
+    }
+
+
+def test_callers_who_are_not_let_in_are_counted_by_cause(app: Flask, anonymous: ApiClient) -> None:
+    create_client("id_disabled")
+    set_enabled("id_disabled", False)
+    expired = jwt.encode({"sub": "api_client:id_x", "exp": int(time.time()) - 1}, SECRET_KEY, algorithm="HS256")
+    before = scrape(anonymous)
+
+    for method in ("GET", "PATCH"):
+        for token, status in (
+            (None, 401),
+            ("garbage", 401),
+            (expired, 401),
+            (tokens().issue("id_nobody"), 401),
+            (tokens().issue("id_disabled"), 400),
+            (tokens().issue(create_client(f"id_powerless_{method}")), 403),
+        ):
+            assert ApiClient(app.test_client(), token).request(method, f"/ctms/{ID}", json={}).status_code == status
+
+    after = scrape(anonymous)
+    for cause in AuthFailure:
+        assert (
+            total(after, "ctms_auth_failures_total", cause=cause)
+            - total(before, "ctms_auth_failures_total", cause=cause)
+            == 2
+        )
+    refused = {"client_id": "id_disabled", "status_code_family": "4xx"}
+    assert total(after, "ctms_api_requests_total", **refused) - total(before, "ctms_api_requests_total", **refused) == 2
+    assert total(after, "ctms_api_requests_total", client_id="id_nobody") == 0
+
+
+def made_up(randomly: random.Random) -> str:
+    return "".join(randomly.choices(string.ascii_letters + string.digits + "_-", k=randomly.randint(1, 20)))
+
+
+def test_a_thousand_requests_with_made_up_values_add_nothing(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
+    """But what is documented: series of known methods, routes, statuses and clients, `other` and `unmatched`."""
+    randomly = random.Random(6)  # noqa: S311
+    init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=10_000))
+    routes = [rule.rule for rule in app.url_map.iter_rules() if rule.rule != "/__heartbeat__"]
+    before = series(scrape(anonymous))
+
+    for _ in range(250):
+        word = made_up(randomly)
+        path = randomly.choice(
+            [f"/{word}", f"/ctms/{word}", f"/ctms?{word}={word}", f"/identity/{word}/{word}", *routes]
+        )
+        method = randomly.choice([word.upper(), "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
+        claims = {"sub": f"api_client:id_{word}", "exp": int(time.time()) + 60}
+        token = randomly.choice(
+            [
+                word,
+                jwt.encode(claims, f"{word:x<40}", algorithm="HS256"),
+                jwt.encode(claims, SECRET_KEY, algorithm="HS256"),
+            ]
+        )
+        ApiClient(app.test_client(), token).request(method, path, headers={"X-Request-Id": word, "User-Agent": word})
+        anonymous.request(method, path)
+        api.request(randomly.choice(["GET", word.upper()]), f"/{word}")
+        anonymous.request("POST", "/token", data={"client_id": f"id_{word}", "client_secret": word, "grant_type": word})
+
+    added = series(scrape(anonymous)).keys() - before.keys()
+    templates = {template(rule.rule) for rule in app.url_map.iter_rules()} | {UNMATCHED}
+    for name, labels in added:
+        known = dict(labels)
+        assert name.startswith(("ctms_requests_", "ctms_api_requests_")), name
+        assert known["method"] in METHODS | {OTHER}
+        assert known["path_template"] in templates
+        assert known.get("client_id", "id_test") == "id_test"
+        assert known.get("status_code", "200").isdecimal()
+    # A pair of a method and a route, its histogram of ten series, and the statuses of what Flask answers by itself.
+    pairs = {(dict(labels)["method"], dict(labels)["path_template"]) for _, labels in added}
+    assert len(added) <= len(pairs) * 3 * 11
+
+    again = series(scrape(anonymous)).keys()
+    for _ in range(50):
+        word = made_up(randomly)
+        anonymous.request(word.upper(), f"/{word}", headers={"Authorization": f"Bearer {word}"})
+    assert series(scrape(anonymous)).keys() == again
+
+
+@pytest.mark.parametrize(
+    ("accept", "begins"),
+    [
+        ("", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
+    ],
+)
+def test_the_format_is_the_one_that_is_asked_for(anonymous: ApiClient, accept: str, begins: str) -> None:
+    answer = anonymous.get("/metrics", headers={"Accept": accept})
+
+    assert answer.status_code == 200
+    assert answer.content_type.startswith(begins)
+    assert answer.text.endswith("# EOF\n") is ("openmetrics" in begins)
+    assert "_created" not in answer.text
+
+
+def test_single_metrics_can_be_asked_for(anonymous: ApiClient) -> None:
+    answer = anonymous.get("/metrics?name[]=ctms_contacts_total&name[]=ctms_token_failures_total")
+
+    assert answer.status_code == 200
+    assert {name for name, _ in series(answer.text)} == {"ctms_contacts_total", "ctms_token_failures_total"}
+
+
+def test_without_a_database_the_rest_is_there(settings: Settings) -> None:
+    from ctms.app import create_app  # noqa: PLC0415
+
+    app = create_app(replace(settings, db_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing"), [])
+
+    text = app.test_client().get("/metrics").text
+
+    assert "ctms_requests_total" in text
+    assert "ctms_contacts_total" not in text
+    assert "ctms_erasures_open" not in text

@@ -1,0 +1,154 @@
+"""Slots: what dead processes counted still counts, what they said of their state does not, and files stay few."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from ctms.telemetry.slots import Slots, folder_of_run
+from tests.telemetry.scraped import values
+
+_PROCESS = """
+import os, sys
+from ctms.telemetry.slots import slots
+own = slots()
+from prometheus_client import CollectorRegistry, Counter, Gauge
+registry = CollectorRegistry()
+counter = Counter("counted", "x", registry=registry)
+gauge = Gauge("running", "x", registry=registry, multiprocess_mode="livesum")
+for line in sys.stdin:
+    if line == "fork\\n" and not os.fork():
+        counter.inc()
+        os._exit(0)
+    counter.inc()
+    gauge.set(1)
+    print(own.own(), flush=True)
+"""
+
+
+class Process:
+    """A process that counts when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROCESS],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def count(self, how: str = "") -> int:
+        """Count one; returns the slot."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{how}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def kill(self) -> None:
+        """End it as a lack of memory would."""
+        self._process.kill()
+        self._process.wait(timeout=30)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            pipe.close()
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[list[Process]]:
+    """Two that have counted one each."""
+    made = [Process(tmp_path), Process(tmp_path)]
+    yield made
+    for process in made:
+        process.kill()
+
+
+def scrape(folder: Path) -> tuple[float, float]:
+    """Return what was counted and what runs."""
+
+    class Files(CollectorRegistry):
+        def collect(self) -> Iterator[object]:  # type: ignore[override]
+            return iter(MultiProcessCollector.merge(Slots(folder).files()))  # type: ignore[no-untyped-call]
+
+    text = generate_latest(Files()).decode()
+    return sum(values(text, "counted_total").values()), sum(values(text, "running").values())
+
+
+def test_what_a_killed_process_counted_still_counts(tmp_path: Path, processes: list[Process]) -> None:
+    assert {process.count() for process in processes} == {0, 1}
+    assert scrape(tmp_path) == (2, 2)
+
+    killed = processes.pop()
+    slot = killed.count()
+    killed.kill()
+    assert scrape(tmp_path) == (3, 1)  # its state is over
+
+    for number in range(4):  # those who take its place count on
+        processes.append(Process(tmp_path))
+        assert processes[-1].count() == slot
+        assert scrape(tmp_path) == (4 + number, 2)
+        processes.pop().kill()
+    assert len(list(tmp_path.glob("*.db"))) == 4  # two slots, counters and gauges
+
+
+def test_a_fork_has_a_slot_of_its_own(tmp_path: Path, processes: list[Process]) -> None:
+    first = processes[0].count()
+    processes[0].count("fork")
+
+    give_up = time.monotonic() + 30
+    while scrape(tmp_path)[0] < 3:
+        assert time.monotonic() < give_up
+    assert processes[0].count() == first
+    assert scrape(tmp_path) == (4, 1)
+
+
+def test_an_earlier_run_in_the_same_folder_does_not_count(tmp_path: Path) -> None:
+    earlier = Process(tmp_path)
+    earlier.count()
+    earlier.kill()
+    assert scrape(tmp_path) == (1, 0)
+
+    process = Process(tmp_path)
+    process.count()
+    assert scrape(tmp_path) == (1, 1)
+    process.kill()
+
+
+def test_in_a_run_all_processes_may_die_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with folder_of_run() as folder:
+        for number in range(1, 3):
+            process = Process(folder)
+            process.count()
+            process.kill()
+            assert scrape(folder) == (number, 0)
+        assert Slots(folder).size() > 0
+    assert not folder.exists()
+
+
+def test_what_killed_runs_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, new = tmp_path / "ctms-metrics-left", tmp_path / "ctms-metrics-new"
+    for folder in (left, new):
+        folder.mkdir()
+        (folder / "run.lock").touch()
+    (tmp_path / "ctms-metrics-link").symlink_to(new)
+
+    with folder_of_run() as running:
+        for folder in (left, running):
+            os.utime(folder, (0, 0))
+        with folder_of_run() as second:
+            assert not left.exists()
+            assert running.exists()
+            assert new.exists()  # somebody may be about to lock it
+            assert second.exists()
