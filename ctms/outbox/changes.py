@@ -20,17 +20,21 @@ RESYNC = -1
 """The priority of what operators have pushed again: it lets edits pass."""
 
 # What waits with a lower priority is raised by an edit, never the other way round. A contact that was parked has
-# changed: it may be pushed now. Versions are microseconds since 1970: a row that is gone and comes back has another.
-_CHANGED = f"""
+# changed: it may be pushed now; one that waits keeps its place, however often it is edited. Versions are microseconds
+# since 1970: a row that is gone and comes back has another.
+CHANGED = f"""
     INSERT INTO {Waiting.__tablename__} AS o
         (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
-    SELECT b, c, (extract(epoch FROM now) * 1000000)::bigint, %s, now, now, 0, 0
-    FROM clock_timestamp() AS now, unnest(%s::text[]) AS b, unnest(%s::uuid[]) AS c ORDER BY b, c
+    SELECT b, c, (extract(epoch FROM now) * 1000000)::bigint, %(priority)s, now, now, 0, 0
+    FROM clock_timestamp() AS now, unnest(%(backends)s::text[]) AS b, {{contacts}} AS f (c) ORDER BY b, c
     ON CONFLICT (backend, email_id) DO UPDATE SET
         version = greatest(o.version + 1, excluded.version), priority = greatest(o.priority, excluded.priority),
-        due_at = excluded.due_at,
+        due_at = CASE WHEN o.parked_at IS NULL THEN least(o.due_at, excluded.due_at) ELSE excluded.due_at END,
         waiting_since = CASE WHEN o.parked_at IS NULL THEN o.waiting_since ELSE excluded.waiting_since END,
         attempts = 0, failures = 0, parked_at = NULL, reason = NULL"""
+"""The statement by which contacts wait for backends; `{contacts}` is what gives their ids."""
+
+_GIVEN = CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")
 
 
 class Outbox:
@@ -52,7 +56,7 @@ class Outbox:
         """Note that the contacts changed or are gone, for all backends or those named; without any it does nothing."""
         names = self._names if backends is None else list(backends)
         if names and email_ids:
-            connection.execute(_CHANGED, (priority, names, list(email_ids)))
+            connection.execute(_GIVEN, {"priority": priority, "backends": names, "email_ids": list(email_ids)})
             self.wake(connection, names)
 
     def wake(self, connection: Connection, names: Iterable[str]) -> None:

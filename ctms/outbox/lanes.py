@@ -43,7 +43,8 @@ def lanes_of(kind: str, receiver: Backend | DeletionHandler) -> list[Lane]:
 
 # A job that waits already, with at least as much time left as this transaction may need to commit, will see what this
 # transaction writes. If it takes longer nothing is lost: the workers look for lanes with something to do every second.
-# The jobs wait a moment so that one serves all the writes of that moment; without a lock in the queue (a
+# So do they where a job should have begun already: it waits for its lane or for a worker, and more of them would only
+# pile up. The jobs wait a moment so that one serves all the writes of that moment; without a lock in the queue (a
 # `queueing_lock`), for which writers would wait until the others commit.
 _WAKE = f"""
     SELECT procrastinate_defer_jobs_v1(array_agg(
@@ -52,7 +53,8 @@ _WAKE = f"""
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) AS l (queue, lock, kind, number, name)
     WHERE NOT EXISTS (
         SELECT FROM procrastinate_jobs j
-        WHERE j.lock = l.lock AND j.status = 'todo' AND j.scheduled_at > clock_timestamp() + interval '0.5 second')
+        WHERE j.lock = l.lock AND j.status = 'todo'
+        AND j.scheduled_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '0.5 second')
     HAVING count(*) > 0"""
 
 

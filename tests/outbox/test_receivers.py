@@ -1,0 +1,146 @@
+"""How backends and deletion handlers are doing, as `/__heartbeat__` tells it, and when one counts as failing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+
+from ctms import pool
+from ctms.outbox import receivers
+from ctms.outbox.lanes import BACKEND, Lane
+from ctms.telemetry import health
+from ctms.worker.breaker import Breaker
+from tests.http import ApiClient
+from tests.outbox.receiving import ctms_plugins, execute, park
+
+__all__ = ["ctms_plugins"]
+
+
+@pytest.fixture
+def heartbeat(anonymous: ApiClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Asks how the service is doing, inside the test's transaction; returns what is wrong with the receivers."""
+    monkeypatch.setattr(health, "quick_connection", pool.lend)
+
+    def ask() -> Any:
+        answer = anonymous.get("/__heartbeat__")
+        assert answer.status_code == 200
+        problem = answer.json["details"].get("receivers", {"status": "ok", "message": None})
+        assert answer.json["checks"]["receivers"] == problem["status"] == answer.json["status"]
+        return problem["message"]
+
+    return ask
+
+
+def set_state(state: str, kind: str = "backend") -> None:
+    """Have `mail` in a state."""
+    execute(f"INSERT INTO receivers (kind, name, failures) VALUES ('{kind}', 'mail', 0)")
+    execute(f"UPDATE receivers SET {state}")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("paused_at = now(), paused_why = 'a secret', failures = 9", "backend mail is paused"),
+        ("failures = 7", "backend mail failed 7 times in a row"),
+        ("failures = 7, open_until = now() + interval '1 hour'", "backend mail failed 7 times in a row"),
+        ("failures = 6", None),
+        ("open_until = clock_timestamp() + interval '30 seconds'", None),  # as rate limits ask for, now and then
+        ("open_until = '2999-01-01'", "backend mail rests until 2999-01-01 00:00:00 UTC"),
+        ("name = 'gone', paused_at = now()", None),
+    ],
+)
+def test_the_heartbeat_warns(heartbeat: Callable[[], Any], state: str, said: str | None) -> None:
+    assert heartbeat() is None
+    set_state(state)
+
+    assert heartbeat() == said
+
+
+def test_the_heartbeat_warns_of_a_deletion_handler(heartbeat: Callable[[], Any]) -> None:
+    set_state("paused_at = now()", kind="deletion_handler")
+
+    assert heartbeat() == "deletion handler mail is paused"
+
+
+@pytest.mark.usefixtures("app")
+def test_the_heartbeat_warns_of_parked_contacts(
+    heartbeat: Callable[[], Any], make_contact: Callable[..., dict[str, Any]]
+) -> None:
+    email_id = make_contact()["email"]["email_id"]
+    assert heartbeat() is None
+    park(email_id, "full")
+    park(email_id, "full", backend="club")
+    set_state("paused_at = now()")
+    _park_an_erasure()
+
+    assert heartbeat() == (
+        "backend club has parked contacts; backend mail is paused and has parked contacts;"
+        " deletion handler mail has parked contacts"
+    )
+
+
+def test_the_heartbeat_warns_when_nobody_works(
+    heartbeat: Callable[[], Any], make_contact: Callable[..., dict[str, Any]]
+) -> None:
+    make_contact()
+    execute("DELETE FROM procrastinate_workers")
+    execute("DELETE FROM outbox WHERE backend <> 'mail'")
+    assert heartbeat() is None  # it has waited a moment only
+
+    execute("UPDATE outbox SET waiting_since = clock_timestamp() - interval '6 minutes'")
+    assert heartbeat() == "backend mail is not served, since no background service runs"
+
+    execute("INSERT INTO procrastinate_workers DEFAULT VALUES")
+    assert heartbeat() is None
+
+
+def test_the_heartbeat_is_not_down_when_it_cannot_tell(
+    heartbeat: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_connection: object) -> list[str]:
+        raise psycopg.errors.QueryCanceled
+
+    monkeypatch.setattr(receivers, "troubles", fail)
+
+    assert heartbeat() == "how backends and deletion handlers are doing cannot be read"
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("max_batch", [1, 2, 100, 10_000])
+def test_one_counts_as_failing_when_the_breaker_gives_it_a_rest(max_batch: int) -> None:
+    breaker = Breaker(Lane(BACKEND, "mail", 0), max_batch)
+
+    with pool.lend() as connection:
+        calls = next(number for number in range(1, 100) if breaker.failed(connection, "raised OSError"))
+
+    assert calls == receivers.threshold(max_batch)
+
+
+def test_without_receivers_nothing_is_asked(migrated_app: Flask) -> None:
+    answer = ApiClient(migrated_app.test_client(), None).get("/__heartbeat__")
+
+    assert "receivers" not in answer.json["checks"]
+
+
+def _park_an_erasure() -> None:
+    execute(
+        "INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown)"
+        " VALUES (%(e)s, now(), 'x', 'api', false, 1, 0)",
+        e=(erasure := uuid.uuid4()),
+    )
+    execute(
+        "INSERT INTO erasure_handlers (erasure_id, handler, pending, done, verified, parked, started_at, changed_at)"
+        " VALUES (%(e)s, 'mail', 0, 0, 0, 1, now(), now())",
+        e=erasure,
+    )
+    execute(
+        "INSERT INTO erasure_tasks"
+        " (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures, parked_at)"
+        " VALUES (%(e)s, 'mail', '{}', 'erase', now(), now(), 1, 1, now())",
+        e=erasure,
+    )
