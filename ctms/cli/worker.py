@@ -99,7 +99,7 @@ def _publisher(settings: Settings) -> Callable[[Metrics], None]:
             push_to_gateway(
                 url, "ctms_worker", metrics.registry, grouping_key={"instance": socket.gethostname()}, timeout=5
             )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  whatever a gateway answers is no reason to stop work
             logger.warning("metrics were not pushed: %s", type(error).__name__)
 
     return push

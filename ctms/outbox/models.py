@@ -52,7 +52,7 @@ class Mirrored(Model):
 class Receiver(Model):
     """How a backend or deletion handler (`kind`) is doing: paused by hand, or given a rest by the breaker.
 
-    `failures` are calls that failed in a row; until `open_until` it is not called.
+    `failures` are calls that failed in a row; until `open_until` it is not called. `next_call_at` keeps to its rate.
     """
 
     __tablename__ = "receivers"
@@ -63,5 +63,6 @@ class Receiver(Model):
     paused_why: Mapped[str | None] = mapped_column(Text)
     failures: Mapped[int]
     open_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    next_call_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_error: Mapped[str | None] = mapped_column(Text)
     last_success_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

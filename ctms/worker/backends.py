@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.hooks.receivers import Backend, ContactState
+from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict, verdict_of_error
-from ctms.worker.work import Batch, Item
+from ctms.worker.work import PROBED, Batch, Item, least_tried
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ LANE = "(%(lanes)s = 1 OR mod(hashtext({key}::text) & 2147483647, %(lanes)s) = %
 
 _CLAIM = f"""
     SELECT email_id, version, attempts, failures FROM outbox
-    WHERE backend = %(backend)s AND parked_at IS NULL AND due_at <= clock_timestamp() AND {LANE.format(key="email_id")}
-    ORDER BY {{order}} LIMIT %(limit)s"""
-_CLAIM_DUE = _CLAIM.format(order="priority DESC, due_at")
-_CLAIM_LEAST_TRIED = _CLAIM.format(order="attempts, due_at")
+    WHERE backend = %(backend)s AND priority = %(priority)s AND parked_at IS NULL AND due_at <= clock_timestamp()
+        AND {LANE.format(key="email_id")}
+    ORDER BY due_at LIMIT %(limit)s"""
+_PRIORITIES = (LIVE, RESYNC)
+"""One after the other: so what is not due yet, however much, is never looked at."""
 
 # What was edited since it was read has another version: it waits on, since then, and is due. The rows are locked in
 # the order in which writers lock them.
@@ -39,19 +41,30 @@ _LOCKED = """
 _DONE = f"""{_LOCKED},
     waits AS (
         UPDATE outbox o SET waiting_since = greatest(o.waiting_since, %(began)s)
-        FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND NOT l.same)
-    DELETE FROM outbox o USING locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same"""
-_LATER = f"""{_LOCKED}
-    UPDATE outbox o SET
+        FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND NOT l.same),
+    done AS (DELETE FROM outbox o USING locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
+    SELECT email_id FROM locked"""
+_LATER = f"""{_LOCKED},
+    later AS (UPDATE outbox o SET
         due_at = clock_timestamp() + make_interval(secs => v.seconds), attempts = o.attempts + v.tried,
         failures = o.failures + v.counts, reason = v.reason
     FROM locked l JOIN unnest(%(ids)s::uuid[], %(seconds)s::float8[], %(tried)s::int[], %(counts)s::int[],
         %(reasons)s::text[]) AS v (email_id, seconds, tried, counts, reason) USING (email_id)
-    WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same"""
-_PARKED = f"""{_LOCKED}
-    UPDATE outbox o SET parked_at = clock_timestamp(), attempts = o.attempts + 1, reason = v.reason
+    WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
+    SELECT email_id FROM locked"""
+_PARKED = f"""{_LOCKED},
+    parked AS (UPDATE outbox o SET parked_at = clock_timestamp(), attempts = o.attempts + 1, reason = v.reason
     FROM locked l JOIN unnest(%(ids)s::uuid[], %(reasons)s::text[]) AS v (email_id, reason) USING (email_id)
-    WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same"""
+    WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
+    SELECT email_id FROM locked"""
+
+# Two calls with one contact may have been under way at once: one was given up, or the worker stood still so long that
+# another one took its lane over. Which of them came last nobody knows: the contact is pushed once more.
+_AGAIN = """
+    INSERT INTO outbox AS o (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
+    SELECT %(backend)s, c, (extract(epoch FROM now) * 1000000)::bigint, %(priority)s, now, now, 0, 0
+    FROM clock_timestamp() AS now, unnest(%(ids)s::uuid[]) AS c ORDER BY c
+    ON CONFLICT (backend, email_id) DO UPDATE SET version = greatest(o.version + 1, excluded.version)"""
 
 _MIRRORED = "SELECT email_id FROM outbox_mirrored WHERE backend = %s AND email_id = ANY(%s)"
 _MIRROR = """
@@ -66,7 +79,7 @@ class BackendWork:
         self.lane = lane
         self.max_batch = backend.max_batch
         self.timeout = backend.timeout
-        self.rate = backend.rate / backend.concurrency if backend.rate else None
+        self.rate = backend.rate
         self._backend = backend
 
     def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
@@ -75,10 +88,15 @@ class BackendWork:
             "backend": self.lane.name,
             "lanes": self._backend.concurrency,
             "number": self.lane.number,
-            "limit": limit,
         }
-        rows = connection.execute(_CLAIM_LEAST_TRIED if probing else _CLAIM_DUE, values).fetchall()
-        return [Item(key, str(key), version, attempts, failures) for key, version, attempts, failures in rows]
+        most = PROBED if probing else limit
+        rows: list[Any] = []
+        for priority in _PRIORITIES:
+            if len(rows) < most:
+                named = {**values, "priority": priority, "limit": most - len(rows)}
+                rows += connection.execute(_CLAIM, named).fetchall()
+        items = [Item(key, str(key), version, attempts, failures) for key, version, attempts, failures in rows]
+        return least_tried(items, limit) if probing else items
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
         """Read the contacts as they are now; those that the backend neither wants nor has need no push."""
@@ -98,17 +116,23 @@ class BackendWork:
         """Push the batch."""
         return self._backend.implementation.push([item.payload for item in batch.items], self._key(batch))
 
+    def ended_late(self, connection: Connection, batch: Batch) -> None:
+        """Have the contacts pushed once more: another worker may have pushed what came later."""
+        self._push_again(connection, [item.key for item in batch.items])
+
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
         """Store what became of the contacts."""
+        there: set[UUID] = set()
         finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
         if finished:
             gone = [item.key for item in finished if item.payload is not None and item.payload.gone]
             if self._backend.selects and gone:
                 connection.execute(_UNMIRROR, (self.lane.name, gone))
-            connection.execute(_DONE, {**self._named(finished), "began": batch.began})
+            there |= self._locked(connection, _DONE, {**self._named(finished), "began": batch.began})
         later = {item: _later(verdict) for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
         if later:
-            connection.execute(
+            there |= self._locked(
+                connection,
                 _LATER,
                 {
                     **self._named(later),
@@ -121,7 +145,18 @@ class BackendWork:
         parked = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Parked)}
         if parked:
             reasons = [verdict.reason for verdict in parked.values()]
-            connection.execute(_PARKED, {**self._named(parked), "reasons": reasons})
+            there |= self._locked(connection, _PARKED, {**self._named(parked), "reasons": reasons})
+        settled_elsewhere = {item.key for item in verdicts} - there
+        if settled_elsewhere and batch.method:
+            self._push_again(connection, settled_elsewhere)
+
+    def _locked(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> set[UUID]:
+        """Execute a statement that settles; returns the contacts that were waiting still."""
+        return {key for (key,) in connection.execute(sql, values).fetchall()}
+
+    def _push_again(self, connection: Connection, email_ids: Iterable[UUID]) -> None:
+        values = {"backend": self.lane.name, "ids": list(email_ids), "priority": LIVE}
+        connection.execute(_AGAIN, values)
 
     def _named(self, items: Mapping[Item, Any] | Sequence[Item]) -> dict[str, Any]:
         return {
@@ -154,7 +189,7 @@ class BackendWork:
 
     def _key(self, batch: Batch) -> str:
         """Return the key of these states: the same when just they are tried again."""
-        said = "\n".join(sorted(f"{item.email_id} {item.version}" for item in batch.items))
+        said = "\n".join(sorted(f"{item.email_id} {item.version} {item.payload.gone}" for item in batch.items))
         return hashlib.sha256(f"{self.lane.name}\n{said}".encode()).hexdigest()[:32]
 
 

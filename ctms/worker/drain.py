@@ -9,9 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from threading import Event
 
+import psycopg
+from flask import current_app
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ctms import pool
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
-from ctms.outbox.lanes import Lane
-from ctms.pool import Connection, lend
+from ctms.pool import Connection
 from ctms.worker.breaker import Breaker
 from ctms.worker.calls import Calls
 from ctms.worker.metrics import Metrics
@@ -19,6 +23,8 @@ from ctms.worker.verdicts import Later, Verdict, outcome_of, readable, verdict_o
 from ctms.worker.work import Batch, Item, Work
 
 logger = logging.getLogger(__name__)
+
+DATABASE_ERRORS = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 LONGEST_JOB_IN_SECONDS = 30.0
 """A job that has worked so long ends, and another one goes on: so other lanes get their turn."""
@@ -31,7 +37,6 @@ class Process:
     stopping: Event
     metrics: Metrics
     calls: Calls = field(default_factory=Calls)
-    next_call: dict[Lane, float] = field(default_factory=dict)
 
 
 class Drain:
@@ -43,6 +48,7 @@ class Drain:
         self._lane = work.lane
         self._breaker = Breaker(work.lane, work.max_batch)
         self._probing = False
+        self._app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
 
     def run(self) -> None:
         """Work off what is due. Raises `psycopg.Error` when the database fails; then nothing is lost."""
@@ -53,7 +59,7 @@ class Drain:
 
     def _next_batch(self) -> bool:
         """Work one batch off. Returns False when there is no more to do for now."""
-        with lend() as connection:
+        with pool.lend() as connection:
             state = self._breaker.state(connection)
             if state.closed:
                 return False
@@ -68,7 +74,7 @@ class Drain:
                 self._settle(connection, Batch("", list(known), began), known)
         for batch in batches:
             for part in _suspects_alone(replace(batch, began=began)):
-                if self._process.stopping.is_set() or not self._attempt(part):
+                if not self._attempt(part):
                     return False
         return True
 
@@ -78,7 +84,9 @@ class Drain:
             return False
         started = time.perf_counter()
         try:
-            answer = self._process.calls.call(self._lane, lambda: self._work.call(batch), self._work.timeout)
+            answer = self._process.calls.call(
+                self._lane, lambda: self._work.call(batch), self._work.timeout, lambda: self._ended_late(batch)
+            )
             outcomes = {item: outcome_of(answer, item.email_id) for item in batch.items}
         except Exception as error:  # noqa: BLE001  whatever a plugin raises
             self._process.metrics.failed(self._lane, batch.method, error, time.perf_counter() - started)
@@ -88,7 +96,7 @@ class Drain:
 
     def _answered(self, batch: Batch, outcomes: Mapping[Item, Outcome]) -> bool:
         given = outcomes.values()
-        with lend() as connection:
+        with pool.lend() as connection:
             self._settle(
                 connection, batch, {item: verdict_of(outcome, item.attempts) for item, outcome in outcomes.items()}
             )
@@ -104,12 +112,17 @@ class Drain:
                 return False
             later = [outcome for outcome in given if isinstance(outcome, TryLater)]
             if len(later) == len(given):
+                if batch.method == "verify":  # it works: the other system is still at it
+                    return True
                 return not self._breaker.failed(connection, readable(later[0].reason))
             self._breaker.worked(connection)
             return True
 
     def _failed(self, batch: Batch, error: Exception) -> bool:
-        """Find out, by halves, which contact made the receiver raise, unless it fails as a whole."""
+        """Find out, by halves, which contact made the receiver raise, unless it fails as a whole.
+
+        An error of the network may be about a contact, too: libraries make one of a status such as 400.
+        """
         of_network = isinstance(error, OSError)
         logger.warning(
             "%s %s raised %s with %s contacts",
@@ -120,10 +133,10 @@ class Drain:
             exc_info=None if of_network else error,  # the network's failures come in swarms, and are no fault of code
         )
         alone = len(batch.items) == 1
-        with lend() as connection:
+        with pool.lend() as connection:
             rests = self._breaker.failed(connection, f"raised {type(error).__name__}")
             stuck = self._process.calls.is_stuck(self._lane)
-            if alone or of_network or rests or stuck:
+            if alone or rests or stuck:
                 # Whose fault it is remains open where others failed, too.
                 theirs = alone and not rests and not self._probing
                 self._settle(connection, batch, {item: _verdict(item, error, theirs=theirs) for item in batch.items})
@@ -138,13 +151,27 @@ class Drain:
         self._process.metrics.settled(self._lane, verdicts.values())
 
     def _wait_for_turn(self) -> bool:
-        """Keep to the receiver's rate. Returns False when the service ends meanwhile."""
+        """Keep to the receiver's rate. Returns False when the service ends, or the turn is too far away to wait for."""
+        if self._process.stopping.is_set():
+            return False
         if self._work.rate is None:
             return True
-        now = time.monotonic()
-        turn = max(now, self._process.next_call.get(self._lane, now))
-        self._process.next_call[self._lane] = turn + 1 / self._work.rate
-        return not self._process.stopping.wait(max(0.0, turn - now))
+        with pool.lend() as connection:
+            seconds = self._breaker.turn(connection, self._work.rate)
+        return seconds is not None and not self._process.stopping.wait(seconds)
+
+    def _ended_late(self, batch: Batch) -> None:
+        while True:
+            try:
+                with self._app.app_context(), pool.lend() as connection:
+                    self._work.ended_late(connection, batch)
+            except DATABASE_ERRORS as error:
+                logger.warning("the database is not available: %s", type(error).__name__)
+            else:
+                logger.warning("%s %s ended a call that was given up", self._lane.kind, self._lane.name)
+                return
+            if self._process.stopping.wait(1):
+                return
 
 
 def _suspects_alone(batch: Batch) -> Sequence[Batch]:

@@ -92,7 +92,7 @@ class ErasureWork:
         self.lane = lane
         self.max_batch = handler.max_batch
         self.timeout = handler.timeout
-        self.rate = handler.rate / handler.concurrency if handler.rate else None
+        self.rate = handler.rate
         self._handler = handler
 
     def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
@@ -106,7 +106,7 @@ class ErasureWork:
         return least_tried(items, limit) if probing else items
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
-        """Part those to erase from those to ask about; who was to be verified by a handler that cannot any more is not."""
+        """Part those to erase from those to ask about; a handler that cannot verify any more is not asked."""
         verifies = self._handler.verifies
         erase = [item for item in items if item.version == ERASE or (item.version == ACCEPTED and not verifies)]
         ask = [item for item in items if item.version != ERASE and verifies]

@@ -111,10 +111,14 @@ class Metrics:
 
     def look(self, connection: Connection) -> None:
         """Bring what waits up to date."""
+        waiting = {name: (0, 0, 0, 0.0) for _, name in self._receivers}
         for kind, sql in _OF_KIND.items():
             names = [name for one, name in self._receivers if one == kind]
-            if names:
-                found = {row[0]: row[1:] for row in connection.execute(sql, (names,)).fetchall()}
-                for name in names:
-                    for gauge, value in zip(self._gauges, found.get(name, (0, 0, 0, 0)), strict=True):
-                        gauge.labels(name).set(value or 0)
+            rows = connection.execute(sql, (names,)).fetchall() if names else []
+            for name, backlog, retries, parked, age in rows:  # a backend and a handler may share a name
+                before = waiting[name]
+                numbers = (before[0] + backlog, before[1] + retries, before[2] + parked)
+                waiting[name] = (*numbers, max(before[3], age or 0.0))
+        for name, values in waiting.items():
+            for gauge, value in zip(self._gauges, values, strict=True):
+                gauge.labels(name).set(value)

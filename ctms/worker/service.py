@@ -5,29 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 import procrastinate
-import psycopg
 from flask import Flask
 from procrastinate.exceptions import ConnectorException
+from procrastinate.job_context import JobContext
 from procrastinate.worker import Worker
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ctms import pool
 from ctms.database import database_url
+from ctms.errors import OperatorError
 from ctms.hooks.manager import Plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
-from ctms.pool import lend, libpq_url
+from ctms.pool import libpq_url
 from ctms.worker.backends import BackendWork
-from ctms.worker.drain import Drain, Process
+from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
 from ctms.worker.erasures import ErasureWork
 from ctms.worker.metrics import Metrics
-from ctms.worker.sweep import sweep
+from ctms.worker.sweep import jobs_of, remove_forgotten, remove_left_behind, sweep
 from ctms.worker.work import Work
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ HEARTBEAT_EVERY_SECONDS = 3.0
 DEAD_AFTER_SECONDS = 15.0
 """A worker that has not said for so long that it lives was killed: its jobs are taken up again."""
 
-_DATABASE_ERRORS = (psycopg.Error, ConnectorException, PoolTimeout)
+_PAUSE_IN_SECONDS = 0.2
+_ERRORS = (*DATABASE_ERRORS, ConnectorException)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Service:
         self._process = Process(self.stopping, self.metrics)
         self._next_look = 0.0
         self._worker: Worker | None = None
+        self._in_hand: set[int] = set()
+        self._suspects: set[int] = set()
 
     @property
     def lanes(self) -> list[Lane]:
@@ -85,17 +90,25 @@ class Service:
             self._worker.stop()  # type: ignore[no-untyped-call]
 
     def run(self) -> None:
-        """Work until told to stop, or, with `once`, until nothing is due. Outlives outages of the database."""
+        """Work until told to stop, or, with `once`, until nothing is due. Outlives outages of the database.
+
+        Raises `OperatorError` when with `once` the database is not available.
+        """
         while not self.stopping.is_set():
             try:
                 asyncio.run(self._run())
-            except _DATABASE_ERRORS as error:
+            except _ERRORS as error:
+                if self._options.once:
+                    raise OperatorError("the database is not available, and work may be left over") from error
                 logger.warning("the database is not available: %s", type(error).__name__)
             if self._options.once:
                 return
             self.stopping.wait(1)
 
     async def _run(self) -> None:
+        # The loop's own executor has no more threads than there are cores, and four: lanes would wait for each other.
+        threads = ThreadPoolExecutor(self._options.concurrency + 2, thread_name_prefix="lane")
+        asyncio.get_running_loop().set_default_executor(threads)
         jobs = self._jobs()
         async with jobs.open_async():
             while True:
@@ -103,15 +116,16 @@ class Service:
                 if self._options.once and not due:
                     return
                 worker = self._make_worker(jobs)
-                beside = asyncio.create_task(self._look_after(jobs, worker))
+                beside = asyncio.create_task(self._look_after(worker))
                 try:
                     await worker.run()  # type: ignore[no-untyped-call]
                 finally:
                     beside.cancel()
-                    with suppress(asyncio.CancelledError, *_DATABASE_ERRORS):
+                    with suppress(asyncio.CancelledError):
                         await beside
                 if self.stopping.is_set() or not self._options.once:
                     return
+                await asyncio.sleep(_PAUSE_IN_SECONDS)  # what is due may be in another worker's hands
 
     def _jobs(self) -> procrastinate.App:
         """Return the app of Procrastinate, with its one task."""
@@ -120,7 +134,7 @@ class Service:
             conninfo=url, kwargs={"application_name": "ctms worker", "connect_timeout": 5}, min_size=1, max_size=4
         )
         jobs = procrastinate.App(connector=connector)
-        jobs.task(name=TASK)(self._work_off)
+        jobs.task(name=TASK, pass_context=True)(self._work_off)
         return jobs
 
     def _make_worker(self, jobs: procrastinate.App) -> Worker:
@@ -140,8 +154,19 @@ class Service:
             self._worker.stop()  # type: ignore[no-untyped-call]
         return self._worker
 
-    def _work_off(self, **lane: Any) -> None:
+    def _work_off(self, context: JobContext, /, **lane: Any) -> None:
         """Work off the lane of a job."""
+        job = context.job.id
+        assert job is not None  # noqa: S101  it comes from the queue
+        self._in_hand.add(job)
+        try:
+            self._drain(lane)
+        except DATABASE_ERRORS as error:  # what is due is due still
+            logger.warning("the database is not available: %s", type(error).__name__)
+        finally:
+            self._in_hand.discard(job)
+
+    def _drain(self, lane: Mapping[str, Any]) -> None:
         found = Lane(**lane)
         receiver = self._receivers.get(found)
         if receiver is None:  # another worker has the plugin; what waits is kept for it
@@ -149,36 +174,50 @@ class Service:
         with self._app.app_context():
             Drain(self._process, _work(found, receiver)).run()
 
-    async def _look_after(self, jobs: procrastinate.App, worker: Worker) -> None:
-        """Look for lanes with something to do, and for jobs of dead workers, until cancelled or the database fails."""
+    async def _look_after(self, worker: Worker) -> None:
+        """Look for lanes with something to do, and for jobs of dead workers, until cancelled.
+
+        When it fails the worker stops: without it lanes would stand still unseen.
+        """
         next_recovery = 0.0
         try:
             while True:
                 if time.monotonic() >= next_recovery:
                     next_recovery = time.monotonic() + RECOVER_EVERY_SECONDS
-                    await self._recover(jobs)
+                    await asyncio.to_thread(self._recover, worker.worker_id)
                 await asyncio.sleep(SWEEP_EVERY_SECONDS)
                 await self._swept()
-        except _DATABASE_ERRORS as error:
-            logger.warning("the database is not available: %s", type(error).__name__)
+        except Exception:
             worker.stop()  # type: ignore[no-untyped-call]
+            raise
 
-    async def _recover(self, jobs: procrastinate.App) -> None:
-        for job in await jobs.job_manager.get_stalled_jobs(seconds_since_heartbeat=DEAD_AFTER_SECONDS):
-            with suppress(ConnectorException):  # another worker was first
-                await jobs.job_manager.retry_job(job)
-                logger.warning("job %s of a worker that is gone is taken up again", job.id)
+    def _recover(self, worker: int | None) -> None:
+        """Free the lanes of workers that are gone, and those whose job this one has ended without the queue's knowing.
+
+        Such a job is in nobody's hands twice in a row: one that has just begun or ended is so for a moment.
+        """
+        with self._app.app_context(), pool.lend() as connection:
+            for job in remove_left_behind(connection, DEAD_AFTER_SECONDS):
+                logger.warning("what job %s of a worker that is gone had in hand is taken up again", job)
+            if worker is None:
+                return
+            idle = jobs_of(connection, worker) - self._in_hand
+            forgotten = remove_forgotten(connection, worker, idle & self._suspects) if idle & self._suspects else []
+            for job in forgotten:
+                logger.warning("job %s has ended without the queue's knowing", job)
+            self._suspects = idle.difference(forgotten)
 
     async def _swept(self) -> bool:
         return await asyncio.to_thread(self._sweep)
 
     def _sweep(self) -> bool:
         with self._app.app_context():
-            due = sweep(self.lanes)
+            calls = self._process.calls
+            due = sweep([lane for lane in self.lanes if not calls.is_stuck(lane)])
             looks = time.monotonic() >= self._next_look
             if looks:
                 began = time.monotonic()
-                with lend() as connection:
+                with pool.lend() as connection:
                     self.metrics.look(connection)
                 took = time.monotonic() - began
                 self._next_look = began + max(LOOK_EVERY_SECONDS, 20 * took)  # counting a long queue takes long

@@ -1,25 +1,44 @@
-"""Looking for lanes with something to do that have no job: what is due after a wait, or was committed late."""
+"""Looking for lanes with something to do that have no job: what is due after a wait, or was committed late.
+
+And for jobs that nobody works on any more, whose lanes would stand still.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from ctms.outbox.lanes import BACKEND, HANDLER, Lane, wake
-from ctms.pool import Connection, lend
+from ctms import pool
+from ctms.outbox.changes import LIVE, RESYNC
+from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, wake
+from ctms.pool import Connection
 
 _DUE = """
     SELECT n FROM unnest(%s::text[]) AS n
     WHERE EXISTS (
-        SELECT FROM {table} t WHERE t.{name} = n AND t.parked_at IS NULL AND t.due_at <= clock_timestamp())
+        SELECT FROM {table} t WHERE t.{name} = n AND t.parked_at IS NULL AND t.due_at <= clock_timestamp(){of_any})
     AND NOT EXISTS (
         SELECT FROM receivers r WHERE r.kind = '{kind}' AND r.name = n
         AND (r.paused_at IS NOT NULL OR r.open_until > clock_timestamp()))"""
+# Named, each is one look into the index, however much waits that is not due yet.
+_OF_ANY = f" AND t.priority = ANY('{{{LIVE},{RESYNC}}}')"
 _OF_KIND = {
-    BACKEND: _DUE.format(kind=BACKEND, table="outbox", name="backend"),
-    HANDLER: _DUE.format(kind=HANDLER, table="erasure_tasks", name="handler"),
+    BACKEND: _DUE.format(kind=BACKEND, table="outbox", name="backend", of_any=_OF_ANY),
+    HANDLER: _DUE.format(kind=HANDLER, table="erasure_tasks", name="handler", of_any=""),
 }
 
 _UNDER_WAY = "SELECT lock FROM procrastinate_jobs WHERE lock = ANY(%s) AND status IN ('todo', 'doing')"
+
+# What such a worker had in hand is due still.
+_LEFT_BEHIND = """
+    DELETE FROM procrastinate_jobs j
+    WHERE j.task_name = %s AND j.status = 'doing' AND NOT EXISTS (
+        SELECT FROM procrastinate_workers w
+        WHERE w.id = j.worker_id AND w.last_heartbeat > clock_timestamp() - make_interval(secs => %s))
+    RETURNING j.id"""
+_OF_WORKER = """
+    SELECT id FROM procrastinate_jobs WHERE task_name = %s AND status = 'doing' AND worker_id = %s"""
+_FORGOTTEN = """
+    DELETE FROM procrastinate_jobs WHERE id = ANY(%s) AND status = 'doing' AND worker_id = %s RETURNING id"""
 
 
 def due(connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
@@ -35,10 +54,25 @@ def due(connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
 
 def sweep(lanes: Sequence[Lane]) -> bool:
     """Defer a job for each lane that needs one; returns whether any has something to do."""
-    with lend() as connection:
+    with pool.lend() as connection:
         found = due(connection, lanes)
         if found:
             rows = connection.execute(_UNDER_WAY, ([lane.lock for lane in found],)).fetchall()
             under_way = {lock for (lock,) in rows}
             wake(connection, [lane for lane in found if lane.lock not in under_way], now=True)
     return bool(found)
+
+
+def remove_left_behind(connection: Connection, dead_after: float) -> list[int]:
+    """Remove the jobs of workers that have not said for `dead_after` seconds that they live; returns their ids."""
+    return [job for (job,) in connection.execute(_LEFT_BEHIND, (TASK, dead_after)).fetchall()]
+
+
+def jobs_of(connection: Connection, worker: int) -> set[int]:
+    """Return the jobs that a worker works on, as the queue has it."""
+    return {job for (job,) in connection.execute(_OF_WORKER, (TASK, worker)).fetchall()}
+
+
+def remove_forgotten(connection: Connection, worker: int, jobs: Collection[int]) -> list[int]:
+    """Remove jobs that a worker has done, where it could not tell the queue; returns their ids."""
+    return [job for (job,) in connection.execute(_FORGOTTEN, (list(jobs), worker)).fetchall()]

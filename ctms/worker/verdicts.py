@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
@@ -16,6 +17,7 @@ MOST_FAILURES = 5
 LONGEST_WAIT_IN_SECONDS = 3600.0
 """What is tried again waits longer each time, up to this."""
 
+_SHORTEST_ASKED_IN_SECONDS = 1.0
 _LONGEST_ASKED_IN_SECONDS = 30 * 86400.0
 _LONGEST_REASON = 200
 _KINDS = (Done, TryLater, SlowDown, Refused, Accepted, Pause)
@@ -59,7 +61,10 @@ def back_off(attempts: int) -> float:
 
 
 def outcome_of(answer: Any, email_id: str) -> Outcome:
-    """Return what the receiver's `answer` says of a contact. Raises `TypeError` for what is none of the outcomes."""
+    """Return what the receiver's `answer` says of a contact, with a time that can be kept to.
+
+    Raises `TypeError` for what is none of the outcomes.
+    """
     if answer is None:
         return Done()
     outcome = answer.get(email_id, TryLater(reason="not answered")) if isinstance(answer, Mapping) else answer
@@ -67,6 +72,8 @@ def outcome_of(answer: Any, email_id: str) -> Outcome:
         return Done()
     if not isinstance(outcome, _KINDS):
         raise TypeError(f"an outcome is not one {type(outcome).__name__}")
+    if isinstance(outcome, SlowDown | Accepted) or (isinstance(outcome, TryLater) and outcome.after is not None):
+        return replace(outcome, after=_asked(outcome.after))
     return outcome
 
 
@@ -76,11 +83,11 @@ def verdict_of(outcome: Outcome, attempts: int) -> Verdict:
         case Refused(reason):
             return Parked(readable(reason) or "refused")
         case TryLater(after, reason):
-            return Later(back_off(attempts) if after is None else _asked(after), readable(reason))
+            return Later(back_off(attempts) if after is None else after, readable(reason))
         case SlowDown(_, reason) | Pause(reason):  # the receiver as a whole rests
             return Later(0, readable(reason), tried=False)
         case Accepted(after):
-            return AskAgain(_asked(after))
+            return AskAgain(after)
         case _:
             return Finished()
 
@@ -101,5 +108,7 @@ def readable(reason: str) -> str | None:
     return re.sub(r"\S*@\S*", "…", line)[:_LONGEST_REASON] or None
 
 
-def _asked(seconds: float) -> float:
-    return min(max(float(seconds), 0.0), _LONGEST_ASKED_IN_SECONDS)
+def _asked(seconds: Any) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+        raise TypeError("`after` is not a number of seconds")
+    return min(max(float(seconds), _SHORTEST_ASKED_IN_SECONDS), _LONGEST_ASKED_IN_SECONDS)

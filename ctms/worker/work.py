@@ -36,6 +36,15 @@ class Batch:
     began: datetime | None = None
 
 
+PROBED = 1000
+"""Among so many that are due, those that were tried least are looked for: not among millions."""
+
+
+def least_tried(items: Sequence[Item], limit: int) -> Sequence[Item]:
+    """Return those of the items that were tried least, `limit` at the most."""
+    return sorted(items, key=lambda item: item.attempts)[:limit]
+
+
 class Work(Protocol):
     """What waits for one receiver in one lane."""
 
@@ -52,6 +61,9 @@ class Work(Protocol):
 
     def call(self, batch: Batch) -> Any:
         """Call the receiver; returns its answer. Raises what it raises."""
+
+    def ended_late(self, connection: Connection, batch: Batch) -> None:
+        """Note that a call with the batch, which was given up, has ended after all."""
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
         """Store what became of the items, in the transaction of the connection."""

@@ -49,6 +49,7 @@ CREATE TABLE receivers (
     paused_why text,
     failures integer NOT NULL,
     open_until timestamptz,
+    next_call_at timestamptz,
     last_error text,
     last_success_at timestamptz,
     PRIMARY KEY (kind, name)

@@ -1,0 +1,236 @@
+"""A backend that fails again and again gets a rest, and its work is kept; one contact tries it out afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ctms import pool
+from ctms.outbox.lanes import Lane
+from ctms.worker.breaker import Breaker
+from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
+
+Make = Callable[[int], list[str]]
+
+REST = "SELECT extract(epoch FROM open_until - clock_timestamp())::float8 FROM receivers"
+
+
+def down(_: Any) -> None:
+    raise ConnectionRefusedError
+
+
+def rests() -> bool:
+    """True when the backend is not called now."""
+    return bool(row("SELECT coalesce(open_until > clock_timestamp(), false) FROM receivers"))
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError, ValueError])
+def test_a_backend_that_is_down_is_called_a_few_times_and_loses_nothing(
+    other: Other, worker: Worker, make: Make, error: type[Exception]
+) -> None:
+    made = make(200)
+
+    def fail(_: Any) -> None:
+        raise error
+
+    other.answer = fail
+
+    worker.push(max_batch=10)
+
+    assert len(other.calls) < 15
+    assert rests()
+    assert waiting() == made
+    assert row("SELECT max(failures) FROM outbox") <= 4
+
+    calls = len(other.calls)
+    worker.push(max_batch=10)
+    assert len(other.calls) == calls
+
+
+def test_after_a_rest_one_contact_is_tried_that_was_tried_least(other: Other, worker: Worker, make: Make) -> None:
+    made = make(30)
+    other.answer = down
+    worker.push(max_batch=10)
+    fresh = row("SELECT email_id::text FROM outbox WHERE attempts = 0 ORDER BY due_at LIMIT 1")
+    other.calls.clear()
+
+    rows("UPDATE receivers SET open_until = NULL")
+    worker.push(max_batch=10)
+
+    assert other.calls == [[fresh]]
+    assert rests()
+
+    other.answer = lambda _: None
+    time_passes()
+    other.calls.clear()
+    worker.push(max_batch=10)
+
+    assert len(other.calls[0]) == 1
+    assert len(other.calls[1]) == 10, "it works: full batches again"
+    assert waiting() == []
+    assert set(other.copies) == set(made)
+    assert row("SELECT failures, open_until FROM receivers") == (0, None)
+
+
+def test_rests_get_longer_up_to_five_minutes(other: Other, worker: Worker, make: Make) -> None:
+    make(1)
+    other.answer = down
+    found = []
+    for _ in range(30):
+        worker.push_later(max_batch=1)
+        if rests():
+            found.append(row(REST))
+
+    assert found[0] < 3
+    assert found[3] > found[0] * 2
+    assert 220 < found[-1] <= 375
+
+
+def test_calls_that_were_under_way_do_not_make_the_rest_longer(other: Other, worker: Worker, make: Make) -> None:
+    make(40)
+    other.answer = down
+    worker.push(max_batch=1)
+    failures, until = row("SELECT failures, open_until FROM receivers")
+    assert rests()
+
+    with pool.lend() as connection:
+        assert Breaker(Lane("backend", "other", 3), 1).failed(connection, "raised ConnectionRefusedError")
+
+    assert row("SELECT failures, open_until FROM receivers") == (failures, until)
+
+
+def test_a_poisonous_contact_during_an_outage_is_not_parked_and_parked_afterwards(
+    other: Other, worker: Worker, make: Make
+) -> None:
+    made = make(12)
+    poison = made[5]
+
+    def fail(contacts: Any) -> None:
+        raise ValueError if any(one.email_id == poison for one in contacts) else ConnectionRefusedError
+
+    other.answer = fail
+    for _ in range(15):
+        worker.push_later(max_batch=4)
+    assert parked() == {}
+    assert waiting() == made
+
+    def work(contacts: Any) -> None:
+        if any(one.email_id == poison for one in contacts):
+            raise ValueError
+
+    other.answer = work
+    for _ in range(8):
+        worker.push_later(max_batch=4)
+
+    assert parked() == {poison: "raised ValueError"}
+    assert waiting() == []
+
+
+def test_two_poisonous_contacts_alone_rest_the_backend_until_a_good_one_comes(
+    other: Other, worker: Worker, make: Make
+) -> None:
+    bad = make(2)
+
+    def work(contacts: Any) -> None:
+        if any(one.email_id in bad for one in contacts):
+            raise ValueError
+
+    other.answer = work
+    worker.push_later(10, max_batch=1)
+    assert rests()
+
+    (good,) = make(1)
+    worker.push_later(8, max_batch=1)
+
+    assert good in other.copies
+    assert set(parked()) == set(bad)
+
+
+def test_a_success_elsewhere_does_not_end_what_the_backend_has_asked_for(
+    other: Other, worker: Worker, make: Make
+) -> None:
+    make(1)
+    rows(
+        "INSERT INTO receivers (kind, name, failures, open_until)"
+        " VALUES ('backend', 'other', 1, clock_timestamp() - interval '1 second')"
+    )
+
+    def slow_down(_: Any) -> None:  # meanwhile, in another lane
+        rows("UPDATE receivers SET open_until = clock_timestamp() + interval '1 minute'")
+
+    other.answer = slow_down
+    worker.process.calls.call = lambda _, function, *__: function()  # type: ignore[method-assign]
+    worker.push()
+
+    assert rests()
+
+
+def test_a_paused_backend_is_not_called(other: Other, worker: Worker, make: Make) -> None:
+    make(1)
+    rows("INSERT INTO receivers (kind, name, failures, paused_at) VALUES ('backend', 'other', 0, now())")
+
+    worker.push()
+    assert other.calls == []
+
+    rows("UPDATE receivers SET paused_at = NULL")
+    worker.push()
+    assert len(other.calls) == 1
+
+
+class TestRate:
+    def waits(self, worker: Worker) -> list[float]:
+        """Let no time pass while the worker waits; returns how long it meant to."""
+        found: list[float] = []
+
+        def wait(seconds: float) -> bool:
+            found.append(seconds)
+            rows("UPDATE receivers SET next_call_at = next_call_at - make_interval(secs => %s)", seconds)
+            return False
+
+        worker.stopping.wait = wait  # type: ignore[method-assign,assignment]
+        return found
+
+    def test_calls_are_so_far_apart(self, other: Other, worker: Worker, make: Make) -> None:
+        make(4)
+        waits = self.waits(worker)
+
+        worker.push(max_batch=1, rate=1)
+
+        assert len(other.calls) == 4
+        assert waits[0] == 0
+        assert all(0.5 < seconds <= 1 for seconds in waits[1:])
+
+    def test_the_rate_is_that_of_all_lanes_and_workers(self, other: Other, worker: Worker, make: Make) -> None:
+        make(1)
+        self.waits(worker)
+        worker.push(rate=0.8)
+        make(1)
+        another = Worker()
+        waits = self.waits(another)
+
+        another.push(rate=0.8)
+
+        assert len(other.calls) == 2
+        assert 0.5 < waits[0] <= 1.25
+
+    def test_a_turn_that_is_far_away_holds_no_thread(self, other: Other, worker: Worker, make: Make) -> None:
+        make(2)
+        waits = self.waits(worker)
+
+        worker.push(max_batch=1, rate=0.01)
+
+        assert len(other.calls) == 1
+        assert waits == [0]
+        assert len(waiting()) == 1
+        assert 90 < row("SELECT extract(epoch FROM next_call_at - clock_timestamp())::float8 FROM receivers") <= 100
+
+    def test_without_a_rate_nothing_waits(self, other: Other, worker: Worker, make: Make) -> None:
+        make(3)
+        waits = self.waits(worker)
+
+        worker.push(max_batch=1)
+
+        assert len(other.calls) == 3
+        assert waits == []
