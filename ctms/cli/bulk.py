@@ -1,0 +1,299 @@
+"""What the commands for many addresses at once have in common: options, progress, report, how they stop."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+import psycopg
+
+from ctms import pool
+from ctms.cli.group import database_problem
+from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
+from ctms.cli.progress import Progress
+from ctms.erasure.bulk import BAD_LINE, FAILED, FOUND, Outcome, Work, work_off
+from ctms.erasure.lists import Entry
+from ctms.erasure.report import CSV, JSON_LINES, Report
+from ctms.erasure.worklist import WorkList
+from ctms.errors import OperatorError, UnfinishedError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MOST_LINES = 20
+"""Bad lines that are shown; the report has all."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Someone asked the command to stop. Of this kind, psycopg cancels the statement that it waits for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the commands may be told."""
+
+    batch_size: int
+    pause: float
+    report: Path | None
+    append: bool
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a command does to addresses: `work`, or in a dry run `look`; `done` is what work makes of a contact.
+
+    `question(known, unknown)` is asked before. `columns` are those of the report, `outcomes` what the summary counts.
+    """
+
+    work: Work
+    look: Work
+    done: str
+    outcomes: Sequence[str]
+    columns: Sequence[str]
+    question: Callable[[int, int], str]
+    of_accounts: bool = False
+    last_wins: bool = False
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bulk_options(command: F) -> F:
+    """Give a command the options that it takes as `**options`, for `Options`."""
+    for option in (
+        json_option,
+        yes_option,
+        click.option("--dry-run", is_flag=True, help="Count, ask nothing and change nothing."),
+        click.option("--append", is_flag=True, help="Go on with a report that is there."),
+        click.option(
+            "--report",
+            type=click.Path(dir_okay=False, path_type=Path),
+            callback=_check_report,
+            metavar="FILE",
+            help="Write what became of each address: .csv or .jsonl. Only you may read the file.",
+        ),
+        click.option(
+            "--pause",
+            type=click.FloatRange(0, 3600),
+            default=0.0,
+            metavar="SECONDS",
+            show_default=True,
+            help="Rest between batches.",
+        ),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1, 10_000),
+            default=1000,
+            show_default=True,
+            metavar="N",
+            help="Addresses that one transaction deals with.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _check_report(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path and path.suffix.lower() not in {CSV, JSON_LINES}:
+        raise click.BadParameter(f"the name of a report ends in {CSV} or {JSON_LINES}")
+    return path
+
+
+def operator() -> str:
+    """Return the login of who runs the command, also behind sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in containers
+        return str(os.getuid())
+
+
+def check_can_ask(options: Options, lists: Iterable[object]) -> None:
+    """Refuse at once what could not be asked about later: without a terminal, or when the list comes from it.
+
+    Raises `UsageError` or `OperatorError`.
+    """
+    if options.yes or options.dry_run:
+        return
+    if any(one is sys.stdin.buffer for one in lists):
+        raise click.UsageError("a list from standard input needs --yes: nobody can be asked")
+    if not sys.stdin.isatty():
+        raise OperatorError("it asks before it changes anything, and there is no terminal to ask: pass --yes")
+
+
+class Stop:
+    """Hears Ctrl-C, SIGTERM and a terminal that goes away: at once, or when what has to be whole is done."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._busy = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Inside, signals raise `Stopped`, but for those that were ignored before."""
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {one: signal.getsignal(one) for one in signals if signal.getsignal(one) != signal.SIG_IGN}
+        for one in before:
+            signal.signal(one, self._hear)
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, nothing is stopped; then `Stopped` is raised when a signal came."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+        if self._asked:
+            raise Stopped
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if self._busy:
+            self._asked = True
+        else:
+            raise Stopped
+
+
+class Tally:
+    """What became of the addresses so far."""
+
+    def __init__(self) -> None:
+        self.worklist: WorkList | None = None
+        self.dealt_with = 0
+        self.counts: Counter[str] = Counter()
+        self.bad: list[str] = []
+        self._started = time.monotonic()
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Add those of a batch."""
+        outcomes = list(outcomes)
+        self.dealt_with += len({one.item.number for one in outcomes})
+        self.counts.update(one.outcome for one in outcomes)
+        for one in outcomes:
+            if one.problem and len(self.bad) < MOST_LINES:
+                place = f"line {one.item.line}" if one.item.line else "an address"
+                self.bad.append(f"{place}: {one.problem}")
+
+    @property
+    def left(self) -> int:
+        """How many addresses have not been dealt with."""
+        return self.worklist.total - self.dealt_with if self.worklist else 0
+
+    @property
+    def troubled(self) -> int:
+        """How many could not be dealt with."""
+        return self.counts[BAD_LINE] + self.counts[FAILED]
+
+    def summary(self, job: Job, options: Options, stopped: bool) -> dict[str, Any]:
+        """Return the numbers."""
+        outcomes = [FOUND if options.dry_run and outcome == job.done else outcome for outcome in job.outcomes]
+        return {
+            **({} if options.dry_run else job.record),
+            **{outcome: self.counts[outcome] for outcome in outcomes},
+            "failed": self.counts[FAILED],
+            "bad lines": self.counts[BAD_LINE],
+            "duplicates": self.worklist.duplicates if self.worklist else 0,
+            "left": self.left,
+            "stopped": stopped,
+            "dry run": options.dry_run,
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
+
+
+def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
+    """Do the job and write a summary.
+
+    Raises `ListError` or another `OperatorError` before anything is done, `UnfinishedError` when it was stopped or
+    could not do all.
+    """
+    tally = Tally()
+    stop = Stop()
+    error: psycopg.Error | None = None
+    stopped = False
+    try:
+        with stop.heard(), _report(job, options) as report, pool.lend() as connection:
+            worklist = tally.worklist = WorkList(connection)
+            _read(job, entries, options, worklist)
+            with Progress("addresses", worklist.total) as progress:
+
+                def told(outcomes: list[Outcome]) -> None:
+                    tally.add(outcomes)
+                    report(outcomes)
+                    progress.at(tally.dealt_with)
+
+                work_off(
+                    worklist,
+                    job.look if options.dry_run else job.work,
+                    told,
+                    batch_size=options.batch_size,
+                    pause=0 if options.dry_run else options.pause,
+                    whole=stop.whole,
+                )
+    except Stopped:
+        stopped = True
+    except psycopg.Error as failed:
+        error = failed
+    if error and not tally.dealt_with:
+        raise error
+    _write_summary(tally.summary(job, options, stopped), options)
+    if error and database_problem(error) is None:
+        raise error
+    _complain(tally, "stopped" if stopped else database_problem(error))
+
+
+def _read(job: Job, entries: Iterable[Entry], options: Options, worklist: WorkList) -> None:
+    """Fill the work list, and ask."""
+    with Progress("reading") as progress:
+        worklist.load(entries, progress.at)
+        worklist.settle(last_wins=job.last_wins)
+    if not options.dry_run and not options.yes:
+        known = worklist.count_known(of_accounts=job.of_accounts)
+        confirm(job.question(known, worklist.total - worklist.problems - known), yes=False)
+
+
+@contextmanager
+def _report(job: Job, options: Options) -> Iterator[Callable[[list[Outcome]], None]]:
+    if options.report is None:
+        yield lambda _: None
+        return
+    with closing(Report(options.report, job.columns, append=options.append)) as report:
+        yield report.write
+
+
+def _write_summary(summary: Mapping[str, Any], options: Options) -> None:
+    if options.as_json:
+        write_json({name.replace(" ", "_"): value for name, value in summary.items()})
+    else:
+        write_record(summary)
+
+
+def _complain(tally: Tally, why: str | None) -> None:
+    """Say which lines were bad. Raises `UnfinishedError` when something was not done, with why the work ended."""
+    for line in tally.bad:
+        say(line)
+    if tally.troubled > len(tally.bad):
+        say(f"and {tally.troubled - len(tally.bad):,} more")
+    problems = []
+    if why:
+        problems.append(f"{why}: what is counted is done, run it again for the rest")
+    if tally.counts[BAD_LINE]:
+        problems.append(f"bad lines that were passed over: {tally.counts[BAD_LINE]:,}")
+    if tally.counts[FAILED]:
+        problems.append(f"addresses that failed: {tally.counts[FAILED]:,}")
+    if problems:
+        raise UnfinishedError("; ".join(problems))

@@ -1,0 +1,66 @@
+"""How far a command is, on standard error: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from ctms.cli.output import say
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class Progress:
+    """Shows how many of `total` are done, how many in a second, and the time that is left; without `total` the first.
+
+    To be entered where the work begins and left where it ends.
+    """
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        self._what = what
+        self._total = total
+        self._started = self._last_line = time.monotonic()
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(what, total=total, text="")
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def at(self, done: int) -> None:
+        """Show that so many are done."""
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, completed=done, text=self._speed(done, now))
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            of = f" of {self._total:,}" if self._total is not None else ""
+            say(f"{self._what}: {done:,}{of}, {self._speed(done, now)}")
+
+    def _speed(self, done: int, now: float) -> str:
+        rate = done / max(now - self._started, 0.001)
+        if self._total is None or not rate:
+            return f"{rate:,.0f}/s"
+        left = timedelta(seconds=round((self._total - done) / rate))
+        return f"{rate:,.0f}/s, {left} left"

@@ -1,0 +1,400 @@
+"""`flask ctms delete-bulk`, and what it has in common with `flask ctms opt-out`."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from psycopg import errors
+
+from ctms.cli import bulk, ctms
+from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
+from ctms.cli.progress import Progress
+from ctms.erasure.bulk import Outcome
+from ctms.erasure.lists import Entry
+from ctms.erasure.worklist import Item
+from ctms.errors import UnfinishedError
+from ctms.pool import Connection
+from tests.cli.test_group import no_database, no_tables
+from tests.contacts.factories import full
+from tests.contacts.rows import execute
+from tests.erasure.listed import erasure_key
+from tests.http import ApiClient
+
+__all__ = ["erasure_key", "no_database", "no_tables"]
+
+Make = Callable[..., Any]
+
+
+def delete(cli: CliRunner, *arguments: str, status: int = 0, text: str | bytes | None = None) -> Result:
+    result = cli.invoke(ctms, ["delete-bulk", *arguments], input=text)
+    assert result.exit_code == status, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def summary(result: Result) -> dict[str, str]:
+    return {name: value.strip() for name, value in (line.split(":") for line in result.stdout.splitlines())}
+
+
+def people() -> int:
+    return int(execute("SELECT count(*) FROM emails"))
+
+
+@pytest.fixture
+def addresses(make_contact: Make) -> list[str]:
+    return [make_contact()["email"]["primary_email"] for _ in range(3)]
+
+
+def test_addresses_of_options_and_lists_are_deleted(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"# to go\n{addresses[1].upper()}\n\nnobody@example.com\n{addresses[0]}\n")
+
+    done = delete(cli, "--email", addresses[0], "--email", "x@example.com", "--email-file", str(listed), "--yes")
+
+    found = summary(done)
+    erasure = found.pop("erasure")
+    assert float(found.pop("seconds")) >= 0
+    assert found == {
+        "erased": "2",
+        "erased before": "0",
+        "unknown": "2",
+        "failed": "0",
+        "bad lines": "0",
+        "duplicates": "1",
+        "left": "0",
+        "stopped": "no",
+        "dry run": "no",
+    }
+    assert done.stderr == ""
+    assert execute("SELECT array_agg(primary_email) FROM emails") == [addresses[2]]
+    record = "SELECT (requested_by, origin, contacts, unknown)::text FROM erasures WHERE id = CAST(:id AS uuid)"
+    assert execute(record, id=erasure) == f"(operator:{operator()},command,2,2)"
+
+
+def test_a_list_from_standard_input(cli: CliRunner, addresses: list[str]) -> None:
+    text = "\ufeffId;E-Mail\r\n" + "".join(f"{number};{address}\r\n" for number, address in enumerate(addresses))
+
+    done = delete(cli, "--email-file", "-", "--yes", "--json", text=text.encode())
+
+    assert json.loads(done.stdout)["erased"] == 3
+    assert people() == 0
+
+
+def test_again_it_finds_nothing_to_do(cli: CliRunner, addresses: list[str]) -> None:
+    delete(cli, "--email", addresses[0], "--yes")
+
+    again = json.loads(delete(cli, "--email", addresses[0], "--yes", "--json").stdout)
+
+    assert (again["erased"], again["unknown"]) == (0, 1)
+
+
+def test_a_dry_run_counts_and_changes_nothing(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
+    report = tmp_path / "r.csv"
+
+    found = delete(
+        cli, "--email", addresses[0], "--email", "x@example.com", "--dry-run", "--json", "--report", str(report)
+    )
+
+    counted = json.loads(found.stdout)
+    assert "erasure" not in counted
+    assert "erased" not in counted
+    assert (counted["found"], counted["unknown"], counted["dry_run"]) == (1, 1, True)
+    assert f"{addresses[0]},found," in report.read_text()
+    assert people() == 3
+    assert execute("SELECT count(*) FROM erasures") == 0
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_the_report_says_what_became_of_each_address(cli: CliRunner, api: ApiClient, tmp_path: Path, name: str) -> None:
+    contact = full()
+    contact["email"]["primary_email"] = '"a, b"@example.com'
+    api.post("/ctms", contact)
+    (tmp_path / "list.txt").write_text('"A, B"@example.com\nnobody\nnobody@example.com\n')
+
+    done = delete(cli, "--email-file", str(tmp_path / "list.txt"), "--yes", "--report", str(tmp_path / name), status=3)
+
+    assert done.stderr.splitlines() == [
+        "line 2: no address: there is no @",
+        "Error: bad lines that were passed over: 1",
+    ]
+    with (tmp_path / name).open(newline="") as file:
+        rows = list(csv.DictReader(file)) if name == "r.csv" else [json.loads(line) for line in file]
+    yes, nothing = ("yes", "") if name == "r.csv" else (True, None)
+    assert [[row[column] for column in ("address", "outcome", "email_id", "had_fxa", "had_mofo")] for row in rows] == [
+        ['"A, B"@example.com', "erased", contact["email"]["email_id"], yes, yes],
+        [nothing, "bad line", nothing, nothing, nothing],
+        ["nobody@example.com", "unknown", nothing, nothing, nothing],
+    ]
+    assert [str(row["line"]) for row in rows] == ["1", "2", "3"]
+    assert rows[1]["problem"] == "no address: there is no @"
+
+
+def test_a_report_that_is_there_stays(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
+    report = tmp_path / "r.csv"
+    arguments = ["--email", addresses[0], "--yes", "--report", str(report)]
+    delete(cli, "--email", addresses[1], "--yes", "--report", str(report))
+
+    refused = delete(cli, *arguments, status=10)
+    assert "--append" in refused.stderr
+    assert people() == 2
+
+    delete(cli, *arguments, "--append")
+    assert [line.split(",")[0] for line in report.read_text().splitlines()] == ["address", addresses[1], addresses[0]]
+
+
+def test_many_bad_lines_are_shown_in_part(cli: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("nobody\n" * (bulk.MOST_LINES + 5))
+
+    told = delete(cli, "--email-file", str(tmp_path / "list.txt"), "--yes", status=3).stderr.splitlines()
+
+    assert len(told) == bulk.MOST_LINES + 2
+    assert told[-2:] == ["and 5 more", f"Error: bad lines that were passed over: {bulk.MOST_LINES + 5}"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--yes",),
+        ("--email", "jane.doe"),
+        ("--email-file", "missing.txt"),
+        ("--email", "a@x", "--yes", "--report", "report.txt"),
+        ("--email", "a@x", "--yes", "--batch-size", "0"),
+        ("--email", "a@x", "--yes", "--pause", "-1"),
+        ("--email-file", "-"),
+    ],
+    ids=" ".join,
+)
+def test_bad_usage(cli: CliRunner, arguments: tuple[str, ...]) -> None:
+    refused = delete(cli, *arguments, status=2, text="a@x")
+
+    assert refused.stdout == ""
+    assert "jane.doe" not in refused.stderr
+
+
+def test_a_list_without_the_column_is_bad_usage(cli: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("1,jane@example.com\n")
+
+    refused = delete(cli, "--email-file", str(tmp_path / "list.csv"), "--yes", status=2)
+
+    assert refused.stderr.startswith("Error: line 1 has several columns")
+
+
+def test_it_refuses_without_a_terminal(cli: CliRunner, addresses: list[str]) -> None:
+    refused = delete(cli, "--email", addresses[0], status=1)
+
+    assert "--yes" in refused.stderr
+    assert people() == 3
+
+
+@pytest.mark.usefixtures("at_a_terminal")
+def test_it_asks_with_the_numbers(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
+    arguments = ["--email", addresses[0], "--email", "x@x", "--report", str(tmp_path / "r.csv")]
+
+    declined = delete(cli, *arguments, status=1, text="n\n")
+    assert "Delete 1 contacts for ever? (1 addresses are unknown) [y/N]" in declined.stderr
+    assert people() == 3
+    assert not list(tmp_path.iterdir())
+
+    assert summary(delete(cli, *arguments, text="y\n"))["erased"] == "1"
+    assert people() == 2
+
+
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let standard input be a terminal."""
+    isatty = lambda _: True  # noqa: E731
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", isatty, raising=False)
+
+
+def test_a_database_that_cannot_be_used_is_one_line(no_database: CliRunner, no_tables: CliRunner) -> None:
+    away = delete(no_database, "--email", "jane@example.com", "--yes", status=1)
+    empty = delete(no_tables, "--email", "jane@example.com", "--yes", status=1)
+
+    assert away.stderr.startswith("Error: the database cannot be reached: ")
+    assert "flask db upgrade" in empty.stderr
+    assert len((away.stderr + empty.stderr).splitlines()) == 2
+
+
+def test_to_forget_needs_a_key(cli: CliRunner, addresses: list[str]) -> None:
+    refused = delete(cli, "--email", addresses[0], "--forget", "--yes", status=1)
+
+    assert "CTMS_ERASURE_KEY" in refused.stderr
+    assert people() == 3
+
+
+@pytest.mark.usefixtures("erasure_key")
+def test_to_forget_keeps_the_address_out(cli: CliRunner, api: ApiClient, addresses: list[str]) -> None:
+    body = {"email": {"primary_email": addresses[0]}}
+    delete(cli, "--email", addresses[0], "--yes")
+    assert api.post("/ctms", body).status_code == 201
+
+    delete(cli, "--email", addresses[0], "--forget", "--yes")
+    assert api.post("/ctms", body).status_code == 403
+
+
+@pytest.mark.usefixtures("erasure_key")
+def test_the_report_of_another_run_says_who_was_erased_before(
+    cli: CliRunner, addresses: list[str], tmp_path: Path
+) -> None:
+    delete(cli, "--email", addresses[0], "--yes")
+
+    report = tmp_path / "r.csv"
+    found = delete(cli, *(f"--email={address}" for address in addresses), "--yes", "--report", str(report))
+
+    assert summary(found)["erased before"] == "1"
+    assert [line.split(",")[1] for line in report.read_text().splitlines()[1:]] == ["erased before", "erased", "erased"]
+
+
+def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
+
+    def nobody() -> str:
+        raise KeyError
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert operator() == str(os.getuid())
+
+    monkeypatch.setenv("SUDO_USER", "ops")
+    assert operator() == "ops"
+
+
+def job(work: Callable[[Connection, Sequence[Item]], list[Outcome]]) -> Job:
+    return Job(
+        work=work,
+        look=work,
+        done="seen",
+        outcomes=("seen",),
+        columns=("address", "outcome"),
+        question=lambda known, unknown: f"{known} {unknown}?",
+    )
+
+
+def options(report: Path | None = None) -> Options:
+    return Options(batch_size=2, pause=0.0, report=report, append=False, dry_run=False, yes=True, as_json=True)
+
+
+def seen(_connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    return [Outcome(item, "seen") for item in items]
+
+
+def entries(count: int) -> Iterator[Entry]:
+    return (Entry(number, f"{number}@x") for number in range(1, count + 1))
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_after_the_batch_in_hand(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+
+    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        if items[0].line == 3:
+            os.kill(os.getpid(), number)
+        return seen(connection, items)
+
+    with pytest.raises(UnfinishedError, match="stopped: what is counted is done, run it again") as stopped:
+        carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
+
+    assert stopped.value.exit_code == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["seen"], told["left"], told["stopped"]) == (4, 5, True)
+    assert (tmp_path / "r.csv").read_text().splitlines()[1:] == [f"{number}@x,seen" for number in range(1, 5)]
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.usefixtures("app")
+def test_a_signal_ends_reading_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def read() -> Iterator[Entry]:
+        yield from entries(3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from entries(3)
+
+    with pytest.raises(UnfinishedError, match="stopped"):
+        carry_out(job(seen), read(), options(tmp_path / "r.csv"))
+
+    assert json.loads(capsys.readouterr().out)["seen"] == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_signals_that_are_ignored_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop().heard():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_pause_ends_at_once() -> None:
+    stop = Stop()
+    with stop.heard(), pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("app")
+def test_a_database_that_is_lost_in_between(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        if items[0].line == 3:
+            raise errors.AdminShutdown("terminating connection")
+        return seen(connection, items)
+
+    with pytest.raises(UnfinishedError, match=r"the database cannot be reached: .*run it again") as lost:
+        carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
+
+    assert lost.value.exit_code == 3
+    assert json.loads(capsys.readouterr().out)["left"] == 7
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("app")
+def test_a_database_that_is_lost_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(_connection: Connection, _items: Sequence[Item]) -> list[Outcome]:
+        raise errors.AdminShutdown("terminating connection")
+
+    with pytest.raises(psycopg.OperationalError):
+        carry_out(job(work), entries(9), options())
+
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("app")
+def test_what_failed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        if any(item.line == 3 for item in items):
+            raise errors.ForeignKeyViolation
+        return seen(connection, items)
+
+    with pytest.raises(UnfinishedError, match="addresses that failed: 1"):
+        carry_out(job(work), entries(4), options())
+
+    told = capsys.readouterr()
+    assert (json.loads(told.out)["seen"], json.loads(told.out)["failed"]) == (3, 1)
+    assert told.err == "line 3: the database does not allow it: ForeignKeyViolation\n"
+
+
+def test_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    with Progress("addresses", 10_000) as progress:
+        for second in range(25):
+            now[0] = 100.0 + second
+            progress.at(second * 100)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "addresses: 1,000 of 10,000, 100/s, 0:01:30 left",
+        "addresses: 2,000 of 10,000, 100/s, 0:01:20 left",
+    ]
