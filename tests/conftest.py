@@ -13,6 +13,7 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, settings
 
+from ctms.suppression.fingerprints import Fingerprints
 from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
@@ -53,6 +54,12 @@ def worker_id(pytestconfig: pytest.Config) -> str:
 def migrated_app(apps: Apps) -> Flask:
     """The app with the bundled plugins, on a database that the migrations made; nothing is rolled back."""
     return apps.get(bundled())
+
+
+@pytest.fixture
+def erasure_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app has a key for the fingerprints of addresses."""
+    monkeypatch.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: "a key for tests only"))
 
 
 @pytest.fixture(scope="session")

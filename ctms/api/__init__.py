@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flask_smorest
 from flask import Flask
 
-from ctms.api import contacts, identities, pages, platform, token, updates, waitlists
+from ctms.api import contacts, erasures, identities, pages, platform, token, updates, waitlists
 from ctms.api.extensions import register_plugin_blueprints
 from ctms.api.openapi import Api
 from ctms.api.responses import init_errors
@@ -20,6 +20,7 @@ BLUEPRINTS = (
     contacts.blueprint,
     updates.blueprint,
     identities.blueprint,
+    erasures.blueprint,
     waitlists.blueprint,
     token.blueprint,
     platform.blueprint,

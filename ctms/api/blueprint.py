@@ -112,6 +112,11 @@ def connection() -> Connection:
     return current
 
 
+def let_in() -> None:
+    """Raise unless the caller may have what it asks for: before what is too much to be done first and rolled back."""
+    g.caller.require()
+
+
 def caller_id() -> str:
     """The id of the client that calls, inside a guarded view.
 

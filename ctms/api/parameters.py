@@ -21,11 +21,16 @@ _UUID = Uuid()
 
 
 def contact_id(email_id: str) -> UUID:
-    """Read the id in a path. Raises `Invalid`."""
+    """Read the id of a contact in a path. Raises `Invalid`."""
+    return path_id("email_id", email_id)
+
+
+def path_id(name: str, value: str) -> UUID:
+    """Read the id in a path that is called `name` there. Raises `Invalid`."""
     try:
-        found: UUID = _UUID.deserialize(email_id)
+        found: UUID = _UUID.deserialize(value)
     except ma.ValidationError as error:
-        raise Invalid(problems({"path": {"email_id": error.messages}})) from None
+        raise Invalid(problems({"path": {name: error.messages}})) from None
     return found
 
 

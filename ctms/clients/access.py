@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 VIEW = "view_contacts"
 MANAGE = "manage_contacts"
 DELETE = "delete_contacts"
+VIEW_ERASURES = "view_erasures"
 ADMIN_ROLE = "admin"
 
 INVALID = "Could not validate credentials"

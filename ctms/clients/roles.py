@@ -11,12 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 
-from ctms.clients.access import ADMIN_ROLE, DELETE, MANAGE, VIEW
+from ctms.clients.access import ADMIN_ROLE, DELETE, MANAGE, VIEW, VIEW_ERASURES
 from ctms.clients.models import Permission, Role
 from ctms.database import Base, db
 from ctms.errors import ConflictError, NotFoundError
 
-BUILT_IN_PERMISSIONS = (VIEW, MANAGE, DELETE)
+BUILT_IN_PERMISSIONS = (VIEW, MANAGE, DELETE, VIEW_ERASURES)
 """What the routes of CTMS ask for."""
 
 

@@ -43,6 +43,14 @@ class Fingerprints:
         # Not the database's `lower`, which depends on its locale: a fingerprint outlives a change of the server.
         return hmac.digest(self._key, unicodedata.normalize("NFC", address.strip()).lower().encode(), "sha256")
 
+    def mark(self, purpose: str, text: str) -> bytes | None:
+        """Return the fingerprint of something else than an address, exactly as it is; None without a key.
+
+        Those of one purpose are not those of another.
+        """
+        # No address has a NUL in it, so none has this fingerprint.
+        return None if self._key is None else hmac.digest(self._key, f"{purpose}\0{text}".encode(), "sha256")
+
 
 def init_fingerprints(app: Flask, settings: Settings) -> None:
     """Give the app its fingerprints."""

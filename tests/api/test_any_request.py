@@ -42,6 +42,8 @@ OPERATIONS = (
     "list_updates",
     "find_identities",
     "read_identity",
+    "erase_contacts",
+    "read_erasure",
     "create_token",
 )
 
@@ -61,6 +63,9 @@ def test_a_good_request_is_answered_as_documented(app: Flask, api: ApiClient, cl
             case.path_parameters = {"email_id": group[member]}
             if name == "put_contact":
                 case.body["email"]["email_id"] = group["email_id"]
+        if name == "read_erasure":
+            location = api.post("/erasures", {"emails": ["nobody"]}).headers["Location"]
+            case.path_parameters = {"erasure_id": location.rpartition("/")[2]}
 
     statuses = send(app, client_id, name, GenerationMode.POSITIVE, fits)
 

@@ -93,6 +93,8 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
     "find_identities": lambda s: ("GET", f"/identities?fxa_id={s.contact['fxa']['fxa_id']}", {}),
     "read_identity": lambda s: ("GET", s.path.replace("ctms", "identity"), {}),
     "list_waitlists": lambda _: ("GET", "/waitlists", {}),
+    "erase_contacts": lambda s: ("POST", "/erasures", {"json": {"emails": [s.contact["email"]["primary_email"]]}}),
+    "read_erasure": lambda s: ("GET", s.api.post("/erasures", {"emails": ["nobody"]}).headers["Location"], {}),
     "create_token": lambda _: ("POST", "/token", {"data": {"client_id": "id_test", "client_secret": SECRET}}),
     "redirect_to_docs": lambda _: ("GET", "/", {}),
     "read_version": lambda _: ("GET", "/__version__", {}),
@@ -180,6 +182,9 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("put_contact", 422): lambda s: s.api.put(UNKNOWN, s.put_body()),
     ("patch_contact", 422): lambda s: s.api.patch(s.path, {"amo": None}),
     ("list_updates", 422): lambda s: s.api.get("/updates"),
+    ("erase_contacts", 422): lambda s: s.api.post("/erasures", {"emails": []}),
+    ("read_erasure", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "erasures")),
+    ("read_erasure", 422): lambda s: s.api.get("/erasures/1"),
     ("read_identity", 422): lambda s: s.api.get("/identity/1"),
     ("create_token", 400): lambda s: s.token({"client_id": "id_test", "client_secret": "wrong"}),
     ("create_token", 413): lambda s: s.token({"scope": "x" * MAX_BODY_IN_BYTES}),
@@ -208,12 +213,15 @@ def document(app: Flask) -> Described:
 def pairs() -> list[tuple[str, int]]:
     """Every status that we know a way to; `test_there_is_a_way_to_every_status` holds them to the document."""
     guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
+    guarded.append("read_erasure")
     writing = ["create_contact", "put_contact", "patch_contact"]
-    every = [*guarded, *writing, "delete_contact"]
+    every = [*guarded, *writing, "delete_contact", "erase_contacts"]
+    usual = {"create_contact": 201, "put_contact": 201, "erase_contacts": 202}
     found = {
-        *((name, 201 if name in {"create_contact", "put_contact"} else 200) for name in GOOD if name != "crash"),
+        *((name, usual.get(name, 200)) for name in GOOD if name != "crash"),
         *((name, status) for name in every for status in (400, 401, 403, 503)),
         *((name, status) for name in writing for status in (409, 413)),
+        ("erase_contacts", 413),
         *((name, 412) for name in ("put_contact", "patch_contact", "delete_contact")),
         *(("crash", status) for status in (400, 401, 503)),
         *((name, 500) for name in GOOD),

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ctms.api.responses import init_errors
-from ctms.contacts import commands
+from ctms.contacts import removal
 from tests.clients.factories import SECRET, create_client
 from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute
@@ -238,7 +238,7 @@ class TestNothingOfAPersonIsLogged:
     def test_nor_the_message_of_an_error(
         self, api: ApiClient, logged: Callable[[], str], monkeypatch: pytest.MonkeyPatch, error: Exception
     ) -> None:
-        monkeypatch.setattr(commands, "delete", raising(error))
+        monkeypatch.setattr(removal, "lock_address", raising(error))
 
         answer = api.delete(f"/ctms/{PRIVATE}@example.com")
 

@@ -93,11 +93,19 @@ def test_what_routes_ask_for_is_what_cannot_be_deleted(app: Flask) -> None:
 def test_the_contact_routes_ask_for_the_permission_that_fits(app: Flask) -> None:
     wanted = {"GET": "view_contacts", "DELETE": "delete_contacts"}
 
-    found = guarded(app)
+    found = [route for route in guarded(app) if not route.rule.startswith("/erasures")]
 
     assert {"/ctms", "/updates", "/identities"} <= {route.rule for route in found}
     for route in found:
         assert route.permission == wanted.get(route.method, "manage_contacts"), route
+
+
+def test_who_erases_many_needs_what_who_deletes_one_needs_and_who_reads_records_a_permission_of_its_own(
+    app: Flask,
+) -> None:
+    found = {(route.method, route.permission) for route in guarded(app) if route.rule.startswith("/erasures")}
+
+    assert found == {("POST", "delete_contacts"), ("GET", "view_erasures")}
 
 
 def test_a_client_without_roles_is_refused_everywhere(app: Flask, powerless: ApiClient) -> None:

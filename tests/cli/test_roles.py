@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 
-from ctms.clients.access import DELETE, MANAGE, VIEW
+from ctms.clients.access import DELETE, MANAGE, VIEW, VIEW_ERASURES
 from ctms.clients.tokens import tokens
 from tests.cli.running import run, run_json
 from tests.clients.factories import create_client
@@ -24,7 +24,7 @@ def caller(app: Flask, client_id: str, *roles: str) -> ApiClient:
 def test_the_roles_that_are_there_from_the_start(cli: CliRunner) -> None:
     found = {role["name"]: role["permissions"] for role in run_json(cli, "roles", "list")}
 
-    assert found == {"admin": [DELETE, MANAGE, VIEW], "editor": [MANAGE, VIEW], "viewer": [VIEW]}
+    assert found == {"admin": [DELETE, MANAGE, VIEW, VIEW_ERASURES], "editor": [MANAGE, VIEW], "viewer": [VIEW]}
     assert run(cli, "roles", "list").stdout.splitlines()[0].split() == ["name", "description", "permissions"]
 
 

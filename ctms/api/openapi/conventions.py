@@ -43,6 +43,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "The `ETag` of the state that the client has: 304 if it is still that.",
         "schema": {"type": "string"},
     },
+    "Idempotency-Key": {
+        "description": "Names this request among those of the client, at most 255 characters, hard to guess. Sent again"
+        " with the same key and body it is done once; another body is a 422.",
+        "schema": {"type": "string", "maxLength": 255},
+    },
     "If-Match": {
         "description": "Do it only if this is still the `ETag` of the contact (`*`: if there is one), else 412.",
         "schema": {"type": "string"},

@@ -81,12 +81,12 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     ),
     403: (
         "Forbidden",
-        "The API client lacks a permission",
+        "The API client lacks a permission, or the address is suppressed: its owner wants to be forgotten",
         ERROR,
-        {"no permission": "Permission(s) required: manage_contacts"},
+        {"no permission": "Permission(s) required: manage_contacts", "forgotten": "Address is suppressed"},
         (),
     ),
-    404: ("NotFound", "There is no such contact", ERROR, {"no contact": "Unknown email_id"}, ()),
+    404: ("NotFound", "There is no such contact or erasure", ERROR, {"no contact": "Unknown email_id"}, ()),
     409: (
         "Conflict",
         "An identity belongs to another contact, or the contact exists and differs",

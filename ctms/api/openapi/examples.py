@@ -31,6 +31,13 @@ CREATE: dict[str, Any] = {
     "more": {"summary": "An address, and what else is known", "value": _FULL},
 }
 PUT: dict[str, Any] = {"contact": {"summary": "The whole contact", "value": _FULL}}
+ERASE: dict[str, Any] = {
+    "addresses": {"summary": "Two addresses", "value": {"emails": ["jane@example.com", "joe@example.com"]}},
+    "identities": {
+        "summary": "Who has an account, never to come back",
+        "value": {"identities": [{"fxa_id": "6eb6ed6ac3b64259968aa490c6c0b9df"}], "forget": True},
+    },
+}
 PATCH: dict[str, Any] = {
     "name": {"summary": "Correct a name", "value": {"email": {"last_name": "Roe"}}},
     "subscribe": {

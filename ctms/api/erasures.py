@@ -1,0 +1,198 @@
+"""`/erasures`: deleting up to 5,000 contacts at once, and what became of a deletion."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import marshmallow as ma
+from flask import Response, request
+from flask.views import MethodView
+
+from ctms.api.blueprint import Blueprint, answer, caller_id, connection, let_in
+from ctms.api.openapi import examples
+from ctms.api.parameters import path_id
+from ctms.api.responses import json_text
+from ctms.clients.access import DELETE, VIEW_ERASURES
+from ctms.contacts.fields import REQUIRED, Flag, Group, Message, PlainText, Timestamp, Uuid, invalid
+from ctms.contacts.queries import IDENTITIES
+from ctms.contacts.schemas import Schema, text
+from ctms.erasure import records
+from ctms.erasure.erase import BY_API, Order
+from ctms.erasure.requests import erase_requested
+from ctms.errors import Invalid, NotFound
+from ctms.suppression.fingerprints import NO_KEY, fingerprints
+
+blueprint = Blueprint("Erasures", __name__, description="Deleting many contacts, and the records of deletions")
+
+UNKNOWN = "Unknown erasure"
+MAX_CONTACTS = 5000
+"""Few enough for one request and one transaction."""
+LONGEST_KEY = 255
+
+_ID = {
+    "in": "path",
+    "name": "erasure_id",
+    "description": "The id of the erasure.",
+    "schema": {"type": "string", "format": "uuid"},
+}
+
+
+class _Strict(Schema):
+    """What is to be deleted is not guessed: a member with a wrong name is no member less."""
+
+    error_messages = {**Schema.error_messages, "unknown": Message("Unknown field", "extra_forbidden")}  # noqa: RUF012
+
+    class Meta:
+        unknown = ma.RAISE
+
+
+class _Items(ma.fields.List[Any]):
+    """A list of what is to be erased."""
+
+    default_error_messages = {**REQUIRED, "invalid": Message("Input should be a valid list", "list_type")}  # noqa: RUF012
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, list) and len(value) > MAX_CONTACTS:
+            raise invalid(f"List should have at most {MAX_CONTACTS} items", "too_long")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def _uuid() -> Uuid:
+    return Uuid(load_default=None, allow_none=True)
+
+
+class ErasureIdentitiesSchema(_Strict):
+    """By which identities to find contacts: all that are given must match, and null is not given."""
+
+    email_id = _uuid()
+    primary_email = text()
+    basket_token = _uuid()
+    sfdc_id = text()
+    mofo_contact_id = text()
+    mofo_email_id = text()
+    amo_user_id = text()
+    fxa_id = text()
+    fxa_primary_email = text()
+
+    @ma.post_load
+    def given(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Return what is given. Raises `marshmallow.ValidationError` when nothing is."""
+        found = {name: value for name, value in data.items() if value not in {None, ""}}
+        if not found:
+            raise invalid(f"One of these is needed: {', '.join(IDENTITIES)}", "missing")
+        return found
+
+
+class ErasureRequestSchema(_Strict):
+    """Whom to erase: at least one, and at most 5,000 in all."""
+
+    emails = _Items(
+        PlainText(255, shortest=1),
+        metadata={"description": "Their `primary_email`, in any case.", "maxItems": MAX_CONTACTS},
+    )
+    identities = _Items(Group(ErasureIdentitiesSchema), metadata={"maxItems": MAX_CONTACTS})
+    forget = Flag(
+        load_default=False,
+        metadata={"description": "Suppress the addresses, too: no contact with one of them can be made any more."},
+    )
+
+    @ma.post_load
+    def wanted(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Put all into one list. Raises `marshmallow.ValidationError` when they are too many, or none."""
+        wanted = [{"primary_email": address} for address in data.get("emails", ())]
+        wanted += data.get("identities", ())
+        if not wanted:
+            raise invalid("`emails` or `identities` should name somebody", "missing")
+        if len(wanted) > MAX_CONTACTS:
+            raise invalid(f"`emails` and `identities` should have at most {MAX_CONTACTS} items together", "too_long")
+        return {"wanted": wanted, "forget": data["forget"]}
+
+
+class ErasureResultSchema(ma.Schema):
+    """What has been erased here; other systems hear of it next."""
+
+    id = Uuid(metadata={"description": "Names the record: `GET /erasures/{id}`."})
+    contacts = ma.fields.Integer(metadata={"description": "How many contacts are gone."})
+    unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
+        metadata={"description": "How many items named nobody."}
+    )
+
+
+class ErasureHandlerSchema(ma.Schema):
+    """How far a deletion handler is: numbers of contacts, and the last reason why it was not done with one."""
+
+    name = PlainText()
+    pending = ma.fields.Integer()
+    done = ma.fields.Integer(metadata={"description": "Erased, as the other system says."})
+    verified = ma.fields.Integer(metadata={"description": "Looked for, and not found any more."})
+    parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
+    reason = text()
+    started_at = Timestamp()
+    changed_at = Timestamp()
+
+
+class ErasureSchema(ma.Schema):
+    """The record of a deletion. It names nobody."""
+
+    id = Uuid()
+    requested_at = Timestamp()
+    requested_by = PlainText(
+        metadata={"description": "`client:` and the id of an API client, or `operator:` and a name."}
+    )
+    origin = PlainText(
+        metadata={"description": "What asked for it: `delete` and `api` are the API's, `command` is `flask ctms`."}
+    )
+    forget = Flag(metadata={"description": "True when the addresses were suppressed, too."})
+    contacts = ma.fields.Integer()
+    unknown = ma.fields.Integer()  # type: ignore[assignment]  # no option of the schema
+    status = PlainText(
+        choices=records.STATUSES,
+        metadata={
+            "description": "The first of these that is true: a contact is parked, pending, being verified; or `done`."
+        },
+    )
+    handlers = ma.fields.List(ma.fields.Nested(ErasureHandlerSchema))
+
+
+@blueprint.route("/erasures")
+class Erasures(MethodView):
+    """All erasures."""
+
+    init_every_request = False
+
+    @blueprint.operation("erase_contacts", errors=(413, 422), parameters=["Idempotency-Key"])
+    @blueprint.guard(DELETE)
+    @blueprint.arguments(ErasureRequestSchema(), examples=examples.ERASE)
+    @blueprint.response(202, ErasureResultSchema, headers={"Location": "Location"})
+    def post(self, asked: dict[str, Any]) -> Response:
+        """Delete everything about up to 5,000 addresses, or about who matches identities.
+
+        It is done here when the answer comes; deletion handlers have other systems do the same, soon. A request that is
+        sent again with its `Idempotency-Key` gets the same answer and does nothing.
+        """
+        key = request.headers.get("Idempotency-Key", "")
+        if len(key) > LONGEST_KEY:
+            message = f"String should have at most {LONGEST_KEY} characters"
+            raise Invalid([{"loc": ["header", "Idempotency-Key"], "msg": message, "type": "string_too_long"}])
+        if asked["forget"] and not fingerprints().available:
+            raise Invalid([{"loc": ["body", "forget"], "msg": NO_KEY, "type": "no_erasure_key"}])
+        let_in()
+        order = Order(by=f"client:{caller_id()}", origin=BY_API, forget=asked["forget"])
+        result = erase_requested(connection(), order, asked["wanted"], key)
+        body = {"id": str(result.id), "contacts": result.contacts, "unknown": result.unknown}
+        return json_text(json.dumps(body), 202, {"Location": f"/erasures/{result.id}"})
+
+
+@blueprint.route("/erasures/<string:erasure_id>", parameters=[_ID])
+@blueprint.operation("read_erasure", errors=(404, 422))
+@blueprint.guard(VIEW_ERASURES)
+@blueprint.response(200, ErasureSchema)
+def erasure(erasure_id: str) -> Response:
+    """Return the record of an erasure: who asked for it, and how far each deletion handler is."""
+    wanted: UUID = path_id("erasure_id", erasure_id)
+    found = answer(records.record(wanted))
+    if found is None:
+        raise NotFound(UNKNOWN)
+    return json_text(found)

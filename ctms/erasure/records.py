@@ -1,0 +1,98 @@
+"""The records of erasures: reading and finding them, and trying again what is parked. They name no person."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from ctms.contacts.documents import timestamp
+from ctms.erasure.handlers import handlers
+from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
+from ctms.pool import Connection, Question
+from ctms.suppression.fingerprints import fingerprints, require_key
+
+PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
+STATUSES = (PARKED, PENDING, VERIFYING, DONE)
+"""The first that is true of an erasure: something will not go on without an operator, a handler has to erase, a
+handler has to look whether the other system has forgotten; nothing of all this."""
+
+_RENDERED = f"""
+    json_build_object(
+        'id', e.id, 'requested_at', {timestamp("e.requested_at")}, 'requested_by', e.requested_by,
+        'origin', e.origin, 'forget', e.forget, 'contacts', e.contacts, 'unknown', e.unknown,
+        'status', CASE WHEN h.parked > 0 THEN '{PARKED}' WHEN h.pending > 0 THEN '{PENDING}'
+            WHEN EXISTS (SELECT FROM {ErasureTask.__tablename__} t WHERE t.erasure_id = e.id) THEN '{VERIFYING}'
+            ELSE '{DONE}' END,
+        'handlers', h.handlers)::text"""
+_FROM = f"""
+    FROM {Erasure.__tablename__} e, LATERAL (
+        SELECT coalesce(sum(h.pending), 0) AS pending, coalesce(sum(h.parked), 0) AS parked,
+            coalesce(json_agg(json_build_object(
+                'name', h.handler, 'pending', h.pending, 'done', h.done, 'verified', h.verified, 'parked', h.parked,
+                'reason', h.reason, 'started_at', {timestamp("h.started_at")},
+                'changed_at', {timestamp("h.changed_at")}) ORDER BY h.handler COLLATE "C"), '[]') AS handlers
+        FROM {ErasureHandler.__tablename__} h WHERE h.erasure_id = e.id) h"""
+_NEWEST_FIRST = "ORDER BY e.requested_at DESC, e.id"
+
+_ONE = f"SELECT {_RENDERED} {_FROM} WHERE e.id = %s"
+_NEWEST = f"SELECT {_RENDERED} {_FROM} {_NEWEST_FIRST} LIMIT %s"
+_OPEN = f"""
+    SELECT {_RENDERED} {_FROM}
+    WHERE e.id IN (SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0)
+    {_NEWEST_FIRST} LIMIT %s"""
+_OF_ADDRESS = f"""
+    SELECT {_RENDERED} {_FROM}
+    WHERE e.id IN (SELECT erasure_id FROM {ErasedAddress.__tablename__} WHERE fingerprint = %s) {_NEWEST_FIRST}"""
+
+# Before the tasks, as who works them off does.
+_LOCK_HANDLERS = f"""
+    SELECT FROM {ErasureHandler.__tablename__} WHERE erasure_id = %s ORDER BY handler FOR NO KEY UPDATE"""
+_RETRY = f"""
+    WITH again AS (
+        UPDATE {ErasureTask.__tablename__}
+        SET parked_at = NULL, reason = NULL, failures = 0, attempts = 0, due_at = clock_timestamp()
+        WHERE erasure_id = %(id)s AND parked_at IS NOT NULL RETURNING handler),
+    counted AS (SELECT handler, count(*) AS number FROM again GROUP BY handler),
+    moved AS (
+        UPDATE {ErasureHandler.__tablename__} h
+        SET parked = h.parked - c.number, pending = h.pending + c.number, changed_at = clock_timestamp()
+        FROM counted c WHERE h.erasure_id = %(id)s AND h.handler = c.handler)
+    SELECT handler, number FROM counted ORDER BY handler"""
+
+
+def record(erasure_id: UUID) -> Question:
+    """Ask for the record of an erasure, a JSON object."""
+    return Question(_ONE, (erasure_id,))
+
+
+def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
+    """Return the record of an erasure, if there is one."""
+    found = _records(connection, _ONE, erasure_id)
+    return found[0] if found else None
+
+
+def newest(connection: Connection, limit: int, *, unfinished: bool = False) -> list[dict[str, Any]]:
+    """Return the newest records, or the newest of those with which a handler is not done."""
+    return _records(connection, _OPEN if unfinished else _NEWEST, limit)
+
+
+def of_address(connection: Connection, address: str) -> list[dict[str, Any]]:
+    """Return the records of the erasures of an address, in any case, the newest first.
+
+    Raises `OperatorError` without a key.
+    """
+    require_key()
+    return _records(connection, _OF_ADDRESS, fingerprints().of(address))
+
+
+def retry(connection: Connection, erasure_id: UUID) -> dict[str, int]:
+    """Let what is parked of the erasure be tried again; returns the numbers of contacts by handler."""
+    connection.execute(_LOCK_HANDLERS, (erasure_id,))
+    moved: dict[str, int] = dict(connection.execute(_RETRY, {"id": erasure_id}).fetchall())
+    handlers().wake(connection, moved)
+    return moved
+
+
+def _records(connection: Connection, sql: str, value: Any) -> list[dict[str, Any]]:
+    return [json.loads(text) for (text,) in connection.execute(sql, (value,)).fetchall()]

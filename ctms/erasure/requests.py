@@ -1,0 +1,87 @@
+"""Erasing what one request asks for: whole, at once, and once only, however often it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ctms.contacts import removal
+from ctms.erasure.erase import Order, erase, hold
+from ctms.erasure.models import Erasure
+from ctms.errors import Invalid
+from ctms.pool import Connection
+from ctms.suppression.fingerprints import fingerprints
+
+OTHER_REQUEST = "Idempotency-Key was used for another request"
+
+Identities = Mapping[str, Any]
+
+
+class Result(NamedTuple):
+    """What a request has erased: the record's id, how many contacts, and how many were asked for that are none."""
+
+    id: UUID
+    contacts: int
+    unknown: int
+
+
+_BEGIN = f"""
+    INSERT INTO {Erasure.__tablename__}
+        (id, requested_at, requested_by, origin, forget, contacts, unknown, request_key, request_digest)
+    VALUES (%s, clock_timestamp(), %s, %s, %s, 0, 0, %s, %s)
+    ON CONFLICT (request_key) DO NOTHING RETURNING id"""
+_EARLIER = f"SELECT id, contacts, unknown, request_digest FROM {Erasure.__tablename__} WHERE request_key = %s"
+
+
+def erase_requested(connection: Connection, order: Order, wanted: Sequence[Identities], key: str | None) -> Result:
+    """Erase the contacts that match all identities of one of `wanted`, in the caller's transaction.
+
+    With the `key` (`Idempotency-Key`) of an earlier request of the same caller it returns what that one did; one that
+    is still at it is waited for. Raises `Invalid` when that one asked for something else.
+    """
+    if key:
+        earlier = _begin(connection, order, wanted, key)
+        if earlier is not None:
+            return earlier
+    addresses = {one["primary_email"] for one in wanted if "primary_email" in one}
+    by_address = all(one.keys() == {"primary_email"} for one in wanted)
+    hold(connection, order, addresses if by_address else None)
+    asked = list(_once(wanted))
+    matching = removal.lock_matching(connection, asked)
+    found = list({one.email_id: one for match in matching for one in match}.values())
+    unknown = sum(not match for match in matching)
+    erase(connection, order, found, unknown=unknown, addresses=addresses)
+    return Result(order.id, len(found), unknown)
+
+
+def _begin(connection: Connection, order: Order, wanted: Sequence[Identities], key: str) -> Result | None:
+    """Make the record of the erasure, or return what the request with the same key did."""
+    mark = fingerprints().mark
+    text = f"{order.by}\n{key}"
+    # Without a key of ours: what clients choose at random tells nobody anything, what they ask for would.
+    request_key = mark("Idempotency-Key", text) or hashlib.sha256(text.encode()).digest()
+    digest = mark("request", json.dumps([order.forget, *map(_plain, wanted)]))
+    values = (order.id, order.by, order.origin, order.forget, request_key, digest)
+    if connection.execute(_BEGIN, values).fetchone():
+        return None
+    row = connection.execute(_EARLIER, (request_key,)).fetchone()
+    assert row is not None  # noqa: S101  it stood in the way
+    *result, known = row
+    if known is not None and digest is not None and bytes(known) != digest:
+        raise Invalid(OTHER_REQUEST)
+    return Result(*result)
+
+
+def _once(wanted: Iterable[Identities]) -> Iterable[Identities]:
+    """Give each of what is wanted once: an address in any case is the same."""
+    return {
+        tuple((name, text.lower() if name.endswith("primary_email") else text) for name, text in _plain(one)): one
+        for one in wanted
+    }.values()
+
+
+def _plain(identities: Identities) -> list[tuple[str, str]]:
+    return sorted((name, str(value)) for name, value in identities.items())
