@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ctms.cli.backends import backends
 from ctms.cli.clients import clients
 from ctms.cli.group import Group
 from ctms.cli.permissions import permissions
@@ -25,5 +26,5 @@ def ctms() -> None:
     """
 
 
-for command in (serve, worker, clients, roles, permissions, plugins, settings):
+for command in (serve, worker, backends, clients, roles, permissions, plugins, settings):
     ctms.add_command(command)

@@ -6,7 +6,7 @@ Each function is a type for click: it takes what was typed and returns the value
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
 import email_validator
@@ -68,3 +68,17 @@ def duration(value: str) -> timedelta:
         if timedelta() < length <= LONGEST_OVERLAP:
             return length
     raise click.BadParameter("a duration is a number and s, m, h or d, as in 24h: from 1s to 365d")
+
+
+def moment(value: str) -> datetime:
+    """A time that has come: in ISO 8601, UTC where it does not say, or as long ago as a duration."""
+    if _DURATION.fullmatch(value):
+        return datetime.now(UTC) - duration(value)
+    try:
+        found = datetime.fromisoformat(value)
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter("a time is ISO 8601, as in 2026-01-31T12:00, or a duration, as in 2h") from error
+    if found > datetime.now(UTC):
+        raise click.BadParameter("that time has not come yet")
+    return found

@@ -1,0 +1,343 @@
+"""`flask ctms backends …`: the other systems that contacts are mirrored to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import click
+from flask.cli import AppGroup
+
+from ctms import pool
+from ctms.cli import values
+from ctms.cli.output import (
+    confirm,
+    json_option,
+    names,
+    say,
+    write_done,
+    write_json,
+    write_record,
+    write_table,
+    yes_option,
+)
+from ctms.erasure import lists
+from ctms.errors import NotFoundError, UnfinishedError
+from ctms.hooks.receivers import Backend
+from ctms.outbox import parked, receivers
+from ctms.outbox.changes import outbox
+from ctms.outbox.lanes import BACKEND, HANDLER
+from ctms.outbox.receivers import WORDS, Status
+from ctms.pool import Connection
+from ctms.worker import resync as walk
+from ctms.worker import verify as comparison
+from ctms.worker.resync import Selection
+from ctms.worker.verify import Findings
+
+EXAMPLES = 3
+"""So many ids are shown of what is parked or differs."""
+
+MOST_LINES = 20
+"""Bad lines that are shown."""
+
+PROGRESS_EVERY_SECONDS = 5.0
+
+backends = AppGroup(
+    "backends",
+    help="Backends: the other systems that contacts are mirrored to. What waits for them, what failed, and what to do.",
+)
+
+name_argument = click.argument("name", type=values.stored_text, metavar="NAME")
+kind_option = click.option(
+    "--deletion-handler",
+    "kind",
+    flag_value=HANDLER,
+    default=BACKEND,
+    help="NAME is a deletion handler, not a backend.",
+)
+
+
+def shown(status: Status) -> dict[str, Any]:
+    """Return what is shown of a backend or deletion handler."""
+    record = asdict(status)
+    del record["max_batch"]
+    return {"kind": record.pop("kind"), "name": record.pop("name"), "state": status.state, **record}
+
+
+def find(connection: Connection, kind: str, name: str) -> Status:
+    """Return how it is doing. Raises `NotFoundError` where neither a plugin nor a table has the name."""
+    found = [status for status in receivers.statuses(connection) if status.kind == kind]
+    for status in found:
+        if status.name == name:
+            return status
+    there = names(status.name for status in found) or "none"
+    raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
+
+
+def find_backend(name: str) -> Backend:
+    """Return a backend of an installed plugin. Raises `NotFoundError`."""
+    found = outbox().backends
+    if name not in found:
+        raise NotFoundError(
+            f"no plugin that is on has a backend {name}; the backends are {names(sorted(found)) or 'none'}"
+        )
+    return found[name]
+
+
+@backends.command("list")
+@json_option
+def list_backends(as_json: bool) -> None:
+    """List all backends and deletion handlers, and how they are doing.
+
+    STATE is `ok`; `paused`, by hand or by the other system; `resting`, since it failed again and again or asked for
+    it; `failing`, when the last calls failed; `not installed` when only what waits for it is still there. WAITING
+    counts contacts, RETRYING those among them that were tried before, PARKED those that are not tried any more.
+    """
+    with pool.lend() as connection:
+        found = receivers.statuses(connection)
+    if as_json:
+        write_json([shown(status) for status in found])
+        return
+    columns = ("name", "kind", "state", "waiting", "retrying", "parked", "oldest", "last success", "last error")
+    write_table(columns, (_row(status) for status in found))
+
+
+@backends.command("pause")
+@name_argument
+@kind_option
+@click.option("--why", type=values.stored_text, metavar="TEXT", help="Whatever `list` is to show of it.")
+@json_option
+def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
+    """Call the backend NAME no more, until `resume`.
+
+    The batches in hand are finished; what waits and what comes is kept. Exits with 4 when there is no such backend.
+    """
+    with pool.lend() as connection:
+        before = find(connection, kind, name)
+        receivers.pause(connection, kind, name, why)
+        data = shown(find(connection, kind, name))
+    write_done(name, data, "it was paused already" if before.paused_at else "paused", as_json)
+
+
+@backends.command("resume")
+@name_argument
+@kind_option
+@json_option
+def resume_backend(name: str, kind: str, as_json: bool) -> None:
+    """Call the backend NAME again, at once: it ends a pause, and a rest as well.
+
+    Exits with 4 when there is no such backend.
+    """
+    with pool.lend() as connection:
+        find(connection, kind, name)
+        with connection.transaction():
+            changed = receivers.resume(connection, kind, name)
+        data = shown(find(connection, kind, name))
+    write_done(name, data, "resumed" if changed else "it was neither paused nor resting", as_json)
+
+
+@backends.command("errors")
+@name_argument
+@json_option
+def show_errors(name: str, as_json: bool) -> None:
+    """Show why contacts are parked for the backend NAME: the reasons, how many contacts, a few of them.
+
+    A parked contact is not tried any more until it changes, or until `retry` or `resync`.
+
+    Exits with 4 when there is no such backend.
+    """
+    with pool.lend() as connection:
+        find(connection, BACKEND, name)
+        found = [asdict(reason) for reason in parked.reasons(connection, name, EXAMPLES)]
+    if as_json:
+        write_json(found)
+    elif found:
+        write_table(("reason", "contacts", "first", "last", "such as"), (list(one.values()) for one in found))
+    else:
+        say(f"nothing is parked for the backend {name}")
+
+
+@backends.command("retry")
+@name_argument
+@click.option("--reason", type=values.stored_text, metavar="TEXT", help="Only what `errors` shows with this reason.")
+@json_option
+def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
+    """Have what is parked for the backend NAME tried again, as the contacts are now.
+
+    Exits with 4 when there is no such backend, with 3 when it was stopped.
+    """
+    with pool.lend() as connection:
+        status = find(connection, BACKEND, name)
+        with _told("wait again") as told:
+            number = told(parked.retry(connection, name, reason))
+    write_done(name, {"backend": name, "retried": number}, f"contacts that wait again: {number:,}", as_json)
+    if status.max_batch is None:
+        say("no plugin that is on has this backend: they wait until one does")
+
+
+@backends.command("resync")
+@name_argument
+@click.option("--all", "everything", is_flag=True, help="All contacts.")
+@click.option("--since", type=values.moment, metavar="TIME", help="Those that changed since then: a time, or 2h, 7d.")
+@click.option("--newsletter", type=values.stored_text, metavar="NAME", help="Those who are or were subscribed to it.")
+@click.option("--waitlist", type=values.stored_text, metavar="NAME", help="Those who are or were on it.")
+@click.option(
+    "--email-file",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Those with these addresses: one a line, or a CSV file with a column `email`; - reads standard input.",
+)
+@yes_option
+@json_option
+def resync(
+    name: str,
+    *,
+    everything: bool,
+    since: datetime | None,
+    newsletter: str | None,
+    waitlist: str | None,
+    email_file: BinaryIO | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Have contacts pushed to the backend NAME again, though they did not change.
+
+    Edits go first: contacts that are pushed again let them pass. --since, --newsletter and --waitlist may be combined:
+    then all must be true. It asks before --all; without a terminal that needs --yes.
+
+    It may be stopped (Ctrl-C) and repeated: what waits then stays, and no contact waits twice.
+
+    Exits with 4 when no plugin has such a backend, with 3 when it was stopped or lines of the file were bad.
+    """
+    chosen = since is not None or newsletter is not None or waitlist is not None
+    if [everything, chosen, email_file is not None].count(True) != 1:
+        raise click.UsageError("choose contacts: --all, or --email-file, or --since, --newsletter and --waitlist")
+    find_backend(name)
+    with pool.lend() as connection:
+        if everything:
+            about = walk.about_how_many(connection)
+            confirm(f"Push all contacts{'' if about is None else f' (about {about:,})'} to {name} again?", yes)
+        data: dict[str, Any] = {"backend": name}
+        with _told("wait") as told:
+            if email_file is None:
+                data["contacts"] = told(walk.resync(connection, name, Selection(since, newsletter, waitlist)))
+            else:
+                data |= _resync_file(connection, name, email_file, told)
+    unknown = f", addresses that are no contact's: {data['unknown']:,}" if data.get("unknown") else ""
+    write_done(name, data, f"contacts that wait: {data['contacts']:,}{unknown}", as_json)
+    if data.get("bad_lines"):
+        raise UnfinishedError(f"{data['bad_lines']:,} bad lines were passed over")
+
+
+def _resync_file(
+    connection: Connection, name: str, file: BinaryIO, told: Callable[[Iterable[int]], int]
+) -> dict[str, int]:
+    others = {"unknown": 0, "bad_lines": 0}
+
+    def addresses() -> Iterator[str]:
+        for entry in lists.addresses(file):
+            if entry.address is not None:
+                yield entry.address
+            else:
+                others["bad_lines"] += 1
+                if others["bad_lines"] <= MOST_LINES:
+                    say(f"line {entry.line}: {entry.problem}")
+
+    def found() -> Iterator[int]:
+        for contacts, unknown in walk.resync_addresses(connection, name, addresses()):
+            others["unknown"] += unknown
+            yield contacts
+
+    return {"contacts": told(found()), **others}
+
+
+@backends.command("verify")
+@name_argument
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 100_000),
+    default=1_000,
+    show_default=True,
+    metavar="N",
+    help="How many contacts, taken by chance; of a backend that wants some only, also N of those that it has.",
+)
+@click.option("--repair", is_flag=True, help="Push those again that are not there, differ or ought not to be there.")
+@json_option
+def verify(name: str, sample: int, repair: bool, as_json: bool) -> None:
+    """Compare what the backend NAME has with the contacts: which are missing, differ, or ought not to be there.
+
+    Of what differs the names of fields are shown, never the values. Contacts that wait for the backend just now, are
+    parked or change meanwhile are counted, not compared. Contacts that were deleted cannot be looked for, since
+    nothing is kept of them, except those that a backend which wants some only is known to have had.
+
+    Exits with 4 when no plugin has such a backend, and with 1 when it cannot be compared: its plugin must have
+    `fetch`.
+    """
+    backend = find_backend(name)
+    with pool.lend() as connection:
+        found = comparison.verify(connection, backend, sample)
+        if repair and found.wrong:
+            comparison.repair(connection, backend, found)
+    repaired = len(found.wrong) if repair else 0
+    if as_json:
+        write_json({"backend": name, **asdict(found), "repaired": repaired})
+        return
+    _write_findings(found)
+    if repaired:
+        say(f"contacts that are pushed again: {repaired:,}")
+    elif found.wrong:
+        say("`--repair` pushes them again")
+
+
+def _write_findings(found: Findings) -> None:
+    counts = {name: len(ids) for name, ids in (("missing", found.missing), ("extra", found.extra))}
+    differ = len({one for ids in found.differing.values() for one in ids})
+    plain = {name: value for name, value in asdict(found).items() if isinstance(value, int)}
+    write_record({name: f"{value:,}" for name, value in {**plain, **counts, "differing": differ}.items()})
+    rows = [(name, ids) for name, ids in (("missing", found.missing), ("extra", found.extra)) if ids]
+    rows += sorted((f"differs: {place}", ids) for place, ids in found.differing.items())
+    if rows:
+        click.echo()
+        write_table(("what", "contacts", "such as"), ((what, len(ids), ids[:EXAMPLES]) for what, ids in rows))
+
+
+def _row(status: Status) -> list[Any]:
+    state = status.state
+    if state == "paused" and status.paused_why:
+        state = f"paused: {status.paused_why}"
+    elif state == "resting" and status.resting_until:
+        state = f"resting until {status.resting_until:%Y-%m-%d %H:%M:%S}"
+    return [
+        status.name,
+        WORDS[status.kind],
+        state,
+        *(f"{number:,}" for number in (status.waiting, status.retrying, status.parked)),
+        status.waiting_since,
+        status.last_success_at,
+        status.last_error,
+    ]
+
+
+@contextmanager
+def _told(what: str) -> Iterator[Callable[[Iterable[int]], int]]:
+    """Give what adds up batches, saying on standard error how far it is, also when it is stopped."""
+    total = 0
+
+    def add_up(batches: Iterable[int]) -> int:
+        nonlocal total
+        said = time.monotonic()
+        for number in batches:
+            total += number
+            if time.monotonic() - said > PROGRESS_EVERY_SECONDS:
+                said = time.monotonic()
+                say(f"{total:,} contacts {what}")
+        return total
+
+    try:
+        yield add_up
+    except KeyboardInterrupt:
+        raise UnfinishedError(f"stopped: {total:,} contacts {what}, run it again for the rest") from None

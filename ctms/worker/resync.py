@@ -1,0 +1,99 @@
+"""Having a backend hear of contacts again: walking over them in batches, each of which is a transaction of its own.
+
+A walk may be interrupted, and repeated: contacts wait once, however often they are asked for. Contacts that are made
+or edited while it goes wait by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from ctms.outbox.changes import CHANGED, RESYNC, outbox
+from ctms.pool import Connection
+
+BATCH = 5_000
+"""Contacts that one transaction looks at: whoever edits one of them waits until they all are in the outbox."""
+
+# The batch is what was looked at, not what was found: a statement takes about as long whatever is looked for.
+_PUT = f"""
+    WITH looked AS MATERIALIZED (
+        SELECT e.email_id, e.update_timestamp FROM emails e WHERE {{range}} ORDER BY {{order}} LIMIT %(limit)s),
+    put AS ({CHANGED.format(contacts="(SELECT e.email_id FROM looked e WHERE {which})")} RETURNING 1)
+    SELECT e.email_id, e.update_timestamp, (SELECT count(*) FROM put)
+    FROM looked e ORDER BY {{last}} LIMIT 1"""
+
+_BY_ID = ("e.email_id > %(email_id)s", "e.email_id", "e.email_id DESC")
+_BY_TIME = (
+    "e.update_timestamp >= %(since)s AND (e.update_timestamp, e.email_id) > (%(update_timestamp)s, %(email_id)s)",
+    "e.update_timestamp, e.email_id",
+    "e.update_timestamp DESC, e.email_id DESC",
+)
+_FIRST_BY_ID = ("true", *_BY_ID[1:])
+_FIRST_BY_TIME = ("e.update_timestamp >= %(since)s", *_BY_TIME[1:])
+
+_ON_LIST = "EXISTS (SELECT FROM {table} l WHERE l.email_id = e.email_id AND l.name = %({kind})s)"
+
+_OF_ADDRESSES = """
+    SELECT a, e.email_id FROM unnest(%s::text[]) AS a LEFT JOIN emails e ON lower(e.primary_email) = lower(a)"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which contacts: all, or those that changed `since`, and are or were on a newsletter and on a waitlist."""
+
+    since: datetime | None = None
+    newsletter: str | None = None
+    waitlist: str | None = None
+
+
+def resync(connection: Connection, backend: str, selection: Selection) -> Iterator[int]:
+    """Have the contacts of a selection wait for the backend; gives how many more do, batch by batch."""
+    lists = (("newsletters", "newsletter", selection.newsletter), ("waitlists", "waitlist", selection.waitlist))
+    which = [_ON_LIST.format(table=table, kind=kind) for table, kind, name in lists if name is not None]
+    values: dict[str, Any] = {
+        **{kind: name for _, kind, name in lists},
+        "since": selection.since,
+        "priority": RESYNC,
+        "backends": [backend],
+        "limit": BATCH,
+    }
+    walk = (_FIRST_BY_ID, _BY_ID) if selection.since is None else (_FIRST_BY_TIME, _BY_TIME)
+    first, further = (
+        _PUT.format(range=where, order=order, last=last, which=" AND ".join(which) or "true")
+        for where, order, last in walk
+    )
+    sql = first
+    while True:
+        with connection.transaction():
+            row = connection.execute(sql, values).fetchone()
+            if row is None:
+                return
+            values["email_id"], values["update_timestamp"], number = row
+            if number:
+                outbox().wake(connection, [backend])
+        yield number
+        sql = further
+
+
+def resync_addresses(connection: Connection, backend: str, addresses: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Have the contacts with these addresses wait for the backend.
+
+    Gives, batch by batch, how many more do and how many addresses are no contact's.
+    """
+    addresses = iter(addresses)
+    while batch := set(islice(addresses, BATCH)):
+        with connection.transaction():
+            rows = connection.execute(_OF_ADDRESSES, (list(batch),)).fetchall()
+            found = {email_id for _, email_id in rows if email_id is not None}
+            outbox().changed(connection, found, priority=RESYNC, backends=[backend])
+        yield len(found), sum(email_id is None for _, email_id in rows)
+
+
+def about_how_many(connection: Connection) -> int | None:
+    """Return about how many contacts there are, as the database's statistics say; None when they do not yet."""
+    row = connection.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = 'emails'::regclass").fetchone()
+    return row[0] if row and row[0] >= 0 else None

@@ -1,0 +1,177 @@
+"""Comparing what another system has with what it ought to have, for a sample of contacts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from ctms.contacts import queries
+from ctms.contacts.documents import with_status
+from ctms.errors import OperatorError
+from ctms.hooks.comparison import differences
+from ctms.hooks.receivers import Backend, Fetches
+from ctms.outbox.changes import RESYNC, outbox
+from ctms.outbox.lanes import BACKEND, Lane
+from ctms.pool import Connection
+from ctms.worker.calls import Calls
+from ctms.worker.verdicts import readable
+
+# Pages by chance, then rows by chance from among those: every row is as likely as any other, and a large table is not
+# read as a whole. About four pages a row, so that rows of one page seldom come together.
+_SAMPLE = """
+    SELECT email_id FROM {table} TABLESAMPLE SYSTEM (least(100, 100.0 * %(pages)s / greatest(1,
+        pg_relation_size('{table}') / current_setting('block_size')::int)))
+    WHERE {which} ORDER BY random() LIMIT %(number)s"""
+_ANY = _SAMPLE.format(table="emails", which="true")
+_MIRRORED = _SAMPLE.format(table="outbox_mirrored", which="backend = %(backend)s")
+_FEWEST_PAGES = 2_000
+
+_WAITING = "SELECT email_id, parked_at IS NOT NULL FROM outbox WHERE backend = %s AND email_id = ANY(%s)"
+_HAS = """
+    INSERT INTO outbox_mirrored (backend, email_id) SELECT %s, c FROM unnest(%s::uuid[]) AS c ON CONFLICT DO NOTHING"""
+
+
+@dataclass
+class Findings:
+    """What was found: how many contacts are as they ought to be, and the ids of the others.
+
+    `missing` are not there; `extra` are, though they are deleted or not wanted there; `differing` have other values
+    at these places. Not compared are those that wait just now, that are parked, that changed meanwhile, and those of
+    which the backend cannot tell whether it wants them (`unclear`).
+    """
+
+    sample: int = 0
+    equal: int = 0
+    waiting: int = 0
+    parked: int = 0
+    changed: int = 0
+    unclear: int = 0
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    differing: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> list[str]:
+        """The ids of all that are not as they ought to be."""
+        return sorted({*self.missing, *self.extra, *(one for ids in self.differing.values() for one in ids)})
+
+
+def verify(connection: Connection, backend: Backend, number: int) -> Findings:
+    """Compare `number` contacts, taken by chance; of a backend that wants some only, also as many that it has.
+
+    Raises `OperatorError` where the backend cannot be compared or its `fetch` fails.
+    """
+    fetch = _Fetch(backend)
+    found = Findings()
+    ids = _sample(connection, backend, number)
+    for start in range(0, len(ids), backend.max_batch):
+        _compare(connection, backend, fetch, ids[start : start + backend.max_batch], found)
+    return found
+
+
+def repair(connection: Connection, backend: Backend, found: Findings) -> None:
+    """Have those that are not as they ought to be pushed again."""
+    with connection.transaction():
+        if backend.selects:  # it pushes what it does not want, as gone, only where it is known to have it
+            connection.execute(_HAS, (backend.name, found.extra))
+        wrong = [UUID(one) for one in found.wrong]
+        outbox().changed(connection, wrong, priority=RESYNC, backends=[backend.name])
+
+
+def _sample(connection: Connection, backend: Backend, number: int) -> list[UUID]:
+    values = {"backend": backend.name, "number": number, "pages": max(_FEWEST_PAGES, 4 * number)}
+    ids: dict[UUID, None] = {}
+    for sql in (_ANY, _MIRRORED) if backend.selects else (_ANY,):
+        ids |= {email_id: None for (email_id,) in connection.execute(sql, values).fetchall()}
+    return list(ids)
+
+
+class _Fetch:
+    """Calls `fetch` as the background service calls `push`: no longer and no oftener than the backend says."""
+
+    def __init__(self, backend: Backend) -> None:
+        if not isinstance(backend.implementation, Fetches):
+            raise OperatorError(f"the backend {backend.name} cannot be compared: its implementation has no `fetch`")
+        self._backend = backend
+        self._fetch = backend.implementation.fetch
+        self._calls = Calls()
+        self._turn = 0.0
+
+    def __call__(self, email_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        backend = self._backend
+        time.sleep(max(0.0, self._turn - time.monotonic()))
+        if backend.rate:
+            self._turn = time.monotonic() + 1 / backend.rate
+        try:
+            answer = self._calls.call(Lane(BACKEND, backend.name, 0), lambda: self._fetch(email_ids), backend.timeout)
+        except Exception as error:
+            raise OperatorError(f"`fetch` of the backend {backend.name} raised {type(error).__name__}") from error
+        if not isinstance(answer, Mapping) or not all(isinstance(kept, Mapping) for kept in answer.values()):
+            raise OperatorError(f"`fetch` of the backend {backend.name} must return what is kept by email_id")
+        return answer
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The documents of some contacts, and which of them wait (True: are parked), at one time."""
+
+    documents: Mapping[UUID, str]
+    waiting: Mapping[UUID, bool]
+
+
+def _look(connection: Connection, email_ids: Sequence[UUID], backend: str) -> _Look:
+    # In this order: who edits between the two is seen to wait, and the document that we have is the older one.
+    documents = queries.documents_by_id(connection, email_ids)
+    return _Look(documents, dict(connection.execute(_WAITING, (backend, list(email_ids))).fetchall()))
+
+
+def _compare(
+    connection: Connection, backend: Backend, fetch: _Fetch, email_ids: Sequence[UUID], found: Findings
+) -> None:
+    """Look before and after the call: only what stood still, and did not wait, can be compared."""
+    before = _look(connection, email_ids, backend.name)
+    kept = fetch([str(email_id) for email_id in email_ids])
+    after = _look(connection, email_ids, backend.name)
+    for email_id in email_ids:
+        found.sample += 1
+        waiting = {**before.waiting, **after.waiting}.get(email_id)
+        document = after.documents.get(email_id)
+        if waiting is not None:
+            found.parked += waiting
+            found.waiting += not waiting
+        elif document != before.documents.get(email_id):
+            found.changed += 1
+        else:
+            _judge(backend, str(email_id), document, kept.get(str(email_id)), found)
+
+
+def _judge(
+    backend: Backend, email_id: str, document: str | None, kept: Mapping[str, Any] | None, found: Findings
+) -> None:
+    wanted = None if document is None else json.loads(with_status(document))
+    try:
+        if wanted is not None and not backend.is_for(wanted):
+            wanted = None
+    except Exception:  # noqa: BLE001  whatever a plugin raises
+        found.unclear += 1
+        return
+    if wanted is None or kept is None:
+        found.equal += wanted is None and kept is None
+        if wanted is not None:
+            found.missing.append(email_id)
+        elif kept is not None:
+            found.extra.append(email_id)
+        return
+    places = list(_places(wanted, kept))
+    found.equal += not places
+    for place in places:
+        found.differing.setdefault(place, []).append(email_id)
+
+
+def _places(wanted: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]:
+    # The other system's names of what we do not know might be anything.
+    yield from sorted({readable(place) or "…" for place in differences(wanted, kept)})

@@ -1,0 +1,152 @@
+"""`flask ctms backends verify`: what another system has is compared with what it ought to have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.cli.running import run, run_json
+from tests.http import ApiClient
+from tests.outbox.receiving import RECEIVING, contacts, ctms_plugins, deliver, execute, ids, park, waiting
+
+__all__ = ["contacts", "ctms_plugins"]
+
+Make = Callable[..., dict[str, Any]]
+
+
+def keep(contacts: list[dict[str, Any]], api: ApiClient) -> dict[str, dict[str, Any]]:
+    """Have `mail` keep the contacts as they are, as copies of their own."""
+    kept = {email_id: api.get(f"/ctms/{email_id}").json for email_id in ids(contacts)}
+    RECEIVING.mail.contacts.update(kept)
+    return kept
+
+
+def test_verify_finds_all_equal(cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]]) -> None:
+    keep(contacts, api)
+
+    found = run_json(cli, "backends", "verify", "mail", "--repair")
+
+    assert found == {
+        "backend": "mail",
+        "sample": 3,
+        "equal": 3,
+        **dict.fromkeys(("waiting", "parked", "changed", "unclear", "repaired"), 0),
+        "missing": [],
+        "extra": [],
+        "differing": {},
+    }
+    assert waiting() == set()
+
+
+def test_verify_reports_places_and_ids_and_repairs(
+    cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]]
+) -> None:
+    first, second, third = ids(contacts)
+    kept = keep(contacts, api)
+    kept[first]["email"]["first_name"] = "A Secret"
+    kept[first]["newsletters"] = []
+    kept[first]["email"]["of jane@example.com"] = "x"
+    del RECEIVING.mail.contacts[second]
+
+    found = run_json(cli, "backends", "verify", "mail")
+    shown = run(cli, "backends", "verify", "mail", "--repair")
+
+    assert (found["equal"], found["missing"], found["extra"]) == (1, [second], [])
+    assert found["differing"] == {
+        "email.first_name": [first],
+        "email.of …": [first],
+        "newsletters.club": [first],
+    }
+    assert "Secret" not in shown.output
+    assert "jane@example.com" not in shown.output
+    assert f"differs: email.first_name  1         {first}\n" in shown.stdout
+    assert shown.stderr == "contacts that are pushed again: 2\n"
+    assert waiting() == {first, second}
+    again = run_json(cli, "backends", "verify", "mail")
+    assert (again["sample"], again["waiting"], again["equal"], again["missing"]) == (3, 2, 1, [])
+    assert third not in waiting()
+
+
+def test_verify_takes_no_more_than_it_is_told(cli: CliRunner, contacts: list[dict[str, Any]]) -> None:
+    found = run_json(cli, "backends", "verify", "mail", "--sample", "2")
+
+    assert found["sample"] == len(found["missing"]) == 2
+    assert set(found["missing"]) < set(ids(contacts))
+
+
+def test_verify_of_a_backend_that_wants_some(cli: CliRunner, make_contact: Make) -> None:
+    """What it has without being known to, or of whom nothing is left, is taken away again."""
+    on_it, off_it, unclear = ids(
+        [
+            make_contact(newsletters=[{"name": "club"}]),
+            make_contact(),
+            make_contact(newsletters=[{"name": "club"}], email={"first_name": "Nobody can tell"}),
+        ]
+    )
+    deleted = "11111111-2222-4333-8444-555555555555"
+    execute("INSERT INTO outbox_mirrored VALUES ('club', %(e)s), ('club', %(d)s)", e=on_it, d=deleted)
+    deliver()
+    RECEIVING.club.contacts.update({off_it: {}, deleted: {}})
+
+    found = run_json(cli, "backends", "verify", "club", "--repair")
+
+    assert (found["missing"], sorted(found["extra"]), found["unclear"]) == ([on_it], sorted([off_it, deleted]), 1)
+    assert waiting("club") == {on_it, off_it, deleted}
+    mirrored = {one for (one,) in execute("SELECT email_id::text FROM outbox_mirrored WHERE backend = 'club'")}
+    assert mirrored == {on_it, off_it, deleted}
+    assert unclear not in waiting("club")
+
+
+def test_verify_does_not_compare_what_is_parked_or_changes_meanwhile(
+    cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = ids(contacts)
+    api.patch(f"/ctms/{first}", {"email": {"first_name": "Jo"}})
+    park(first, "full")
+    real = RECEIVING.mail.fetch
+
+    def fetch(email_ids: list[str]) -> Any:
+        # Edited and pushed between the two looks.
+        execute("UPDATE emails SET first_name = first_name || 'x', update_timestamp = clock_timestamp()")
+        return real(email_ids)
+
+    found = run_json(cli, "backends", "verify", "mail", "--sample", "3")
+    assert (found["parked"], len(found["missing"]), first in found["missing"]) == (1, 2, False)
+
+    monkeypatch.setattr(RECEIVING.mail, "fetch", fetch, raising=True)
+    execute("UPDATE emails SET first_name = 'Jo'")
+    moving = run_json(cli, "backends", "verify", "mail")
+    assert (moving["parked"], moving["changed"], moving["missing"]) == (1, 2, [])
+    assert second not in moving["missing"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (ValueError("of jane@example.com"), "`fetch` of the backend mail raised ValueError"),
+        ([], "`fetch` of the backend mail must return what is kept by email_id"),
+        ({"x": None}, "`fetch` of the backend mail must return what is kept by email_id"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("contacts")
+def test_verify_with_a_fetch_that_fails(
+    cli: CliRunner, answer: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(_email_ids: list[str]) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(RECEIVING.mail, "fetch", fetch)
+
+    assert run(cli, "backends", "verify", "mail", status=1).stderr == f"Error: {problem}\n"
+
+
+def test_verify_of_a_backend_without_fetch(cli: CliRunner) -> None:
+    failed = run(cli, "backends", "verify", "blind", status=1)
+
+    assert failed.stderr == "Error: the backend blind cannot be compared: its implementation has no `fetch`\n"
