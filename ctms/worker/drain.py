@@ -89,10 +89,13 @@ class Drain:
             )
             outcomes = {item: outcome_of(answer, item.email_id) for item in batch.items}
         except Exception as error:  # noqa: BLE001  whatever a plugin raises
-            self._process.metrics.failed(self._lane, batch.method, error, time.perf_counter() - started)
-            return self._failed(batch, error)
-        self._process.metrics.answered(self._lane, batch.method, outcomes.values(), time.perf_counter() - started)
-        return self._answered(batch, outcomes)
+            failure = error
+        else:
+            self._process.metrics.answered(self._lane, batch.method, outcomes.values(), time.perf_counter() - started)
+            return self._answered(batch, outcomes)
+        # Not where it was caught: it would be the context of what its halves raise.
+        self._process.metrics.failed(self._lane, batch.method, failure, time.perf_counter() - started)
+        return self._failed(batch, failure)
 
     def _answered(self, batch: Batch, outcomes: Mapping[Item, Outcome]) -> bool:
         given = outcomes.values()
@@ -123,6 +126,7 @@ class Drain:
 
         An error of the network may be about a contact, too: libraries make one of a status such as 400.
         """
+        alone = len(batch.items) == 1
         of_network = isinstance(error, OSError)
         logger.warning(
             "%s %s raised %s with %s contacts",
@@ -130,9 +134,9 @@ class Drain:
             self._lane.name,
             type(error).__name__,
             len(batch.items),
-            exc_info=None if of_network else error,  # the network's failures come in swarms, and are no fault of code
+            # Once, not for each half; the network's failures come in swarms, and are no fault of code.
+            exc_info=error if alone and not of_network else None,
         )
-        alone = len(batch.items) == 1
         with pool.lend() as connection:
             rests = self._breaker.failed(connection, f"raised {type(error).__name__}")
             stuck = self._process.calls.is_stuck(self._lane)

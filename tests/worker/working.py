@@ -10,7 +10,7 @@ from typing import Any
 from ctms import pool
 from ctms.hooks.receivers import Backend, ContactState, DeletionHandler, Identities
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
-from ctms.plugins import hookimpl
+from ctms.plugins import Done, TryLater, hookimpl
 from ctms.worker.backends import BackendWork
 from ctms.worker.drain import Drain, Process
 from ctms.worker.erasures import ErasureWork
@@ -61,7 +61,8 @@ class Other:
         self.keys.append(idempotency_key)
         answer = self.answer(contacts)
         for contact in contacts:
-            if answer is not None and not (isinstance(answer, Mapping) and answer.get(contact.email_id) is None):
+            outcome = answer.get(contact.email_id, TryLater()) if isinstance(answer, Mapping) else answer
+            if not isinstance(outcome, Done | None):
                 continue
             if contact.document is None:
                 self.gone.append(contact.email_id)
