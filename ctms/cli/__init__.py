@@ -6,12 +6,16 @@ import click
 
 from ctms.cli.backends import backends
 from ctms.cli.clients import clients
+from ctms.cli.delete_bulk import delete_bulk
+from ctms.cli.erasures import erasures
 from ctms.cli.group import Group
+from ctms.cli.opt_out import opt_out_command
 from ctms.cli.permissions import permissions
 from ctms.cli.plugins import plugins
 from ctms.cli.roles import roles
 from ctms.cli.serve import serve
 from ctms.cli.settings import settings
+from ctms.cli.suppressions import suppressions
 from ctms.cli.worker import worker
 
 
@@ -21,10 +25,23 @@ def ctms() -> None:
 
     Data goes to standard output, remarks go to standard error. Every command exits with 0 when it did its work,
     1 when it could not (a bad setting, a database out of reach, no answer to its question), 2 when it was called
-    wrongly, 4 when what it names does not exist and 10 when what it would make exists already or what it would
-    break is needed.
+    wrongly, 3 when it did a part of it (it was stopped, or some failed), 4 when what it names does not exist and 10
+    when what it would make exists already or what it would break is needed.
     """
 
 
-for command in (serve, worker, backends, clients, roles, permissions, plugins, settings):
+for command in (
+    serve,
+    worker,
+    backends,
+    clients,
+    roles,
+    permissions,
+    plugins,
+    settings,
+    delete_bulk,
+    opt_out_command,
+    erasures,
+    suppressions,
+):
     ctms.add_command(command)

@@ -1,0 +1,185 @@
+"""`flask ctms erasures`: what was deleted, by whom, and what is parked."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.cli.running import run, run_json
+from tests.contacts.factories import address, full
+from tests.contacts.rows import execute
+from tests.erasure.handlers import CRM, SHOP, Handlers
+from tests.http import ApiClient
+
+
+@pytest.fixture
+def ctms_plugins() -> list[object]:
+    return [Handlers()]
+
+
+@pytest.fixture
+def contact(api: ApiClient) -> dict[str, Any]:
+    body = full()
+    api.post("/ctms", body)
+    return body
+
+
+def delete(api: ApiClient, contact: dict[str, Any]) -> str:
+    return api.delete(f"/ctms/{contact['email']['primary_email']}").headers["Erasure-Id"]
+
+
+def park(erasure_id: str, handler: str, reason: str = "no account") -> None:
+    """Park what the handler has to do, as the background service does."""
+    execute(
+        "UPDATE erasure_tasks SET parked_at = now(), reason = :reason, attempts = 5, failures = 5"
+        " WHERE erasure_id = :id AND handler = :handler",
+        id=erasure_id,
+        handler=handler,
+        reason=reason,
+    )
+    execute(
+        "UPDATE erasure_handlers SET parked = pending, pending = 0, reason = :reason"
+        " WHERE erasure_id = :id AND handler = :handler",
+        id=erasure_id,
+        handler=handler,
+        reason=reason,
+    )
+
+
+def finish(erasure_id: str, handler: str) -> None:
+    execute("DELETE FROM erasure_tasks WHERE erasure_id = :id AND handler = :handler", id=erasure_id, handler=handler)
+    execute(
+        "UPDATE erasure_handlers SET done = pending, pending = 0 WHERE erasure_id = :id AND handler = :handler",
+        id=erasure_id,
+        handler=handler,
+    )
+
+
+class TestList:
+    def test_the_newest_first(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        assert run_json(cli, "erasures", "list") == []
+        first = delete(api, contact)
+        execute("UPDATE erasures SET requested_at = requested_at - interval '1 day'")
+        second = api.post("/erasures", {"emails": ["nobody@example.com"]}).json["id"]
+
+        assert [one["id"] for one in run_json(cli, "erasures", "list")] == [second, first]
+        assert [one["id"] for one in run_json(cli, "erasures", "list", "--limit", "1")] == [second]
+        assert [one["id"] for one in run_json(cli, "erasures", "list", "--unfinished")] == [first]
+        lines = run(cli, "erasures", "list").stdout.splitlines()
+        assert lines[0].split()[:3] == ["id", "requested_at", "requested_by"]
+        assert lines[1].split()[-5:] == ["api", "no", "0", "1", "done"]
+        assert lines[2].split()[-5:] == ["delete", "no", "1", "0", "pending"]
+
+    def test_the_status_is_the_worst_there_is(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        erasure = delete(api, contact)
+
+        def status() -> str:
+            found: str = run_json(cli, "erasures", "show", erasure)["status"]
+            return found
+
+        assert status() == "pending"
+        park(erasure, CRM)
+        assert status() == "parked"
+        finish(erasure, SHOP)
+        assert status() == "parked"
+        run(cli, "erasures", "retry", erasure)
+        assert status() == "pending"
+        execute("UPDATE erasure_handlers SET pending = 0, done = 1 WHERE handler = 'crm'")
+        execute("UPDATE erasure_tasks SET step = 'verify' WHERE handler = 'crm'")
+        assert status() == "verifying"
+        execute("DELETE FROM erasure_tasks")
+        assert status() == "done"
+
+
+class TestShow:
+    def test_the_record_and_its_handlers(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        erasure = delete(api, contact)
+        park(erasure, CRM, "unknown [to] us")
+
+        assert run_json(cli, "erasures", "show", erasure) == api.get(f"/erasures/{erasure}").json
+        shown = run(cli, "erasures", "show", erasure).stdout
+        assert "client:id_test" in shown
+        assert [line.split()[:5] for line in shown.splitlines()[-2:]] == [
+            [CRM, "0", "0", "0", "1"],
+            [SHOP, "1", "0", "0", "0"],
+        ]
+        assert "unknown [to] us" in shown
+
+    def test_one_that_there_is_not(self, cli: CliRunner) -> None:
+        unknown = str(uuid.uuid4())
+        for command in ("show", "retry"):
+            assert run(cli, "erasures", command, unknown, status=4).stderr == f"Error: there is no erasure {unknown}\n"
+            run(cli, "erasures", command, "1", status=2)
+
+
+class TestFind:
+    @pytest.mark.usefixtures("erasure_key")
+    def test_in_any_case_and_by_the_address_of_the_account(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
+        erasure = delete(api, contact)
+
+        for known in (contact["email"]["primary_email"].upper(), contact["fxa"]["primary_email"]):
+            (found,) = run_json(cli, "erasures", "find", known)
+            assert (found["id"], found["requested_by"]) == (erasure, "client:id_test")
+            assert datetime.fromisoformat(found["requested_at"]).tzinfo
+            text = run(cli, "erasures", "find", known).stdout
+            assert erasure in text
+            assert known not in text
+
+    @pytest.mark.usefixtures("erasure_key")
+    def test_one_that_was_not_erased(self, cli: CliRunner, contact: dict[str, Any]) -> None:
+        for unknown in (address(), contact["email"]["primary_email"]):
+            told = run(cli, "erasures", "find", unknown, status=4).stderr
+            assert told == "Error: no erasure of this address is known\n"
+
+    def test_without_a_key(self, cli: CliRunner) -> None:
+        assert "CTMS_ERASURE_KEY is not set" in run(cli, "erasures", "find", "jane@example.com", status=1).stderr
+
+    def test_what_is_no_address(self, cli: CliRunner) -> None:
+        run(cli, "erasures", "find", "jane", status=2)
+
+
+class TestRetry:
+    def test_what_is_parked_is_tried_again_and_nothing_else(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
+        erasure, other = delete(api, contact), full()
+        api.post("/ctms", other)
+        elsewhere = delete(api, other)
+        park(erasure, CRM)
+        park(elsewhere, CRM)
+        execute("DELETE FROM procrastinate_jobs")
+
+        assert run_json(cli, "erasures", "retry", erasure) == {"id": erasure, "again": {CRM: 1}}
+
+        handler = api.get(f"/erasures/{erasure}").json["handlers"][0]
+        assert (handler["name"], handler["pending"], handler["parked"]) == (CRM, 1, 0)
+        waiting = "SELECT count(*) FROM erasure_tasks WHERE erasure_id = :id AND failures = 0 AND parked_at IS NULL"
+        assert execute(waiting, id=erasure) == 2
+        assert execute("SELECT lock FROM procrastinate_jobs") == f"deletion_handler:{CRM}:0"
+        assert execute("SELECT count(*) FROM procrastinate_jobs") == 1
+        assert api.get(f"/erasures/{elsewhere}").json["status"] == "parked"
+
+    def test_what_is_not_parked(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        assert "nothing is parked" in run(cli, "erasures", "retry", delete(api, contact)).stderr
+
+    def test_a_handler_that_no_plugin_brings_any_more(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
+        erasure = delete(api, contact)
+        execute(
+            "INSERT INTO erasure_handlers SELECT erasure_id, 'old', 1, 0, 0, 0, NULL, now(), now() FROM"
+            " erasure_handlers WHERE handler = 'crm'"
+        )
+        execute("UPDATE erasure_tasks SET handler = 'old' WHERE handler = 'crm'")
+        park(erasure, "old")
+
+        told = run(cli, "erasures", "retry", erasure).stderr.splitlines()
+
+        assert told[0] == "old: 1 to be tried again"
+        assert "no plugin brings the deletion handler old" in told[1]
