@@ -1,0 +1,36 @@
+"""What the docs show of work on many contacts is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tests.contacts.factories import minimal
+from tests.docs import pages
+from tests.docs.pages import DOCS
+from tests.serving import Served
+
+HOW_TO = DOCS / "how-to"
+
+
+def run(page: Path, served: Served, folder: Path, file: str, *addresses: str) -> None:
+    """Run a page whose reader has this file, and contacts with these addresses."""
+    with served.session() as session:
+        for address in addresses:
+            made = session.post(f"{served.url}/ctms", json=minimal(primary_email=address), timeout=30)
+            assert made.status_code == 201, made.text
+    (folder / file).write_text(pages.marked(page, f"file: {file}"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    pages.run(page, {**served.environment, "PATH": path}, folder)
+
+
+def test_many_are_erased(served: Served, tmp_path: Path) -> None:
+    run(HOW_TO / "erase-in-bulk.md", served, tmp_path, "gone.txt", "ada@example.com", '"a, b"@example.com')
+
+
+def test_opt_outs_are_taken_over(served: Served, tmp_path: Path) -> None:
+    run(HOW_TO / "import-opt-outs.md", served, tmp_path, "bounces.csv", "grace@example.com")
+
+    report = (tmp_path / "opt-outs.csv").read_text()
+    assert "Grace@example.com,opted out," in report
