@@ -25,7 +25,7 @@ class Waiting(Model):
     __table_args__ = (
         Index("idx_outbox_due", "backend", text("priority DESC"), "due_at", postgresql_where=text("parked_at IS NULL")),
         Index("idx_outbox_waiting", "backend", "waiting_since", postgresql_where=text("parked_at IS NULL")),
-        Index("idx_outbox_parked", "backend", "reason", postgresql_where=text("parked_at IS NOT NULL")),
+        Index("idx_outbox_parked", "backend", "reason", "email_id", postgresql_where=text("parked_at IS NOT NULL")),
     )
 
     backend: Mapped[str] = mapped_column(String(63), primary_key=True)

@@ -10,8 +10,8 @@ from ctms.outbox.lanes import BACKEND
 from ctms.outbox.receivers import wake_all
 from ctms.pool import Connection
 
-BATCH = 5_000
-"""Contacts that one transaction takes up again: whoever edits one of them waits for it."""
+BATCH = 2_000
+"""Contacts that one transaction has wait again: whoever edits one of them waits for it."""
 
 _REASONS = """
     SELECT r.*, ARRAY(
@@ -23,20 +23,24 @@ _REASONS = """
         WHERE backend = %(backend)s AND parked_at IS NOT NULL GROUP BY reason
     ) r ORDER BY contacts DESC, reason"""
 
-# What is parked again meanwhile is left: so it ends. The rows are locked in the order in which writers lock them.
+# In the order of the index, which goes on behind the last batch: what was passed is not looked at again, nor what is
+# parked again meanwhile. The rows are locked in the order in which writers lock them.
 _RETRY = """
-    WITH found AS (
-        SELECT email_id FROM outbox
-        WHERE backend = %(backend)s AND parked_at <= %(began)s AND parked_at IS NOT NULL {which} LIMIT %(limit)s),
-    locked AS (
+    WITH found AS MATERIALIZED (
+        SELECT reason, email_id FROM outbox
+        WHERE backend = %(backend)s AND parked_at IS NOT NULL {which} ORDER BY reason, email_id LIMIT %(limit)s),
+    locked AS MATERIALIZED (
         SELECT o.email_id FROM outbox o JOIN found USING (email_id)
-        WHERE o.backend = %(backend)s AND o.parked_at <= %(began)s ORDER BY o.email_id FOR UPDATE OF o)
-    UPDATE outbox o SET
-        parked_at = NULL, reason = NULL, attempts = 0, failures = 0, due_at = clock_timestamp(),
-        waiting_since = clock_timestamp()
-    FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id"""
-_RETRY_ALL = _RETRY.format(which="")
-_RETRY_REASON = _RETRY.format(which="AND reason = %(reason)s")
+        WHERE o.backend = %(backend)s AND o.parked_at <= %(began)s ORDER BY o.email_id FOR UPDATE OF o),
+    retried AS (
+        UPDATE outbox o SET
+            parked_at = NULL, reason = NULL, attempts = 0, failures = 0, due_at = clock_timestamp(),
+            waiting_since = clock_timestamp()
+        FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id RETURNING 1)
+    SELECT f.reason, f.email_id, (SELECT count(*) FROM retried)
+    FROM found f ORDER BY f.reason DESC, f.email_id DESC LIMIT 1"""
+_OF_REASON = "AND reason = %(reason)s"
+_BEHIND = "AND (reason, email_id) > (%(last_reason)s, %(last)s)"
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,15 @@ def retry(connection: Connection, backend: str, reason: str | None = None) -> It
     row = connection.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None  # noqa: S101  it has one row
     values = {"backend": backend, "began": row[0], "reason": reason, "limit": BATCH}
+    which = "" if reason is None else _OF_REASON
+    sql = _RETRY.format(which=which)
     while True:
         with connection.transaction():
-            number = connection.execute(_RETRY_ALL if reason is None else _RETRY_REASON, values).rowcount
+            row = connection.execute(sql, values).fetchone()
+            if row is None:
+                return
+            values["last_reason"], values["last"], number = row
             if number:
                 wake_all(connection, BACKEND, [backend])
-        if not number:
-            return
         yield number
+        sql = _RETRY.format(which=f"{which} {_BEHIND}")

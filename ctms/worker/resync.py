@@ -15,7 +15,7 @@ from typing import Any
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
 from ctms.pool import Connection
 
-BATCH = 5_000
+BATCH = 2_000
 """Contacts that one transaction looks at: whoever edits one of them waits until they all are in the outbox."""
 
 # The batch is what was looked at, not what was found: a statement takes about as long whatever is looked for.

@@ -34,7 +34,7 @@ CREATE TABLE outbox (
 );
 CREATE INDEX idx_outbox_due ON outbox (backend, priority DESC, due_at) WHERE parked_at IS NULL;
 CREATE INDEX idx_outbox_waiting ON outbox (backend, waiting_since) WHERE parked_at IS NULL;
-CREATE INDEX idx_outbox_parked ON outbox (backend, reason) WHERE parked_at IS NOT NULL;
+CREATE INDEX idx_outbox_parked ON outbox (backend, reason, email_id) WHERE parked_at IS NOT NULL;
 
 CREATE TABLE outbox_mirrored (
     backend varchar(63) NOT NULL,
