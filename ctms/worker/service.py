@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 import procrastinate
+import psycopg
 from flask import Flask
 from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
@@ -98,9 +99,12 @@ class Service:
             try:
                 asyncio.run(self._run())
             except _ERRORS as error:
+                cause = error.__cause__ or error  # Procrastinate has one error for all
+                if isinstance(cause, psycopg.DataError | psycopg.ProgrammingError):
+                    raise
                 if self._options.once:
                     raise OperatorError("the database is not available, and work may be left over") from error
-                logger.warning("the database is not available: %s", type(error).__name__)
+                logger.warning("the database is not available: %s", type(cause).__name__)
             if self._options.once:
                 return
             self.stopping.wait(1)
@@ -140,7 +144,7 @@ class Service:
     def _make_worker(self, jobs: procrastinate.App) -> Worker:
         self._worker = Worker(
             app=jobs,
-            queues=self._options.queues,
+            queues=None if self._options.queues is None else list(self._options.queues),  # it sends a tuple as a row
             name="ctms",
             concurrency=self._options.concurrency,
             wait=not self._options.once,

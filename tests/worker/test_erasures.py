@@ -28,7 +28,7 @@ TASK = (
     "SELECT step, attempts, failures, extract(epoch FROM due_at - clock_timestamp())::float8, reason FROM erasure_tasks"
 )
 
-ONLY_ERASES = {"implementation": OnlyErases(OTHER)}
+ONLY_ERASES: dict[str, Any] = {"implementation": OnlyErases(OTHER)}
 
 
 @pytest.fixture

@@ -1,0 +1,284 @@
+"""The background service as it is run: real processes, which are stopped, killed, and lose their database."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from ctms.embedded import EmbeddedServer
+from ctms.pool import libpq_url
+from ctms.testing import contact_body
+from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS, Served, environment_for, free_port, run_flask, serve
+from tests.system.test_restarts import pg_ctl
+
+PLUGIN = """
+import json, os, time
+from pathlib import Path
+
+from ctms.plugins import Backend, DeletionHandler, hookimpl
+
+FOLDER = Path(os.environ["MIRROR_FOLDER"])
+
+
+def note(what, ids):
+    with (FOLDER / "calls.jsonl").open("a") as file:
+        file.write(json.dumps({"what": what, "pid": os.getpid(), "ids": ids}) + "\\n")
+
+
+class Mirror:
+    def push(self, contacts, idempotency_key):
+        ids = [contact.email_id for contact in contacts]
+        note("begins", ids)
+        while (FOLDER / "hold").exists():
+            time.sleep(0.02)
+        note("pushed", ids)
+
+    def erase(self, identities):
+        note("erased", [one["email_id"] for one in identities])
+
+
+@hookimpl
+def ctms_backends():
+    yield Backend(name="mirror", implementation=Mirror(), concurrency=8)
+
+
+@hookimpl
+def ctms_deletion_handlers():
+    yield DeletionHandler(name="mirror", implementation=Mirror())
+"""
+
+
+@dataclass
+class Running:
+    """The service with the plugin, and what the plugin was called with."""
+
+    served: Served
+    folder: Path
+    database: psycopg.Connection
+    workers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def hold(self) -> Path:
+        """While this file is there, no push ends."""
+        return self.folder / "hold"
+
+    def calls(self, what: str) -> list[dict[str, Any]]:
+        """Return the calls that began, pushed or erased."""
+        file = self.folder / "calls.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [call for line in lines if (call := json.loads(line))["what"] == what]
+
+    def ids(self, what: str) -> set[str]:
+        """Return the contacts of those calls."""
+        return {one for call in self.calls(what) for one in call["ids"]}
+
+    def make(self, number: int) -> set[str]:
+        """Make contacts, past the API, that wait for the backend."""
+        sql = """
+            WITH made AS (
+                INSERT INTO emails (email_id, primary_email)
+                SELECT gen_random_uuid(), md5(random()::text || n) || '@example.com' FROM generate_series(1, %s) AS n
+                RETURNING email_id)
+            INSERT INTO outbox (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
+            SELECT 'mirror', email_id, 1, 0, now(), now(), 0, 0 FROM made RETURNING email_id::text"""
+        return {row[0] for row in self.database.execute(sql, (number,)).fetchall()}
+
+    def left(self) -> int:
+        """Return how many contacts wait."""
+        found = self.database.execute("SELECT count(*) FROM outbox").fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def start(self, *options: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a worker."""
+        environment = {**self.served.environment, **variables}
+        with (self.folder / "workers.txt").open("a") as output:
+            worker = subprocess.Popen(
+                [FLASK, "ctms", "worker", *options], env=environment, stdout=output, stderr=output, text=True
+            )
+        self.workers.append(worker)
+        return worker
+
+    def text(self) -> str:
+        """Return what the workers said."""
+        return (self.folder / "workers.txt").read_text()
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
+        """Wait until it holds."""
+        give_up = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < give_up, self.text()
+            time.sleep(0.05)
+
+    def stop(self, worker: subprocess.Popen[str]) -> int:
+        """End a worker with SIGTERM; returns its exit status."""
+        worker.send_signal(signal.SIGTERM)
+        return worker.wait(timeout=STOP_TIMEOUT_IN_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Path]]:
+    folder = tmp_path_factory.mktemp("mirrored")
+    library = folder / "lib"
+    metadata = library / "mirror-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (library / "mirror_plugin.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mirror\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[ctms]\nmirror = mirror_plugin\n")
+    data = folder / "data"
+    data.mkdir()
+    with serve(data, PYTHONPATH=str(library), MIRROR_FOLDER=str(folder)) as served:
+        yield served, folder
+
+
+@contextmanager
+def connected(served: Served) -> Iterator[psycopg.Connection]:
+    server = EmbeddedServer.acquire(served.folder)
+    try:
+        with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
+            yield connection
+    finally:
+        server.release()
+
+
+@pytest.fixture
+def running(instance: tuple[Served, Path]) -> Iterator[Running]:
+    served, folder = instance
+    with connected(served) as connection:
+        running = Running(served, folder, connection)
+        yield running
+        running.hold.unlink(missing_ok=True)
+        for worker in running.workers:
+            worker.kill()
+            worker.wait()
+        with suppress(psycopg.OperationalError):  # of a test that restarted the server
+            connection.execute("TRUNCATE outbox, procrastinate_workers CASCADE")
+    for name in ("calls.jsonl", "workers.txt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def test_contacts_reach_the_backend_and_leave_it(running: Running) -> None:
+    port = free_port()
+    worker = running.start(CTMS_WORKER_METRICS_PORT=str(port), CTMS_LOGGING_LEVEL="INFO")
+    with running.served.session() as session:
+        contact = session.post(f"{running.served.url}/ctms", json=contact_body(), timeout=60).json()["email"]
+        running.until(lambda: contact["email_id"] in running.ids("pushed"))
+        deleted = session.delete(f"{running.served.url}/ctms/{contact['primary_email']}", timeout=60)
+    assert deleted.status_code == 200
+    running.until(lambda: contact["email_id"] in running.ids("erased"))
+    running.until(lambda: len(running.calls("pushed")) == 2 and running.left() == 0)
+
+    page = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
+    assert running.stop(worker) == 0
+
+    assert re.search(r'ctms_background_requests_total\{backend="mirror",method="push",status="done"\} 2\.0', page)
+    assert re.search(r'ctms_background_requests_total\{backend="mirror",method="erase",status="done"\} 1\.0', page)
+    assert "ctms_background_last_loop_timestamp_seconds" in page
+    words = running.text()
+    assert words.count("\n") == 1, words
+    assert "working for backend mirror, deletion handler mirror" in words
+    assert contact["primary_email"] not in page + words
+    assert running.database.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,)
+
+
+def test_what_a_killed_worker_had_in_hand_another_one_takes_up(running: Running) -> None:
+    running.hold.touch()
+    made = running.make(1)
+    killed = running.start()
+    running.until(lambda: running.ids("begins") == made)
+    killed.kill()
+    killed.wait()
+    running.hold.unlink()
+    assert running.ids("pushed") == set()
+    running.start()
+
+    running.until(lambda: running.ids("pushed") == made and running.left() == 0)
+
+    assert "taken up again" in running.text()
+
+
+def test_sigterm_ends_it_after_the_batch_in_hand(running: Running) -> None:
+    running.hold.touch()
+    made = running.make(1)
+    worker = running.start()
+    running.until(lambda: running.ids("begins") == made)
+
+    worker.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(timeout=1)
+    running.hold.unlink()
+    began = time.monotonic()
+
+    assert worker.wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0
+    assert time.monotonic() - began < 20
+    assert running.left() == 0
+    assert len(running.calls("pushed")) == 1
+    left = running.database.execute("SELECT status FROM procrastinate_jobs WHERE status = 'doing'").fetchall()
+    assert left == []
+
+
+def test_a_worker_works_on_as_many_lanes_as_it_is_told_and_shares_them(running: Running) -> None:
+    running.hold.touch()
+    made = running.make(200)
+    many = running.start("--concurrency", "7")
+    one = running.start("--concurrency", "1")
+
+    running.until(lambda: len(running.calls("begins")) == 8)
+    pids = [call["pid"] for call in running.calls("begins")]
+    assert {pids.count(many.pid), pids.count(one.pid)} == {7, 1}
+
+    running.hold.unlink()
+    running.until(lambda: running.left() == 0)
+    assert running.ids("pushed") == made
+    assert sum(len(call["ids"]) for call in running.calls("pushed")) == 200
+
+
+def test_once_ends_when_nothing_is_due(running: Running) -> None:
+    made = running.make(250)
+    parts = [running.start("--once"), running.start("--once", "--queue", "backends")]
+
+    assert [part.wait(timeout=60) for part in parts] == [0, 0], running.text()
+
+    assert running.ids("pushed") == made
+    assert running.left() == 0
+    running.make(1)
+    assert running.start("--once", "--queue", "erasures").wait(timeout=60) == 0
+    assert running.left() == 1
+
+
+def test_it_outlives_a_restart_of_the_database(running: Running) -> None:
+    worker = running.start()
+    first = running.make(20)
+    running.until(lambda: running.left() == 0)
+    before = running.text()
+
+    pg_ctl(running.served.folder, "-m", "immediate", "restart")
+
+    with connected(running.served) as connection:
+        running.database = connection
+        second = running.make(20)
+        running.until(lambda: running.left() == 0)
+        assert running.ids("pushed") == first | second
+        assert running.stop(worker) == 0
+        connection.execute("TRUNCATE procrastinate_workers CASCADE")
+    assert "Traceback (most recent call last)" not in running.text()
+    assert running.text().startswith(before)
+
+
+def test_without_a_plugin_it_has_nothing_to_do(tmp_path: Path) -> None:
+    once = run_flask("ctms", "worker", "--once", environment=environment_for(tmp_path))
+
+    assert once.returncode == 0, once.stderr
+    assert "nobody: no plugin registers a backend or a deletion handler" in once.stdout + once.stderr
