@@ -1,0 +1,98 @@
+"""The pages about metrics and logs say what is exported and logged, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+
+from ctms.clients.tokens import tokens
+from ctms.settings import Settings
+from ctms.telemetry.logs import init_logs
+from ctms.telemetry.metrics import BUCKETS, Metrics
+from ctms.telemetry.requests import METHODS, AuthFailure, TokenFailure
+from tests.clients.factories import create_client
+from tests.docs.pages import DOCS
+from tests.http import ApiClient
+
+METRICS = (DOCS / "reference" / "metrics.md").read_text()
+LOGS = (DOCS / "reference" / "logs.md").read_text()
+API = METRICS[METRICS.index("## The API") : METRICS.index("## The background service")]
+
+Described = dict[str, tuple[str, frozenset[str]]]
+"""The type and the labels of a metric, by its name."""
+
+
+def words(text: str) -> frozenset[str]:
+    """Return what is set as code."""
+    return frozenset(re.findall(r"`(\w+)`", text))
+
+
+def documented() -> Described:
+    rows = re.findall(r"^\| `(ctms_\w+)` \| (\w+) \| ([^|]*) \| [^|]+ \|$", API, re.MULTILINE)
+    assert len(rows) == len(dict.fromkeys(name for name, _, _ in rows))
+    return {name: (kind, words(labels)) for name, kind, labels in rows}
+
+
+def with_their_labels() -> Iterator[tuple[str, frozenset[str]]]:
+    """Give the metrics that processes count, and their labels, whether there are series or not."""
+    for collector in list(Metrics().registry._collector_to_names):
+        assert isinstance(collector, MetricWrapperBase)
+        suffix = "_total" if collector._type == "counter" else ""
+        yield collector._name + suffix, frozenset(collector._labelnames)
+
+
+def test_every_metric_is_documented_and_every_documented_one_is_exported(anonymous: ApiClient) -> None:
+    counted = dict(with_their_labels())
+    exported: Described = {}
+    for family in text_string_to_metric_families(anonymous.get("/metrics").text):
+        # The parser takes a counter's ending from its family; a gauge may have it.
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        exported[name] = (family.type, counted.get(name, frozenset()))
+
+    assert set(counted) <= set(exported)
+    assert exported == documented()
+
+
+def test_there_is_advice_for_what_calls_for_it() -> None:
+    advice = set(
+        re.findall(r"`(ctms_\w+)`", METRICS[METRICS.index("What to do with them") : METRICS.index("### Labels")])
+    )
+
+    assert advice <= set(documented())
+    assert len(advice) > len(documented()) / 2
+
+
+def test_label_values_and_buckets_are_those_of_the_code() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)`((?: of `\w+`)? \|[^|]+) \|$", METRICS, re.MULTILINE))
+    causes = dict(re.findall(r"^\| `cause` of `(\w+)` \| ([^|]+) \|$", METRICS, re.MULTILINE))
+
+    assert words(rows["method"]) == METHODS | {"other"}
+    assert words(causes["ctms_auth_failures_total"]) == set(AuthFailure)
+    assert words(causes["ctms_token_failures_total"]) == set(TokenFailure)
+    assert f"buckets {', '.join(map(str, BUCKETS))}." in METRICS
+
+
+@pytest.fixture
+def mozlog(settings: Settings) -> Iterator[None]:
+    init_logs(replace(settings, use_mozlog=True))
+    yield
+    init_logs(settings)
+
+
+@pytest.mark.usefixtures("mozlog")
+def test_every_field_of_a_request_is_documented(app: Flask, capfd: pytest.CaptureFixture[str]) -> None:
+    for token in (None, tokens().issue(create_client("id_powerless"))):
+        ApiClient(app.test_client(), token).get("/updates")
+    ApiClient(app.test_client(), None).request("POST", "/token", data={"grant_type": "x"})
+
+    summaries = [json.loads(line)["Fields"] for line in capfd.readouterr().err.splitlines()]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", LOGS, re.MULTILINE))
+    assert set().union(*summaries) == set(rows)
+    assert set.intersection(*map(set, summaries)) == {name for name, when in rows.items() if when == "always"}
