@@ -1,0 +1,207 @@
+"""Measure the commands for many addresses on a database of 500,000 contacts: `python -m benchmarks.bulk`.
+
+Prints how long `flask ctms opt-out` takes for a list of a million lines that names every contact, how long
+`flask ctms delete-bulk` takes for 100,000 addresses while clients read, and how long those wait for their answers, and
+for a list of ten million lines how much memory the command needs at the most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks import data, servers
+from benchmarks.processor import spent
+from benchmarks.servers import Server
+
+READERS = 8
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a command took: seconds as a user sees them, those of the processor that it and PostgreSQL worked, and its
+    largest size in memory.
+    """
+
+    seconds: float
+    processor: float
+    database: float
+    megabytes: float
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How long answers were waited for, in milliseconds, counted from when each request was due."""
+
+    requests: int
+    p50: float
+    p99: float
+    longest: float
+
+
+class Readers:
+    """Clients that together ask for contacts `rate` times a second, whether answers come or not."""
+
+    def __init__(self, server: Server, contacts: data.Contacts, rate: float) -> None:
+        self._server = server
+        self._ids = contacts.ids
+        self._apart = READERS / rate
+        self._stop = threading.Event()
+        self._waited: list[float] = []
+        self._threads = [threading.Thread(target=self._read, args=(number,)) for number in range(READERS)]
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def waited(self) -> Waited:
+        """Return what was measured; to be called at the end."""
+        found = sorted(self._waited)
+        places = (len(found) // 2, int(len(found) * 0.99), len(found) - 1)
+        return Waited(len(found), *(round(found[place] * 1000, 1) for place in places))
+
+    def _read(self, number: int) -> None:
+        connection = HTTPConnection(urlsplit(self._server.url).netloc, timeout=30)
+        due = time.monotonic() + self._apart * number / READERS
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            connection.request("GET", f"/ctms/{random.choice(self._ids)}", headers=self._server.headers)  # noqa: S311
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise SystemExit(f"no figures: a read was answered with {answer.status}")
+            self._waited.append(time.monotonic() - due)
+            due += self._apart
+        connection.close()
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data.add_arguments(parser)
+    parser.set_defaults(contacts=500_000)
+    parser.add_argument("--delete", type=int, default=100_000, help="contacts (default: %(default)s)")
+    parser.add_argument("--opt-outs", type=int, default=1_000_000, help="lines of that list (default: %(default)s)")
+    parser.add_argument("--lines", type=int, default=10_000_000, help="of the large list (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=200, help="reads in a second (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the service (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    options = parser.parse_args()
+    found = measure(options)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure and print, one after the other."""
+    found: dict[str, Any] = {"load before": os.getloadavg()[0]}
+    with (
+        data.prepared(options.data_dir, options.contacts) as contacts,
+        tempfile.TemporaryDirectory(dir=options.data_dir) as folder,
+    ):
+        clear(contacts)
+        listed = Path(folder, "list.txt")
+        print(f"{options.contacts:,} contacts; load of the machine before: {found['load before']:.1f}")
+        found["opt-out"] = run(contacts, "opt-out", str(opt_outs(listed, options)))
+        write(listed, doomed(contacts, options.delete))
+        with servers.service(contacts, options.workers) as service, Readers(service, contacts, options.rate) as readers:
+            time.sleep(2)
+            found["delete-bulk"] = run(contacts, "delete-bulk", "--email-file", str(listed))
+        found["reads meanwhile"] = asdict(readers.waited())
+        print(f"{'':12} reads meanwhile, {options.rate:.0f}/s: {readers.waited()}")
+        write(listed, (f"{number}-in-a-long-list@example.com" for number in range(options.lines)))
+        found["large list"] = run(contacts, "delete-bulk", "--dry-run", "--email-file", str(listed))
+    return found
+
+
+def clear(contacts: data.Contacts) -> None:
+    """Forget what an earlier run noted."""
+    with contacts.connect() as connection:
+        connection.execute("UPDATE emails SET has_opted_out_of_email = false WHERE has_opted_out_of_email")
+        connection.execute("TRUNCATE erasures, outbox CASCADE")
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")
+
+
+def opt_outs(path: Path, options: argparse.Namespace) -> Path:
+    """Write a list of opt-outs: contacts' addresses and as many that nobody has, in any order."""
+    numbers = list(range(1, options.opt_outs + 1))
+    random.shuffle(numbers)
+    rows = (
+        f'"contact-{number * options.contacts * 2 // options.opt_outs}@example.com","2023-01-05 02:05 PM","bounced"'
+        for number in numbers
+    )
+    with path.open("w") as file:
+        file.write("Email,Date,Reason\n")
+        file.writelines(f"{row}\n" for row in rows)
+    return path
+
+
+def doomed(contacts: data.Contacts, count: int) -> list[str]:
+    """Return the addresses of so many contacts that nobody reads."""
+    with contacts.connect() as connection:
+        rows = connection.execute(
+            "SELECT primary_email FROM emails WHERE email_id <> ALL(%s) ORDER BY random() LIMIT %s",
+            (contacts.ids, count),
+        )
+        return [address for (address,) in rows]
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    """Write a list."""
+    with path.open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def run(contacts: data.Contacts, command: str, *arguments: str) -> dict[str, Any]:
+    """Run a command to its end, print and return its figures."""
+    flask = str(Path(sys.executable).parent / "flask")
+    report = contacts.settings.data_dir / f"{command}.csv"
+    report.unlink(missing_ok=True)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CTMS_")}
+    began, worked = time.monotonic(), spent(contacts.database_pid)
+    with subprocess.Popen(
+        [flask, "ctms", command, *arguments, "--yes", "--json", "--report", str(report)],
+        env={**clean, "CTMS_DATA_DIR": str(contacts.settings.data_dir)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None  # noqa: S101  it is a pipe
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds, worked = time.monotonic() - began, spent(contacts.database_pid) - worked
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
+    size = usage.ru_maxrss / 1024 / (1024 if sys.platform == "darwin" else 1)
+    used = round(usage.ru_utime + usage.ru_stime, 1)
+    figures = Figures(round(seconds, 1), used, round(worked, 1), round(size), json.loads(output))
+    print(
+        f"{command:12} {figures.seconds:,} s (processor: {figures.processor:,} s, PostgreSQL's {figures.database:,} s),"
+        f" {figures.megabytes:,} MB: {figures.summary}",
+        flush=True,
+    )
+    return asdict(figures)
+
+
+if __name__ == "__main__":
+    main()
