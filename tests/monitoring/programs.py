@@ -145,6 +145,7 @@ def _prometheus(home: Path, address: str) -> Iterator[None]:
         f"--config.file={home / 'prometheus.yml'}",
         f"--storage.tsdb.path={home / 'data'}",
         f"--web.listen-address={address}",
+        "--storage.remote.flush-deadline=1s",
     ]
     with running(arguments, f"http://{address}/-/ready", home / "output.txt"):
         yield
@@ -162,9 +163,11 @@ def running(
         assert process.poll() is None, output.read_text()
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=PATIENCE_IN_SECONDS)
+        process.terminate()
+        try:
+            process.wait(timeout=PATIENCE_IN_SECONDS)
+        finally:
+            process.kill()
 
 
 def answers(url: str) -> bool:

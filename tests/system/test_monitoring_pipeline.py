@@ -1,27 +1,21 @@
-"""From a request to a panel: two environments, scraped by a real Prometheus, kept in a real InfluxDB."""
+"""From a request to a panel: what happens is counted exactly, kept, and shown."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
-import requests
 
-from tests.contacts.factories import minimal
-from tests.hooks.distributions import Site
 from tests.monitoring import programs
-from tests.monitoring.definitions import panels
+from tests.monitoring.definitions import alerts, panels
+from tests.monitoring.pipeline import ENVIRONMENTS, Client, Key, Pipeline, pipeline
 from tests.monitoring.programs import InfluxDB, Prometheus, until
-from tests.serving import FLASK, Served, free_port, serve
+from tests.serving import free_port
 from tests.system.test_restarts import both_workers
 
 pytestmark = [
@@ -29,76 +23,66 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-Key = tuple[str, str, str]
-"""Method, path template, status."""
-
-ENVIRONMENTS = ("production", "staging")
 API = 'path_template!~"/__.*|/metrics"'
 
-MAILING = """
-from ctms.plugins import Backend, Done, hookimpl
+
+def test_what_happens_is_counted_kept_and_shown(tmp_path: Path) -> None:
+    with pipeline(tmp_path) as running:
+        for name, client in running.clients.items():
+            client.some_of_everything(10 if name == "production" else 5)
+        kill_a_process_under_way(running.clients["production"])
+
+        for name, client in running.clients.items():
+            counted = until(partial(counted_by_prometheus, running.prometheus, name), partial(agrees, client))
+            assert differences(client, counted) == {}
+            assert until(partial(counted_by_influxdb, running.database, name), counted.__eq__) == counted
+
+        for client in running.clients.values():  # so that what began with the first round grows
+            client.some_of_everything(3)
+        assert until(lambda: without_data(running), lambda empty: not empty) == []
+
+        raised = running.prometheus.ask('ALERTS{alertname="CtmsTokenFailures", alertstate="firing"}')
+        assert {(one["metric"]["environment"], one["metric"]["severity"]) for one in raised} == {
+            (name, "ticket") for name in ENVIRONMENTS
+        }
+
+        running.workers["production"].kill()
+        found = until(lambda: running.prometheus.ask('ALERTS{alertname="CtmsWorkerDown", alertstate="pending"}'))
+        assert [one["metric"]["environment"] for one in found] == ["production"]
+
+        with programs.reader(tmp_path, running.database) as history:
+            # Of Prometheus itself InfluxDB keeps nothing.
+            assert [panel for panel in without_data(running, history) if "prometheus_remote" not in panel] == []
 
 
-class Mailing:
-    def push(self, contacts, idempotency_key):
-        return Done()
+def test_alerts_need_no_influxdb(tmp_path: Path) -> None:
+    nobody = {"api": {"production": [f"127.0.0.1:{free_port()}"]}, "worker": {}}
+    with programs.prometheus(tmp_path, InfluxDB(f"127.0.0.1:{free_port()}"), nobody) as prometheus:
+        awaited = {"CtmsInstanceDown", "CtmsNotScraped", "CtmsWorkerNotScraped", "CtmsMetricsNotStored"}
+        pending = until(partial(alerts_of, prometheus), awaited.__eq__)
+        health = {
+            (rule["name"], rule["health"]) for group in prometheus.get("rules")["groups"] for rule in group["rules"]
+        }
+
+    assert pending == awaited
+    assert health == {(alert.name, "ok") for alert in alerts()}
 
 
-@hookimpl
-def ctms_backends(settings):
-    yield Backend(name="mailing", implementation=Mailing())
-"""
+def alerts_of(prometheus: Prometheus) -> set[str]:
+    """Return the names of the alerts that are raised or will be."""
+    return {one["labels"]["alertname"] for one in prometheus.get("alerts")["alerts"]}
 
 
-@dataclass
-class Client:
-    """Calls a service and counts what it was answered; `broken` are requests that were not."""
-
-    served: Served
-    answered: Counter[Key] = field(default_factory=Counter)
-    broken: Counter[tuple[str, str]] = field(default_factory=Counter)
-    session: requests.Session = field(default_factory=requests.Session)
-
-    def authenticate(self) -> None:
-        """Get a token for the requests to come."""
-        answer = self.call("POST", "/token", auth=(self.served.client_id, self.served.client_secret))
-        assert answer is not None
-        self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-
-    def call(self, method: str, path: str, template: str | None = None, **how: Any) -> requests.Response | None:
-        """Send a request; returns the answer, if there is one."""
-        named = template or path.partition("?")[0]
-        try:
-            answer = self.session.request(method, f"{self.served.url}{path}", timeout=30, **how)
-        except requests.ConnectionError:
-            self.broken[method, named] += 1
-            return None
-        self.answered[method, named, str(answer.status_code)] += 1
-        return answer
-
-    def some_of_everything(self, times: int) -> None:
-        """Create contacts, read and change them, ask for what is not there, guess secrets."""
-        for _ in range(times):
-            created = self.call("POST", "/ctms", json=minimal())
-            assert created is not None
-            path = created.headers["Location"]
-            self.call("GET", path, "/ctms/{email_id}")
-            self.call("PATCH", path, "/ctms/{email_id}", json={"waitlists": [{"name": "vpn", "fields": {"geo": "fr"}}]})
-            self.call("GET", f"/ctms?primary_email={created.json()['email']['primary_email']}")
-            self.call("GET", f"{path[:-8]}00000000", "/ctms/{email_id}")
-            self.call("GET", "/nowhere", "unmatched")
-        for _ in range(80):
-            self.call("POST", "/token", auth=("id_nobody", "secret"))
-
-
-@contextmanager
-def worker(served: Served, name: str) -> Iterator[tuple[Any, str]]:
-    """Run the background service beside a service; gives its process and where it serves its metrics."""
-    port = free_port()
-    environment = {**served.environment, "CTMS_WORKER_METRICS_PORT": str(port)}
-    url, output = f"http://127.0.0.1:{port}/metrics", served.folder / f"{name}.txt"
-    with programs.running([FLASK, "ctms", "worker"], url, output, environment) as process:
-        yield process, f"127.0.0.1:{port}"
+def without_data(running: Pipeline, prometheus: Prometheus | None = None) -> list[str]:
+    """Return the panels, by environment, that show no number."""
+    empty = []
+    for panel in panels():
+        for environment in ENVIRONMENTS:
+            for target in panel.targets:
+                found = running.ask(target, environment, prometheus)
+                if not any(math.isfinite(value) for one in found for _, value in one.points):
+                    empty.append(f"{panel} in {environment}: {target.get('expr') or target['query']}")
+    return empty
 
 
 def counted_by_prometheus(prometheus: Prometheus, environment: str) -> Counter[Key]:
@@ -120,81 +104,6 @@ def counted_by_influxdb(database: InfluxDB, environment: str) -> Counter[Key]:
         if value and not tags["path_template"].startswith("/__") and tags["path_template"] != "/metrics":
             found[tags["method"], tags["path_template"], tags["status_code"]] += value
     return found
-
-
-def without_data(prometheus: Prometheus, database: InfluxDB | None, start: float) -> list[str]:
-    """Return the panels, by environment, that show no number since `start`; without a database, of PromQL only."""
-    empty = []
-    for panel in panels():
-        for environment in ENVIRONMENTS:
-            for target in panel.targets:
-                if "expr" in target:
-                    query = target["expr"].replace("$__rate_interval", "15s")
-                    query = query.replace("${environment}", environment).replace("$environment", environment)
-                    found = [one["values"] for one in prometheus.ask_range(query, start, time.time())]
-                    numbers = [float(value) for values in found for _, value in values]
-                elif database is not None:
-                    query = target["query"].replace("$timeFilter", f"time >= {int(start)}s AND time <= now()")
-                    query = query.replace("$__interval", "2s").replace("$environment", environment)
-                    found = [one["values"] for one in database.ask(query)]
-                    numbers = [row[-1] for values in found for row in values if row[-1] is not None]
-                else:
-                    continue
-                if not any(math.isfinite(number) for number in numbers):
-                    empty.append(f"{panel} in {environment}: {query}")
-    return empty
-
-
-def test_what_happens_is_counted_kept_and_shown(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    site.install("acme-mailing", {"mailing": MAILING})
-    with ExitStack() as stack:
-        start = time.time()
-        database = stack.enter_context(programs.influxdb(tmp_path))
-        services: dict[str, Served] = {}
-        workers: dict[str, tuple[Any, str]] = {}
-        for name in ENVIRONMENTS:
-            (tmp_path / name).mkdir()
-            services[name] = stack.enter_context(
-                serve(tmp_path / name, PYTHONPATH=str(site.folder), CTMS_TOKEN_FAILURES_PER_MINUTE="5")
-            )
-            workers[name] = stack.enter_context(worker(services[name], "worker"))
-        targets = {
-            "api": {name: [served.url.removeprefix("http://")] for name, served in services.items()},
-            "worker": {name: [address] for name, (_, address) in workers.items()},
-        }
-        prometheus = stack.enter_context(programs.prometheus(tmp_path, database, targets))
-        up = until(prometheus.up, lambda up: len(up) == 4 and all(up.values()))
-        assert sorted(up.values()) == [1, 1, 1, 1], up
-
-        clients = {name: Client(served) for name, served in services.items()}
-        for name, client in clients.items():
-            client.authenticate()
-            client.some_of_everything(10 if name == "production" else 5)
-        kill_a_process_under_way(clients["production"])
-
-        for name, client in clients.items():
-            counted = until(partial(counted_by_prometheus, prometheus, name), partial(agrees, client))
-            assert differences(client, counted) == {}
-            assert until(partial(counted_by_influxdb, database, name), counted.__eq__) == counted
-
-        for client in clients.values():  # so that what began with the first round grows
-            client.some_of_everything(3)
-        assert until(lambda: without_data(prometheus, database, start), lambda empty: not empty) == []
-
-        raised = prometheus.ask('ALERTS{alertname="CtmsTokenFailures", alertstate="firing"}')
-        assert {(one["metric"]["environment"], one["metric"]["severity"]) for one in raised} == {
-            (name, "ticket") for name in ENVIRONMENTS
-        }
-
-        workers["production"][0].kill()
-        pending = 'ALERTS{alertname="CtmsWorkerDown", alertstate="pending"}'
-        found = until(lambda: prometheus.ask(pending))
-        assert [one["metric"]["environment"] for one in found] == ["production"]
-
-        history = stack.enter_context(programs.reader(tmp_path, database))
-        missing = [panel for panel in without_data(history, None, start) if "prometheus_remote" not in panel]
-        assert missing == []
 
 
 def kill_a_process_under_way(client: Client) -> None:

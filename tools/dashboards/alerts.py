@@ -200,7 +200,7 @@ _PIPELINE = [
         [
             _q(
                 "max(prometheus_remote_storage_highest_timestamp_in_seconds)"
-                " - min(prometheus_remote_storage_queue_highest_sent_timestamp_seconds)",
+                " - (min(prometheus_remote_storage_queue_highest_sent_timestamp_seconds) or vector(0))",
                 "behind",
             )
         ],

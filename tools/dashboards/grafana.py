@@ -93,7 +93,7 @@ class Panel:
     def _defaults(self) -> Json:
         defaults: Json = {"unit": self.unit}
         if self.thresholds:
-            steps = [{"color": "green", "value": None}]
+            steps: list[Json] = [{"color": "green", "value": None}]
             steps += [{"color": color, "value": value} for color, value in self.thresholds]
             defaults["thresholds"] = {"mode": "absolute", "steps": steps}
         if self.kind != "timeseries":
