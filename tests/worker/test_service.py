@@ -1,0 +1,81 @@
+"""What runs beside the jobs: freeing lanes, and the metrics of what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from ctms import pool
+from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
+from ctms.worker.metrics import Metrics
+from ctms.worker.service import Options, Service
+from tests.worker.working import Worker, row, rows
+
+Make = Callable[[int], list[str]]
+
+
+def test_it_works_for_the_queues_that_it_is_told(app: Flask) -> None:
+    backend, handler = Lane(BACKEND, "other", 0), Lane(HANDLER, "other", 0)
+
+    assert Service(app, Options(1)).lanes == [backend, handler]
+    assert Service(app, Options(1, ["backends"])).lanes == [backend]
+    assert Service(app, Options(1, ["erasures"])).lanes == [handler]
+
+
+def test_a_job_that_has_ended_without_the_queues_knowing_is_removed_at_the_second_look(app: Flask) -> None:
+    service = Service(app, Options(1))
+    worker = row("INSERT INTO procrastinate_workers DEFAULT VALUES RETURNING id")
+    ended, runs = rows(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, status, worker_id)"
+        " SELECT 'backends', %s, 'doing', %s FROM generate_series(1, 2) RETURNING id",
+        TASK,
+        worker,
+    )
+    service._in_hand.add(runs)
+
+    service._recover(worker)
+    assert row("SELECT count(*) FROM procrastinate_jobs") == 2
+    service._recover(worker)
+
+    assert rows("SELECT id FROM procrastinate_jobs") == [runs]
+    assert ended != runs
+
+
+def test_a_lane_whose_call_is_stuck_gets_no_job(app: Flask, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(1)
+    service = Service(app, Options(1))
+    monkeypatch.setattr(service._process.calls, "is_stuck", lambda lane: lane.kind == BACKEND)
+    assert not service._sweep()
+
+    monkeypatch.setattr(service._process.calls, "is_stuck", lambda _: False)
+    assert service._sweep()
+    assert rows("SELECT lock FROM procrastinate_jobs") == ["backend:other:0"]
+
+
+def test_what_waits_is_measured(make: Make) -> None:
+    made = make(6)
+    rows("UPDATE outbox SET waiting_since = clock_timestamp() - interval '90 seconds' WHERE email_id = %s", made[0])
+    rows("UPDATE outbox SET attempts = 1 WHERE email_id = ANY(%s::uuid[])", made[:2])
+    rows("UPDATE outbox SET parked_at = now() WHERE email_id = %s", made[5])
+    worker = Worker()
+
+    with pool.lend() as connection:
+        worker.metrics.look(connection)
+
+    assert worker.count("ctms_background_sync_backlog") == 5
+    assert worker.count("ctms_background_sync_retries") == 2
+    assert worker.count("ctms_background_sync_parked") == 1
+    assert worker.count("ctms_background_sync_age_seconds") == pytest.approx(90, abs=10)
+
+
+def test_nothing_waits(app: Flask) -> None:  # noqa: ARG001  inside its transaction
+    metrics = Metrics([Lane(BACKEND, "a", 0), Lane(HANDLER, "b", 0)])
+
+    with pool.lend() as connection:
+        metrics.look(connection)
+
+    for name in ("a", "b"):
+        assert metrics.registry.get_sample_value("ctms_background_sync_backlog", {"backend": name}) == 0
+        assert metrics.registry.get_sample_value("ctms_background_sync_total", {"backend": name, "status": "done"}) == 0

@@ -1,0 +1,120 @@
+"""Lanes with something to do get a job, whoever forgot it; jobs that nobody works on go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ctms import pool
+from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
+from ctms.worker.sweep import due, jobs_of, remove_forgotten, remove_left_behind, sweep
+from tests.worker.working import Worker, row, rows
+
+Make = Callable[[int], list[str]]
+
+LANES = [Lane(BACKEND, "other", 0), Lane(BACKEND, "other", 1), Lane(BACKEND, "else", 0), Lane(HANDLER, "other", 0)]
+
+
+@pytest.fixture
+def waits(make: Make) -> None:
+    """A contact that waits for the backend."""
+    make(1)
+
+
+def locks() -> list[str]:
+    """Return the lanes that have jobs."""
+    return rows("SELECT lock FROM procrastinate_jobs ORDER BY lock")
+
+
+@pytest.mark.usefixtures("waits")
+def test_what_is_due_gets_a_job_that_begins_now() -> None:
+    assert sweep(LANES)
+
+    assert locks() == ["backend:other:0", "backend:other:1"]
+    assert row("SELECT bool_and(scheduled_at <= clock_timestamp()) FROM procrastinate_jobs")
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize("status", ["todo", "doing"])
+def test_a_lane_that_has_a_job_gets_no_other(status: str) -> None:
+    sweep(LANES)
+    rows("UPDATE procrastinate_jobs SET status = %s::procrastinate_job_status", status)
+
+    assert sweep(LANES)
+
+    assert len(locks()) == 2
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE outbox SET due_at = clock_timestamp() + interval '1 minute'",
+        "UPDATE outbox SET parked_at = now()",
+        "INSERT INTO receivers (kind, name, failures, paused_at) VALUES ('backend', 'other', 0, now())",
+        "INSERT INTO receivers (kind, name, failures, open_until) VALUES ('backend', 'other', 9, 'infinity')",
+        "DELETE FROM outbox",
+    ],
+)
+def test_what_is_not_due_gets_none(change: str) -> None:
+    rows(change)
+
+    assert not sweep(LANES)
+    assert locks() == []
+
+
+@pytest.mark.usefixtures("waits")
+def test_a_pause_is_for_the_kind_too() -> None:
+    rows("INSERT INTO receivers (kind, name, failures, paused_at) VALUES ('deletion_handler', 'other', 0, now())")
+
+    assert sweep(LANES)
+
+
+@pytest.mark.parametrize("priority", [0, -1])
+def test_any_priority_is_due(make: Make, priority: int) -> None:
+    make(1)
+    rows("UPDATE outbox SET priority = %s", priority)
+
+    with pool.lend() as connection:
+        assert due(connection, LANES) == LANES[:2]
+
+
+def working(ago: float | None) -> tuple[int, int]:
+    """Let a worker that said `ago` seconds ago that it lives, or is unknown, work on a job; returns both ids."""
+    worker = row(
+        "INSERT INTO procrastinate_workers (last_heartbeat)"
+        " VALUES (clock_timestamp() - make_interval(secs => %s)) RETURNING id",
+        ago or 0,
+    )
+    job = row(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, status, worker_id)"
+        " VALUES ('backends', %s, gen_random_uuid()::text, 'doing', %s) RETURNING id",
+        TASK,
+        None if ago is None else worker,
+    )
+    return worker, job
+
+
+def test_the_jobs_of_dead_workers_go(worker: Worker) -> None:  # noqa: ARG001  inside its transaction
+    _, alive = working(2)
+    _, dead = working(20)
+    _, unknown = working(None)
+
+    with pool.lend() as connection:
+        assert sorted(remove_left_behind(connection, 15)) == [dead, unknown]
+        assert remove_left_behind(connection, 15) == []
+
+    assert rows("SELECT id FROM procrastinate_jobs") == [alive]
+
+
+def test_a_worker_removes_its_own_jobs_only(worker: Worker) -> None:  # noqa: ARG001  inside its transaction
+    mine, job = working(0)
+    _, other = working(0)
+
+    with pool.lend() as connection:
+        assert jobs_of(connection, mine) == {job}
+        assert remove_forgotten(connection, mine, [job, other]) == [job]
+        assert jobs_of(connection, mine) == set()
+
+    assert rows("SELECT id FROM procrastinate_jobs") == [other]
