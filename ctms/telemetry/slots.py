@@ -117,8 +117,12 @@ def _remove_leftovers(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             about = folder.lstat()
-            # One that was just made may not be locked yet.
-            if about.st_uid != os.geteuid() or time.time() - about.st_mtime < _SETTLED_IN_SECONDS:
+            # One without locks is an earlier version's, and one that was just made may not be locked yet.
+            if (
+                not (folder / _RUN).exists()
+                or about.st_uid != os.geteuid()
+                or time.time() - about.st_mtime < _SETTLED_IN_SECONDS
+            ):
                 continue
             if not any(_is_held(lock) for lock in (*folder.glob("*.slot"), folder / _RUN)):
                 shutil.rmtree(folder)  # refuses symbolic links

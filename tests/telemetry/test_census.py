@@ -45,7 +45,7 @@ def execute(counted: Flask) -> Iterator[Callable[..., Any]]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows with each time that the database is asked."""
     times: list[str] = []
-    real = census.quick_connection
+    real = database.quick_connection
 
     @contextmanager
     def counting() -> Iterator[Any]:

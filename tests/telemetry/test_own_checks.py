@@ -55,7 +55,7 @@ def test_a_check_that_hangs_is_not_started_again(
     settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = health.quick_connection
+    real = database.quick_connection
 
     @contextmanager
     def counting() -> Iterator[Any]:

@@ -52,8 +52,8 @@ def test_what_operations_may_answer_is_there_from_the_start(app: Flask, anonymou
     assert values(text, "ctms_requests_total", path_template=UNMATCHED, status_code="404")
     for cause in TokenFailure:
         assert values(text, "ctms_token_failures_total", cause=cause)
-    for cause in AuthFailure:
-        assert values(text, "ctms_auth_failures_total", cause=cause)
+    for reason in AuthFailure:
+        assert values(text, "ctms_auth_failures_total", cause=reason)
 
 
 def test_a_request_is_counted_once_and_under_its_client(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:

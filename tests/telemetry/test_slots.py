@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from ctms.telemetry.slots import Slots, folder_of_run
 from tests.telemetry.scraped import values
@@ -76,8 +78,8 @@ def processes(tmp_path: Path) -> Iterator[list[Process]]:
 def scrape(folder: Path) -> tuple[float, float]:
     """Return what was counted and what runs."""
 
-    class Files(CollectorRegistry):
-        def collect(self) -> Iterator[object]:  # type: ignore[override]
+    class Files(Collector):
+        def collect(self) -> Iterator[Metric]:
             return iter(MultiProcessCollector.merge(Slots(folder).files()))  # type: ignore[no-untyped-call]
 
     text = generate_latest(Files()).decode()
@@ -138,17 +140,19 @@ def test_in_a_run_all_processes_may_die_at_once(tmp_path: Path, monkeypatch: pyt
 
 def test_what_killed_runs_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, new = tmp_path / "ctms-metrics-left", tmp_path / "ctms-metrics-new"
-    for folder in (left, new):
+    left, new, foreign = (tmp_path / f"ctms-metrics-{name}" for name in ("left", "new", "foreign"))
+    for folder in (left, new, foreign):
         folder.mkdir()
+    for folder in (left, new):
         (folder / "run.lock").touch()
     (tmp_path / "ctms-metrics-link").symlink_to(new)
 
     with folder_of_run() as running:
-        for folder in (left, running):
+        for folder in (left, running, foreign):
             os.utime(folder, (0, 0))
         with folder_of_run() as second:
             assert not left.exists()
             assert running.exists()
+            assert foreign.exists()
             assert new.exists()  # somebody may be about to lock it
             assert second.exists()
