@@ -23,7 +23,8 @@ VERIFY = "verify"
 
 _CLAIM = """
     SELECT id, step, identities, attempts, failures FROM erasure_tasks
-    WHERE handler = %s AND parked_at IS NULL AND due_at <= clock_timestamp() AND (%s = 1 OR mod(id, %s) = %s)
+    WHERE handler = %s AND parked_at IS NULL AND due_at <= statement_timestamp()
+        AND CASE WHEN %s = 1 OR mod(id, %s) = %s THEN true END
     ORDER BY due_at LIMIT %s"""
 
 # The erasures' records are locked in one order, before the tasks: two lanes may have tasks of the same erasures.

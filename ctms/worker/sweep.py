@@ -12,18 +12,18 @@ from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, wake
 from ctms.pool import Connection
 
+# The earliest is one look into the index, however much waits that is not due yet; of contacts, one for each priority.
 _DUE = """
     SELECT n FROM unnest(%s::text[]) AS n
-    WHERE EXISTS (
-        SELECT FROM {table} t WHERE t.{name} = n AND t.parked_at IS NULL AND t.due_at <= clock_timestamp(){of_any})
+    WHERE clock_timestamp() >= {earliest}
     AND NOT EXISTS (
         SELECT FROM receivers r WHERE r.kind = '{kind}' AND r.name = n
         AND (r.paused_at IS NOT NULL OR r.open_until > clock_timestamp()))"""
-# Named, each is one look into the index, however much waits that is not due yet.
-_OF_ANY = f" AND t.priority = ANY('{{{LIVE},{RESYNC}}}')"
+_EARLIEST = "(SELECT min(t.due_at) FROM outbox t WHERE t.backend = n AND t.priority = {} AND t.parked_at IS NULL)"
+_EARLIEST_TASK = "(SELECT min(t.due_at) FROM erasure_tasks t WHERE t.handler = n AND t.parked_at IS NULL)"
 _OF_KIND = {
-    BACKEND: _DUE.format(kind=BACKEND, table="outbox", name="backend", of_any=_OF_ANY),
-    HANDLER: _DUE.format(kind=HANDLER, table="erasure_tasks", name="handler", of_any=""),
+    BACKEND: _DUE.format(kind=BACKEND, earliest=f"least({_EARLIEST.format(LIVE)}, {_EARLIEST.format(RESYNC)})"),
+    HANDLER: _DUE.format(kind=HANDLER, earliest=_EARLIEST_TASK),
 }
 
 _UNDER_WAY = "SELECT lock FROM procrastinate_jobs WHERE lock = ANY(%s) AND status IN ('todo', 'doing')"

@@ -1,0 +1,67 @@
+"""What is asked all the time costs the same whether ten contacts wait or a hundred thousand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from ctms import pool
+from ctms.outbox.lanes import BACKEND, HANDLER
+from ctms.worker import backends, erasures, sweep
+
+MANY = 20_000
+
+
+@pytest.fixture(params=["all due", "none due"])
+def filled(request: pytest.FixtureRequest, app: Flask) -> None:  # noqa: ARG001  inside its transaction
+    """Much waits."""
+    due = "now()" if request.param == "all due" else "now() + interval '1 hour'"
+    with pool.lend() as connection:
+        connection.execute(f"""
+            INSERT INTO outbox (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
+            SELECT 'other', gen_random_uuid(), n, -(n % 2), now(), {due}, 0, 0 FROM generate_series(1, {MANY}) AS n""")
+        connection.execute(f"""
+            WITH erasure AS (
+                INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown)
+                SELECT gen_random_uuid(), now(), 'operator:x', 'command', false, {MANY}, 0 RETURNING id),
+            handler AS (
+                INSERT INTO erasure_handlers
+                    (erasure_id, handler, pending, done, verified, parked, started_at, changed_at)
+                SELECT id, 'other', {MANY}, 0, 0, 0, now(), now() FROM erasure RETURNING erasure_id)
+            INSERT INTO erasure_tasks
+                (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures)
+            SELECT erasure_id, 'other', '{{}}', 'erase', now(), {due}, 0, 0
+            FROM handler, generate_series(1, {MANY})""")
+        connection.execute("ANALYZE outbox, erasure_tasks")
+
+
+def looked_at(plan: Any) -> int:
+    """Return how many rows a plan and its parts have found or thrown away."""
+    here = plan["Actual Rows"] * plan["Actual Loops"] + plan.get("Rows Removed by Filter", 0)
+    return int(max([here, *(looked_at(part) for part in plan.get("Plans", []))]))
+
+
+OF_BACKEND = {"backend": "other", "lanes": 1, "number": 0, "limit": 100}
+QUESTIONS: dict[str, tuple[str, Any]] = {
+    "edits": (backends._CLAIM, {**OF_BACKEND, "priority": 0}),
+    "pushed again": (backends._CLAIM, {**OF_BACKEND, "priority": -1}),
+    "one of four lanes": (backends._CLAIM, {**OF_BACKEND, "lanes": 4, "priority": 0}),
+    "erasures": (erasures._CLAIM, ("other", 1, 1, 0, 100)),
+    "erasures in four lanes": (erasures._CLAIM, ("other", 4, 4, 0, 100)),
+    "due for backends": (sweep._OF_KIND[BACKEND], (["other", "else"],)),
+    "due for handlers": (sweep._OF_KIND[HANDLER], (["other", "else"],)),
+}
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_few_rows_are_looked_at(question: str) -> None:
+    sql, values = QUESTIONS[question]
+
+    with pool.lend() as connection:
+        row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).fetchone()
+
+    assert row is not None
+    assert looked_at(row[0][0]["Plan"]) < 1000, row[0]
