@@ -1,0 +1,71 @@
+"""Fingerprints: the same for one address however it is written, and worth nothing without the key."""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+
+import pytest
+
+from ctms.database import erasure_key
+from ctms.settings import Settings
+from ctms.suppression.fingerprints import Fingerprints
+
+KEY = "a key for tests only, of thirty-two bytes"
+
+
+@pytest.fixture
+def fingerprints() -> Fingerprints:
+    return Fingerprints(lambda: KEY)
+
+
+@pytest.mark.parametrize(
+    "other", ["Jörg@Example.com", "JÖRG@EXAMPLE.COM", " jörg@example.com\n", "jo\N{COMBINING DIAERESIS}rg@example.com"]
+)
+def test_one_address_has_one(fingerprints: Fingerprints, other: str) -> None:
+    assert fingerprints.of(other) == fingerprints.of("jörg@example.com")
+
+
+def test_they_are_hmacs_that_outlive_a_version(fingerprints: Fingerprints) -> None:
+    assert fingerprints.of("Jane@Example.com") == hmac.digest(KEY.encode(), b"jane@example.com", "sha256")
+
+
+@pytest.mark.parametrize("other", ["jane@example.org", "jane+a@example.com", "jane", ""])
+def test_another_address_has_another(fingerprints: Fingerprints, other: str) -> None:
+    assert fingerprints.of(other) != fingerprints.of("jane@example.com")
+
+
+def test_another_key_gives_others(fingerprints: Fingerprints) -> None:
+    assert Fingerprints(lambda: KEY + "!").of("jane@example.com") != fingerprints.of("jane@example.com")
+
+
+def test_those_of_other_things_are_of_one_purpose_and_exact(fingerprints: Fingerprints) -> None:
+    found = {
+        fingerprints.mark("request", "jane@example.com"),
+        fingerprints.mark("request", "Jane@example.com"),
+        fingerprints.mark("key", "jane@example.com"),
+        fingerprints.mark("", "jane@example.com"),
+        fingerprints.of("jane@example.com"),
+    }
+
+    assert len(found) == 5
+    assert fingerprints.mark("key", "a") == fingerprints.mark("key", "a")
+
+
+def test_without_a_key_there_are_none() -> None:
+    without = Fingerprints(lambda: None)
+
+    assert not without.available
+    assert without.of("jane@example.com") is without.mark("key", "a") is None
+
+
+def test_the_embedded_database_has_a_key_that_stays(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+
+    made = erasure_key(settings)
+
+    assert made is not None
+    assert len(made) >= 32
+    assert erasure_key(settings) == made
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("erasure-key")} == {0o600}
+    assert erasure_key(Settings(db_url="postgresql+psycopg://x/x", secret_key="x" * 32)) is None
