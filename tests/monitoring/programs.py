@@ -5,6 +5,7 @@ The programs are those of Debian's packages `prometheus` and `influxdb`.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import requests
@@ -105,17 +108,26 @@ def influxdb(folder: Path) -> Iterator[InfluxDB]:
 
 @contextmanager
 def prometheus(
-    folder: Path, database: InfluxDB, targets: Mapping[str, Mapping[str, list[str]]], interval: str = "1s"
+    folder: Path,
+    database: InfluxDB,
+    targets: Mapping[str, Mapping[str, list[str]]],
+    alertmanager: str | None = None,
 ) -> Iterator[Prometheus]:
-    """Run Prometheus with our configuration and rules; `targets` are addresses by job and environment."""
+    """Run Prometheus with our configuration and rules; `targets` are addresses by job and environment.
+
+    It scrapes every second. With an Alertmanager, at that address, rules raise their alerts at once.
+    """
     home = folder / "prometheus"
     shutil.copytree(FOLDER / "prometheus", home)
     address = f"127.0.0.1:{free_port()}"
     text = (home / "prometheus.yml").read_text()
     for name in ("scrape_interval", "evaluation_interval"):
-        text = put(text, f"{name}: 15s", f"{name}: {interval}")
+        text = put(text, f"{name}: 15s", f"{name}: 1s")
     text = put(text, "127.0.0.1:9090", address)
-    text = put(text, "127.0.0.1:9093", f"127.0.0.1:{free_port()}")  # nobody is there
+    text = put(text, "127.0.0.1:9093", alertmanager or f"127.0.0.1:{free_port()}")
+    if alertmanager:
+        for rules in (home / "rules").glob("*.yml"):
+            rules.write_text(re.sub(r"for: \d+m", "for: 0m", rules.read_text()))
     text = put(text, "127.0.0.1:8086", database.address)
     (home / "prometheus.yml").write_text(text)
     for job, environments in targets.items():
@@ -123,6 +135,30 @@ def prometheus(
         (home / "targets" / f"{job}.yml").write_text(yaml.safe_dump(groups))
     with _prometheus(home, address):
         yield Prometheus(address)
+
+
+@contextmanager
+def alertmanager() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Run what takes alerts as an Alertmanager does; gives its address, and the labels of the alerts that came."""
+    came: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.extend(one["labels"] for one in json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", came
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -146,6 +182,7 @@ def _prometheus(home: Path, address: str) -> Iterator[None]:
         f"--storage.tsdb.path={home / 'data'}",
         f"--web.listen-address={address}",
         "--storage.remote.flush-deadline=1s",
+        "--rules.alert.resend-delay=1s",
     ]
     with running(arguments, f"http://{address}/-/ready", home / "output.txt"):
         yield

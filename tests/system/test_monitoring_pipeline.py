@@ -55,22 +55,27 @@ def test_what_happens_is_counted_kept_and_shown(tmp_path: Path) -> None:
             assert [panel for panel in without_data(running, history) if "prometheus_remote" not in panel] == []
 
 
-def test_alerts_need_no_influxdb(tmp_path: Path) -> None:
-    nobody = {"api": {"production": [f"127.0.0.1:{free_port()}"]}, "worker": {}}
-    with programs.prometheus(tmp_path, InfluxDB(f"127.0.0.1:{free_port()}"), nobody) as prometheus:
-        awaited = {"CtmsInstanceDown", "CtmsNotScraped", "CtmsWorkerNotScraped", "CtmsMetricsNotStored"}
-        pending = until(partial(alerts_of, prometheus), awaited.__eq__)
-        health = {
-            (rule["name"], rule["health"]) for group in prometheus.get("rules")["groups"] for rule in group["rules"]
-        }
+def test_alerts_are_sent_and_need_no_influxdb(tmp_path: Path) -> None:
+    gone = {"api": {name: [f"127.0.0.1:{free_port()}"] for name in ENVIRONMENTS}, "worker": {}}
+    expected = {
+        ("CtmsInstanceDown", "production", "page"),
+        ("CtmsInstanceDown", "staging", "ticket"),  # nobody is woken for staging
+        ("CtmsWorkerNotScraped", "production", "page"),
+        ("CtmsWorkerNotScraped", "staging", "ticket"),
+        ("CtmsMetricsNotStored", None, "ticket"),
+    }
+    nobody = InfluxDB(f"127.0.0.1:{free_port()}")
+    with (
+        programs.alertmanager() as (address, came),
+        programs.prometheus(tmp_path, nobody, gone, address) as prometheus,
+    ):
+        sent = until(
+            lambda: {(one["alertname"], one.get("environment"), one["severity"]) for one in came}, expected.__le__
+        )
+        rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
 
-    assert pending == awaited
-    assert health == {(alert.name, "ok") for alert in alerts()}
-
-
-def alerts_of(prometheus: Prometheus) -> set[str]:
-    """Return the names of the alerts that are raised or will be."""
-    return {one["labels"]["alertname"] for one in prometheus.get("alerts")["alerts"]}
+    assert expected <= sent
+    assert {(rule["name"], rule["health"]) for rule in rules} == {(alert.name, "ok") for alert in alerts()}
 
 
 def without_data(running: Pipeline, prometheus: Prometheus | None = None) -> list[str]:
