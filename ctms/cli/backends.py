@@ -31,7 +31,7 @@ from ctms.hooks.receivers import Backend
 from ctms.outbox import parked, receivers
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.outbox.receivers import WORDS, Status
+from ctms.outbox.receivers import WORDS, State, Status
 from ctms.pool import Connection
 from ctms.worker import resync as walk
 from ctms.worker import verify as comparison
@@ -61,21 +61,20 @@ kind_option = click.option(
 )
 
 
-def shown(status: Status) -> dict[str, Any]:
+def shown(state: State) -> dict[str, Any]:
     """Return what is shown of a backend or deletion handler."""
-    record = asdict(status)
+    record = asdict(state)
     del record["max_batch"]
-    return {"kind": record.pop("kind"), "name": record.pop("name"), "state": status.state, **record}
+    return {"kind": record.pop("kind"), "name": record.pop("name"), "state": state.state, **record}
 
 
-def find(connection: Connection, kind: str, name: str) -> Status:
+def find(connection: Connection, kind: str, name: str) -> State:
     """Return how it is doing. Raises `NotFoundError` where neither a plugin nor a table has the name."""
-    found = [status for status in receivers.statuses(connection) if status.kind == kind]
-    for status in found:
-        if status.name == name:
-            return status
-    there = names(status.name for status in found) or "none"
-    raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
+    found = receivers.state(connection, kind, name)
+    if found is None:
+        there = names(sorted(receivers.registered(kind))) or "none"
+        raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
+    return found
 
 
 def find_backend(name: str) -> Backend:
@@ -156,7 +155,8 @@ def show_errors(name: str, as_json: bool) -> None:
     if as_json:
         write_json(found)
     elif found:
-        write_table(("reason", "contacts", "first", "last", "such as"), (list(one.values()) for one in found))
+        rows = ({**one, "contacts": f"{one['contacts']:,}"}.values() for one in found)
+        write_table(("reason", "contacts", "first", "last", "such as"), map(list, rows))
     else:
         say(f"nothing is parked for the backend {name}")
 
@@ -302,7 +302,7 @@ def _write_findings(found: Findings) -> None:
     rows += sorted((f"differs: {place}", ids) for place, ids in found.differing.items())
     if rows:
         click.echo()
-        write_table(("what", "contacts", "such as"), ((what, len(ids), ids[:EXAMPLES]) for what, ids in rows))
+        write_table(("what", "contacts", "such as"), ((what, f"{len(ids):,}", ids[:EXAMPLES]) for what, ids in rows))
 
 
 def _row(status: Status) -> list[Any]:

@@ -27,6 +27,10 @@ _ALL_WAITING = " UNION ALL ".join(
     _WAITING.format(kind=kind, table=table, name=name)
     for kind, table, name in ((BACKEND, "outbox", "backend"), (HANDLER, "erasure_tasks", "handler"))
 )
+_EXISTS = {
+    BACKEND: "SELECT FROM outbox WHERE backend = %s LIMIT 1",
+    HANDLER: "SELECT FROM erasure_tasks WHERE handler = %s LIMIT 1",
+}
 _STATES = """
     SELECT kind, name, paused_at, paused_why, failures,
         CASE WHEN open_until > clock_timestamp() THEN open_until END AS resting_until, last_success_at,
@@ -60,21 +64,16 @@ _TROUBLES = f"""
 
 
 @dataclass(frozen=True)
-class Status:
+class State:
     """How a backend or deletion handler is doing.
 
-    `max_batch` is None for one that no plugin registers any more. `waiting` counts contacts, `retrying` those among
-    them that were tried before. `resting_until` is when the breaker, or the other system, lets it be called again;
-    `failures` are calls that failed in a row.
+    `max_batch` is None for one that no plugin registers any more. `resting_until` is when the breaker, or the other
+    system, lets it be called again; `failures` are calls that failed in a row.
     """
 
     kind: str
     name: str
     max_batch: int | None
-    waiting: int = 0
-    retrying: int = 0
-    parked: int = 0
-    waiting_since: datetime | None = None
     paused_at: datetime | None = None
     paused_why: str | None = None
     failures: int = 0
@@ -92,6 +91,16 @@ class Status:
         if self.resting_until:
             return "resting"
         return "failing" if self.failures >= threshold(self.max_batch) else "ok"
+
+
+@dataclass(frozen=True)
+class Status(State):
+    """How it is doing, and what waits: `waiting` contacts, of which `retrying` were tried before, and `parked` ones."""
+
+    waiting: int = 0
+    retrying: int = 0
+    parked: int = 0
+    waiting_since: datetime | None = None
 
 
 def threshold(max_batch: int) -> int:
@@ -120,16 +129,22 @@ def statuses(connection: Connection) -> list[Status]:
     ]
 
 
-def _by_key(connection: Connection, sql: str) -> dict[tuple[str, str], dict[str, Any]]:
+def _by_key(connection: Connection, sql: str, values: Sequence[Any] = ()) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the rows of a query by kind and name, with the names of the other columns."""
-    cursor = connection.execute(sql)
+    cursor = connection.execute(sql, values)
     columns = [column.name for column in cursor.description or ()][2:]
     return {(kind, name): dict(zip(columns, others, strict=True)) for kind, name, *others in cursor.fetchall()}
 
 
-def status(connection: Connection, kind: str, name: str) -> Status | None:
-    """Return how one is doing; None when neither an app nor a table knows it."""
-    return next((one for one in statuses(connection) if (one.kind, one.name) == (kind, name)), None)
+def state(connection: Connection, kind: str, name: str) -> State | None:
+    """Return how one is doing, without counting what waits; None when neither a plugin nor a table knows it."""
+    found = _by_key(connection, f"{_STATES} WHERE kind = %s AND name = %s", (kind, name)).get((kind, name))
+    one = registered(kind).get(name)
+    if one is None and found is None:
+        waits = connection.execute(_EXISTS[kind], (name,)).fetchone()
+        if waits is None:
+            return None
+    return State(kind, name, one.max_batch if one else None, **(found or {}))
 
 
 def pause(connection: Connection, kind: str, name: str, why: str | None) -> None:

@@ -87,7 +87,7 @@ def test_pause_and_resume(cli: CliRunner) -> None:
     paused = run(cli, "backends", "pause", "mail", "--why", "they move house")
     assert (paused.stdout, paused.stderr) == ("mail\n", "paused\n")
     assert "paused: they move house" in run(cli, "backends", "list").stdout
-    again = run(cli, "backends", "pause", "mail")
+    again = run(cli, "backends", "pause", "mail")  # keeps why
     assert again.stderr == "it was paused already\n"
     assert listed(cli)["paused_why"] == "they move house"
     assert listed(cli, kind="deletion_handler")["state"] == "ok"
