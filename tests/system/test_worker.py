@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -20,6 +22,7 @@ import requests
 from ctms.embedded import EmbeddedServer
 from ctms.pool import libpq_url
 from ctms.testing import contact_body
+from ctms.worker.backends import _DONE
 from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS, Served, environment_for, free_port, run_flask, serve
 from tests.system.test_restarts import pg_ctl
 
@@ -243,6 +246,24 @@ def test_a_worker_works_on_as_many_lanes_as_it_is_told_and_shares_them(running: 
     running.until(lambda: running.left() == 0)
     assert running.ids("pushed") == made
     assert sum(len(call["ids"]) for call in running.calls("pushed")) == 200
+
+
+def test_an_edit_that_commits_while_the_push_is_settled_is_not_lost(running: Running) -> None:
+    made = sorted(running.make(3))
+    with connected(running.served) as editor, connected(running.served) as settler:
+        editor.execute("BEGIN")
+        editor.execute("UPDATE outbox SET version = 2 WHERE email_id = %s", (made[1],))
+        values = {"backend": "mirror", "ids": made[::-1], "versions": [1, 1, 1], "began": datetime.now(UTC)}
+        settling = Thread(target=settler.execute, args=(_DONE, values))
+        settling.start()
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+        pid = settler.info.backend_pid
+        running.until(lambda: running.database.execute(waits, (pid,)).fetchone() == (1,))
+        editor.execute("COMMIT")
+        settling.join()
+
+    left = running.database.execute("SELECT email_id::text, version FROM outbox")
+    assert left.fetchall() == [(made[1], 2)]
 
 
 def test_once_ends_when_nothing_is_due(running: Running) -> None:
