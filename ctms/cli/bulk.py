@@ -260,10 +260,10 @@ def _read(job: Job, entries: Iterable[Entry], options: Options, worklist: WorkLi
     """Fill the work list, and ask."""
     with Progress("reading") as progress:
         worklist.load(entries, progress.at)
-        worklist.settle(last_wins=job.last_wins)
+        worklist.settle(of_accounts=job.of_accounts, last_wins=job.last_wins)
     if not options.dry_run and not options.yes:
-        known = worklist.count_known(of_accounts=job.of_accounts)
-        confirm(job.question(known, worklist.total - worklist.problems - known), yes=False)
+        unknown = worklist.total - worklist.problems - worklist.known
+        confirm(job.question(worklist.known, unknown), yes=False)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ _OPT_OUT = """
 def opt_out(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
     """Opt out the contacts that have one of the addresses as their own or as their account's, in any case.
 
-    For a contact with several, the latest opt-out gives the reason, of those at once the last. Who is opted out
+    For a contact with several, the latest opt-out gives the reason, of those at once the first here. Who is opted out
     already stays as it is. Returns all that match.
     """
     matched = _match(connection, wanted)
@@ -90,4 +90,4 @@ def _match(connection: Connection, wanted: Sequence[OptOut]) -> list[tuple[int, 
 
 def _order(wanted: Sequence[OptOut], position: int) -> tuple[float, int]:
     at = wanted[position].at
-    return (at.timestamp() if at else float("-inf"), position)
+    return (at.timestamp() if at else float("-inf"), -position)

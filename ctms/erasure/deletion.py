@@ -18,9 +18,8 @@ ERASED_BEFORE = "erased before"
 """Of an address that is nobody's, and that an earlier erasure had."""
 
 _PARTS = """
-    SELECT e.email_id, EXISTS (SELECT FROM fxa f WHERE f.email_id = e.email_id),
-        EXISTS (SELECT FROM mofo m WHERE m.email_id = e.email_id)
-    FROM emails e WHERE e.email_id = ANY(%s)"""
+    SELECT email_id, true FROM fxa WHERE email_id = ANY(%(ids)s)
+    UNION ALL SELECT email_id, false FROM mofo WHERE email_id = ANY(%(ids)s)"""
 
 _FIND = """
     SELECT g.position, e.email_id FROM unnest(%s::text[]) WITH ORDINALITY AS g (address, position)
@@ -54,7 +53,7 @@ def look(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
     """Say whose the addresses of a batch are, and change nothing."""
     addresses = [item.address or "" for item in items]
     found = {position - 1: email_id for position, email_id in connection.execute(_FIND, (addresses,)).fetchall()}
-    had = _parts(connection, found.values())
+    had = _parts(connection, list(found.values()))
     before = _erased(connection, [address for number, address in enumerate(addresses) if number not in found])
     outcomes = []
     for number, (item, address) in enumerate(zip(items, addresses, strict=True)):
@@ -68,7 +67,8 @@ def look(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
 
 def _parts(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, tuple[bool, bool]]:
     """Return which contacts have an account, and which the foundation knows."""
-    return {row[0]: (row[1], row[2]) for row in connection.execute(_PARTS, (list(email_ids),)).fetchall()}
+    rows = set(connection.execute(_PARTS, {"ids": list(email_ids)}).fetchall())
+    return {email_id: ((email_id, True) in rows, (email_id, False) in rows) for email_id in email_ids}
 
 
 def _erased(connection: Connection, addresses: Sequence[str]) -> set[str]:

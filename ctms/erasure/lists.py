@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 from ctms.erasure.lines import LONGEST_LINE, NOT_TEXT, Lines
@@ -222,6 +223,7 @@ def _reason(cells: list[str] | None) -> str | None:
     return reason or None
 
 
+@lru_cache(4096)  # there are fewer minutes than lines
 def _moment(text: str) -> datetime | None:
     """Return the moment, in UTC where it does not say; None for none."""
     text = text.strip()

@@ -19,10 +19,11 @@ CHUNK = 20_000
 """Entries that one transaction loads."""
 
 _GIVEN = "pg_temp.bulk_given"
+_ONCE = "pg_temp.bulk_once"
 _WORK = "pg_temp.bulk_work"
 
 _PREPARE = (
-    f"DROP TABLE IF EXISTS {_GIVEN}, {_WORK}",
+    f"DROP TABLE IF EXISTS {_GIVEN}, {_ONCE}, {_WORK}",
     """CREATE TEMPORARY TABLE bulk_given (
         number bigint GENERATED ALWAYS AS IDENTITY, line bigint, address text, at timestamptz, reason text,
         problem text)""",
@@ -30,26 +31,31 @@ _PREPARE = (
 
 # Sorted by bytes, which is quick and does for finding duplicates; `lower` follows the database's locale, as the
 # indexes do.
+_DEDUPE = f"""
+    CREATE TEMPORARY TABLE bulk_once AS
+    SELECT DISTINCT ON (lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END) *
+    FROM (SELECT *, lower(address) AS lowered FROM {_GIVEN}) g
+    ORDER BY lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END, at DESC NULLS LAST, %s"""
+
+# In the order in which the contacts lie on the disk: batches touch few pages, which is twice as fast.
 _SETTLE = f"""
     CREATE TEMPORARY TABLE bulk_work AS
-    SELECT number, line, address, lowered, at, reason, problem
-    FROM (
-        SELECT DISTINCT ON (lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END) *
-        FROM (SELECT *, lower(address) AS lowered FROM {_GIVEN}) g
-        ORDER BY lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END, at DESC NULLS LAST, %s
-    ) once
-    ORDER BY number"""
+    SELECT row_number() OVER (ORDER BY p.place, o.at DESC NULLS LAST, o.%s) AS number,
+        o.line, o.address, o.at, o.reason, o.problem, p.place IS NOT NULL AS known
+    FROM {_ONCE} o LEFT JOIN (SELECT number, min(place) AS place FROM (%s) f GROUP BY number) p USING (number)"""
+
+_OWN = f"SELECT o.number, e.ctid AS place FROM {_ONCE} o JOIN emails e ON lower(e.primary_email) = o.lowered"
+_ACCOUNT = f"""
+    SELECT o.number, e.ctid
+    FROM {_ONCE} o JOIN fxa f ON lower(f.primary_email) = o.lowered JOIN emails e USING (email_id)"""
 
 _FINISH = (
-    f"DROP TABLE {_GIVEN}",
+    f"DROP TABLE {_GIVEN}, {_ONCE}",
     "CREATE UNIQUE INDEX bulk_work_number ON bulk_work (number)",
     "ANALYZE bulk_work",
 )
 
 _NEXT = f"SELECT number, line, address, at, reason, problem FROM {_WORK} WHERE number > %s ORDER BY number LIMIT %s"
-
-_OWN = f"SELECT w.number FROM {_WORK} w JOIN emails e ON lower(e.primary_email) = w.lowered"
-_ACCOUNT = f"SELECT w.number FROM {_WORK} w JOIN fxa f ON lower(f.primary_email) = w.lowered"
 
 
 class Item(NamedTuple):
@@ -74,6 +80,8 @@ class WorkList:
         """How many items are left of them."""
         self.problems = 0
         """How many of those are lines with a problem."""
+        self.known = 0
+        """How many of those are addresses of contacts."""
         for statement in _PREPARE:
             connection.execute(statement)
 
@@ -99,23 +107,25 @@ class WorkList:
             if self.read == before:
                 return
 
-    def settle(self, *, last_wins: bool = False) -> None:
-        """Leave each address once: the entry with the latest time, else the first one, or with `last_wins` the last."""
+    def settle(self, *, of_accounts: bool = False, last_wins: bool = False) -> None:
+        """Leave each address once: the entry with the latest time, else the first one, or with `last_wins` the last.
+
+        An address is known when it is a contact's own, or `of_accounts` also when it is that of its account. Entries
+        of one contact come in the order in which they count.
+        """
         connection = self.connection
+        order = "number DESC" if last_wins else "number"
         with self._taking_its_time():
             connection.execute("SET LOCAL work_mem = '64MB'")
-            connection.execute(_SETTLE % ("number DESC" if last_wins else "number"))
+            connection.execute(_DEDUPE % order)
+            connection.execute("ANALYZE bulk_once")
+            connection.execute(_SETTLE % (order, f"{_OWN} UNION ALL {_ACCOUNT}" if of_accounts else _OWN))
             for statement in _FINISH:
                 connection.execute(statement)
-            self.total, self.problems = self._counted(f"SELECT count(*), count(problem) FROM {_WORK}")
-
-    def count_known(self, *, of_accounts: bool = False) -> int:
-        """Return how many of the addresses are a contact's own, or with `of_accounts` also that of its account."""
-        known = f"{_OWN} UNION {_ACCOUNT}" if of_accounts else _OWN
-        with self._taking_its_time():
-            connection = self.connection
-            connection.execute("SET LOCAL work_mem = '64MB'")
-            return self._counted(f"SELECT count(*) FROM ({known}) k")[0]
+            counted = connection.execute(
+                f"SELECT count(*), count(problem), count(*) FILTER (WHERE known) FROM {_WORK}"
+            ).fetchone()
+        self.total, self.problems, self.known = counted or (0, 0, 0)
 
     def batches(self, size: int) -> Iterator[list[Item]]:
         """Give the items, `size` at a time."""
@@ -130,6 +140,3 @@ class WorkList:
         with self.connection.transaction():
             self.connection.execute("SET LOCAL statement_timeout = 0")
             yield
-
-    def _counted(self, query: str) -> tuple[int, ...]:
-        return self.connection.execute(query).fetchone() or (0, 0)

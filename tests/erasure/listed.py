@@ -29,11 +29,13 @@ def erasure_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: "a key of thirty-two bytes or more"))
 
 
-def work_list(connection: Connection, entries: Iterable[Entry], *, last_wins: bool = False) -> WorkList:
+def work_list(
+    connection: Connection, entries: Iterable[Entry], *, of_accounts: bool = False, last_wins: bool = False
+) -> WorkList:
     """Return a work list of these entries."""
     worklist = WorkList(connection)
     worklist.load(entries, lambda _: None)
-    worklist.settle(last_wins=last_wins)
+    worklist.settle(of_accounts=of_accounts, last_wins=last_wins)
     return worklist
 
 

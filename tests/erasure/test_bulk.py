@@ -82,6 +82,16 @@ def test_an_address_is_left_once_the_first(connection: Connection) -> None:
     assert (worklist.read, worklist.total, worklist.duplicates, worklist.problems) == (5, 4, 1, 2)
 
 
+def test_contacts_come_as_they_lie_on_the_disk(connection: Connection, make_contact: Callable[..., Any]) -> None:
+    addresses = [make_contact()["email"]["primary_email"] for _ in range(5)]
+
+    (items,) = work_list(connection, [entry("nobody@x"), *(entry(address) for address in reversed(addresses))]).batches(
+        9
+    )
+
+    assert [item.address for item in items] == [*addresses, "nobody@x"]
+
+
 def test_of_two_with_times_the_later_counts_of_equals_the_last(connection: Connection) -> None:
     early, late = datetime(2023, 1, 5, tzinfo=UTC), datetime(2023, 1, 6, tzinfo=UTC)
     entries = [
@@ -113,10 +123,10 @@ def test_known_addresses_are_counted(api: ApiClient, connection: Connection) -> 
     contact = full()
     api.post("/ctms", contact)
     account = contact["fxa"]["primary_email"].upper()
-    worklist = work_list(connection, [entry(contact["email"]["primary_email"].upper()), entry(account), entry("x@x")])
+    entries = [entry(contact["email"]["primary_email"].upper()), entry(account), entry("x@x")]
 
-    assert worklist.count_known() == 1
-    assert worklist.count_known(of_accounts=True) == 2
+    assert work_list(connection, entries).known == 1
+    assert work_list(connection, entries, of_accounts=True).known == 2
 
 
 def test_what_is_told_of_is_whole_and_committed(connection: Connection) -> None:
@@ -248,8 +258,8 @@ def test_a_look_changes_nothing(api: ApiClient, connection: Connection) -> None:
     found = outcomes(worklist, look)
 
     assert [(one.outcome, one.had_fxa, one.had_mofo) for one in found] == [
-        ("unknown", None, None),
         ("found", True, True),
+        ("unknown", None, None),
     ]
     assert [execute(f"SELECT count(*) FROM {table}") for table in ("emails", "erasures")] == [1, 0]
 

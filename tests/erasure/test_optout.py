@@ -104,19 +104,20 @@ def test_a_state_that_is_null_is_not_opted_out(api: ApiClient, connection: Conne
     assert state(api, contact) == (True, "earlier", True)
 
 
+@pytest.mark.parametrize("batch_size", [1, 100])
 @pytest.mark.parametrize(
     ("own", "account", "reason"),
     [((1, "1"), (2, "2"), "2"), ((2, "1"), (1, "2"), "1"), ((1, "1"), (1, "2"), "2"), ((None, "1"), (None, "2"), "2"),
      ((1, "1"), (None, "2"), "1")],
 )  # fmt: skip
 def test_of_two_addresses_of_a_contact_the_later_opt_out_counts(
-    api: ApiClient, connection: Connection, make_contact: Make, *, own: Any, account: Any, reason: str
+    api: ApiClient, connection: Connection, make_contact: Make, *, own: Any, account: Any, reason: str, batch_size: int
 ) -> None:
     contact = make(make_contact, fxa={"fxa_id": "1", "primary_email": "account@example.com"})
     address = contact["email"]["primary_email"]
     entries = [entry(address, own[1], own[0]), entry("account@example.com", account[1], account[0])]
 
-    found = outcomes(work_list(connection, entries), opt_out)
+    found = outcomes(work_list(connection, entries, of_accounts=True, last_wins=True), opt_out, batch_size)
 
     assert sorted(one.outcome for one in found) == [OPTED_OUT, OPTED_OUT_BEFORE]
     assert state(api, contact) == (True, reason, True)
