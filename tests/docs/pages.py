@@ -70,6 +70,8 @@ def run(
     folder: Path,
     says: Mapping[str, str] | None = None,
     part: Sequence[Block] | None = None,
+    *,
+    timeout: float = 100,
 ) -> None:
     """Run a page's blocks, or a part of them, in one shell in `folder`, and hold what they print to what the page says.
 
@@ -95,7 +97,7 @@ def run(
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=100,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, f"{name(page)}: {done.stdout}\n{done.stderr}"

@@ -18,18 +18,18 @@ SERVE = "command: serve"
 CRM = ("127.0.0.1:9000", '"127.0.0.1", 9000')
 
 
-@pytest.mark.timeout(300)  # it runs the tests of a package, twice, beside a service
+@pytest.mark.timeout(600)  # it runs the tests of a package, twice, beside a service
 def test_it_works(tmp_path: Path) -> None:
     environment = Environment(tmp_path / "environment")
     variables = environment.variables(tmp_path)
     before, after = pages.parts(PAGE, SERVE)
     crm = {word: word.replace("9000", str(port)) for port in [free_port()] for word in CRM}
 
-    pages.run(PAGE, variables, tmp_path, crm, part=before)
+    pages.run(PAGE, variables, tmp_path, crm, part=before, timeout=250)
     with serve(tmp_path, flask=str(environment.commands / "flask")) as running:
         assert running.process.args[1:] == pages.marked(PAGE, SERVE).split()[1:]  # type: ignore[index]
         here = {**crm, HERE: running.url, "secret_…": running.client_secret}
-        pages.run(PAGE, variables, tmp_path, here, part=after)
+        pages.run(PAGE, variables, tmp_path, here, part=after, timeout=250)
 
     remove = pages.marked(PAGE, "run: remove").split()
     environment.run(*remove, variables=variables, folder=tmp_path)

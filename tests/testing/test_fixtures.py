@@ -22,7 +22,7 @@ from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.fixtures import CommandRunner
 from ctms.testing.plugins import HandedOver, bundled, points_of, under_test
 
-BUNDLED = ["declared", "default_waitlist", "relay", "vpn"]
+BUNDLED = ["braze", "declared", "default_waitlist", "jsonl", "relay", "vpn", "webhook"]
 
 
 def loaded(app: Flask) -> list[str]:
