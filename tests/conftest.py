@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from hypothesis import HealthCheck, settings
+from sqlalchemy import text
 
+from ctms.database import db
 from ctms.suppression.fingerprints import Fingerprints
 from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
@@ -60,6 +62,14 @@ def migrated_app(apps: Apps) -> Flask:
 def erasure_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """The app has a key for the fingerprints of addresses."""
     monkeypatch.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: "a key for tests only"))
+
+
+@pytest.fixture
+def nothing_erased(app: Flask) -> None:  # noqa: ARG001  inside the app's transaction
+    """No erasure and no suppression are there, whatever tests with transactions of their own left."""
+    for table in ("erasures", "suppressions"):
+        db.session.execute(text(f"DELETE FROM {table}"))
+    db.session.commit()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from tests.contacts.rows import execute
 from tests.erasure.handlers import CRM, SHOP, Handlers
 from tests.http import Answer, ApiClient, assert_error
 
+pytestmark = pytest.mark.usefixtures("nothing_erased")
+
 NOBODY = "nobody@example.com"
 ONE = {"emails": [NOBODY]}
 

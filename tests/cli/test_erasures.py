@@ -15,6 +15,8 @@ from tests.contacts.rows import execute
 from tests.erasure.handlers import CRM, SHOP, Handlers
 from tests.http import ApiClient
 
+pytestmark = pytest.mark.usefixtures("nothing_erased")
+
 
 @pytest.fixture
 def ctms_plugins() -> list[object]:

@@ -14,6 +14,8 @@ from tests.contacts.factories import address, minimal
 from tests.contacts.rows import execute
 from tests.http import ApiClient, assert_error
 
+pytestmark = pytest.mark.usefixtures("nothing_erased")
+
 
 def refused(api: ApiClient, unwanted: str) -> bool:
     """True when the address is refused, False when it may be stored."""

@@ -22,6 +22,8 @@ from tests.contacts.rows import execute
 from tests.erasure.handlers import CRM, SHOP, Handlers
 from tests.http import ApiClient
 
+pytestmark = pytest.mark.usefixtures("nothing_erased")
+
 # Members of a contact that are one person's: `primary_email` is twice there, in the account too.
 PERSONAL = {"primary_email", "basket_token", "sfdc_id", "user_id", "fxa_id", "mofo_email_id", "mofo_contact_id"}
 
