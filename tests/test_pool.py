@@ -12,7 +12,7 @@ from flask import Flask
 
 from ctms import pool
 from ctms.clients.tokens import tokens
-from ctms.contacts import commands
+from ctms.contacts import removal
 from tests.http import Answer, assert_error
 
 
@@ -55,14 +55,14 @@ def test_a_connection_that_ends_in_a_write(
 ) -> None:
     """Before anything was answered, or after."""
 
-    def delete(connection: psycopg.Connection[Any], _address: str) -> None:
+    def lock_address(connection: psycopg.Connection[Any], _address: str) -> None:
         if not first:
             connection.execute("SELECT 1").fetchone()
         end(connection, pool.connect_patiently, database_url)
         connection.execute("SELECT 2").fetchone()
 
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "delete", delete)
+        patched.setattr(removal, "lock_address", lock_address)
         answer = Answer(migrated_app.test_client().delete("/ctms/x", headers=headers))
 
     assert answer.status_code in ({503} if first else {503, 401}), answer.text
@@ -72,12 +72,12 @@ def test_a_connection_that_ends_in_a_write(
 def test_a_statement_that_takes_too_long(
     migrated_app: Flask, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def delete(connection: psycopg.Connection[Any], _address: str) -> None:
+    def lock_address(connection: psycopg.Connection[Any], _address: str) -> None:
         connection.execute("SET LOCAL statement_timeout = 50")
         connection.execute("SELECT pg_sleep(5)").fetchone()
 
     with monkeypatch.context() as patched:
-        patched.setattr(commands, "delete", delete)
+        patched.setattr(removal, "lock_address", lock_address)
         answer = Answer(migrated_app.test_client().delete("/ctms/x", headers=headers))
 
     assert answer.status_code in {401, 503}

@@ -9,21 +9,24 @@ from dataclasses import replace
 
 import pytest
 from flask import Flask
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from ctms.clients.tokens import tokens
+from ctms.outbox.lanes import QUEUES, Lane
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs
 from ctms.telemetry.metrics import BUCKETS, Metrics
 from ctms.telemetry.requests import METHODS, AuthFailure, TokenFailure
+from ctms.worker import metrics as worker
 from tests.clients.factories import create_client
 from tests.docs.pages import DOCS
 from tests.http import ApiClient
 
 METRICS = (DOCS / "reference" / "metrics.md").read_text()
 LOGS = (DOCS / "reference" / "logs.md").read_text()
-API = METRICS[METRICS.index("## The API") : METRICS.index("## The background service")]
+API, WORKER = METRICS[METRICS.index("## The API") :].split("## The background service")
 
 Described = dict[str, tuple[str, frozenset[str]]]
 """The type and the labels of a metric, by its name."""
@@ -34,22 +37,22 @@ def words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"`(\w+)`", text))
 
 
-def documented() -> Described:
-    rows = re.findall(r"^\| `(ctms_\w+)` \| (\w+) \| ([^|]*) \| [^|]+ \|$", API, re.MULTILINE)
+def documented(part: str = API) -> Described:
+    rows = re.findall(r"^\| `(ctms_\w+)` \| (\w+) \| ([^|]*) \| [^|]+ \|$", part, re.MULTILINE)
     assert len(rows) == len(dict.fromkeys(name for name, _, _ in rows))
     return {name: (kind, words(labels)) for name, kind, labels in rows}
 
 
-def with_their_labels() -> Iterator[tuple[str, frozenset[str]]]:
-    """Give the metrics that processes count, and their labels, whether there are series or not."""
-    for collector in list(Metrics().registry._collector_to_names):
+def with_their_labels(registry: CollectorRegistry) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Give the metrics that processes count, their types and their labels, whether there are series or not."""
+    for collector in list(registry._collector_to_names):
         assert isinstance(collector, MetricWrapperBase)
         suffix = "_total" if collector._type == "counter" else ""
-        yield collector._name + suffix, frozenset(collector._labelnames)
+        yield collector._name + suffix, collector._type, frozenset(collector._labelnames)
 
 
 def test_every_metric_is_documented_and_every_documented_one_is_exported(anonymous: ApiClient) -> None:
-    counted = dict(with_their_labels())
+    counted = {name: labels for name, _, labels in with_their_labels(Metrics().registry)}
     exported: Described = {}
     for family in text_string_to_metric_families(anonymous.get("/metrics").text):
         # The parser takes a counter's ending from its family; a gauge may have it.
@@ -58,6 +61,16 @@ def test_every_metric_is_documented_and_every_documented_one_is_exported(anonymo
 
     assert set(counted) <= set(exported)
     assert exported == documented()
+
+
+def test_every_metric_of_the_background_service_is_documented() -> None:
+    lanes = [Lane(kind, "mailing", 0) for kind in QUEUES]
+    exported = {name: (kind, labels) for name, kind, labels in with_their_labels(worker.Metrics(lanes).registry)}
+
+    assert exported == documented(WORKER)
+    assert f"buckets {', '.join(map(str, worker.BUCKETS))}." in WORKER
+    values = {*worker.STATUSES.values(), *worker.VERDICTS.values(), *sum(worker.METHODS.values(), ())}
+    assert values <= words(WORKER)
 
 
 def test_there_is_advice_for_what_calls_for_it() -> None:
