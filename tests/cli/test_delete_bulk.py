@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import csv
-import getpass
 import json
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from psycopg import errors
 
 from ctms.cli import bulk, ctms
-from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
-from ctms.cli.progress import Progress
-from ctms.erasure.bulk import Outcome
-from ctms.erasure.lists import Entry
-from ctms.erasure.worklist import Item
-from ctms.errors import UnfinishedError
-from ctms.pool import Connection
+from ctms.cli.bulk import operator
 from tests.cli.test_group import no_database, no_tables
 from tests.contacts.factories import full
 from tests.contacts.rows import execute
@@ -259,146 +247,3 @@ def test_the_report_of_another_run_says_who_was_erased_before(
         addresses[1]: "erased",
         addresses[2]: "erased",
     }
-
-
-def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUDO_USER", raising=False)
-
-    def nobody() -> str:
-        raise KeyError
-
-    monkeypatch.setattr(getpass, "getuser", nobody)
-    assert operator() == str(os.getuid())
-
-    monkeypatch.setenv("SUDO_USER", "ops")
-    assert operator() == "ops"
-
-
-def job(work: Callable[[Connection, Sequence[Item]], list[Outcome]]) -> Job:
-    return Job(
-        work=work,
-        look=work,
-        done="seen",
-        outcomes=("seen",),
-        columns=("address", "outcome"),
-        question=lambda known, unknown: f"{known} {unknown}?",
-    )
-
-
-def options(report: Path | None = None) -> Options:
-    return Options(batch_size=2, pause=0.0, report=report, append=False, dry_run=False, yes=True, as_json=True)
-
-
-def seen(_connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-    return [Outcome(item, "seen") for item in items]
-
-
-def entries(count: int) -> Iterator[Entry]:
-    return (Entry(number, f"{number}@x") for number in range(1, count + 1))
-
-
-@pytest.mark.usefixtures("app")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_after_the_batch_in_hand(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals
-) -> None:
-    before = signal.getsignal(number)
-
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-        if items[0].line == 3:
-            os.kill(os.getpid(), number)
-        return seen(connection, items)
-
-    with pytest.raises(UnfinishedError, match="stopped: what is counted is done, run it again") as stopped:
-        carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
-
-    assert stopped.value.exit_code == 3
-    told = json.loads(capsys.readouterr().out)
-    assert (told["seen"], told["left"], told["stopped"]) == (4, 5, True)
-    assert (tmp_path / "r.csv").read_text().splitlines()[1:] == [f"{number}@x,seen" for number in range(1, 5)]
-    assert signal.getsignal(number) == before
-
-
-@pytest.mark.usefixtures("app")
-def test_a_signal_ends_reading_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def read() -> Iterator[Entry]:
-        yield from entries(3)
-        os.kill(os.getpid(), signal.SIGTERM)
-        yield from entries(3)
-
-    with pytest.raises(UnfinishedError, match="stopped"):
-        carry_out(job(seen), read(), options(tmp_path / "r.csv"))
-
-    assert json.loads(capsys.readouterr().out)["seen"] == 0
-    assert not list(tmp_path.iterdir())
-
-
-def test_signals_that_are_ignored_stay_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Stop().heard():
-            os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_a_pause_ends_at_once() -> None:
-    stop = Stop()
-    with stop.heard(), pytest.raises(Stopped):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.usefixtures("app")
-def test_a_database_that_is_lost_in_between(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-        if items[0].line == 3:
-            raise errors.AdminShutdown("terminating connection")
-        return seen(connection, items)
-
-    with pytest.raises(UnfinishedError, match=r"the database cannot be reached: .*run it again") as lost:
-        carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
-
-    assert lost.value.exit_code == 3
-    assert json.loads(capsys.readouterr().out)["left"] == 7
-    assert len((tmp_path / "r.csv").read_text().splitlines()) == 3
-
-
-@pytest.mark.usefixtures("app")
-def test_a_database_that_is_lost_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(_connection: Connection, _items: Sequence[Item]) -> list[Outcome]:
-        raise errors.AdminShutdown("terminating connection")
-
-    with pytest.raises(psycopg.OperationalError):
-        carry_out(job(work), entries(9), options())
-
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.usefixtures("app")
-def test_what_failed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-        if any(item.line == 3 for item in items):
-            raise errors.ForeignKeyViolation
-        return seen(connection, items)
-
-    with pytest.raises(UnfinishedError, match="addresses that failed: 1"):
-        carry_out(job(work), entries(4), options())
-
-    told = capsys.readouterr()
-    assert (json.loads(told.out)["seen"], json.loads(told.out)["failed"]) == (3, 1)
-    assert told.err == "line 3: the database does not allow it: ForeignKeyViolation\n"
-
-
-def test_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    with Progress("addresses", 10_000) as progress:
-        for second in range(25):
-            now[0] = 100.0 + second
-            progress.at(second * 100)
-
-    assert capsys.readouterr().err.splitlines() == [
-        "addresses: 1,000 of 10,000, 100/s, 0:01:30 left",
-        "addresses: 2,000 of 10,000, 100/s, 0:01:20 left",
-    ]
