@@ -1,7 +1,7 @@
 """The yardstick: a bare WSGI app that runs the service's SQL with psycopg and does nothing else.
 
 No framework, no token, no validation, no log, no metrics: an if-chain, a connection per thread, and the statements
-of `ctms.contacts`, sent in one round trip where they do not need each other's answers. It is served as the service
+of `ctms.contacts` and `ctms.erasure`, sent in one round trip where they do not need each other's answers. It is served as the service
 is: the same Granian with the same settings. `python -m benchmarks.bare` starts it on HOST:PORT.
 """
 
@@ -22,6 +22,7 @@ from psycopg.types.json import Json
 from ctms.cli.serve import granian
 from ctms.contacts import queries, removal, statements
 from ctms.contacts.statements import EMAIL, LISTS, PARTS
+from ctms.erasure.erase import BY_DELETE, Order, write_record
 from ctms.pool import Connection, Cursor, Question, connect_arguments, libpq_url
 from ctms.settings import Settings
 
@@ -119,6 +120,7 @@ def delete(connection: Connection, address: str) -> list[str]:
     with connection.pipeline(), connection.transaction():
         found = removal.lock_address(connection, address)
         removal.delete(connection, found)
+        write_record(connection, Order(by="client:bare", origin=BY_DELETE), contacts=len(found))
     return [one.identities for one in found]
 
 

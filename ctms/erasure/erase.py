@@ -106,18 +106,7 @@ def erase(
     if found:
         removal.delete(connection, found)
     prints = _fingerprints(_addresses_of(found))
-    connection.execute(
-        _RECORD,
-        {
-            "id": order.id,
-            "by": order.by,
-            "origin": order.origin,
-            "forget": order.forget,
-            "contacts": len(found),
-            "unknown": unknown,
-            "fingerprints": prints,
-        },
-    )
+    write_record(connection, order, contacts=len(found), unknown=unknown, prints=prints)
     if order.forget:
         primary = (one.primary_email for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), ERASED)
@@ -128,6 +117,22 @@ def erase(
     outbox().changed(connection, email_ids)
     if found and names:
         handlers().wake(connection)
+
+
+def write_record(
+    connection: Connection, order: Order, *, contacts: int, unknown: int = 0, prints: Sequence[bytes] = ()
+) -> None:
+    """Make the record of the erasure, or add these numbers and fingerprints to it."""
+    values = {
+        "id": order.id,
+        "by": order.by,
+        "origin": order.origin,
+        "forget": order.forget,
+        "contacts": contacts,
+        "unknown": unknown,
+        "fingerprints": list(prints),
+    }
+    connection.execute(_RECORD, values)
 
 
 def _addresses_of(found: Iterable[Found]) -> Iterable[str]:
