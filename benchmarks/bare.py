@@ -1,8 +1,8 @@
 """The yardstick: a bare WSGI app that runs the service's SQL with psycopg and does nothing else.
 
 No framework, no token, no validation, no log, no metrics: an if-chain, a connection per thread, and the statements
-of `ctms.contacts` and `ctms.erasure`, sent in one round trip where they do not need each other's answers. It is served as the service
-is: the same Granian with the same settings. `python -m benchmarks.bare` starts it on HOST:PORT.
+of `ctms.contacts` and `ctms.erasure`, sent in one round trip where they do not need each other's answers. It is served
+as the service is: the same Granian with the same settings. `python -m benchmarks.bare` starts it on HOST:PORT.
 """
 
 from __future__ import annotations
