@@ -28,6 +28,7 @@ from benchmarks.processor import spent
 from benchmarks.servers import Server
 
 READERS = 8
+ALONE_IN_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         print(f"{options.contacts:,} contacts; load of the machine before: {found['load before']:.1f}")
         found["opt-out"] = run(contacts, "opt-out", str(opt_outs(listed, options)))
         write(listed, doomed(contacts, options.delete))
-        with servers.service(contacts, options.workers) as service, Readers(service, contacts, options.rate) as readers:
-            time.sleep(2)
-            found["delete-bulk"] = run(contacts, "delete-bulk", "--email-file", str(listed))
-        found["reads meanwhile"] = asdict(readers.waited())
-        print(f"{'':12} reads meanwhile, {options.rate:.0f}/s: {readers.waited()}")
+        with servers.service(contacts, options.workers) as service:
+            with Readers(service, contacts, options.rate) as alone:
+                time.sleep(ALONE_IN_SECONDS)
+            with Readers(service, contacts, options.rate) as meanwhile:
+                found["delete-bulk"] = run(contacts, "delete-bulk", "--email-file", str(listed))
+        for name, readers in (("reads before", alone), ("reads meanwhile", meanwhile)):
+            found[name] = asdict(readers.waited())
+            print(f"{'':12} {name}, {options.rate:.0f}/s: {readers.waited()}")
         if options.no_large_list:
             return found
         write(listed, (f"{number}-in-a-long-list@example.com" for number in range(options.lines)))
