@@ -61,8 +61,9 @@ class Round:
             )
 
     def kill_something(self, bulk: subprocess.Popen[str]) -> None:
-        """Kill the command, a worker or PostgreSQL with -9."""
-        what = self.chance.choice(("command", "worker", "postgresql"))
+        """Kill the command, a worker or PostgreSQL with -9: what was killed least, or one of those by chance."""
+        least = min(self.killed.values())
+        what = self.chance.choice([name for name, number in self.killed.items() if number == least])
         self.killed[what] += 1
         if what == "command":
             bulk.kill()

@@ -1,0 +1,20 @@
+"""Things are broken at random for a short while; `tests.chaos` runs the same for as long as one likes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos import erasure, mirror
+
+
+def test_a_backend_has_the_truth_at_the_end(tmp_path: Path) -> None:
+    figures = mirror.run(tmp_path, edits=2400, contacts=300, clients=8, failing=0.2, seed=1)
+
+    assert figures["workers killed"]
+    assert figures["failed calls"]
+
+
+def test_everybody_is_forgotten_at_the_end(tmp_path: Path) -> None:
+    figures = erasure.run(tmp_path, kills=6, contacts=1500, seed=4)
+
+    assert all(figures[f"killed: {what}"] for what in ("command", "worker", "postgresql"))
