@@ -25,6 +25,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("CTMS_SECRET_KEY_FALLBACKS", "secret_key_fallbacks", f"{'a' * 32},{'b' * 40}", ("a" * 32, "b" * 40)),
     ("CTMS_TOKEN_EXPIRATION", "token_expiration", "600", 600),
     ("CTMS_TOKEN_FAILURES_PER_MINUTE", "token_failures_per_minute", "5", 5),
+    ("CTMS_ERASURE_KEY", "erasure_key", "k" * 32, "k" * 32),
     ("CTMS_SERVER_PREFIX", "server_prefix", "https://ctms.example.com/", "https://ctms.example.com"),
     ("CTMS_USE_MOZLOG", "use_mozlog", "false", False),
     ("CTMS_LOGGING_LEVEL", "logging_level", "debug", "DEBUG"),
@@ -38,6 +39,9 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("CTMS_PLUGINS_TRACE", "plugins_trace", "on", True),
     ("CTMS_WORKERS", "workers", "4", 4),
     ("CTMS_THREADS", "threads", "2", 2),
+    ("CTMS_WORKER_CONCURRENCY", "worker_concurrency", "6", 6),
+    ("CTMS_WORKER_METRICS_PORT", "worker_metrics_port", "9100", 9100),
+    ("CTMS_PROMETHEUS_PUSHGATEWAY_URL", "pushgateway_url", "http://gateway:9091", "http://gateway:9091"),
 ]
 BAD = [
     ("CTMS_DB_URL", "nonsense"),

@@ -48,7 +48,7 @@ def with_their_labels(registry: CollectorRegistry) -> Iterator[tuple[str, str, f
     for collector in list(registry._collector_to_names):
         assert isinstance(collector, MetricWrapperBase)
         suffix = "_total" if collector._type == "counter" else ""
-        yield collector._name + suffix, collector._type, frozenset(collector._labelnames)
+        yield collector._name + suffix, str(collector._type), frozenset(collector._labelnames)
 
 
 def test_every_metric_is_documented_and_every_documented_one_is_exported(anonymous: ApiClient) -> None:
