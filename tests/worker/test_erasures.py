@@ -322,9 +322,9 @@ def test_the_records_are_locked_in_one_order(worker: Worker, delete: Delete, mon
 
             yield Listening()
 
-    monkeypatch.setattr(pool, "lend", listen)
-
-    worker.erase()
+    with monkeypatch.context() as patched:  # the fixture may end after the app's, and bring its patches back
+        patched.setattr(pool, "lend", listen)
+        worker.erase()
 
     assert [rows for _, rows in locked] == [5, 5]
     assert all("ORDER BY erasure_id FOR NO KEY UPDATE" in query for query, _ in locked)
