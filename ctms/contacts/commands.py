@@ -1,4 +1,4 @@
-"""The only writers of contacts; `removal` deletes them.
+"""The writers of one contact; `removal` deletes contacts, `optouts` opts many out, and nothing else writes them.
 
 Each runs on a connection in pipeline mode, inside the caller's transaction, and leaves the commit to it. The first
 statement locks the contact's row of `emails`, so two writers of one contact take turns and the later one sees
