@@ -53,9 +53,16 @@ class Drain:
     def run(self) -> None:
         """Work off what is due. Raises `psycopg.Error` when the database fails; then nothing is lost."""
         give_up = time.monotonic() + LONGEST_JOB_IN_SECONDS
-        while not self._process.stopping.is_set() and time.monotonic() < give_up:
-            if self._process.calls.is_stuck(self._lane) or not self._next_batch():
-                return
+        try:
+            while not self._process.stopping.is_set() and time.monotonic() < give_up:
+                if self._process.calls.is_stuck(self._lane) or not self._next_batch():
+                    return
+        except DATABASE_ERRORS:
+            raise
+        except Exception as error:  # a fault of ours: it must not call the receiver every second from now on
+            with pool.lend() as connection:
+                self._breaker.failed(connection, f"the service failed with {type(error).__name__}")
+            raise
 
     def _next_batch(self) -> bool:
         """Work one batch off. Returns False when there is no more to do for now."""

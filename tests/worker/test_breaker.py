@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from ctms import pool
 from ctms.outbox.lanes import Lane
+from ctms.worker.backends import BackendWork
 from ctms.worker.breaker import Breaker
 from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
 
@@ -234,3 +236,21 @@ class TestRate:
 
         assert len(other.calls) == 3
         assert waits == []
+
+
+def test_a_fault_of_ours_does_not_call_the_other_system_without_end(
+    other: Other, worker: Worker, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(1)
+
+    def fail(*_: Any) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(BackendWork, "settle", fail)
+    for _ in range(15):
+        with suppress(LookupError):
+            worker.push()
+
+    assert len(other.calls) < 15
+    assert row("SELECT last_error FROM receivers") == "the service failed with LookupError"
+    assert rests()
