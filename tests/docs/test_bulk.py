@@ -18,6 +18,7 @@ def run(page: Path, served: Served, folder: Path, file: str, *addresses: str) ->
     """Run a page whose reader has this file, and contacts with these addresses."""
     with served.session() as session:
         for address in addresses:
+            session.delete(f"{served.url}/ctms/{address}", timeout=30)  # another page's reader may have made it
             made = session.post(f"{served.url}/ctms", json=minimal(primary_email=address), timeout=30)
             assert made.status_code == 201, made.text
     (folder / file).write_text(pages.marked(page, f"file: {file}"))
