@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from uuid import UUID
 
 from flask import Flask, current_app
 
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import Backend
-from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake
+from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake, waking
 from ctms.outbox.models import Waiting
 from ctms.pool import Connection
 
@@ -34,7 +35,13 @@ CHANGED = f"""
         attempts = 0, failures = 0, parked_at = NULL, reason = NULL"""
 """The statement by which contacts wait for backends; `{contacts}` is what gives their ids."""
 
-_GIVEN = CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")
+
+@cache
+def _changed(lanes: tuple[Lane, ...]) -> str:
+    """Return the one statement that a request sends: the contacts wait, and the lanes are woken."""
+    return f"""
+        WITH changed AS ({CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")})
+        {waking(lanes)}"""
 
 
 class Outbox:
@@ -56,8 +63,8 @@ class Outbox:
         """Note that the contacts changed or are gone, for all backends or those named; without any it does nothing."""
         names = self._names if backends is None else list(backends)
         if names and email_ids:
-            connection.execute(_GIVEN, {"priority": priority, "backends": names, "email_ids": list(email_ids)})
-            self.wake(connection, names)
+            values = {"priority": priority, "backends": names, "email_ids": list(email_ids)}
+            connection.execute(_changed(tuple(self.lanes(names))), values)
 
     def wake(self, connection: Connection, names: Iterable[str]) -> None:
         """Have what waits for these backends worked off soon."""

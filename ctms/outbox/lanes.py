@@ -8,6 +8,7 @@ batches fill.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from ctms.hooks.receivers import Backend, DeletionHandler
@@ -46,36 +47,35 @@ def lanes_of(kind: str, receiver: Backend | DeletionHandler) -> list[Lane]:
 # So do they where a job should have begun already: it waits for its lane or for a worker, and more of them would only
 # pile up. The jobs wait a moment so that one serves all the writes of that moment; without a lock in the queue (a
 # `queueing_lock`), for which writers would wait until the others commit.
-_WAKE = f"""
+_WAKING = """
     SELECT procrastinate_defer_jobs_v1(array_agg(
-        ROW(l.queue, '{TASK}', 0, l.lock, NULL, json_build_object('kind', l.kind, 'name', l.name, 'number', l.number),
-            clock_timestamp() + make_interval(secs => %s))::procrastinate_job_to_defer_v1))
-    FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::text[]) AS l (queue, lock, kind, number, name)
+        ROW(l.queue, '{task}', 0, l.lock, NULL, json_build_object('kind', l.kind, 'name', l.name, 'number', l.number),
+            clock_timestamp() + interval '{delay} second')::procrastinate_job_to_defer_v1))
+    FROM (VALUES {lanes}) AS l (queue, lock, kind, name, number)
     WHERE NOT EXISTS (
         SELECT FROM procrastinate_jobs j
         WHERE j.lock = l.lock AND j.status = 'todo'
         AND j.scheduled_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '0.5 second')
     HAVING count(*) > 0"""
 
-
 _MOMENT_IN_SECONDS = 1
 
 
-def wake(connection: Connection, lanes: Iterable[Lane], *, now: bool = False) -> None:
-    """Defer, in the transaction of the connection, a job for each lane that has none waiting.
+@cache
+def waking(lanes: tuple[Lane, ...], *, now: bool = False) -> str:
+    """Return the statement that defers a job for each of the lanes that has none waiting.
 
-    It begins in a second, or `now`, at the commit.
+    The job begins in a second, or `now`, at the commit. The lanes stand in the text, which is quicker than values:
+    their names are checked when they are registered (`check_name`).
     """
-    found = list(lanes)
+    values = ", ".join(
+        f"('{QUEUES[lane.kind]}', '{lane.lock}', '{lane.kind}', '{lane.name}', {lane.number})" for lane in lanes
+    )
+    return _WAKING.format(task=TASK, delay=0 if now else _MOMENT_IN_SECONDS, lanes=values)
+
+
+def wake(connection: Connection, lanes: Iterable[Lane], *, now: bool = False) -> None:
+    """Defer, in the transaction of the connection, a job for each lane that has none waiting, as `waking` says."""
+    found = tuple(lanes)
     if found:
-        connection.execute(
-            _WAKE,
-            (
-                0 if now else _MOMENT_IN_SECONDS,
-                [QUEUES[lane.kind] for lane in found],
-                [lane.lock for lane in found],
-                [lane.kind for lane in found],
-                [lane.number for lane in found],
-                [lane.name for lane in found],
-            ),
-        )
+        connection.execute(waking(found, now=now))

@@ -179,13 +179,17 @@ class Service:
             Drain(self._process, _work(found, receiver)).run()
 
     async def _look_after(self, worker: Worker) -> None:
-        """Look for lanes with something to do, and for jobs of dead workers, until cancelled.
+        """Say that the worker lives, look for lanes with something to do and for jobs of dead workers, until cancelled.
 
-        When it fails the worker stops: without it lanes would stand still unseen.
+        Procrastinate's worker says it only until it is to end, and what it has in hand then may take longer than
+        others believe it alive. When it fails the worker stops: without it lanes would stand still unseen.
         """
-        next_recovery = 0.0
+        next_recovery = next_beat = 0.0
         try:
             while True:
+                if worker.worker_id is not None and time.monotonic() >= next_beat:
+                    next_beat = time.monotonic() + HEARTBEAT_EVERY_SECONDS
+                    await worker.app.job_manager.update_heartbeat(worker.worker_id)
                 if time.monotonic() >= next_recovery:
                     next_recovery = time.monotonic() + RECOVER_EVERY_SECONDS
                     await asyncio.to_thread(self._recover, worker.worker_id)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flask import Flask
 
 from ctms import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
+from ctms.worker import service as module
 from ctms.worker.metrics import Metrics
 from ctms.worker.service import Options, Service
 from tests.worker.working import Worker, row, rows
@@ -52,6 +56,33 @@ def test_a_lane_whose_call_is_stuck_gets_no_job(app: Flask, make: Make, monkeypa
     monkeypatch.setattr(service._process.calls, "is_stuck", lambda _: False)
     assert service._sweep()
     assert rows("SELECT lock FROM procrastinate_jobs") == ["backend:other:0"]
+
+
+def test_it_says_that_it_lives_for_as_long_as_it_works(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when Procrastinate's worker is to end and waits for its last job."""
+    beats: list[int] = []
+
+    class Jobs:
+        async def update_heartbeat(self, worker: int) -> None:
+            beats.append(worker)
+
+    class Swept(Service):
+        async def _swept(self) -> bool:
+            if len(beats) == 3:
+                raise asyncio.CancelledError
+            return False
+
+    monkeypatch.setattr(module, "SWEEP_EVERY_SECONDS", 0)
+    monkeypatch.setattr(module, "HEARTBEAT_EVERY_SECONDS", 0)
+    monkeypatch.setattr(module, "RECOVER_EVERY_SECONDS", 1000)
+    worker: Any = SimpleNamespace(worker_id=7, app=SimpleNamespace(job_manager=Jobs()))
+    service = Swept(app, Options(1))
+    monkeypatch.setattr(service, "_recover", lambda _: None)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(service._look_after(worker))
+
+    assert beats == [7, 7, 7]
 
 
 def test_what_waits_is_measured(make: Make) -> None:
