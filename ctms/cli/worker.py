@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -24,6 +25,9 @@ from ctms.worker.metrics import Metrics
 from ctms.worker.service import Options, Service
 
 logger = logging.getLogger(__name__)
+
+_NICENESS = 10
+"""The API on the same machine goes first, however much waits for other systems."""
 
 
 @click.command()
@@ -51,6 +55,7 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
         else:
             check_reachable()
             check_migrated()
+        os.nice(_NICENESS)  # now: an embedded server that was started here must not have it
         options = Options(concurrency or settings.worker_concurrency, queues or None, once)
         service = Service(app, options, _publisher(settings))
 
