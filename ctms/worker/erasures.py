@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ctms.erasure.erase import ERASE
 from ctms.hooks.receivers import DeletionHandler, Verifies
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
 from ctms.worker.work import PROBED, Batch, Item, least_tried
 
-ERASE = "erase"
 ACCEPTED = "accepted"
 """Erasing has begun there: ask again, by `verify` where the handler has it."""
 VERIFY = "verify"
