@@ -12,7 +12,7 @@ import flask_migrate
 import psycopg
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask import Flask, current_app
+from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
@@ -20,6 +20,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from ctms.current import current_app, extension
 from ctms.embedded import EmbeddedServer, kept_secret
 from ctms.errors import OperatorError
 from ctms.paths import MIGRATIONS
@@ -128,7 +129,7 @@ def quick_connection() -> Iterator[Connection]:
     Raises `psycopg.Error`.
     """
     with psycopg.connect(
-        libpq_url(database_url(current_app)()),
+        libpq_url(database_url(current_app())()),
         autocommit=True,
         connect_timeout=CHECK_TIMEOUT_IN_SECONDS,
         options=f"-c statement_timeout={CHECK_TIMEOUT_IN_SECONDS * 1000}",
@@ -186,4 +187,4 @@ def upgrade() -> None:
 
 def app_settings() -> Settings:
     """The settings of the current app."""
-    return cast(Settings, current_app.extensions["ctms.settings"])
+    return cast(Settings, extension("ctms.settings"))

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import psycopg
-from flask import Flask, current_app
+from flask import Flask
 from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -21,6 +21,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from ctms.current import extension
 from ctms.settings import Settings
 
 if TYPE_CHECKING:
@@ -163,15 +164,17 @@ def _is_away(error: psycopg.OperationalError) -> bool:
     )
 
 
-def refuse_dead_connection(connection: Connection, _entry: ConnectionPoolEntry, _proxy: Any) -> None:
+def refuse_dead_connection(connection: Connection, entry: ConnectionPoolEntry, _proxy: Any) -> None:
     """Tell the pool to replace an idle connection whose server has gone, without asking the server.
 
     An idle connection has nothing to read: if there is something, it is the end, or the news that it is near.
     """
     if connection.closed:
         raise DisconnectionError
-    poll = select.poll()
-    poll.register(connection.pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
+    poll = entry.info.get("poll")
+    if poll is None:
+        poll = entry.info["poll"] = select.poll()
+        poll.register(connection.pgconn.socket, select.POLLIN | select.POLLHUP | select.POLLERR)
     if poll.poll(0):
         raise DisconnectionError
 
@@ -199,7 +202,7 @@ def lend() -> Iterator[Connection]:
 
     Raises `sqlalchemy.exc.TimeoutError` when none gets free in time, `psycopg.OperationalError` when none can be made.
     """
-    pool: Pool = current_app.extensions["ctms.pool"]
+    pool: Pool = extension("ctms.pool")
     try:
         pooled = pool.connect()
     except InvalidRequestError as error:  # a server that is stopping ended the connection, and the one made instead
@@ -242,5 +245,5 @@ def _timed(connection: Connection, kind: Literal["read", "write"]) -> Iterator[N
     try:
         yield
     finally:
-        pool: Pool = current_app.extensions["ctms.pool"]
+        pool: Pool = extension("ctms.pool")
         pool.watch.spent(kind, connection.waited - before)

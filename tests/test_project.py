@@ -38,7 +38,7 @@ FLOORS = (
     {"ctms.embedded", "ctms.hooks"},
     {"ctms.settings", "ctms.paths"},
     {"ctms.environment"},
-    {"ctms.errors"},
+    {"ctms.current", "ctms.errors"},
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 
 import flask_smorest
 import psycopg
-from flask import Response, g, request
+from flask import Response
 from flask_smorest.utils import load_info_from_docstring
 from psycopg.pq import PipelineStatus
 
@@ -18,6 +18,7 @@ from ctms.api.openapi.errors import error_responses
 from ctms.api.parsing import Parser
 from ctms.clients.access import INVALID, Caller
 from ctms.clients.tokens import InvalidToken, tokens
+from ctms.current import current_g, current_request
 from ctms.errors import Unauthorized
 from ctms.pool import Connection, Question, reading, writing
 from ctms.telemetry.requests import AuthFailure, note_auth_failure, note_client
@@ -44,9 +45,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             @wraps(view)
             def guarded(*args: P.args, **kwargs: P.kwargs) -> Response:
                 client_id = _client_id()
-                reads = request.method in {"GET", "HEAD"}
-                with reading() if reads else writing() as g.connection:
-                    g.caller = caller = Caller(g.connection, client_id, permission)
+                reads = current_request().method in {"GET", "HEAD"}
+                with reading() if reads else writing() as lent:
+                    caller = Caller(lent, client_id, permission)
+                    noted = current_g()
+                    noted.connection, noted.caller = lent, caller
                     if not reads:
                         caller.look_up()
                     try:
@@ -98,7 +101,7 @@ def permission_of(view: Any, method: str) -> Any:
 
 def answer(question: Question) -> Any:
     """Return what the scalar query selects, None for no row; for the callers of the guarded view only."""
-    return g.caller.answer(question)
+    return current_g().caller.answer(question)
 
 
 def connection() -> Connection:
@@ -106,15 +109,16 @@ def connection() -> Connection:
 
     A view that reads gets it once the caller is known to be let in.
     """
-    current: Connection = g.connection
-    if current.info.pipeline_status == PipelineStatus.OFF:
-        g.caller.require()
-    return current
+    noted = current_g()
+    lent: Connection = noted.connection
+    if lent.info.pipeline_status == PipelineStatus.OFF:
+        noted.caller.require()
+    return lent
 
 
 def let_in() -> None:
     """Raise unless the caller may have what it asks for: before what is too much to be done first and rolled back."""
-    g.caller.require()
+    current_g().caller.require()
 
 
 def caller_id() -> str:
@@ -122,7 +126,7 @@ def caller_id() -> str:
 
     In one that writes it may not be known yet whether it is let in; who is not has done nothing in the end.
     """
-    found: str = g.caller.client_id
+    found: str = current_g().caller.client_id
     return found
 
 
@@ -138,7 +142,7 @@ def _note(caller: Caller) -> None:
 
 
 def _client_id() -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = current_request().environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         note_auth_failure(AuthFailure.NO_TOKEN)
         raise Unauthorized("Not authenticated")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from flask import Response, request
+from flask import Response
 
 from ctms.contacts.documents import with_status
+from ctms.current import current_request
 from ctms.errors import PreconditionFailed
 
 
@@ -14,8 +15,9 @@ def contact_response(document: str, status: int = 200, headers: dict[str, str] |
     """Answer with a contact, or with 304 when the client has just this state of it."""
     body, tag = _representation(document)
     headers = {"ETag": f'"{tag}"', **(headers or {})}
-    if status == 200 and "If-None-Match" in request.headers and request.method in {"GET", "HEAD"}:
-        known = request.if_none_match
+    asked = current_request()
+    if status == 200 and "HTTP_IF_NONE_MATCH" in asked.environ and asked.method in {"GET", "HEAD"}:
+        known = asked.if_none_match
         if known.star_tag or known.contains_weak(tag):
             return Response(status=304, headers=headers)
     return Response(body, status, headers, content_type="application/json")
@@ -23,12 +25,12 @@ def contact_response(document: str, status: int = 200, headers: dict[str, str] |
 
 def is_conditional() -> bool:
     """True when the client wants its write done on one state of the contact only."""
-    return "If-Match" in request.headers
+    return "HTTP_IF_MATCH" in current_request().environ
 
 
 def require_match(document: str | None) -> None:
     """Raise `PreconditionFailed` unless `If-Match` names the state that is stored (None: nothing is)."""
-    wanted = request.if_match
+    wanted = current_request().if_match
     if document is None or not (wanted.star_tag or wanted.is_strong(_representation(document)[1])):
         raise PreconditionFailed("The contact has changed")
 

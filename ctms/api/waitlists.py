@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import marshmallow as ma
-from flask import Flask, Response, current_app
+from flask import Flask, Response
 
 from ctms.api.blueprint import Blueprint
 from ctms.api.openapi import Api
@@ -14,6 +14,7 @@ from ctms.api.responses import json_text
 from ctms.clients.access import VIEW
 from ctms.contacts.fields import PlainText
 from ctms.contacts.waitlists import Waitlists
+from ctms.current import extension
 
 _TEXT = "ctms.waitlists.text"
 
@@ -44,7 +45,7 @@ def waitlists() -> Response:
     The first whose name fits decides: exact names come first, then patterns, the longest first. A waitlist that none
     fits may have any fields.
     """
-    return json_text(current_app.extensions[_TEXT])
+    return json_text(extension(_TEXT))
 
 
 def init_waitlist_documents(app: Flask, api: Api) -> None:

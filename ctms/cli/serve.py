@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import click
-from flask import Flask, current_app
+from flask import Flask
 from flask.cli import with_appcontext
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
@@ -22,6 +23,7 @@ from granian.server import Server
 from granian.server.common import AbstractServer
 
 from ctms.clients.registry import create_first_client
+from ctms.current import current_app
 from ctms.database import (
     app_settings,
     check_migrated,
@@ -61,7 +63,7 @@ def serve() -> None:
     own must be migrated already (`flask db upgrade`). Ctrl-C and SIGTERM finish the requests in flight.
     """
     settings = app_settings()
-    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    app = current_app()
     signal.signal(signal.SIGTERM, _leave)
     try:
         with _reserved_port(settings):
@@ -113,7 +115,11 @@ def worker_app() -> Flask:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         threading.Thread(target=_end_when_told, name="end-when-told", daemon=True).start()
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    return create_app()
+    app = create_app()
+    # What is there by now stays: the garbage collector need not look through all of it again and again.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end_when_told() -> None:

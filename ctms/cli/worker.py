@@ -12,11 +12,11 @@ from types import FrameType
 from wsgiref.simple_server import WSGIServer
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 from prometheus_client import push_to_gateway, start_http_server
 
 from ctms.cli.output import say
+from ctms.current import current_app
 from ctms.database import app_settings, check_migrated, check_reachable, release_database, upgrade
 from ctms.errors import OperatorError
 from ctms.outbox.lanes import QUEUES
@@ -48,7 +48,7 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
     a killed one had in hand the others take up again. It outlives outages of the database.
     """
     settings = app_settings()
-    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    app = current_app()
     try:
         if settings.embedded:
             upgrade()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 
-from flask import Flask, current_app
+from flask import Flask
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
+from ctms.current import extension
 from ctms.errors import TooManyRequests
 from ctms.settings import Settings
 
@@ -40,5 +41,5 @@ def init_attempts(app: Flask, settings: Settings) -> None:
 
 def attempts() -> Attempts:
     """The `Attempts` of the current app."""
-    found: Attempts = current_app.extensions["ctms.attempts"]
+    found: Attempts = extension("ctms.attempts")
     return found

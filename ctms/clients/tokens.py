@@ -7,8 +7,9 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 
 import jwt
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.database import secret_key
 from ctms.settings import Settings
 
@@ -79,5 +80,5 @@ def init_tokens(app: Flask, settings: Settings) -> None:
 
 def tokens() -> Tokens:
     """The `Tokens` of the current app."""
-    found: Tokens = current_app.extensions["ctms.tokens"]
+    found: Tokens = extension("ctms.tokens")
     return found

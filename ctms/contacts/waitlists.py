@@ -9,8 +9,9 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import marshmallow as ma
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Waitlist
 
@@ -115,5 +116,5 @@ def init_waitlists(app: Flask, declared: Sequence[Registered[Waitlist]], watch: 
 
 def waitlists() -> Waitlists:
     """The waitlists of the current app."""
-    found: Waitlists = current_app.extensions["ctms.waitlists"]
+    found: Waitlists = extension("ctms.waitlists")
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import DeletionHandler
 from ctms.outbox.lanes import HANDLER, Lane, lanes_of, wake
@@ -36,5 +37,5 @@ def init_erasure(app: Flask, registered: Sequence[Registered[DeletionHandler]]) 
 
 def handlers() -> Handlers:
     """The deletion handlers of the current app."""
-    found: Handlers = current_app.extensions["ctms.erasure"]
+    found: Handlers = extension("ctms.erasure")
     return found

@@ -16,8 +16,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.errors import PluginError
 from ctms.hooks import checks, specs
 from ctms.hooks.plugin import Plugin, Registered
@@ -134,7 +135,7 @@ def init_plugins(app: Flask, settings: Settings, found: Iterable[EntryPoint] | N
 
 def app_plugins() -> Plugins:
     """The plugins of the current app."""
-    found: Plugins = current_app.extensions["ctms.plugins"]
+    found: Plugins = extension("ctms.plugins")
     return found
 
 

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from uuid import UUID
 
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import Backend
 from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake, waking
@@ -82,5 +83,5 @@ def init_outbox(app: Flask, registered: Sequence[Registered[Backend]]) -> None:
 
 def outbox() -> Outbox:
     """The outbox of the current app."""
-    found: Outbox = current_app.extensions["ctms.outbox"]
+    found: Outbox = extension("ctms.outbox")
     return found

@@ -11,8 +11,9 @@ import unicodedata
 from collections.abc import Callable
 from functools import cached_property
 
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.database import erasure_key
 from ctms.errors import OperatorError
 from ctms.settings import Settings
@@ -59,7 +60,7 @@ def init_fingerprints(app: Flask, settings: Settings) -> None:
 
 def fingerprints() -> Fingerprints:
     """The fingerprints of the current app."""
-    found: Fingerprints = current_app.extensions["ctms.fingerprints"]
+    found: Fingerprints = extension("ctms.fingerprints")
     return found
 
 

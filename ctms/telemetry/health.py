@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import psycopg
 from dockerflow.version import get_version
-from flask import Flask, current_app
+from flask import Flask
 
+from ctms.current import extension
 from ctms.database import CHECK_TIMEOUT_IN_SECONDS, head, is_known, quick_connection
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
@@ -49,8 +50,8 @@ def heartbeat() -> dict[str, Any]:
     """
     checks: dict[str, str] = {}
     details: dict[str, Any] = {}
-    own: OwnChecks = current_app.extensions["ctms.health.own"]
-    extensions: ExtensionChecks = current_app.extensions["ctms.health"]
+    own: OwnChecks = extension("ctms.health.own")
+    extensions: ExtensionChecks = extension("ctms.health")
     begun = own.start()
     further = extensions.run()
     for name, problem in {**own.found(begun), **further}.items():

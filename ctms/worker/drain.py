@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from threading import Event
 
 import psycopg
-from flask import current_app
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ctms import pool
+from ctms.current import current_app
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
 from ctms.pool import Connection
 from ctms.worker.breaker import Breaker
@@ -48,7 +48,7 @@ class Drain:
         self._lane = work.lane
         self._breaker = Breaker(work.lane, work.max_batch)
         self._probing = False
-        self._app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+        self._app = current_app()
 
     def run(self) -> None:
         """Work off what is due. Raises `psycopg.Error` when the database fails; then nothing is lost."""

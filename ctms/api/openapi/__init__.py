@@ -13,11 +13,12 @@ from importlib import metadata
 from typing import cast
 
 import flask_smorest
-from flask import Flask, current_app
+from flask import Flask
 
 from ctms.api.openapi.conventions import Conventions
 from ctms.api.openapi.errors import error_responses, register_errors
 from ctms.api.openapi.inputs import Marshmallow
+from ctms.current import extension
 
 SECURITY_SCHEME = "OAuth2ClientCredentials"
 BASIC_SCHEME = "ClientBasic"
@@ -122,7 +123,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
 
 def current_document() -> str:
     """Return the document of the current app as JSON text."""
-    return cast(Api, current_app.extensions["ctms.openapi"]).text
+    return cast(Api, extension("ctms.openapi")).text
 
 
 def answers(app: Flask) -> Iterator[tuple[str, str, int]]:
