@@ -57,9 +57,9 @@ def _cost(call: Callable[[], object], times: int = 1000) -> float:
 
 
 def _finished() -> Any:
-    from ctms.telemetry.requests import Finished  # noqa: PLC0415  after the environment is set
+    from ctms.telemetry.requests import Answer, Finished  # noqa: PLC0415  after the environment is set
 
-    return Finished("GET", "/ctms/{email_id}", 200, 0.002, "r", "benchmark/1.0", "id_benchmark", True)
+    return Finished(Answer("GET", "/ctms/{email_id}", 200, "benchmark/1.0", "id_benchmark", True), 0.002, "r")
 
 
 def _counting() -> float:

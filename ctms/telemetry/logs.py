@@ -6,11 +6,14 @@ repeat the values that they stumbled over.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import time
 import traceback
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +22,7 @@ from dockerflow.logging import MozlogFormatter
 from flask import g, has_request_context
 
 from ctms.settings import Settings
-from ctms.telemetry.requests import Finished
+from ctms.telemetry.requests import Answer, Finished
 
 summary_logger = logging.getLogger("request.summary")
 
@@ -47,7 +50,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.exc_text = None  # another handler may have kept its own text of the exception there
-        fields = getattr(record, "summary", None) or _rid(record)
+        if isinstance(record, SummaryRecord):
+            answer, seconds, request_id = record.finished
+            fields = {**_fields(answer), "t": int(seconds * 1000), "rid": request_id}
+        else:
+            fields = _rid(record)
         line, *traceback_lines = super().format(record).split("\n", 1)
         return "\n".join([" ".join([line, *(f"{k}={v}" for k, v in fields.items())]), *traceback_lines])
 
@@ -55,12 +62,31 @@ class TextFormatter(logging.Formatter):
 class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
     """MozLog's JSON (Dockerflow's formatter)."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        if not isinstance(record, SummaryRecord):
+            return str(super().format(record))
+        answer, seconds, request_id = record.finished
+        common = self._common(record.process, answer)
+        # An id has nothing in it that JSON would have to escape.
+        return (
+            f'{{"Timestamp": {int(record.created * 1e9)}, {common}, "t": {int(seconds * 1000)}'
+            f', "rid": "{request_id}"}}}}'
+        )
+
+    # Making the same JSON anew took longer than all else that is done for the log. The number of clients is small, that
+    # of agents is up to whoever sends them.
+    @lru_cache(maxsize=1024)  # noqa: B019  one formatter per process
+    def _common(self, process: int, answer: Answer) -> str:
+        """Return the JSON that summaries of such an answer share, without its beginning, its end left open."""
+        found: dict[str, Any] = super().convert_record(SummaryRecord(Finished(answer, 0, ""), process))
+        del found["Timestamp"]
+        return json.dumps(found | {"Fields": _fields(answer)})[1:-2]
+
     def convert_record(self, record: logging.LogRecord) -> dict[str, Any]:
         error, record.exc_info, record.exc_text = record.exc_info, None, None
-        fields = record.__dict__.pop("summary", None)
         found: dict[str, Any] = super().convert_record(record)
         record.exc_info = error  # others, such as Sentry, read the record after us
-        found["Fields"].update(_rid(record) if fields is None else fields)
+        found["Fields"].update(_rid(record))
         if error and error[1] is not None:
             found["Fields"]["error"] = type(error[1]).__qualname__
             found["Fields"]["traceback"] = anonymous_traceback(error[1])
@@ -161,30 +187,47 @@ def _anonymous_exception(error: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class SummaryRecord(logging.LogRecord):
+    """The record of an answered request, made without asking who logs, and in which thread: that takes longer."""
+
+    def __init__(self, finished: Finished, process: int | None = None) -> None:
+        self.__dict__.update(_OF_SUMMARIES)
+        self.finished = finished
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.process = process or os.getpid()
+
+
+_OF_SUMMARIES = {
+    **vars(logging.LogRecord(summary_logger.name, logging.INFO, "", 0, "", (), None)),
+    "thread": None,
+    "threadName": None,
+}
+
+
 def log_summary(finished: Finished) -> None:
     """Log one line about a request."""
-    if not summary_logger.isEnabledFor(logging.INFO):
-        return
+    if summary_logger.isEnabledFor(logging.INFO):
+        summary_logger.handle(SummaryRecord(finished))
+
+
+def _fields(answer: Answer) -> dict[str, Any]:
+    """Return what a summary says, but for how long it took and the request's id."""
     fields: dict[str, Any] = {
-        "agent": _agent(finished.agent),
-        "path": finished.path_template,
-        "method": finished.method,
-        "code": finished.status,
-        "t": int(finished.seconds * 1000),
-        "rid": finished.request_id,
-        "uid": finished.client_id or "",
+        "agent": _agent(answer.agent),
+        "path": answer.path_template,
+        "method": answer.method,
+        "code": answer.status,
+        "uid": answer.client_id or "",
     }
-    if finished.client_id is not None:
-        fields["client_id"] = finished.client_id
-        fields["client_allowed"] = finished.client_allowed
-    if finished.auth_fail is not None:
-        fields["auth_fail"] = finished.auth_fail.value
-    if finished.token_fail is not None:
-        fields["token_fail"] = finished.token_fail.value
-    # Without `makeRecord`'s caller: finding out who logs takes longer than all the rest.
-    record = logging.LogRecord(summary_logger.name, logging.INFO, "", 0, "", (), None)
-    record.summary = fields
-    summary_logger.handle(record)
+    if answer.client_id is not None:
+        fields["client_id"] = answer.client_id
+        fields["client_allowed"] = answer.client_allowed
+    if answer.auth_fail is not None:
+        fields["auth_fail"] = answer.auth_fail.value
+    if answer.token_fail is not None:
+        fields["token_fail"] = answer.token_fail.value
+    return fields
 
 
 def _agent(agent: str) -> str:

@@ -142,16 +142,17 @@ class Metrics:
 
     def count(self, finished: Finished) -> None:
         """Count a request."""
-        seconds, requests = self._series(finished.method, finished.path_template, finished.status)
+        answer = finished.answer
+        seconds, requests = self._series(answer.method, answer.path_template, answer.status)
         seconds.observe(finished.seconds)
         requests.inc()
-        if finished.client_id is not None:
-            family = finished.status // 100
-            self._client_series(finished.client_id, finished.method, finished.path_template, family).inc()
-        if finished.auth_fail is not None:
-            self._auth_failures[finished.auth_fail].inc()
-        if finished.token_fail is not None:
-            self._token_failures[finished.token_fail].inc()
+        if answer.client_id is not None:
+            family = answer.status // 100
+            self._client_series(answer.client_id, answer.method, answer.path_template, family).inc()
+        if answer.auth_fail is not None:
+            self._auth_failures[answer.auth_fail].inc()
+        if answer.token_fail is not None:
+            self._token_failures[answer.token_fail].inc()
 
     def watch_rules(self, plugin: str) -> tuple[Histogram, Counter]:
         """Return what takes the times and counts the failures of the plugin's waitlist rules; both begin at 0."""

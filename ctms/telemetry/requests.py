@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from random import getrandbits
+from typing import NamedTuple
 
-from flask import Flask, Response, g, request
-from flask.globals import app_ctx, request_ctx
+from flask import Flask, Response
+
+from ctms.current import current_g, current_request
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -44,9 +45,8 @@ class TokenFailure(StrEnum):
     INVALID_REQUEST = "invalid_request"
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """An answered request.
+class Answer(NamedTuple):
+    """What was asked and answered: the same for many requests.
 
     `client_id` is that of a verified token of this very request, whose client is known, else None; then
     `client_allowed` says whether it was let in. `method` is one of `METHODS` or `other`.
@@ -55,8 +55,6 @@ class Finished:
     method: str
     path_template: str
     status: int
-    seconds: float
-    request_id: str
     agent: str
     client_id: str | None = None
     client_allowed: bool | None = None
@@ -64,20 +62,28 @@ class Finished:
     token_fail: TokenFailure | None = None
 
 
+class Finished(NamedTuple):
+    """An answered request."""
+
+    answer: Answer
+    seconds: float
+    request_id: str
+
+
 def note_client(client_id: str, failure: AuthFailure | None) -> None:
     """Note who sent the current request, known and with a good token, and why it was not let in, if so."""
-    noted = app_ctx.g
+    noted = current_g()
     noted.client_id, noted.client_allowed, noted.auth_fail = client_id, failure is None, failure
 
 
 def note_auth_failure(failure: AuthFailure) -> None:
     """Note why the current request was refused, from someone whom nobody knows."""
-    g.auth_fail = failure
+    current_g().auth_fail = failure
 
 
 def note_token_failure(failure: TokenFailure) -> None:
     """Note why the current request got no token."""
-    g.token_fail = failure
+    current_g().token_fail = failure
 
 
 @cache
@@ -90,31 +96,29 @@ def init_requests(app: Flask, *observers: Callable[[Finished], None]) -> None:
     """Give every request an id (the caller's, if it sends a sound one) and tell the observers when it is answered."""
 
     def start() -> None:
-        noted = app_ctx.g
+        noted = current_g()
         noted.started = time.perf_counter()
         # Of this very request: where requests are made inside an app's context, as in tests, they share it.
         noted.client_id = noted.client_allowed = noted.auth_fail = noted.token_fail = None
-        given = request.headers.get("X-Request-Id")
+        given = current_request().environ.get("HTTP_X_REQUEST_ID")
         # An id is to be found in logs, not to be kept from guessing: it is worth no system call.
         noted.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
 
     def finish(response: Response) -> Response:
-        # The proxies `request` and `g` look the context up at every use; this runs for every request.
-        current, noted = request_ctx.request, app_ctx.g
-        response.headers["X-Request-Id"] = noted.request_id
-        rule = current.url_rule
-        finished = Finished(
-            current.method if current.method in METHODS else OTHER,
+        asked, noted = current_request(), current_g()
+        response.headers.add("X-Request-Id", noted.request_id)
+        rule = asked.url_rule
+        answer = Answer(
+            asked.method if asked.method in METHODS else OTHER,
             template(rule.rule) if rule else UNMATCHED,
             response.status_code,
-            time.perf_counter() - noted.started,
-            noted.request_id,
-            current.headers.get("User-Agent", ""),
+            asked.environ.get("HTTP_USER_AGENT", ""),
             noted.client_id,
             noted.client_allowed,
             noted.auth_fail,
             noted.token_fail,
         )
+        finished = Finished(answer, time.perf_counter() - noted.started, noted.request_id)
         for observe in observers:
             observe(finished)
         return response
