@@ -167,7 +167,7 @@ def test_kill_9_at_random_moments_loses_nothing(
 ) -> None:
     kept = connection.execute(_STATE, ("kept-%",)).fetchone()
     chance = random.Random()  # noqa: S311
-    reports = []
+    reports: list[Path] = []
     # Small batches with rests: on the fastest machine it takes seconds, so there is something left to kill.
     slowly = ("--batch-size", "10", "--pause", "0.01")
     while len(reports) < 4 and (left := doomed(connection)):
