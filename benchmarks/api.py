@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS, Kind
 from benchmarks.load import Measurement
 from benchmarks.servers import Server
+from benchmarks.turns import in_turns, median, ratios
 
 # Requests answered in a second; milliseconds till the answer; milliseconds of processor time of server and PostgreSQL.
 _HEAD = f"{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'cpu ms':>9}{'pg ms':>9}"
@@ -99,19 +100,17 @@ def compare(
     kind: Kind, contacts: data.Contacts, service: Server, bare: Server, options: argparse.Namespace
 ) -> Comparison:
     """Measure both in turns and return the medians."""
-    measured: dict[str, list[Measurement]] = {service.name: [], bare.name: []}
-    if options.warm_up:
-        for server in (service, bare):
-            load.measure(server, kind, contacts, seconds=options.warm_up, connections=options.connections)
-    for _ in range(options.rounds):
-        for server in (service, bare):
-            measured[server.name].append(
-                load.measure(server, kind, contacts, seconds=options.seconds, connections=options.connections)
-            )
-    ratios = [ours.rate / its.rate for ours, its in zip(measured[service.name], measured[bare.name], strict=True)]
-    return Comparison(
-        kind, _median(measured[service.name]), _median(measured[bare.name]), statistics.median(ratios), ratios
+    ours, its = in_turns(
+        (service, bare),
+        kind,
+        contacts,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        connections=options.connections,
+        warm_up=options.warm_up,
     )
+    found = ratios(ours, its)
+    return Comparison(kind, median(ours), median(its), statistics.median(found), found)
 
 
 def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, bare: Server) -> None:
@@ -148,10 +147,6 @@ def _names(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _names(inner) for name, inner in value.items()}
     return [_names(inner) for inner in value] if isinstance(value, list) else None
-
-
-def _median(measured: list[Measurement]) -> Measurement:
-    return Measurement(*map(statistics.median, zip(*map(astuple, measured), strict=True)))
 
 
 def _line(found: Comparison) -> str:

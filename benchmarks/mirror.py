@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS
 from benchmarks.servers import Server
+from benchmarks.turns import in_turns, median, ratios
 from ctms.pool import Connection
 
 _PLUGIN = """
@@ -56,17 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def compare(contacts: data.Contacts, with_one: Server, without: Server, options: argparse.Namespace) -> None:
     """Print the rates of PATCH with a backend and without, and their ratio."""
-    kind, rates = KINDS["patch"], dict[str, list[float]]()
-    for server in (with_one, without):
-        load.measure(server, kind, contacts, seconds=1, connections=options.connections)
-    for _ in range(options.rounds):
-        for server in (with_one, without):
-            measured = load.measure(server, kind, contacts, seconds=options.seconds, connections=options.connections)
-            rates.setdefault(server.name, []).append(measured.rate)
-    for name, found in rates.items():
-        print(f"PATCH {name}: {statistics.median(found):,.0f} requests a second")
-    ratios = [one / other for one, other in zip(rates[with_one.name], rates[without.name], strict=True)]
-    print(f"ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    with_it, without_it = in_turns(
+        (with_one, without),
+        KINDS["patch"],
+        contacts,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        connections=options.connections,
+    )
+    for server, measured in ((with_one, with_it), (without, without_it)):
+        print(f"PATCH {server.name}: {median(measured).rate:,.0f} requests a second")
+    found = ratios(with_it, without_it)
+    print(f"ratio: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})", flush=True)
 
 
 def resync(contacts: data.Contacts, reader: Server, plugin: dict[str, str], options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import requests
 
 from benchmarks.data import CLIENT_ID, Contacts
+from ctms.database import secret_key
 
 PROJECT = Path(__file__).parent.parent
 FLASK = str(Path(sys.executable).parent / "flask")
@@ -41,8 +42,26 @@ class Server:
 def service(contacts: Contacts, workers: int, name: str = "service", **variables: str) -> Iterator[Server]:
     """Start `flask ctms serve` on the database, with further environment `variables`."""
     environment = {**environment_of(contacts), "CTMS_WORKERS": str(workers), **variables}
+    with _service([FLASK, "ctms", "serve"], environment, contacts, name) as server:
+        yield server
+
+
+@contextmanager
+def silent_service(contacts: Contacts, workers: int) -> Iterator[Server]:
+    """Start the service without its telemetry on the database."""
+    environment = {
+        "CTMS_DB_URL": contacts.url,
+        "CTMS_SECRET_KEY": secret_key(contacts.settings),
+        "CTMS_WORKERS": str(workers),
+    }
+    with _service([sys.executable, "-m", "benchmarks.silent"], environment, contacts, "silent") as server:
+        yield server
+
+
+@contextmanager
+def _service(command: list[str], environment: dict[str, str], contacts: Contacts, name: str) -> Iterator[Server]:
     log = contacts.settings.data_dir / f"{name}.log"
-    with _running([FLASK, "ctms", "serve"], environment, "/__lbheartbeat__", log) as (url, pid):
+    with _running(command, environment, "/__lbheartbeat__", log) as (url, pid):
         answer = requests.post(f"{url}/token", auth=(CLIENT_ID, contacts.client_secret), timeout=30)
         answer.raise_for_status()
         yield Server(name, url, pid, answer.json()["access_token"])

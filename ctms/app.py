@@ -21,9 +21,11 @@ from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import init_fingerprints
 from ctms.telemetry.health import init_health
-from ctms.telemetry.logs import init_logs, log_summary
-from ctms.telemetry.metrics import init_metrics
+from ctms.telemetry.journal import open_journal
+from ctms.telemetry.logs import init_logs, log_summaries
+from ctms.telemetry.metrics import Metrics, init_metrics
 from ctms.telemetry.requests import init_requests
+from ctms.telemetry.slots import slots
 
 
 class Service(Flask):
@@ -66,8 +68,11 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_tokens(app, settings)
     init_attempts(app, settings)
     init_fingerprints(app, settings)
-    metrics = init_metrics(app)
-    init_requests(app, metrics.count, log_summary)
+    slots()  # before metrics are made: they are kept in its files, if there are any
+    metrics = Metrics(app.extensions["ctms.pool"])
+    account = open_journal(metrics.count, log_summaries, tick=metrics.connections.sample)
+    init_metrics(app, metrics, account)
+    init_requests(app, account.add)
     plugins = init_plugins(app, settings, plugins_found)
     init_health(app, plugins.collect("ctms_health_checks"))
     init_outbox(app, plugins.collect("ctms_backends"))

@@ -42,12 +42,6 @@ class Question(NamedTuple):
 class Watch(Protocol):
     """Is told of the connections that requests use, and keeps account."""
 
-    def taken(self, limit: int) -> None:
-        """A request has a connection; `limit` is how many there may be."""
-
-    def returned(self) -> None:
-        """It has given it back."""
-
     def waiting(self) -> AbstractContextManager[None]:
         """Inside, a request waits, since all are in use."""
 
@@ -59,10 +53,6 @@ class Watch(Protocol):
 
 
 class _Unwatched:
-    def taken(self, limit: int) -> None: ...
-
-    def returned(self) -> None: ...
-
     def waiting(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -208,11 +198,9 @@ def lend() -> Iterator[Connection]:
     except InvalidRequestError as error:  # a server that is stopping ended the connection, and the one made instead
         raise psycopg.OperationalError("the server ends connections") from error
     connection = cast(Connection, pooled.driver_connection)
-    pool.watch.taken(pool.limit)
     try:
         yield connection
     finally:
-        pool.watch.returned()
         if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
             pooled.invalidate()
         pooled.close()

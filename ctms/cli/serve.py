@@ -35,7 +35,9 @@ from ctms.database import (
 )
 from ctms.errors import OperatorError
 from ctms.settings import Settings
-from ctms.telemetry.slots import FOLDER, folder_of_run
+from ctms.telemetry.journal import Journal
+from ctms.telemetry.logs import log_summaries
+from ctms.telemetry.slots import FOLDER, Slots, folder_of_run
 
 SHUTDOWN_TIMEOUT_IN_SECONDS = 30
 
@@ -103,6 +105,7 @@ def _serve(app: Flask, settings: Settings) -> None:
         )
         sys.stdout.flush()
         server.serve()
+        Journal(Slots(metrics), log_summaries).settle()  # what processes that have ended had still to tell
 
 
 def worker_app() -> Flask:

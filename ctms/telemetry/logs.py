@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import time
+import select
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
@@ -25,8 +25,6 @@ from ctms.settings import Settings
 from ctms.telemetry.requests import Answer, Finished
 
 summary_logger = logging.getLogger("request.summary")
-
-_ADDRESS = re.compile(r"\S*(?:@|%40)\S*")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -51,12 +49,20 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.exc_text = None  # another handler may have kept its own text of the exception there
         if isinstance(record, SummaryRecord):
-            answer, seconds, request_id = record.finished
-            fields = {**_fields(answer), "t": int(seconds * 1000), "rid": request_id}
-        else:
-            fields = _rid(record)
+            return "\n".join(self._lines(record))
         line, *traceback_lines = super().format(record).split("\n", 1)
-        return "\n".join([" ".join([line, *(f"{k}={v}" for k, v in fields.items())]), *traceback_lines])
+        return "\n".join([_with_fields(line, _rid(record)), *traceback_lines])
+
+    def _lines(self, record: SummaryRecord) -> Iterator[str]:
+        for finished in record.requests:
+            record.at(finished)
+            answer, seconds, request_id, *_ = finished
+            fields = {**_fields(answer), "t": int(seconds * 1000), "rid": request_id}
+            yield _with_fields(super().format(record), fields)
+
+
+def _with_fields(line: str, fields: dict[str, Any]) -> str:
+    return " ".join([line, *(f"{name}={value}" for name, value in fields.items())])
 
 
 class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
@@ -65,12 +71,14 @@ class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
     def format(self, record: logging.LogRecord) -> str:
         if not isinstance(record, SummaryRecord):
             return str(super().format(record))
-        answer, seconds, request_id = record.finished
-        common = self._common(record.process, answer)
-        # An id has nothing in it that JSON would have to escape.
-        return (
-            f'{{"Timestamp": {int(record.created * 1e9)}, {common}, "t": {int(seconds * 1000)}'
-            f', "rid": "{request_id}"}}}}'
+        process = record.process
+        return "\n".join(
+            [
+                # An id has nothing in it that JSON would have to escape.
+                f'{{"Timestamp": {int(at * 1e9)}, {self._common(process, answer)}, "t": {int(seconds * 1000)}'
+                f', "rid": "{request_id}"}}}}'
+                for answer, seconds, request_id, at, *_ in record.requests
+            ]
         )
 
     # Making the same JSON anew took longer than all else that is done for the log. The number of clients is small, that
@@ -78,7 +86,7 @@ class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
     @lru_cache(maxsize=1024)  # noqa: B019  one formatter per process
     def _common(self, process: int, answer: Answer) -> str:
         """Return the JSON that summaries of such an answer share, without its beginning, its end left open."""
-        found: dict[str, Any] = super().convert_record(SummaryRecord(Finished(answer, 0, ""), process))
+        found: dict[str, Any] = super().convert_record(SummaryRecord((), process))
         del found["Timestamp"]
         return json.dumps(found | {"Fields": _fields(answer)})[1:-2]
 
@@ -137,8 +145,20 @@ class StderrHandler(logging.Handler):
             line = self.format(record)
         except Exception:  # noqa: BLE001  logging's own way to report it would repeat the values
             line = f"a record of {record.name} could not be formatted"
-        with suppress(OSError):  # nobody reads standard error any more: that is no reason to fail a request
-            os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+        written = f"{line}\n".encode(errors="backslashreplace")
+        for block in _blocks(written) if isinstance(record, SummaryRecord) else (written,):
+            with suppress(OSError):  # nobody reads standard error any more: that is no reason to fail a request
+                os.write(2, block)
+
+
+def _blocks(lines: bytes) -> Iterator[bytes]:
+    """Give the lines in blocks of as many as the kernel does not mix with what others write, even into a pipe."""
+    start = 0
+    while len(lines) - start > select.PIPE_BUF:
+        end = lines.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+    yield lines[start:]
 
 
 def _init_sentry(settings: Settings) -> None:
@@ -188,14 +208,20 @@ def _anonymous_exception(error: dict[str, Any]) -> dict[str, Any]:
 
 
 class SummaryRecord(logging.LogRecord):
-    """The record of an answered request, made without asking who logs, and in which thread: that takes longer."""
+    """The record of answered requests, of which each gets a line.
 
-    def __init__(self, finished: Finished, process: int | None = None) -> None:
+    It is made without asking who logs, and in which thread: that takes longer than all the rest.
+    """
+
+    def __init__(self, requests: Sequence[Finished], process: int | None = None) -> None:
         self.__dict__.update(_OF_SUMMARIES)
-        self.finished = finished
-        self.created = time.time()
-        self.msecs = self.created % 1 * 1000
+        self.requests = requests
         self.process = process or os.getpid()
+
+    def at(self, finished: Finished) -> None:
+        """Be of the time of this request."""
+        self.created = finished.at
+        self.msecs = finished.at % 1 * 1000
 
 
 _OF_SUMMARIES = {
@@ -205,16 +231,16 @@ _OF_SUMMARIES = {
 }
 
 
-def log_summary(finished: Finished) -> None:
-    """Log one line about a request."""
+def log_summaries(requests: Sequence[Finished]) -> None:
+    """Log a line about each of the requests."""
     if summary_logger.isEnabledFor(logging.INFO):
-        summary_logger.handle(SummaryRecord(finished))
+        summary_logger.handle(SummaryRecord(requests))
 
 
 def _fields(answer: Answer) -> dict[str, Any]:
     """Return what a summary says, but for how long it took and the request's id."""
     fields: dict[str, Any] = {
-        "agent": _agent(answer.agent),
+        "agent": answer.agent,
         "path": answer.path_template,
         "method": answer.method,
         "code": answer.status,
@@ -228,8 +254,3 @@ def _fields(answer: Answer) -> dict[str, Any]:
     if answer.token_fail is not None:
         fields["token_fail"] = answer.token_fail.value
     return fields
-
-
-def _agent(agent: str) -> str:
-    """Return the client's name for itself, without any address in it, however it is spelt."""
-    return _ADDRESS.sub("…", agent[:200]) if "@" in agent or "%" in agent else agent[:200]

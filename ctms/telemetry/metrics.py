@@ -6,11 +6,10 @@ told beforehand are there from the start, at 0: Prometheus' `rate()` sees no gro
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+import collections
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Literal
 
 from flask import Flask
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -20,8 +19,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
+from ctms.pool import Pool
 from ctms.telemetry.census import Census
-from ctms.telemetry.requests import UNMATCHED, AuthFailure, Finished, TokenFailure
+from ctms.telemetry.journal import Account
+from ctms.telemetry.requests import UNMATCHED, AuthFailure, Finished, TokenFailure, note_wait
 from ctms.telemetry.slots import Slots, slots
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10)
@@ -32,7 +33,8 @@ RULES_BUCKETS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1)
 class Connections:
     """Takes what there is to say of the connections that requests use (`ctms.pool.Watch`)."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, pool: Pool, registry: CollectorRegistry) -> None:
+        self._pool = pool
         self._limit = Gauge(
             "ctms_database_connections_limit",
             "Connections that the processes may open for requests.",
@@ -59,18 +61,11 @@ class Connections:
             registry=registry,
         )
         self._seconds = {kind: seconds.labels(kind) for kind in ("read", "write")}
-        self._told_by = 0
 
-    def taken(self, limit: int) -> None:
-        """Count a connection as in use; `limit` is how many there may be in this process."""
-        self._in_use.inc()
-        if self._told_by != os.getpid():  # only a process that serves has a say, and a fork serves for itself
-            self._told_by = os.getpid()
-            self._limit.set(limit)
-
-    def returned(self) -> None:
-        """Count it as in use no longer."""
-        self._in_use.dec()
+    def sample(self) -> None:
+        """Say how many there are at this moment, and how many there may be."""
+        self._limit.set(self._pool.limit)
+        self._in_use.set(self._pool.checkedout())
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -82,18 +77,23 @@ class Connections:
         """Count a request that waited in vain."""
         self._timeouts.inc()
 
-    def spent(self, kind: Literal["read", "write"], seconds: float) -> None:
-        """Take how long a request waited for the database's answers."""
+    def spent(self, kind: str, seconds: float) -> None:
+        """Take how long a request waited for the database's answers: with all else about it, once it is answered."""
+        if not note_wait(kind, seconds):
+            self.waited(kind, seconds)
+
+    def waited(self, kind: str, seconds: float) -> None:
+        """Count how long a request waited."""
         self._seconds[kind].observe(seconds)
 
 
 class Metrics:
     """The metrics of one app, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Pool) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody looks at
         self.registry = CollectorRegistry()
-        self.connections = Connections(self.registry)
+        self.connections = Connections(pool, self.registry)
         self._seconds = Histogram(
             "ctms_requests_duration_seconds",
             "How long requests took.",
@@ -140,19 +140,23 @@ class Metrics:
             self._series(method, path_template, status)
             self._families.setdefault((method, path_template), set()).add(status // 100)
 
-    def count(self, finished: Finished) -> None:
-        """Count a request."""
-        answer = finished.answer
-        seconds, requests = self._series(answer.method, answer.path_template, answer.status)
-        seconds.observe(finished.seconds)
-        requests.inc()
-        if answer.client_id is not None:
-            family = answer.status // 100
-            self._client_series(answer.client_id, answer.method, answer.path_template, family).inc()
-        if answer.auth_fail is not None:
-            self._auth_failures[answer.auth_fail].inc()
-        if answer.token_fail is not None:
-            self._token_failures[answer.token_fail].inc()
+    def count(self, requests: Sequence[Finished]) -> None:
+        """Count requests."""
+        for answer, seconds, _, _, read, write in requests:
+            self._series(answer.method, answer.path_template, answer.status)[0].observe(seconds)
+            if read is not None:
+                self.connections.waited("read", read)
+            if write is not None:
+                self.connections.waited("write", write)
+        for answer, number in collections.Counter(one.answer for one in requests).items():
+            self._series(answer.method, answer.path_template, answer.status)[1].inc(number)
+            if answer.client_id is not None:
+                family = answer.status // 100
+                self._client_series(answer.client_id, answer.method, answer.path_template, family).inc(number)
+            if answer.auth_fail is not None:
+                self._auth_failures[answer.auth_fail].inc(number)
+            if answer.token_fail is not None:
+                self._token_failures[answer.token_fail].inc(number)
 
     def watch_rules(self, plugin: str) -> tuple[Histogram, Counter]:
         """Return what takes the times and counts the failures of the plugin's waitlist rules; both begin at 0."""
@@ -185,13 +189,16 @@ def _by_cause(
 class Scrape(Collector):
     """All that a scrape gets: what the processes counted, and what is asked for at this moment."""
 
-    def __init__(self, metrics: Metrics, files: Slots | None) -> None:
+    def __init__(self, metrics: Metrics, files: Slots | None, account: Account) -> None:
         self._metrics = metrics
+        self._account = account
         self._files = files
         self._census = Census(files)
 
     def collect(self) -> Iterator[Metric]:
         """Give the metrics, each once for the whole instance. Inside an app's context."""
+        self._metrics.connections.sample()
+        self._account.settle()
         if self._files is None:
             yield from self._metrics.registry.collect()
         else:
@@ -235,10 +242,7 @@ class _Chosen(Collector):
                 yield metric
 
 
-def init_metrics(app: Flask) -> Metrics:
-    """Serve `/metrics`; what is returned counts the requests. The app's pool is watched from now on."""
-    files = slots()
-    metrics = Metrics()
+def init_metrics(app: Flask, metrics: Metrics, account: Account) -> None:
+    """Serve `/metrics`, what the account has taken included. The app's pool is watched from now on."""
     app.extensions["ctms.pool"].watch = metrics.connections
-    Exporter(Scrape(metrics, files), metrics.registry).init_app(app)
-    return metrics
+    Exporter(Scrape(metrics, slots(), account), metrics.registry).init_app(app)

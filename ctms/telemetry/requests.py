@@ -21,7 +21,9 @@ OTHER = "other"
 UNMATCHED = "unmatched"
 """The template of a path that no route has."""
 
-_REQUEST_ID = re.compile(r"[-\w.]{1,128}", re.ASCII)
+_ADDRESS = re.compile(r"\S*(?:@|%40)\S*")
+REQUEST_ID_LENGTH = 128
+_REQUEST_ID = re.compile(rf"[-\w.]{{1,{REQUEST_ID_LENGTH}}}", re.ASCII)
 
 
 class AuthFailure(StrEnum):
@@ -48,8 +50,9 @@ class TokenFailure(StrEnum):
 class Answer(NamedTuple):
     """What was asked and answered: the same for many requests.
 
-    `client_id` is that of a verified token of this very request, whose client is known, else None; then
-    `client_allowed` says whether it was let in. `method` is one of `METHODS` or `other`.
+    `agent` is the client's name for itself, without any address in it. `client_id` is that of a verified token of this
+    very request, whose client is known, else None; then `client_allowed` says whether it was let in. `method` is one of
+    `METHODS` or `other`.
     """
 
     method: str
@@ -63,11 +66,18 @@ class Answer(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """An answered request."""
+    """An answered request; `at` is when, in seconds since 1970.
+
+    `read` and `write` are the seconds that it waited for the database with a connection of that kind, None if it used
+    none.
+    """
 
     answer: Answer
     seconds: float
     request_id: str
+    at: float
+    read: float | None = None
+    write: float | None = None
 
 
 def note_client(client_id: str, failure: AuthFailure | None) -> None:
@@ -86,20 +96,35 @@ def note_token_failure(failure: TokenFailure) -> None:
     current_g().token_fail = failure
 
 
+def note_wait(kind: str, seconds: float) -> bool:
+    """Note that the current request waited for the database; False when there is none."""
+    waited: dict[str, float] | None = current_g().get("waited")
+    if waited is None:
+        return False
+    waited[kind] = waited.get(kind, 0) + seconds
+    return True
+
+
+def anonymous_agent(agent: str) -> str:
+    """Return the beginning of what a client calls itself, without any address in it, however it is spelt."""
+    return _ADDRESS.sub("…", agent[:200]) if "@" in agent or "%" in agent else agent[:200]
+
+
 @cache
 def template(rule: str) -> str:
     """Return a Flask rule in the documented style, `/ctms/{email_id}`."""
     return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
 
 
-def init_requests(app: Flask, *observers: Callable[[Finished], None]) -> None:
-    """Give every request an id (the caller's, if it sends a sound one) and tell the observers when it is answered."""
+def init_requests(app: Flask, tell: Callable[[Finished], None]) -> None:
+    """Give every request an id (the caller's, if it sends a sound one) and tell when it is answered."""
 
     def start() -> None:
         noted = current_g()
         noted.started = time.perf_counter()
         # Of this very request: where requests are made inside an app's context, as in tests, they share it.
         noted.client_id = noted.client_allowed = noted.auth_fail = noted.token_fail = None
+        noted.waited = {}
         given = current_request().environ.get("HTTP_X_REQUEST_ID")
         # An id is to be found in logs, not to be kept from guessing: it is worth no system call.
         noted.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
@@ -112,15 +137,23 @@ def init_requests(app: Flask, *observers: Callable[[Finished], None]) -> None:
             asked.method if asked.method in METHODS else OTHER,
             template(rule.rule) if rule else UNMATCHED,
             response.status_code,
-            asked.environ.get("HTTP_USER_AGENT", ""),
+            anonymous_agent(asked.environ.get("HTTP_USER_AGENT", "")),
             noted.client_id,
             noted.client_allowed,
             noted.auth_fail,
             noted.token_fail,
         )
-        finished = Finished(answer, time.perf_counter() - noted.started, noted.request_id)
-        for observe in observers:
-            observe(finished)
+        waited, noted.waited = noted.waited.get, None
+        tell(
+            Finished(
+                answer,
+                time.perf_counter() - noted.started,
+                noted.request_id,
+                time.time(),
+                waited("read"),
+                waited("write"),
+            )
+        )
         return response
 
     app.before_request(start)

@@ -16,13 +16,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from prometheus_client import values
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the folder; prometheus_client's."""
+
+SHEETS = "sheet"
+"""How the names of sheets (`ctms.telemetry.sheets`) end; they begin with the number of the slot."""
 
 _PREFIX = "ctms-metrics-"
 _RUN = "run.lock"
@@ -49,7 +52,7 @@ class Slots:
             os.close(self._held)
         with locked(self.folder / "slots.lock"):
             if not any(_is_held(lock) for lock in (*self.folder.glob("*.slot"), self.folder / _RUN)):
-                for file in self.folder.glob("*.db"):  # of an earlier run
+                for file in self._files():  # of an earlier run
                     file.unlink()
             for number in count():
                 held = _try_lock(self.folder / f"{number}.slot")
@@ -69,10 +72,24 @@ class Slots:
     def size(self) -> int:
         """Return how many bytes the files of metrics take on the disk."""
         total = 0
-        for file in self.folder.glob("*.db"):
+        for file in self._files():
             with suppress(FileNotFoundError):  # of a slot that is just being taken
                 total += file.stat().st_blocks * 512
         return total
+
+    @contextmanager
+    def orphans(self) -> Iterator[list[Path]]:
+        """Give the sheets of slots that no process holds, and let none take one meanwhile."""
+        self.own()  # who asks may need one inside, where none can be taken
+        with locked(self.folder / "slots.lock"):
+            yield [file for file in self.sheets() if not _is_held(self.folder / f"{file.name.split('.')[0]}.slot")]
+
+    def _files(self) -> Iterator[Path]:
+        return chain(self.folder.glob("*.db"), self.sheets())
+
+    def sheets(self) -> Iterator[Path]:
+        """Give the sheets of all slots."""
+        return self.folder.glob(f"*.{SHEETS}")
 
 
 def slots() -> Slots | None:

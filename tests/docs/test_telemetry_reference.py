@@ -51,8 +51,9 @@ def with_their_labels(registry: CollectorRegistry) -> Iterator[tuple[str, str, f
         yield collector._name + suffix, str(collector._type), frozenset(collector._labelnames)
 
 
-def test_every_metric_is_documented_and_every_documented_one_is_exported(anonymous: ApiClient) -> None:
-    counted = {name: labels for name, _, labels in with_their_labels(Metrics().registry)}
+def test_every_metric_is_documented_and_every_documented_one_is_exported(app: Flask, anonymous: ApiClient) -> None:
+    metrics = Metrics(app.extensions["ctms.pool"])
+    counted = {name: labels for name, _, labels in with_their_labels(metrics.registry)}
     exported: Described = {}
     for family in text_string_to_metric_families(anonymous.get("/metrics").text):
         # The parser takes a counter's ending from its family; a gauge may have it.

@@ -16,6 +16,6 @@ def exported(migrated_app: Flask) -> Exported:
     """The metrics of the API and of the background service."""
     found = Exported()
     found.add_text(ApiClient(migrated_app.test_client(), None).get("/metrics").text)
-    found.add_registry(ApiMetrics().registry)
+    found.add_registry(ApiMetrics(migrated_app.extensions["ctms.pool"]).registry)
     found.add_registry(WorkerMetrics([]).registry)
     return found

@@ -162,3 +162,21 @@ def test_the_profile_says_where_the_time_goes(contacts: data.Contacts) -> None:
     assert "POST" in done.stdout
     # Its samples are shared out to its work and to its waiting: on a busy machine there is nothing but waiting.
     assert re.search("ms  (psycopg|waiting)", done.stdout)
+
+
+@needs_wrk
+def test_what_telemetry_costs(contacts: data.Contacts) -> None:
+    place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50"]
+    quick = ["--rounds", "2", "--connections", "2", "--workers", "1"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.telemetry", *place, *quick],
+        cwd=servers.PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"noting a request +\d", done.stdout)
+    assert re.search(r"read by id: [\d,]+ requests a second, [\d,]+ without telemetry", done.stdout)

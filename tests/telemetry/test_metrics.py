@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import marshmallow as ma
 import pytest
+from flask import Flask
 from prometheus_client import generate_latest
 
 from ctms.contacts.waitlists import Waitlists
@@ -73,8 +74,8 @@ def test_other_subscriptions_of_a_request_with_a_fault_are_not_stored(api: ApiCl
     assert api.patch(path, {"waitlists": entries[:1]}).status_code == 200
 
 
-def test_every_plugin_with_rules_is_there_from_the_start_and_no_name_of_a_client() -> None:
-    metrics = Metrics()
+def test_every_plugin_with_rules_is_there_from_the_start_and_no_name_of_a_client(app: Flask) -> None:
+    metrics = Metrics(app.extensions["ctms.pool"])
     plugin = Plugin("bundled", "package", "1")
     waitlists = Waitlists([Registered(plugin, Waitlist(name="*", title="Any", check=dict))], metrics.watch_rules)
 
