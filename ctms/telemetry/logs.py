@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import select
+import stat
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -146,16 +147,17 @@ class StderrHandler(logging.Handler):
         except Exception:  # noqa: BLE001  logging's own way to report it would repeat the values
             line = f"a record of {record.name} could not be formatted"
         written = f"{line}\n".encode(errors="backslashreplace")
-        for block in _blocks(written) if isinstance(record, SummaryRecord) else (written,):
-            with suppress(OSError):  # nobody reads standard error any more: that is no reason to fail a request
+        with suppress(OSError):  # nobody reads standard error any more: that is no reason to fail a request
+            for block in _blocks(written) if isinstance(record, SummaryRecord) else (written,):
                 os.write(2, block)
 
 
 def _blocks(lines: bytes) -> Iterator[bytes]:
-    """Give the lines in blocks of as many as the kernel does not mix with what others write, even into a pipe."""
+    """Give the lines in blocks of as many as the kernel does not mix with what others write: all, for a file."""
+    most = len(lines) if stat.S_ISREG(os.fstat(2).st_mode) else select.PIPE_BUF
     start = 0
-    while len(lines) - start > select.PIPE_BUF:
-        end = lines.rfind(b"\n", start, start + select.PIPE_BUF) + 1 or lines.index(b"\n", start) + 1
+    while len(lines) - start > most:
+        end = lines.rfind(b"\n", start, start + most) + 1 or lines.index(b"\n", start) + 1
         yield lines[start:end]
         start = end
     yield lines[start:]

@@ -6,7 +6,9 @@ told beforehand are there from the start, at 0: Prometheus' `rate()` sees no gro
 
 from __future__ import annotations
 
-import collections
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,12 +24,23 @@ from prometheus_flask_exporter import PrometheusMetrics
 from ctms.pool import Pool
 from ctms.telemetry.census import Census
 from ctms.telemetry.journal import Account
-from ctms.telemetry.requests import UNMATCHED, AuthFailure, Finished, TokenFailure, note_wait
+from ctms.telemetry.requests import UNMATCHED, Answer, AuthFailure, Finished, TokenFailure, note_wait
 from ctms.telemetry.slots import Slots, slots
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 DATABASE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 RULES_BUCKETS = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1)
+
+
+class Times(Histogram):
+    """A histogram that takes many values together."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Observe each of the values."""
+        if values:
+            self._sum.inc(sum(values))
+            for bucket, number in Counts(bisect_left(self._upper_bounds, value) for value in values).items():
+                self._buckets[bucket].inc(number)
 
 
 class Connections:
@@ -53,7 +66,7 @@ class Connections:
         self._timeouts = Counter(
             "ctms_database_connection_timeouts", "Requests that waited for a connection in vain.", registry=registry
         )
-        seconds = Histogram(
+        seconds = Times(
             "ctms_database_seconds",
             "How long requests waited for PostgreSQL, all statements of one use of a connection together.",
             ["kind"],
@@ -80,11 +93,11 @@ class Connections:
     def spent(self, kind: str, seconds: float) -> None:
         """Take how long a request waited for the database's answers: with all else about it, once it is answered."""
         if not note_wait(kind, seconds):
-            self.waited(kind, seconds)
+            self.waited(kind, [seconds])
 
-    def waited(self, kind: str, seconds: float) -> None:
-        """Count how long a request waited."""
-        self._seconds[kind].observe(seconds)
+    def waited(self, kind: str, seconds: Sequence[float]) -> None:
+        """Count how long requests waited."""
+        self._seconds[kind].observe_all(seconds)
 
 
 class Metrics:
@@ -94,7 +107,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody looks at
         self.registry = CollectorRegistry()
         self.connections = Connections(pool, self.registry)
-        self._seconds = Histogram(
+        self._seconds = Times(
             "ctms_requests_duration_seconds",
             "How long requests took.",
             ["method", "path_template", "status_code_family"],
@@ -142,14 +155,14 @@ class Metrics:
 
     def count(self, requests: Sequence[Finished]) -> None:
         """Count requests."""
-        for answer, seconds, _, _, read, write in requests:
-            self._series(answer.method, answer.path_template, answer.status)[0].observe(seconds)
-            if read is not None:
-                self.connections.waited("read", read)
-            if write is not None:
-                self.connections.waited("write", write)
-        for answer, number in collections.Counter(one.answer for one in requests).items():
-            self._series(answer.method, answer.path_template, answer.status)[1].inc(number)
+        alike: defaultdict[Answer, list[Finished]] = defaultdict(list)
+        for finished in requests:
+            alike[finished.answer].append(finished)
+        for answer, those in alike.items():
+            number = len(those)
+            seconds, counter = self._series(answer.method, answer.path_template, answer.status)
+            seconds.observe_all([one.seconds for one in those])
+            counter.inc(number)
             if answer.client_id is not None:
                 family = answer.status // 100
                 self._client_series(answer.client_id, answer.method, answer.path_template, family).inc(number)
@@ -157,6 +170,8 @@ class Metrics:
                 self._auth_failures[answer.auth_fail].inc(number)
             if answer.token_fail is not None:
                 self._token_failures[answer.token_fail].inc(number)
+        self.connections.waited("read", [one.read for one in requests if one.read is not None])
+        self.connections.waited("write", [one.write for one in requests if one.write is not None])
 
     def watch_rules(self, plugin: str) -> tuple[Histogram, Counter]:
         """Return what takes the times and counts the failures of the plugin's waitlist rules; both begin at 0."""
@@ -164,7 +179,7 @@ class Metrics:
 
     # The labels of a metric are looked up in a dictionary under a lock; a request needs the same ones again.
     @cache  # noqa: B019  one object per app
-    def _series(self, method: str, path_template: str, status: int) -> tuple[Histogram, Counter]:
+    def _series(self, method: str, path_template: str, status: int) -> tuple[Times, Counter]:
         family = f"{status // 100}xx"
         return (
             self._seconds.labels(method, path_template, family),

@@ -6,9 +6,9 @@ import re
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 from random import getrandbits
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flask import Flask, Response
 
@@ -110,10 +110,20 @@ def anonymous_agent(agent: str) -> str:
     return _ADDRESS.sub("…", agent[:200]) if "@" in agent or "%" in agent else agent[:200]
 
 
-@cache
 def template(rule: str) -> str:
     """Return a Flask rule in the documented style, `/ctms/{email_id}`."""
     return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
+
+
+@lru_cache(maxsize=1024)  # the number of clients is small, that of agents is up to whoever sends them
+def _answer(method: str, rule: str | None, status: int, agent: str, *known: Any) -> Answer:
+    return Answer(
+        method if method in METHODS else OTHER,
+        template(rule) if rule else UNMATCHED,
+        status,
+        anonymous_agent(agent),
+        *known,
+    )
 
 
 def init_requests(app: Flask, tell: Callable[[Finished], None]) -> None:
@@ -133,11 +143,11 @@ def init_requests(app: Flask, tell: Callable[[Finished], None]) -> None:
         asked, noted = current_request(), current_g()
         response.headers.add("X-Request-Id", noted.request_id)
         rule = asked.url_rule
-        answer = Answer(
-            asked.method if asked.method in METHODS else OTHER,
-            template(rule.rule) if rule else UNMATCHED,
+        answer = _answer(
+            asked.method,
+            rule.rule if rule else None,
             response.status_code,
-            anonymous_agent(asked.environ.get("HTTP_USER_AGENT", "")),
+            asked.environ.get("HTTP_USER_AGENT", ""),
             noted.client_id,
             noted.client_allowed,
             noted.auth_fail,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +19,8 @@ from ctms.clients.registry import set_enabled
 from ctms.clients.tokens import tokens
 from ctms.contacts import commands
 from ctms.settings import Settings
-from ctms.telemetry.logs import init_logs
+from ctms.telemetry.logs import init_logs, log_summaries
+from ctms.telemetry.requests import Answer, Finished
 from tests.clients.factories import create_client
 from tests.conftest import SECRET_KEY
 from tests.contacts.factories import minimal
@@ -153,3 +156,47 @@ def test_an_error_has_its_traceback_and_its_request(
         assert "unexpected error rid=r-3\n  File" in output
         assert "in fail" in output
         assert output.count("rid=r-3") == 3
+
+
+def test_lines_that_are_written_together_are_not_mixed_with_others(settings: Settings) -> None:
+    answer = Answer("GET", "/ctms/{email_id}", 200, "agent/1.0")
+    requests = [Finished(answer, 0.5, f"r-{number}", 1700000000.25) for number in range(100)]
+    blocks: list[bytes] = []
+    reader, writer = os.pipe()
+    kept = os.dup(2)
+    init_logs(replace(settings, use_mozlog=True))
+    try:
+        os.dup2(writer, 2)
+        os.set_blocking(reader, False)
+        with pytest.MonkeyPatch.context() as patch:
+            write = os.write
+
+            def record(to: int, text: bytes) -> int:
+                blocks.append(text)
+                return write(to, text)
+
+            patch.setattr(os, "write", record)
+            log_summaries(requests)
+        written = os.read(reader, 1_000_000)
+    finally:
+        os.dup2(kept, 2)
+        init_logs(settings)
+        for descriptor in (reader, writer, kept):
+            os.close(descriptor)
+
+    assert b"".join(blocks) == written
+    assert 1 < len(blocks) < 20
+    assert all(len(block) <= select.PIPE_BUF and block.endswith(b"}\n") for block in blocks)
+    records = [json.loads(line) for line in written.splitlines()]
+    assert [record["Fields"]["rid"] for record in records] == [f"r-{number}" for number in range(100)]
+    assert {record["Timestamp"] for record in records} == {int(1700000000.25 * 1e9)}
+
+
+def test_nobody_who_reads_standard_error_fails_nothing() -> None:
+    kept = os.dup(2)
+    try:
+        os.close(2)
+        log_summaries([Finished(Answer("GET", "/", 200, ""), 0.5, "r-1", 1700000000.25)])
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
