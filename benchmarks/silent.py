@@ -28,7 +28,7 @@ def silenced(app: Flask) -> Flask:
 
 
 def _add_request_id(response: Response) -> Response:
-    response.headers.add("X-Request-Id", current_g().request_id)
+    response.headers["X-Request-Id"] = current_g().request_id
     return response
 
 

@@ -141,7 +141,7 @@ def init_requests(app: Flask, tell: Callable[[Finished], None]) -> None:
 
     def finish(response: Response) -> Response:
         asked, noted = current_request(), current_g()
-        response.headers.add("X-Request-Id", noted.request_id)
+        response.headers["X-Request-Id"] = noted.request_id
         rule = asked.url_rule
         answer = _answer(
             asked.method,
