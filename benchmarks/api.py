@@ -25,7 +25,7 @@ from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS, Kind
 from benchmarks.load import Measurement
 from benchmarks.servers import Server
-from benchmarks.turns import in_turns, median, ratios
+from benchmarks.turns import add_arguments, in_turns, median, ratios
 
 # Requests answered in a second; milliseconds till the answer; milliseconds of processor time of server and PostgreSQL.
 _HEAD = f"{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'cpu ms':>9}{'pg ms':>9}"
@@ -100,15 +100,7 @@ def compare(
     kind: Kind, contacts: data.Contacts, service: Server, bare: Server, options: argparse.Namespace
 ) -> Comparison:
     """Measure both in turns and return the medians."""
-    ours, its = in_turns(
-        (service, bare),
-        kind,
-        contacts,
-        rounds=options.rounds,
-        seconds=options.seconds,
-        connections=options.connections,
-        warm_up=options.warm_up,
-    )
+    ours, its = in_turns((service, bare), kind, contacts, options, warm_up=options.warm_up)
     found = ratios(ours, its)
     return Comparison(kind, median(ours), median(its), statistics.median(found), found)
 
@@ -179,11 +171,8 @@ def _report(options: argparse.Namespace, found: list[Comparison]) -> dict[str, A
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.api", description=__doc__)
     data.add_arguments(parser)
-    parser.add_argument("--seconds", type=int, default=4, help="of one measurement (default: %(default)s)")
+    add_arguments(parser)
     parser.add_argument("--warm-up", type=int, default=1, help="seconds before the first (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each, in turns (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=16, help="kept alive (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of each server (default: %(default)s)")
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which to measure (default: all)"
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS
 from benchmarks.servers import Server
-from benchmarks.turns import in_turns, median, ratios
+from benchmarks.turns import add_arguments, in_turns, median, ratios
 from ctms.pool import Connection
 
 _PLUGIN = """
@@ -57,14 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def compare(contacts: data.Contacts, with_one: Server, without: Server, options: argparse.Namespace) -> None:
     """Print the rates of PATCH with a backend and without, and their ratio."""
-    with_it, without_it = in_turns(
-        (with_one, without),
-        KINDS["patch"],
-        contacts,
-        rounds=options.rounds,
-        seconds=options.seconds,
-        connections=options.connections,
-    )
+    with_it, without_it = in_turns((with_one, without), KINDS["patch"], contacts, options)
     for server, measured in ((with_one, with_it), (without, without_it)):
         print(f"PATCH {server.name}: {median(measured).rate:,.0f} requests a second")
     found = ratios(with_it, without_it)
@@ -125,10 +118,7 @@ def _p99(server: Server, contacts: data.Contacts, while_running: subprocess.Pope
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mirror", description=__doc__)
     data.add_arguments(parser)
-    parser.add_argument("--seconds", type=int, default=4, help="of one measurement (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each, in turns (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=16, help="kept alive (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of each server (default: %(default)s)")
+    add_arguments(parser)
     parser.add_argument("--resync", type=int, default=100_000, help="contacts to hand over (default: %(default)s)")
     return parser
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS, Kind
-from benchmarks.turns import in_turns, median, ratios
+from benchmarks.turns import add_arguments, in_turns, median, ratios
 
 _LIMIT_IN_MICROSECONDS = 30
 _ROUNDS = 25
@@ -53,15 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _compare(
     kind: Kind, contacts: data.Contacts, service: servers.Server, silent: servers.Server, options: argparse.Namespace
 ) -> None:
-    ours, its = in_turns(
-        (service, silent),
-        kind,
-        contacts,
-        rounds=options.rounds,
-        seconds=options.seconds,
-        connections=options.connections,
-        warm_up=3,
-    )
+    ours, its = in_turns((service, silent), kind, contacts, options, warm_up=3)
     less = [1 - ratio for ratio in ratios(ours, its)]
     worked = [(one.server - other.server) * 1000 for one, other in zip(ours, its, strict=True)]
     print(f"{kind.title}: {median(ours).rate:,.0f} requests a second, {median(its).rate:,.0f} without telemetry")
@@ -129,11 +121,8 @@ def _silent() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data.add_arguments(parser)
+    add_arguments(parser, seconds=1, rounds=40)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["read"], help="of requests (default: read)")
-    parser.add_argument("--seconds", type=int, default=1, help="of one round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=40, help="of each, in turns (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=16, help="kept alive (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes of each server (default: %(default)s)")
     return parser
 
 

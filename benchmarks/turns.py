@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -13,29 +14,31 @@ from benchmarks.load import Measurement
 from benchmarks.servers import Server
 
 
-def in_turns(
-    servers: Sequence[Server],
-    kind: Kind,
-    contacts: Contacts,
-    *,
-    rounds: int,
-    seconds: int,
-    connections: int,
-    warm_up: int = 1,
-) -> list[list[Measurement]]:
-    """Return what `rounds` rounds showed of each server, of `seconds` each. Raises `load.WrongAnswer`.
+def add_arguments(parser: argparse.ArgumentParser, *, seconds: int = 4, rounds: int = 5) -> None:
+    """Let a command line say how much is measured; `seconds` and `rounds` are what it is otherwise."""
+    parser.add_argument("--seconds", type=int, default=seconds, help="of one measurement (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=rounds, help="of each, in turns (default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=16, help="kept alive (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes of each server (default: %(default)s)")
 
-    Who is first in one round is last in the next.
+
+def in_turns(
+    servers: Sequence[Server], kind: Kind, contacts: Contacts, options: argparse.Namespace, *, warm_up: int = 1
+) -> list[list[Measurement]]:
+    """Return what the rounds of the `options` showed of each server, after `warm_up` seconds.
+
+    Who is first in one round is last in the next. Raises `load.WrongAnswer`.
     """
     if warm_up:
         for server in servers:
-            load.measure(server, kind, contacts, seconds=warm_up, connections=connections)
+            load.measure(server, kind, contacts, seconds=warm_up, connections=options.connections)
     measured: list[list[Measurement]] = [[] for _ in servers]
-    for number in range(rounds):
+    for number in range(options.rounds):
         order = range(len(servers))
         for index in order if number % 2 == 0 else reversed(order):
-            found = load.measure(servers[index], kind, contacts, seconds=seconds, connections=connections)
-            measured[index].append(found)
+            measured[index].append(
+                load.measure(servers[index], kind, contacts, seconds=options.seconds, connections=options.connections)
+            )
     return measured
 
 

@@ -68,10 +68,10 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_tokens(app, settings)
     init_attempts(app, settings)
     init_fingerprints(app, settings)
-    slots()  # before metrics are made: they are kept in its files, if there are any
+    files = slots()  # before metrics are made: they are kept in its files, if there are any
     metrics = Metrics(app.extensions["ctms.pool"])
-    account = open_journal(metrics.count, log_summaries, tick=metrics.connections.sample)
-    init_metrics(app, metrics, account)
+    account = open_journal(files, metrics.count, log_summaries, tick=metrics.connections.sample)
+    init_metrics(app, metrics, files, account)
     init_requests(app, account.add)
     plugins = init_plugins(app, settings, plugins_found)
     init_health(app, plugins.collect("ctms_health_checks"))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ctms.telemetry.requests import Finished
 from ctms.telemetry.sheets import Sheet
-from ctms.telemetry.slots import SHEETS, Slots, slots
+from ctms.telemetry.slots import SHEETS, Slots
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +63,18 @@ class Journal:
         self._files = files
         self._observers = observers
         self._tick = tick
-        self._process = 0
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        """Have nothing: as at first, or in a fork, where sheets and thread are the parent's, and locks may be held."""
         # Requests write one sheet while the other is told.
         self._sheets: list[Sheet] = []
         self._writing, self._telling = threading.Lock(), threading.Lock()
 
     def add(self, finished: Finished) -> None:
         """Take a request that has just been answered."""
-        if self._process != os.getpid():
+        if not self._sheets:
             self._begin()
         while True:
             with self._writing:
@@ -80,7 +84,7 @@ class Journal:
 
     def settle(self) -> None:
         """Tell of all that waits: this process's, and what killed ones have left; and let the others tell of theirs."""
-        if self._process != os.getpid():
+        if not self._sheets:
             self._begin()
         self._tell()
         with self._files.orphans() as left:
@@ -97,15 +101,15 @@ class Journal:
             waiting = {file: since for file, since in waiting.items() if Sheet.waits_since(file) == since}
 
     def _begin(self) -> None:
-        """Begin in this process: with sheets of its own, after a fork, too."""
+        """Begin in this process: with sheets of its own, and what its slot's last process has left in them."""
         with self._writing:
-            if self._process == os.getpid():  # another thread was faster
+            if self._sheets:  # another thread was faster
                 return
             slot = self._files.own()
-            self._sheets = [Sheet(self._files.folder / f"{slot}.{number}.{SHEETS}") for number in range(2)]
-            for sheet in self._sheets:
+            sheets = [Sheet(self._files.folder / f"{slot}.{number}.{SHEETS}") for number in range(2)]
+            for sheet in sheets:
                 self._tell_of(sheet)
-            self._process = os.getpid()
+            self._sheets = sheets
             threading.Thread(target=self._go_on, name="journal", daemon=True).start()
             atexit.register(self._tell)
 
@@ -119,7 +123,8 @@ class Journal:
         with self._telling:
             with self._writing:
                 self._sheets.reverse()
-            self._tell_of(self._sheets[1])
+            if self._sheets:  # a fork that ends has none, unless it answered requests
+                self._tell_of(self._sheets[1])
 
     def _tell_of(self, sheet: Sheet) -> None:
         if told := sheet.read():
@@ -136,7 +141,6 @@ def _safely(call: Callable[..., None], *values: Any) -> None:
         logger.exception("telemetry failed")
 
 
-def open_journal(*observers: Observer, tick: Callable[[], None]) -> Account:
+def open_journal(files: Slots | None, *observers: Observer, tick: Callable[[], None]) -> Account:
     """Return what takes the requests of this process: a `Journal` where the processes of an instance have a folder."""
-    files = slots()
     return AtOnce(*observers) if files is None else Journal(files, *observers, tick=tick)

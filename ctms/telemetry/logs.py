@@ -219,6 +219,8 @@ class SummaryRecord(logging.LogRecord):
         self.__dict__.update(_OF_SUMMARIES)
         self.requests = requests
         self.process = process or os.getpid()
+        if requests:
+            self.at(requests[-1])
 
     def at(self, finished: Finished) -> None:
         """Be of the time of this request."""

@@ -25,7 +25,7 @@ from ctms.pool import Pool
 from ctms.telemetry.census import Census
 from ctms.telemetry.journal import Account
 from ctms.telemetry.requests import UNMATCHED, Answer, AuthFailure, Finished, TokenFailure, note_wait
-from ctms.telemetry.slots import Slots, slots
+from ctms.telemetry.slots import Slots
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 DATABASE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
@@ -68,7 +68,7 @@ class Connections:
         )
         seconds = Times(
             "ctms_database_seconds",
-            "How long requests waited for PostgreSQL, all statements of one use of a connection together.",
+            "How long requests waited for PostgreSQL, all statements of one request together.",
             ["kind"],
             buckets=DATABASE_BUCKETS,
             registry=registry,
@@ -257,7 +257,7 @@ class _Chosen(Collector):
                 yield metric
 
 
-def init_metrics(app: Flask, metrics: Metrics, account: Account) -> None:
+def init_metrics(app: Flask, metrics: Metrics, files: Slots | None, account: Account) -> None:
     """Serve `/metrics`, what the account has taken included. The app's pool is watched from now on."""
     app.extensions["ctms.pool"].watch = metrics.connections
-    Exporter(Scrape(metrics, slots(), account), metrics.registry).init_app(app)
+    Exporter(Scrape(metrics, files, account), metrics.registry).init_app(app)

@@ -52,7 +52,7 @@ class Slots:
             os.close(self._held)
         with locked(self.folder / "slots.lock"):
             if not any(_is_held(lock) for lock in (*self.folder.glob("*.slot"), self.folder / _RUN)):
-                for file in self._files():  # of an earlier run
+                for file in self._all():  # of an earlier run
                     file.unlink()
             for number in count():
                 held = _try_lock(self.folder / f"{number}.slot")
@@ -72,7 +72,7 @@ class Slots:
     def size(self) -> int:
         """Return how many bytes the files of metrics take on the disk."""
         total = 0
-        for file in self._files():
+        for file in self._all():
             with suppress(FileNotFoundError):  # of a slot that is just being taken
                 total += file.stat().st_blocks * 512
         return total
@@ -84,7 +84,7 @@ class Slots:
         with locked(self.folder / "slots.lock"):
             yield [file for file in self.sheets() if not _is_held(self.folder / f"{file.name.split('.')[0]}.slot")]
 
-    def _files(self) -> Iterator[Path]:
+    def _all(self) -> Iterator[Path]:
         return chain(self.folder.glob("*.db"), self.sheets())
 
     def sheets(self) -> Iterator[Path]:

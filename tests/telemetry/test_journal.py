@@ -108,7 +108,7 @@ def test_without_a_folder_everything_is_told_at_once(told: Told) -> None:
     assert told.ids == ["r-1"]
     account.settle()
     assert told.ids == ["r-1"]
-    assert isinstance(open_journal(told, tick=lambda: None), AtOnce)
+    assert isinstance(open_journal(None, told, tick=lambda: None), AtOnce)
 
 
 def test_it_tells_of_many_together_and_of_each_once(tmp_path: Path, told: Told) -> None:
@@ -269,6 +269,14 @@ def test_a_fork_has_a_file_of_its_own(run: Path, told: Told) -> None:
 
     assert sorted(told.ids) == ["r-1", "r-2"]
     assert len(list(run.glob(f"*.{SHEETS}"))) == 4
+
+
+def test_a_fork_that_answers_nothing_ends_as_it_should(run: Path) -> None:
+    forks = "import os\nif os.fork():\n    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    code = _PROCESS.replace("sys.stdin.readline()\n", forks)
+    done = subprocess.run([sys.executable, "-c", code, str(run), "1000"], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_who_fails_is_logged_and_keeps_nothing_from_others(
