@@ -38,7 +38,7 @@ FLOORS = (
     {"ctms.embedded", "ctms.hooks"},
     {"ctms.settings", "ctms.paths"},
     {"ctms.environment"},
-    {"ctms.current", "ctms.errors"},
+    {"ctms.addresses", "ctms.current", "ctms.errors"},
 )
 
 

@@ -1,0 +1,202 @@
+"""E-mail addresses: the normal form, the spellings under which one may be stored, and how two are compared.
+
+Nothing else in CTMS compares addresses. New addresses are stored in their normal form; a database that was adopted
+from an existing deployment also holds raw ones. So a look-up asks for every spelling of an address, and each of these
+is found through the index on `lower(…)`.
+
+Normal form: the local part in NFC, the domain in lower case and Unicode (RFC 5891, U-labels; UTS 46 mapping).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import product
+from unicodedata import normalize as to_form
+
+import email_validator
+import idna
+
+MAX_MIXED_LABELS = 3
+"""Labels of a domain that may each have a spelling of their own; with more, all labels are spelled alike."""
+
+MAX_LENGTH = 255
+"""Characters: the size of the column."""
+
+# An address with one spelling only: ASCII, unquoted, no A-label. Most addresses are of this kind.
+_PLAIN = re.compile(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]+@(?:(?!xn--)[a-z0-9-]+(?:\.|\Z))+", re.ASCII | re.IGNORECASE)
+
+# White space, and what is invisible at the edges of exported values: zero-width characters, direction marks, BOM.
+_INVISIBLE = " \t\r\n\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u200b-\u200f\u2060\ufeff"
+_EDGES = re.compile(f"^[{_INVISIBLE}]+|[{_INVISIBLE}]+$")
+_MAILTO = re.compile(r"mailto:", re.IGNORECASE)
+_NAME_ADDRESS = re.compile(r"""(?P<name>"(?:[^"\\]|\\.)*"\ *|[^"<>,;]*)<(?P<address>[^<>]*)>""", re.VERBOSE)
+_INNER_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
+
+
+class InvalidAddressError(ValueError):
+    """The text is no e-mail address; the message says why and repeats nothing of it."""
+
+
+def normalize(text: str) -> str:
+    """Return the normal form of an address (RFC 5321; internationalised, RFC 6531); nobody looks the domain up.
+
+    Outer white space and a display name (`Wes <wes@example.com>`) are dropped. Raises `InvalidAddressError`.
+    """
+    try:
+        parsed = email_validator.validate_email(
+            _without_display_name(text.strip()),
+            check_deliverability=False,
+            allow_quoted_local=True,
+            globally_deliverable=False,
+        )
+    except email_validator.EmailNotValidError as error:
+        raise InvalidAddressError("Input should be a valid e-mail address") from error
+    if "." not in parsed.domain:
+        raise InvalidAddressError("The domain of the address should have a dot")
+    return parsed.normalized
+
+
+def normalize_entry(text: str) -> str:
+    """Return the normal form of the address in a list's entry, without what exports put around it (`trim`).
+
+    Raises `InvalidAddressError`, also for a wildcard (`*@example.com`): a local part may be called so, but in a list it
+    means everybody.
+    """
+    address = normalize(trim(text))
+    if address.startswith("*@"):
+        raise InvalidAddressError("A list names addresses, not wildcards")
+    return address
+
+
+def trim(text: str) -> str:
+    """Return the entry of a list without what exports put around an address.
+
+    That is white space and invisible characters, `mailto:`, and one `,` or `;` at the end.
+    """
+    text = _EDGES.sub("", text)
+    if text.endswith((",", ";")):
+        text = _EDGES.sub("", text[:-1])
+    return _EDGES.sub("", _MAILTO.sub("", text, count=1)) if _MAILTO.match(text) else text
+
+
+def comparison_key(text: str) -> str:
+    """Return what all spellings of an address have in common; of text that is no address, its lower case in NFC.
+
+    The case mapping is PostgreSQL's `lower` in a UTF-8 locale: character by character.
+    """
+    if _PLAIN.fullmatch(text):
+        return text.lower()
+    local, domain = _parts(text)
+    return to_form("NFC", _lower(f"{local}{domain}"))
+
+
+def is_same(one: str, other: str) -> bool:
+    """True when the two are spellings of one address."""
+    return one == other or comparison_key(one) == comparison_key(other)
+
+
+def spellings(text: str) -> Sequence[str]:
+    """Return the text itself and the other spellings under which its address may be stored, case aside.
+
+    They are to be compared by `lower` in the database (`matches`). Where its locale knows ASCII only, local parts in
+    mixed case outside ASCII may be missed.
+    """
+    return (text,) if _PLAIN.fullmatch(text) else _spellings(text)
+
+
+def spell_out(addresses: Iterable[str]) -> tuple[list[int], list[str]]:
+    """Return the spellings of all addresses, and for each the position of its address, from 0 on."""
+    pairs = [(position, spelling) for position, text in enumerate(addresses) for spelling in spellings(text)]
+    return [position for position, _ in pairs], [spelling for _, spelling in pairs]
+
+
+def matches(column: str, count: int) -> str:
+    """Return the SQL condition that the address in a column is one of `count` spellings: an index look-up each."""
+    if count == 1:
+        return f"lower({column}) = lower(%s)"
+    return f"lower({column}) IN ({', '.join(['lower(%s)'] * count)})"
+
+
+def plus_for_space(text: str) -> str:
+    """Return a query parameter's address with a `+` for each inner space: a `+` that was not escaped arrives as one.
+
+    Only a quoted local part has spaces of its own.
+    """
+    return text if text.lstrip().startswith('"') else _INNER_SPACE.sub("+", text)
+
+
+def _without_display_name(text: str) -> str:
+    """Return the address in angle brackets, where it is alone (RFC 5322, name-addr); any other text as it is."""
+    found = _NAME_ADDRESS.fullmatch(text)
+    if found is None or ("@" in found["name"] and found["name"].strip('" ') != found["address"]):
+        return text
+    return found["address"].strip()
+
+
+def _lower(text: str) -> str:
+    """Return the text in lower case, each character by itself: `str.lower` also looks at what is around a sigma."""
+    return text.lower() if text.isascii() else "".join(character.lower()[0] for character in text)
+
+
+@lru_cache(4096)
+def _parts(text: str) -> tuple[str, str]:
+    """Return the local part in NFC, and the domain in normal form with its @; what has no domain is all local part."""
+    try:
+        text = normalize(text)
+    except InvalidAddressError:
+        text = text.strip()
+    local, at, domain = text.rpartition("@")
+    if not at:
+        return to_form("NFC", text), ""
+    return to_form("NFC", local), f"@{_unicode_domain(domain)}"
+
+
+def _unicode_domain(domain: str) -> str:
+    """Return a domain in lower case and Unicode; labels that are none of IDNA stay, in NFC."""
+    try:
+        return idna.decode(idna.uts46_remap(domain, std3_rules=False, transitional=False))
+    except idna.IDNAError:
+        return to_form("NFC", _lower(domain))
+
+
+@lru_cache(4096)
+def _spellings(text: str) -> tuple[str, ...]:
+    local, domain = _parts(text)
+    locals_ = dict.fromkeys(to_form(form, case) for case in _cases(local) for form in ("NFC", "NFD"))
+    spelt = (f"{one}{other}" for one, other in product(locals_, _domain_spellings(domain)))
+    return tuple(dict.fromkeys((text, *spelt)))
+
+
+def _cases(local: str) -> Iterable[str]:
+    """Return the usual cases of a local part, for databases whose locale maps the case of ASCII only."""
+    if local.isascii():
+        return (local,)
+    lower, upper = _lower(local), "".join(map(_upper, local))
+    return local, lower, upper, f"{upper[:1]}{lower[1:]}"
+
+
+def _upper(character: str) -> str:
+    """Return the capital of a letter, if `lower` leads back from it: not from that of a final sigma."""
+    upper = character.upper()
+    return upper if len(upper) == 1 and _lower(upper) == character else character
+
+
+def _domain_spellings(domain: str) -> Iterable[str]:
+    """Return a domain in normal form, decomposed and as A-labels (RFC 5890): all mixtures where few labels vary."""
+    labels = [_label_spellings(label) for label in domain.split(".")]
+    if sum(len(found) > 1 for found in labels) > MAX_MIXED_LABELS:
+        return [".".join(found[min(form, len(found) - 1)] for found in labels) for form in range(3)]
+    return map(".".join, product(*labels))
+
+
+def _label_spellings(label: str) -> tuple[str, ...]:
+    if label.isascii():
+        return (label,)
+    at = "@" if label.startswith("@") else ""
+    try:
+        ascii_form = at + idna.encode(label.removeprefix("@")).decode()
+    except idna.IDNAError:
+        ascii_form = label
+    return tuple(dict.fromkeys((label, to_form("NFD", label), ascii_form)))

@@ -1,0 +1,176 @@
+"""Addresses: normal forms, spellings, keys. What a database makes of them is tested with contacts and erasures."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctms.addresses import (
+    InvalidAddressError,
+    comparison_key,
+    is_same,
+    matches,
+    normalize,
+    normalize_entry,
+    plus_for_space,
+    spell_out,
+    spellings,
+)
+from tests.spellings import accepted_addresses, respelt
+
+DECOMPOSED = "we\N{COMBINING ACUTE ACCENT}s@example.com"
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("Wes@Example.COM", "Wes@example.com"),
+        ("ines@xn--mnchen-3ya.de", "ines@münchen.de"),
+        ("ines@XN--MNCHEN-3YA.DE", "ines@münchen.de"),
+        (DECOMPOSED, "wés@example.com"),
+        ("a@\N{FULLWIDTH LATIN SMALL LETTER E}xample.com", "a@example.com"),
+        (" \tw@example.com\n", "w@example.com"),
+        ("Wes <w5@example.com>", "w5@example.com"),
+        ("J. Müller <w5@example.com>", "w5@example.com"),
+        ('"Doe, J \\"JD\\"" <w5@example.com>', "w5@example.com"),
+        ("<w5@example.com>", "w5@example.com"),
+        ("w5@example.com <w5@example.com>", "w5@example.com"),
+        ('"a b"@example.com', '"a b"@example.com'),
+        ('"ab"@example.com', "ab@example.com"),
+    ],
+)
+def test_normal_form(text: str, normal: str) -> None:
+    assert normalize(text) == normal
+    assert is_same(text, normal)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nobody",
+        "a@b@example.com",
+        "a@localhost",
+        "a b@example.com",
+        "a@xn--zzzz.de",
+        "a@example.com, b@example.com",
+        "a@example.com b@example.com",
+        "a@example.com <b@example.com>",
+        "a@example.com;b@example.com <c@example.com>",
+        "w@example.com (Wes)",
+        "mailto:a@example.com",
+        "\N{ZERO WIDTH SPACE}a@example.com",
+        "a@example.com,subscribed,2026-01-01",
+    ],
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidAddressError) as caught:
+        normalize(text)
+    assert "@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\N{ZERO WIDTH SPACE}a@b.example\N{WORD JOINER}",
+        "\N{NO-BREAK SPACE}a@b.example\N{RIGHT-TO-LEFT MARK} ",
+        "\N{ZERO WIDTH NO-BREAK SPACE}a@b.example",
+        "a@b.example,",
+        "a@b.example ; ",
+        "mailto:a@b.example",
+        "MAILTO: a@b.example;",
+        "Sam <a@b.example>,",
+    ],
+)
+def test_entry_of_a_list(text: str) -> None:
+    assert normalize_entry(text) == "a@b.example"
+
+
+@pytest.mark.parametrize(
+    "text", ["*@blocked.example", "a@b.example,,", "a@b.example,c@d.example", "a@b.example\N{ZERO WIDTH SPACE}c"]
+)
+def test_entry_that_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidAddressError):
+        normalize_entry(text)
+
+
+def test_plain_address_has_one_spelling() -> None:
+    assert spellings("Some.One+tag@mail.Example.com") == ("Some.One+tag@mail.Example.com",)
+
+
+def test_spellings_of_an_international_domain() -> None:
+    assert set(spellings("ines@xn--mnchen-3ya.de")) == {
+        "ines@xn--mnchen-3ya.de",
+        "ines@münchen.de",
+        unicodedata.normalize("NFD", "ines@münchen.de"),
+    }
+
+
+def test_spellings_of_text_that_is_no_address() -> None:
+    assert spellings("nobody") == ("nobody",)
+    assert "we..ird@xn--mnchen-3ya.de" in spellings("we..ird@münchen.de")
+
+
+def test_spellings_of_many_labels_are_few() -> None:
+    assert len(spellings(f"a@{'ü.' * 60}de")) == 3
+    assert len(spellings("a@ü.ü.ü.de")) == 27
+
+
+def test_final_sigma_is_a_letter_of_its_own() -> None:
+    """`lower` of PostgreSQL looks at one character at a time, and so does the key."""
+    assert not is_same("ς@example.com", "\N{GREEK SMALL LETTER SIGMA}@example.com")
+    assert is_same("ΟΔΟΣ@example.com", "οδοσ@example.com")
+
+
+def test_spell_out_says_whose_each_spelling_is() -> None:
+    positions, spelt = spell_out(["a@example.com", "b@münchen.de"])
+    assert positions == [0, 1, 1, 1]
+    assert spelt[0] == "a@example.com"
+    assert set(spelt[1:]) == set(spellings("b@münchen.de"))
+
+
+def test_condition_has_a_parameter_for_each_spelling() -> None:
+    assert matches("e.x", 1) == "lower(e.x) = lower(%s)"
+    assert matches("e.x", 2) == "lower(e.x) IN (lower(%s), lower(%s))"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("first tag@example.com", "first+tag@example.com"),
+        (" first@example.com ", " first@example.com "),
+        ('"a b"@example.com', '"a b"@example.com'),
+    ],
+)
+def test_space_in_a_query_is_a_plus(text: str, meant: str) -> None:
+    assert plus_for_space(text) == meant
+
+
+@given(accepted_addresses(), st.data())
+def test_spellings_agree(address: str, data: st.DataObject) -> None:
+    """Every spelling of an accepted address has its key, is found by every other one, and leads to the normal form."""
+    normal = normalize(address)
+    other = data.draw(respelt(normal))
+    assert comparison_key(other) == comparison_key(address) == comparison_key(normal)
+    assert normalize(normal) == normal
+    assert comparison_key(normalize(other)) == comparison_key(normal)
+    lowered = {comparison_key(spelling) for spelling in spellings(address)}
+    assert lowered == {comparison_key(address)}
+    assert {_lower(one) for one in spellings(other)} >= {_lower(one) for one in (normal, _raw(normal))}
+
+
+@given(st.text(max_size=40))
+def test_any_text_has_a_key_and_spellings(text: str) -> None:
+    assert text in spellings(text)
+    assert {comparison_key(one) for one in spellings(text)} == {comparison_key(text)}
+
+
+def _raw(normal: str) -> str:
+    return unicodedata.normalize("NFD", normal)
+
+
+def _lower(text: str) -> str:
+    return "".join(character.lower()[0] for character in text)
