@@ -97,6 +97,14 @@ def is_same(one: str, other: str) -> bool:
     return one == other or comparison_key(one) == comparison_key(other)
 
 
+def is_normal_form(normal: str, text: str) -> bool:
+    """True when `normal` is the normal form of the text."""
+    try:
+        return normalize(text) == normal
+    except InvalidAddressError:
+        return False
+
+
 def spellings(text: str) -> Sequence[str]:
     """Return the text itself and the other spellings under which its address may be stored, case aside.
 

@@ -13,17 +13,17 @@ from ctms.addresses import InvalidAddressError, normalize
 LABELS = ("example", "münchen", "straße", "bücher-2", "例え", "пример", "xn--mnchen-3ya", "a1")
 
 STORED: Mapping[str, str] = {
-    "normal": "inés@münchen.de",
-    "A-labels": "inés@xn--mnchen-3ya.de",
-    "decomposed": "ine\N{COMBINING ACUTE ACCENT}s@mu\N{COMBINING DIAERESIS}nchen.de",
+    "normal": "inés.{}@münchen.de",
+    "A-labels": "inés.{}@xn--mnchen-3ya.de",
+    "decomposed": "ine\N{COMBINING ACUTE ACCENT}s.{}@mu\N{COMBINING DIAERESIS}nchen.de",
 }
-"""One address in the forms in which a database may hold it."""
+"""One address, but for `{}`, in the forms in which a database may hold it."""
 
 SPELLINGS: Mapping[str, str] = {
     **STORED,
-    "upper case": "INÉS@MÜNCHEN.DE",
-    "upper A-labels": "Inés@XN--MNCHEN-3YA.DE",
-    "decomposed, with A-labels": "ine\N{COMBINING ACUTE ACCENT}s@xn--mnchen-3ya.de",
+    "upper case": "INÉS.{}@MÜNCHEN.DE",
+    "upper A-labels": "Inés.{}@XN--MNCHEN-3YA.DE",
+    "decomposed, with A-labels": "ine\N{COMBINING ACUTE ACCENT}s.{}@xn--mnchen-3ya.de",
 }
 """The same address in the forms in which it may be asked for."""
 

@@ -34,7 +34,7 @@ _ID = {
 _ADDRESS = {
     **_ID,
     "required": True,
-    "description": "Not an id here: the `primary_email` of the contact, in any case.",
+    "description": "Not an id here: the `primary_email` of the contact, in any spelling.",
     "schema": {"type": "string", "minLength": 1},
 }
 
@@ -123,15 +123,15 @@ class Contact(MethodView):
     @blueprint.guard(DELETE)
     @blueprint.response(200, schemas.IdentitySchema(many=True), headers={"Erasure-Id": "Erasure-Id"})
     def delete(self, email_id: str) -> Response:
-        """Delete everything about an address: the path names the `primary_email`, in any case."""
+        """Delete everything about an address: the path names the `primary_email`, in any spelling."""
         if "\0" in email_id:  # no text in PostgreSQL holds it, not even a question
             raise NotFound(f"email {email_id} not found!")
-        if preconditions.is_conditional():
-            for document in commands.lock_address(connection(), email_id):
-                preconditions.require_match(document)
         found = removal.lock_address(connection(), email_id)
         if not found:
             raise NotFound(f"email {email_id} not found!")
+        if preconditions.is_conditional():
+            for document in queries.documents_by_id(connection(), [one.email_id for one in found]).values():
+                preconditions.require_match(document)
         order = Order(by=f"client:{caller_id()}", origin=BY_DELETE)
         erase(connection(), order, found)
         return json_text(array([one.identities for one in found]), headers={"Erasure-Id": str(order.id)})

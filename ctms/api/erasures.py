@@ -90,7 +90,7 @@ class ErasureRequestSchema(_Strict):
 
     emails = _Items(
         PlainText(255, shortest=1),
-        metadata={"description": "Their `primary_email`, in any case.", "maxItems": MAX_CONTACTS},
+        metadata={"description": "Their `primary_email`, in any spelling.", "maxItems": MAX_CONTACTS},
     )
     identities = _Items(Group(ErasureIdentitiesSchema), metadata={"maxItems": MAX_CONTACTS})
     forget = Flag(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import marshmallow as ma
 
+from ctms import addresses
 from ctms.api.parsing import problems
 from ctms.contacts.fields import Field, Flag, PlainText, Uuid, invalid
 from ctms.contacts.queries import IDENTITIES, Position
@@ -34,18 +35,25 @@ def path_id(name: str, value: str) -> UUID:
     return found
 
 
+class AddressText(PlainText):
+    """An address to look for, in any spelling; one with a `+` that was not escaped arrives with a space."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        return addresses.plus_for_space(super()._deserialize(value, attr, data, **kwargs))
+
+
 class IdentitiesQuery(Schema):
     """By which identities to look for contacts: all that are given must match."""
 
     email_id = Uuid()
-    primary_email = PlainText()
+    primary_email = AddressText()
     basket_token = Uuid()
     sfdc_id = PlainText()
     mofo_contact_id = PlainText()
     mofo_email_id = PlainText()
     amo_user_id = PlainText()
     fxa_id = PlainText()
-    fxa_primary_email = PlainText()
+    fxa_primary_email = AddressText()
 
 
 def some_identity(identities: Mapping[str, Any]) -> None:

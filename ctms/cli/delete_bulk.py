@@ -41,7 +41,7 @@ def _addresses(_context: click.Context, _parameter: click.Parameter, given: tupl
 def delete_bulk(emails: tuple[str, ...], files: tuple[BinaryIO, ...], forget: bool, **options: Any) -> None:
     """Delete everything about many addresses, here and wherever a deletion handler reaches.
 
-    Blank lines, lines that begin with #, upper and lower case and duplicates are dealt with; a bad line is told and
+    Blank lines, lines that begin with #, spellings of one address and duplicates are dealt with; a bad line is told and
     passed over. It asks before it deletes; without a terminal it needs --yes.
 
     Each batch is a transaction. Ctrl-C and SIGTERM end it after the batch in hand; run again it does what is left.

@@ -63,7 +63,7 @@ def show_erasure(erasure_id: UUID, as_json: bool) -> None:
 @address_argument
 @json_option
 def find_erasures(address: str, as_json: bool) -> None:
-    """Say whether ADDRESS was erased, when and by whom, in any case of it.
+    """Say whether ADDRESS was erased, when and by whom, in any spelling.
 
     It is known of contacts' own addresses and those of their accounts. Exits with 4 when it was not erased, or before
     there was CTMS_ERASURE_KEY or with another one.

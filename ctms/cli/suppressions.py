@@ -79,10 +79,8 @@ def add_suppression(address: str, as_json: bool) -> None:
 def remove_suppression(address: str, as_json: bool) -> None:
     """Let ADDRESS be stored again. Exits with 4 when it is not suppressed."""
     require_key()
-    fingerprint = fingerprints().of(address)
-    assert fingerprint is not None  # noqa: S101  there is a key
     with pool.lend() as connection:
-        removed = let_back(connection, fingerprint)
+        removed = let_back(connection, fingerprints().all_of(address))
     if not removed:
         raise NotFoundError("this address is not suppressed")
     if as_json:
@@ -97,7 +95,7 @@ def remove_suppression(address: str, as_json: bool) -> None:
 def import_suppressions(file: BinaryIO, as_json: bool) -> None:
     """Suppress the addresses of the list FILE, one a line, or a CSV with a column `email`; - is standard input.
 
-    Blank lines, lines that begin with #, upper and lower case and duplicates are dealt with; a bad line is told and
+    Blank lines, lines that begin with #, spellings of one address and duplicates are dealt with; a bad line is told and
     passed over. Contacts that have the addresses stay: `delete-bulk --forget` deletes them, too. Each thousand is a
     transaction; run again it does what is left.
 

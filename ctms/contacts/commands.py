@@ -17,6 +17,7 @@ import marshmallow as ma
 import psycopg
 from psycopg.types.json import Json
 
+from ctms import addresses
 from ctms.contacts import queries, statements
 from ctms.contacts.documents import same_contact
 from ctms.contacts.fields import Kept
@@ -68,6 +69,9 @@ def create(connection: Connection, contact: Values) -> Created:
     email_id: uuid.UUID = email["email_id"]
     row, parts = _row(email), _parts(contact)
     admission = Admission(connection, email["primary_email"])
+    if _holders(connection, email) - {email_id}:
+        admission.require()
+        raise Conflict(TAKEN_CREATE, "primary_email")
     try:
         for _ in range(ATTEMPTS):
             created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
@@ -92,9 +96,9 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     What the new contact names keeps its `create_timestamp` (the date of consent), the rest is removed.
     Raises `Conflict` when an identity is another contact's, `Forbidden` when its address is suppressed.
     """
-    email = contact["email"]
+    email = dict(contact["email"])
     admission = Admission(connection, email["primary_email"])
-    _refuse_new_odd_address(connection, email_id, email)
+    _check_address(connection, email_id, email, TAKEN_REPLACE, is_new=True)
     row, parts = _row(email), _parts(contact)
     # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
     # once: it forgives a clash of the id only, and another unique index may be the first to see it.
@@ -127,7 +131,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     email.pop("email_id", None)
     admission = Admission(connection, email.get("primary_email"))
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
-    _refuse_new_odd_address(connection, email_id, email)
+    _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
     try:
         updated = connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
         for name in GROUPS:
@@ -150,12 +154,6 @@ def lock(connection: Connection, email_id: uuid.UUID) -> str | None:
     """Lock the contact until the transaction ends and return its document; None when there is no such contact."""
     connection.execute(statements.LOCK, (email_id,))
     return _find(connection, email_id)
-
-
-def lock_address(connection: Connection, primary_email: str) -> list[str]:
-    """Lock the contact with the address, in any case, until the transaction ends; returns its document, if any."""
-    locked = connection.execute(statements.LOCK_IDS_BY_ADDRESS, (primary_email,)).fetchall()
-    return [_document(connection, email_id) for (email_id,) in locked]
 
 
 def _parts(contact: Values) -> dict[str, Any]:
@@ -244,13 +242,39 @@ def _find(connection: Connection, email_id: uuid.UUID) -> str | None:
     return row[0] if row else None
 
 
-def _refuse_new_odd_address(connection: Connection, email_id: uuid.UUID, email: Values) -> None:
-    """An address that is none may stay where it is stored already, and come nowhere else."""
+def _check_address(
+    connection: Connection, email_id: uuid.UUID, email: dict[str, Any], detail: str, *, is_new: bool
+) -> None:
+    """Refuse an address that another contact has in another spelling, and one that is none.
+
+    The latter may stay where it is stored already. Two contacts of an adopted database may have one address: then
+    each keeps the spelling that it has, and `email` is changed to it. `is_new` when the contact need not exist yet.
+    Raises `Conflict`, `Invalid`, `NotFound`.
+    """
     address = email.get("primary_email")
+    others = _holders(connection, email) - {email_id}
+    if not others and not isinstance(address, Kept):
+        return
+    row = connection.execute(statements.LOCK_ADDRESS, (email_id,)).fetchone()
+    stored = row[0] if row else None
     if isinstance(address, Kept):
-        stored = connection.execute(statements.LOCK_ADDRESS, (email_id,)).fetchone()
-        if stored is None or stored[0] != address:
+        if stored != address:
             raise Invalid([{"loc": ["body", "email", "primary_email"], **address.problem}])
+    elif stored is not None and address is not None and addresses.is_same(stored, address):
+        email["primary_email"] = stored
+    elif stored is None and not is_new:
+        raise NotFound(UNKNOWN)
+    else:
+        raise Conflict(detail, "primary_email")
+
+
+def _holders(connection: Connection, email: Values) -> set[uuid.UUID]:
+    """Return the contacts that have the address, if it has several spellings: the unique index only knows one."""
+    address = email.get("primary_email")
+    spelt = addresses.spellings(address) if address and not isinstance(address, Kept) else ()
+    if len(spelt) < 2:
+        return set()
+    return {email_id for (email_id,) in connection.execute(statements.ids_by_address(len(spelt)), spelt).fetchall()}
 
 
 def _conflict(error: psycopg.errors.UniqueViolation, detail: str) -> Conflict:

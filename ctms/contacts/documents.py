@@ -15,8 +15,9 @@ from uuid import UUID
 
 import marshmallow as ma
 
+from ctms import addresses
 from ctms.contacts import schemas
-from ctms.contacts.fields import Flag, Group, Subscriptions, Timestamp
+from ctms.contacts.fields import Address, Flag, Group, Subscriptions, Timestamp
 
 
 def timestamp(column: str) -> str:
@@ -119,12 +120,19 @@ def same_contact(document: str, contact: Mapping[str, Any]) -> bool:
 def _agrees(schema: ma.Schema) -> Callable[[Mapping[str, Any], Mapping[str, Any]], bool]:
     def agrees(told: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
         return all(
-            _json_value(told.get(field.attribute or name, field.load_default)) == known[field.data_key or name]
+            _says(field, told.get(field.attribute or name, field.load_default), known[field.data_key or name])
             for name, field in schema.load_fields.items()
             if name != "email_id"
         )
 
     return agrees
+
+
+def _says(field: ma.fields.Field[Any], value: Any, stored: Any) -> bool:
+    """True when the stored value is this one; an address may be stored in a raw form."""
+    if _json_value(value) == stored:
+        return True
+    return isinstance(field, Address) and isinstance(stored, str) and addresses.is_normal_form(value, stored)
 
 
 def _json_value(value: Any) -> Any:

@@ -14,8 +14,9 @@ from math import isfinite
 from typing import Any
 
 import ada_url
-import email_validator
 import marshmallow as ma
+
+from ctms import addresses
 
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 _UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\}?", re.ASCII | re.IGNORECASE)
@@ -154,10 +155,9 @@ class Kept(str):
 
 
 class Address(PlainText):
-    """An e-mail address: its syntax counts (RFC 5321, internationalised RFC 6531), nobody looks it up.
+    """An e-mail address, loaded in its normal form (`ctms.addresses`).
 
-    The domain is stored in lower case, and Unicode in its composed form (NFC). With `keep_odd` what is no address
-    is loaded as `Kept`, for the writer to compare with what is stored.
+    With `keep_odd` what is no address is loaded as `Kept`, for the writer to compare with what is stored.
     """
 
     def __init__(self, *, keep_odd: bool = False, **kwargs: Any) -> None:
@@ -167,28 +167,13 @@ class Address(PlainText):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         try:
-            return self._normal(text)
-        except ma.ValidationError as error:
+            return addresses.normalize(text)
+        except addresses.InvalidAddressError as error:
             if not self.keep_odd:
-                raise
+                raise invalid(str(error), "email_parsing") from error
             kept = Kept(text)
-            kept.problem = {"msg": str(error.messages[0]), "type": "email_parsing"}
+            kept.problem = {"msg": str(error), "type": "email_parsing"}
             return kept
-
-    @staticmethod
-    def _normal(text: str) -> str:
-        try:
-            address = email_validator.validate_email(
-                text,
-                check_deliverability=False,
-                allow_quoted_local=True,
-                globally_deliverable=False,
-            )
-        except email_validator.EmailNotValidError as error:
-            raise invalid("Input should be a valid e-mail address", "email_parsing") from error
-        if "." not in address.domain:
-            raise invalid("The domain of the address should have a dot", "email_parsing")
-        return address.normalized
 
 
 class Object(Field):

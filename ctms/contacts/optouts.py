@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from ctms.addresses import spell_out
 from ctms.outbox.changes import outbox
 from ctms.pool import Connection
 
@@ -34,11 +35,11 @@ class Matched(NamedTuple):
 # One question for each of the two indexes.
 _MATCH = """
     SELECT g.position, e.email_id
-    FROM unnest(%(addresses)s::text[]) WITH ORDINALITY AS g (address, position)
+    FROM unnest(%(positions)s::int[], %(spellings)s::text[]) AS g (position, address)
     JOIN emails e ON lower(e.primary_email) = lower(g.address)
     UNION
     SELECT g.position, f.email_id
-    FROM unnest(%(addresses)s::text[]) WITH ORDINALITY AS g (address, position)
+    FROM unnest(%(positions)s::int[], %(spellings)s::text[]) AS g (position, address)
     JOIN fxa f ON lower(f.primary_email) = lower(g.address)"""
 
 _STATES = "SELECT email_id, has_opted_out_of_email IS TRUE FROM emails WHERE email_id = ANY(%s)"
@@ -54,7 +55,7 @@ _OPT_OUT = """
 
 
 def opt_out(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
-    """Opt out the contacts that have one of the addresses as their own or as their account's, in any case.
+    """Opt out the contacts that have one of the addresses as their own or as their account's, in any spelling.
 
     For a contact with several, the latest opt-out gives the reason, of those at once the first here. Who is opted out
     already stays as it is. Returns all that match.
@@ -84,8 +85,8 @@ def look(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
 
 def _match(connection: Connection, wanted: Sequence[OptOut]) -> list[tuple[int, UUID]]:
     """Return the positions of opt-outs, from 0 on, and whose addresses theirs are."""
-    rows = connection.execute(_MATCH, {"addresses": [one.address for one in wanted]}).fetchall()
-    return [(position - 1, email_id) for position, email_id in rows]
+    positions, spelt = spell_out(one.address for one in wanted)
+    return connection.execute(_MATCH, {"positions": positions, "spellings": spelt}).fetchall()
 
 
 def _order(wanted: Sequence[OptOut], position: int) -> tuple[float, int]:

@@ -12,21 +12,25 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from ctms import addresses
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
 from ctms.pool import Connection, Cursor, Question
 
-# By which condition each identity is looked up: each has an index.
 IDENTITIES = {
-    "email_id": "e.email_id = %s",
-    "primary_email": "lower(e.primary_email) = lower(%s)",
-    "basket_token": "e.basket_token = %s",
-    "sfdc_id": "e.sfdc_id = %s",
-    "mofo_contact_id": "m.mofo_contact_id = %s",
-    "mofo_email_id": "m.mofo_email_id = %s",
-    "amo_user_id": "a.user_id = %s",
-    "fxa_id": "f.fxa_id = %s",
-    "fxa_primary_email": "lower(f.primary_email) = lower(%s)",
+    "email_id": "e.email_id",
+    "primary_email": "e.primary_email",
+    "basket_token": "e.basket_token",
+    "sfdc_id": "e.sfdc_id",
+    "mofo_contact_id": "m.mofo_contact_id",
+    "mofo_email_id": "m.mofo_email_id",
+    "amo_user_id": "a.user_id",
+    "fxa_id": "f.fxa_id",
+    "fxa_primary_email": "f.primary_email",
 }
+"""The column of each identity; each has an index, those of addresses on their lower case."""
+
+ADDRESSES = frozenset({"primary_email", "fxa_primary_email"})
+"""The identities that are addresses."""
 
 _ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 _SEVERAL = f"SELECT e.email_id, {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s)"
@@ -59,13 +63,26 @@ def identities_of(identities: Mapping[str, Any]) -> Question:
 
 
 def _find(what: str, identities: Mapping[str, Any]) -> Question:
-    values = [str(value) if name == "basket_token" else value for name, value in identities.items()]
-    return Question(_found(what, tuple(identities)), values)
+    conditions: list[tuple[str, int]] = []
+    values: list[Any] = []
+    for name, value in identities.items():
+        if name in ADDRESSES:
+            spelt = addresses.spellings(value)
+            conditions.append((name, len(spelt)))
+            values += spelt
+        else:
+            conditions.append((name, 1))
+            values.append(str(value) if name == "basket_token" else value)
+    return Question(_found(what, tuple(conditions)), values)
 
 
 @cache
-def _found(what: str, names: tuple[str, ...]) -> str:
-    conditions = " AND ".join(IDENTITIES[name] for name in names)
+def _found(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
+    """Return the statement for identities, each with the number of its values: an address has its spellings."""
+    conditions = " AND ".join(
+        addresses.matches(IDENTITIES[name], count) if name in ADDRESSES else f"{IDENTITIES[name]} = %s"
+        for name, count in wanted
+    )
     return (
         f"SELECT '[' || coalesce(string_agg({what}, ',' ORDER BY e.create_timestamp, e.email_id), '') || ']'"
         f" FROM emails e {FROM_CONTACT} WHERE {conditions}"

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import String, Text
 from sqlalchemy.dialects import postgresql
 
+from ctms.addresses import matches
 from ctms.contacts import models, schemas
 from ctms.database import Base
 
@@ -165,7 +166,11 @@ LOCK_ADDRESS = "SELECT primary_email FROM emails WHERE email_id = %s FOR NO KEY 
 
 HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
 
-LOCK_IDS_BY_ADDRESS = "SELECT email_id FROM emails WHERE lower(primary_email) = lower(%s) FOR UPDATE"
+
+@cache
+def ids_by_address(count: int) -> str:
+    """Find the contacts with an address in one of `count` spellings."""
+    return f"SELECT email_id FROM emails WHERE {matches('primary_email', count)}"
 
 
 @cache

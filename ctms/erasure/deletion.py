@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
+from ctms.addresses import spell_out
 from ctms.contacts import removal
 from ctms.erasure.bulk import FOUND, UNKNOWN, Outcome, Work
 from ctms.erasure.erase import Order, erase, hold
@@ -22,8 +24,8 @@ _PARTS = """
     UNION ALL SELECT email_id, false FROM mofo WHERE email_id = ANY(%(ids)s)"""
 
 _FIND = """
-    SELECT g.position, e.email_id FROM unnest(%s::text[]) WITH ORDINALITY AS g (address, position)
-    JOIN emails e ON lower(e.primary_email) = lower(g.address)"""
+    SELECT DISTINCT g.position, e.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
+    JOIN emails e ON lower(e.primary_email) = lower(g.address) ORDER BY g.position, e.email_id"""
 
 _FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)"
 
@@ -35,33 +37,38 @@ def deletion(order: Order) -> Work:
         addresses = [item.address or "" for item in items]
         hold(connection, order, addresses)
         found = removal.lock_addresses(connection, addresses)
-        had = _parts(connection, [one.email_id for one in found.values()])
-        erase(connection, order, list(found.values()), unknown=len(items) - len(found), addresses=addresses)
-        before = _erased(connection, [address for address in addresses if address not in found])
-        outcomes = []
-        for item, address in zip(items, addresses, strict=True):
-            if one := found.get(address):
-                outcomes.append(Outcome(item, ERASED, one.email_id, *had[one.email_id]))
-            else:
-                outcomes.append(Outcome(item, ERASED_BEFORE if address in before else UNKNOWN))
-        return outcomes
+        contacts = {one.email_id: one for of_address in found.values() for one in of_address}
+        had = _parts(connection, list(contacts))
+        erase(connection, order, list(contacts.values()), unknown=len(items) - len(found), addresses=addresses)
+        ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
+        return _outcomes(connection, items, ids, had, ERASED)
 
     return work
 
 
 def look(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
     """Say whose the addresses of a batch are, and change nothing."""
-    addresses = [item.address or "" for item in items]
-    found = {position - 1: email_id for position, email_id in connection.execute(_FIND, (addresses,)).fetchall()}
-    had = _parts(connection, list(found.values()))
-    before = _erased(connection, [address for number, address in enumerate(addresses) if number not in found])
+    found: dict[int, list[UUID]] = defaultdict(list)
+    for position, email_id in connection.execute(_FIND, spell_out(item.address or "" for item in items)).fetchall():
+        found[position].append(email_id)
+    had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
+    return _outcomes(connection, items, found, had, FOUND)
+
+
+def _outcomes(
+    connection: Connection,
+    items: Sequence[Item],
+    found: Mapping[int, Sequence[UUID]],
+    had: Mapping[UUID, tuple[bool, bool]],
+    outcome: str,
+) -> list[Outcome]:
+    """Return `outcome` for each contact `found` by the position of its address, and what is known of the others."""
+    before = _erased(connection, [item.address or "" for position, item in enumerate(items) if position not in found])
     outcomes = []
-    for number, (item, address) in enumerate(zip(items, addresses, strict=True)):
-        email_id = found.get(number)
-        if email_id in had:
-            outcomes.append(Outcome(item, FOUND, email_id, *had[email_id]))
-        else:
-            outcomes.append(Outcome(item, ERASED_BEFORE if address in before else UNKNOWN))
+    for position, item in enumerate(items):
+        outcomes += [Outcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
+            Outcome(item, ERASED_BEFORE if item.address in before else UNKNOWN)
+        ]
     return outcomes
 
 
@@ -73,8 +80,7 @@ def _parts(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, tu
 
 def _erased(connection: Connection, addresses: Sequence[str]) -> set[str]:
     """Return the addresses that were erased, now or before; without a key nobody knows."""
-    prints = {address: print_ for address in addresses if (print_ := fingerprints().of(address)) is not None}
-    if not prints:
+    owners = {found: address for address in addresses for found in fingerprints().all_of(address)}
+    if not owners:
         return set()
-    known = {bytes(one) for (one,) in connection.execute(_FIND_ERASED, (list(prints.values()),)).fetchall()}
-    return {address for address, print_ in prints.items() if print_ in known}
+    return {owners[bytes(found)] for (found,) in connection.execute(_FIND_ERASED, (list(owners),)).fetchall()}

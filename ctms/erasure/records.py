@@ -43,7 +43,7 @@ _OPEN = f"""
     {_NEWEST_FIRST} LIMIT %s"""
 _OF_ADDRESS = f"""
     SELECT {_RENDERED} {_FROM}
-    WHERE e.id IN (SELECT erasure_id FROM {ErasedAddress.__tablename__} WHERE fingerprint = %s) {_NEWEST_FIRST}"""
+    WHERE e.id IN (SELECT erasure_id FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)) {_NEWEST_FIRST}"""
 
 # Before the tasks, as who works them off does.
 _LOCK_HANDLERS = f"""
@@ -78,12 +78,12 @@ def newest(connection: Connection, limit: int, *, unfinished: bool = False) -> l
 
 
 def of_address(connection: Connection, address: str) -> list[dict[str, Any]]:
-    """Return the records of the erasures of an address, in any case, the newest first.
+    """Return the records of the erasures of an address, in any spelling, the newest first.
 
     Raises `OperatorError` without a key.
     """
     require_key()
-    return _records(connection, _OF_ADDRESS, fingerprints().of(address))
+    return _records(connection, _OF_ADDRESS, fingerprints().all_of(address))
 
 
 def retry(connection: Connection, erasure_id: UUID) -> dict[str, int]:

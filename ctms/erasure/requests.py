@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from ctms.addresses import comparison_key
 from ctms.contacts import removal
+from ctms.contacts.queries import ADDRESSES
 from ctms.erasure.erase import Order, erase, hold
 from ctms.erasure.models import Erasure
 from ctms.errors import Invalid
@@ -76,9 +78,9 @@ def _begin(connection: Connection, order: Order, wanted: Sequence[Identities], k
 
 
 def _once(wanted: Iterable[Identities]) -> Iterable[Identities]:
-    """Give each of what is wanted once: an address in any case is the same."""
+    """Give each of what is wanted once: an address in any spelling is the same."""
     return {
-        tuple((name, text.lower() if name.endswith("primary_email") else text) for name, text in _plain(one)): one
+        tuple((name, comparison_key(text) if name in ADDRESSES else text) for name, text in _plain(one)): one
         for one in wanted
     }.values()
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
+from ctms.addresses import comparison_key, spellings
 from ctms.erasure.lists import Entry
 from ctms.pool import Connection
 
@@ -26,16 +27,16 @@ _PREPARE = (
     f"DROP TABLE IF EXISTS {_GIVEN}, {_ONCE}, {_WORK}",
     """CREATE TEMPORARY TABLE bulk_given (
         number bigint GENERATED ALWAYS AS IDENTITY, line bigint, address text, at timestamptz, reason text,
-        problem text)""",
+        problem text, key text, spellings text[])""",
 )
 
-# Sorted by bytes, which is quick and does for finding duplicates; `lower` follows the database's locale, as the
-# indexes do.
+# `key` is the comparison key: sorted by bytes, which is quick and does for finding duplicates. `spellings` are those
+# of an address that has several.
 _DEDUPE = f"""
     CREATE TEMPORARY TABLE bulk_once AS
-    SELECT DISTINCT ON (lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END) *
-    FROM (SELECT *, lower(address) AS lowered FROM {_GIVEN}) g
-    ORDER BY lowered COLLATE "C", CASE WHEN lowered IS NULL THEN number END, at DESC NULLS LAST, %s"""
+    SELECT DISTINCT ON (key COLLATE "C", CASE WHEN key IS NULL THEN number END) *
+    FROM {_GIVEN}
+    ORDER BY key COLLATE "C", CASE WHEN key IS NULL THEN number END, at DESC NULLS LAST, %s"""
 
 # In the order in which the contacts lie on the disk: batches touch few pages, which is twice as fast.
 _SETTLE = f"""
@@ -44,10 +45,14 @@ _SETTLE = f"""
         o.line, o.address, o.at, o.reason, o.problem, p.place IS NOT NULL AS known
     FROM {_ONCE} o LEFT JOIN (SELECT number, min(place) AS place FROM (%s) f GROUP BY number) p USING (number)"""
 
-_OWN = f"SELECT o.number, e.ctid AS place FROM {_ONCE} o JOIN emails e ON lower(e.primary_email) = o.lowered"
+# `lower` follows the database's locale, as the indexes do.
+_SPELT = f"""(
+    SELECT number, lower(address) AS lowered FROM {_ONCE} WHERE spellings IS NULL
+    UNION ALL SELECT number, lower(spelling) FROM {_ONCE}, unnest(spellings) AS spelling) o"""
+_OWN = f"SELECT o.number, e.ctid AS place FROM {_SPELT} JOIN emails e ON lower(e.primary_email) = o.lowered"
 _ACCOUNT = f"""
     SELECT o.number, e.ctid
-    FROM {_ONCE} o JOIN fxa f ON lower(f.primary_email) = o.lowered JOIN emails e USING (email_id)"""
+    FROM {_SPELT} JOIN fxa f ON lower(f.primary_email) = o.lowered JOIN emails e USING (email_id)"""
 
 _FINISH = (
     f"DROP TABLE {_GIVEN}, {_ONCE}",
@@ -67,6 +72,14 @@ class Item(NamedTuple):
     at: datetime | None
     reason: str | None
     problem: str | None
+
+
+def _compared(address: str | None) -> tuple[str | None, list[str] | None]:
+    """Return the comparison key of an address, and its spellings if they are several."""
+    if address is None:
+        return None, None
+    spelt = spellings(address)
+    return comparison_key(address), list(spelt) if len(spelt) > 1 else None
 
 
 class WorkList:
@@ -98,10 +111,10 @@ class WorkList:
             with (
                 self._taking_its_time(),
                 self.connection.cursor() as cursor,
-                cursor.copy(f"COPY {_GIVEN} (line, address, at, reason, problem) FROM STDIN") as copy,
+                cursor.copy(f"COPY {_GIVEN} (line, address, at, reason, problem, key, spellings) FROM STDIN") as copy,
             ):
                 for entry in islice(entries, CHUNK):
-                    copy.write_row(entry)
+                    copy.write_row((*entry, *_compared(entry.address)))
                     self.read += 1
             told(self.read)
             if self.read == before:

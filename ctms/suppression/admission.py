@@ -21,7 +21,7 @@ _BUCKETS = 64
 
 _LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_CLASS}, %s)"
 _LOCK = f"SELECT pg_advisory_xact_lock({_CLASS}, b) FROM unnest(%s::int[]) AS b"
-_FIND = f"SELECT true FROM {Suppression.__tablename__} WHERE fingerprint = %s"
+_FIND = f"SELECT true FROM {Suppression.__tablename__} WHERE fingerprint = ANY(%s) LIMIT 1"
 
 
 class Admission:
@@ -32,10 +32,10 @@ class Admission:
 
     def __init__(self, connection: Connection, address: str | None) -> None:
         self._answer: Cursor | None = None
-        fingerprint = fingerprints().of(address) if address else None
-        if fingerprint is not None:
-            connection.execute(_LOCK_SHARED, (_bucket(fingerprint),))
-            self._answer = connection.execute(_FIND, (fingerprint,))
+        found = fingerprints().all_of(address) if address else ()
+        if found:
+            connection.execute(_LOCK_SHARED, (_bucket(found[0]),))
+            self._answer = connection.execute(_FIND, (found,))
 
     def require(self) -> None:
         """Raise `Forbidden` when the address is suppressed."""

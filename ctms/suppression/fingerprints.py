@@ -13,6 +13,7 @@ from functools import cached_property
 
 from flask import Flask
 
+from ctms.addresses import comparison_key, spellings
 from ctms.current import extension
 from ctms.database import erasure_key
 from ctms.errors import OperatorError
@@ -38,11 +39,19 @@ class Fingerprints:
         return self._key is not None
 
     def of(self, address: str) -> bytes | None:
-        """Return the fingerprint of an address, the same in any case (32 bytes); None without a key."""
+        """Return the fingerprint of an address, the same in any spelling (32 bytes); None without a key."""
+        # Not of the database's `lower`, which depends on its locale: a fingerprint outlives a change of the server.
+        return None if self._key is None else self._digest(self._key, comparison_key(address))
+
+    def all_of(self, address: str) -> list[bytes]:
+        """Return the fingerprint of an address and those that earlier versions made of its spellings; [] without a key.
+
+        Earlier versions made one of each spelling: NFC, without outer white space, in Python's lower case.
+        """
         if self._key is None:
-            return None
-        # Not the database's `lower`, which depends on its locale: a fingerprint outlives a change of the server.
-        return hmac.digest(self._key, unicodedata.normalize("NFC", address.strip()).lower().encode(), "sha256")
+            return []
+        earlier = (unicodedata.normalize("NFC", one.strip()).lower() for one in spellings(address))
+        return [self._digest(self._key, text) for text in dict.fromkeys((comparison_key(address), *earlier))]
 
     def mark(self, purpose: str, text: str) -> bytes | None:
         """Return the fingerprint of something else than an address, exactly as it is; None without a key.
@@ -51,6 +60,10 @@ class Fingerprints:
         """
         # No address has a NUL in it, so none has this fingerprint.
         return None if self._key is None else hmac.digest(self._key, f"{purpose}\0{text}".encode(), "sha256")
+
+    @staticmethod
+    def _digest(key: bytes, text: str) -> bytes:
+        return hmac.digest(key, text.encode(errors="surrogatepass"), "sha256")
 
 
 def init_fingerprints(app: Flask, settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ _ADD = f"""
     INSERT INTO {Suppression.__tablename__} (fingerprint, suppressed_at, source)
     SELECT f, clock_timestamp(), %s FROM unnest(%s::bytea[]) AS f
     ON CONFLICT DO NOTHING"""
-_REMOVE = f"DELETE FROM {Suppression.__tablename__} WHERE fingerprint = %s"
+_REMOVE = f"DELETE FROM {Suppression.__tablename__} WHERE fingerprint = ANY(%s)"
 _SUMMARY = f"""
     SELECT source, count(*), min(suppressed_at), max(suppressed_at)
     FROM {Suppression.__tablename__} GROUP BY source ORDER BY source"""
@@ -46,9 +46,9 @@ def suppress(connection: Connection, found: Iterable[bytes], source: str) -> int
     return connection.execute(_ADD, (source, sorted(set(found)))).rowcount
 
 
-def let_back(connection: Connection, fingerprint: bytes) -> bool:
-    """Let an address be stored again; returns False when it was not suppressed."""
-    return connection.execute(_REMOVE, (fingerprint,)).rowcount > 0
+def let_back(connection: Connection, found: Sequence[bytes]) -> bool:
+    """Let the address with these fingerprints be stored again; returns False when it was not suppressed."""
+    return connection.execute(_REMOVE, (list(found),)).rowcount > 0
 
 
 def summary(connection: Connection) -> list[Summary]:

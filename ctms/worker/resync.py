@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from ctms.addresses import comparison_key, spell_out
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
 from ctms.pool import Connection
 
@@ -38,7 +39,8 @@ _FIRST_BY_TIME = ("e.update_timestamp >= %(since)s", *_BY_TIME[1:])
 _ON_LIST = "EXISTS (SELECT FROM {table} l WHERE l.email_id = e.email_id AND l.name = %({kind})s)"
 
 _OF_ADDRESSES = """
-    SELECT a, e.email_id FROM unnest(%s::text[]) AS a LEFT JOIN emails e ON lower(e.primary_email) = lower(a)"""
+    SELECT g.position, e.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
+    JOIN emails e ON lower(e.primary_email) = lower(g.address)"""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ def resync_addresses(connection: Connection, backend: str, addresses: Iterable[s
     Gives, batch by batch, how many more do and how many addresses are no contact's.
     """
     addresses = iter(addresses)
-    while batch := set(islice(addresses, BATCH)):
+    while batch := {comparison_key(address): address for address in islice(addresses, BATCH)}:
         with connection.transaction():
-            rows = connection.execute(_OF_ADDRESSES, (list(batch),)).fetchall()
-            found = {email_id for _, email_id in rows if email_id is not None}
+            rows = connection.execute(_OF_ADDRESSES, spell_out(batch.values())).fetchall()
+            found = {email_id for _, email_id in rows}
             outbox().changed(connection, found, priority=RESYNC, backends=[backend])
-        yield len(found), sum(email_id is None for _, email_id in rows)
+        yield len(found), len(batch) - len({position for position, _ in rows})
 
 
 def about_how_many(connection: Connection) -> int | None:

@@ -80,7 +80,7 @@ class TestTurns:
                 with pytest.raises(Forbidden):
                     writing.result(60)
             finally:
-                assert let_back(other, found)
+                assert let_back(other, [found])
                 other.commit()
 
     def test_writers_do_not_wait_for_each_other(self, connect: Callable[[], Any]) -> None:

@@ -57,7 +57,9 @@ def _(_field: fields.AbsoluteUrl) -> dict[str, Any]:
 
 @kind.register
 def _(field: fields.Address) -> dict[str, Any]:
-    description = "An e-mail address, internationalised ones too (RFC 6531); no two contacts share one, in any case."
+    description = (
+        "An e-mail address, internationalised ones too (RFC 6531); no two contacts share one, in any spelling."
+    )
     if field.keep_odd:
         description += " What is no address may be given again where it is stored already."
     return {"type": "string", "format": "idn-email", "maxLength": field.longest, "description": description}
