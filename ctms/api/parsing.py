@@ -30,8 +30,7 @@ class Parser(FlaskParser):
         if req.mimetype and not req.is_json:
             raise Invalid([_problem(["body"], Message("Content-Type should be application/json", "content_type"))])
         body = req.get_data(cache=False)
-        if req.content_length is None and len(body) == req.max_content_length:
-            raise RequestEntityTooLarge  # it came in chunks, of which werkzeug reads up to the limit
+        _require_whole(req, len(body))
         try:
             return json.loads(body, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
@@ -48,12 +47,24 @@ class Parser(FlaskParser):
 
     def load_form(self, req: Request, schema: ma.Schema) -> Any:
         """Return the form; blank means absent."""
-        given = MultiDict((name, value) for name, value in req.form.items(multi=True) if value)
+        stream = req.stream  # before the form is parsed, which puts an empty one in its place
+        form = req.form
+        _require_whole(req, stream.tell())
+        given = MultiDict((name, value) for name, value in form.items(multi=True) if value)
         return self._makeproxy(given, schema)
 
     def handle_error(self, error: ma.ValidationError, *_: Any, **__: Any) -> NoReturn:
         """Raise `Invalid` with one problem per message."""
         raise Invalid(problems(error.messages)) from None
+
+
+def _require_whole(req: Request, read: int) -> None:
+    """Raise `RequestEntityTooLarge` when not all of a body was read that came in chunks.
+
+    The length of such a body is unknown beforehand. Werkzeug reads it up to the limit and says nothing.
+    """
+    if req.content_length is None and read == req.max_content_length:
+        raise RequestEntityTooLarge
 
 
 def problems(messages: Any) -> list[dict[str, Any]]:

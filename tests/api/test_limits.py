@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -64,3 +65,19 @@ def test_a_token_request_has_a_limit_too(anonymous: ApiClient) -> None:
         answer = anonymous.request("POST", "/token", data=data)
         assert answer.status_code in {400, 413, 422}, answer.text
         assert len(answer.data) < 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"), [("/token", "application/x-www-form-urlencoded"), ("/ctms", "application/json")]
+)
+def test_a_body_in_chunks_has_a_limit_too(api: ApiClient, path: str, content_type: str) -> None:
+    """Its length is unknown beforehand, and what was read of it is not taken for the whole."""
+    answer = api.request(
+        "POST",
+        path,
+        input_stream=io.BytesIO(b"client_id=x&" * MAX_BODY_IN_BYTES),
+        content_type=content_type,
+        environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
+    )
+
+    assert_error(answer, 413, "Request Entity Too Large")

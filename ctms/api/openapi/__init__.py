@@ -33,7 +33,7 @@ Contacts, one e-mail address each, with their newsletters and waitlists and what
 
 **Reading requests.** Members that are not known are ignored. Booleans also come as `"yes"`, `"Y"`, `"on"`, `"t"`,
 `"true"`, `"1"`, `1` and their opposites. Blank query parameters are absent. Text must not hold U+0000. A body has at
-most 1 MiB.
+most 1 MiB; a larger one is refused, and up to 64 MiB of it are read and dropped.
 
 Every `GET` answers `HEAD` too, and every path `OPTIONS`; another method is answered with 405 and `Allow`.
 """

@@ -1,0 +1,135 @@
+"""The rest of a body is read after the answer, within limits; over HTTP: `tests/system/test_refused_bodies.py`."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from ctms.api import drain
+from ctms.api.drain import BodyDrain
+
+
+class Endless(io.RawIOBase):
+    """A body without end; `taken` is how much of it was read, `largest` the longest read."""
+
+    taken = 0
+    largest = 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size >= 0, "all at once"
+        self.taken += size
+        self.largest = max(self.largest, size)
+        return bytes(size)
+
+
+def respond(stream: Any, *, read: int = 0, **environ: Any) -> None:
+    """Answer a request with this body, of which the app reads so much, and send the answer as a WSGI server does."""
+
+    def app(environ: Any, _start: Any) -> Iterable[bytes]:
+        if read:
+            environ["wsgi.input"].read(read)
+        return [b"refused"]
+
+    given = {"wsgi.input": stream, "wsgi.input_terminated": True, **environ}
+    response = BodyDrain(app)(given, lambda *_: None)  # type: ignore[arg-type]
+    assert b"".join(response) == b"refused"
+    getattr(response, "close", lambda: None)()
+
+
+@pytest.mark.parametrize("headers", [{"CONTENT_LENGTH": "3000000"}, {"HTTP_TRANSFER_ENCODING": "chunked"}])
+@pytest.mark.parametrize("read", [0, 1000, 3_000_000])
+def test_the_rest_is_read(headers: dict[str, str], read: int) -> None:
+    body = io.BytesIO(bytes(3_000_000))
+
+    respond(body, read=read, **headers)
+
+    assert body.tell() == 3_000_000
+
+
+def test_the_answer_is_sent_first() -> None:
+    body = io.BytesIO(bytes(3_000_000))
+    given = {"wsgi.input": body, "wsgi.input_terminated": True, "CONTENT_LENGTH": "3000000"}
+    response: Any = BodyDrain(lambda *_: [b"refused"])(given, lambda *_: None)  # type: ignore[arg-type]
+
+    assert list(response) == [b"refused"]
+    assert body.tell() == 0
+    response.close()
+    assert body.tell() == 3_000_000
+
+
+def test_a_body_without_end_is_read_up_to_the_limit_in_small_pieces() -> None:
+    body = Endless()
+
+    respond(body, HTTP_TRANSFER_ENCODING="chunked")
+
+    assert body.taken == drain.MAX_DRAIN_IN_BYTES == 64 * 1024 * 1024
+    assert body.largest <= 64 * 1024
+
+
+def test_a_body_that_is_too_long_anyway_is_not_read() -> None:
+    body = Endless()
+
+    respond(body, CONTENT_LENGTH=str(drain.MAX_DRAIN_IN_BYTES + 1))
+
+    assert body.taken == 0
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"CONTENT_LENGTH": "0"}, {"CONTENT_LENGTH": ""}, {"CONTENT_LENGTH": "10", "wsgi.input_terminated": False}],
+)
+def test_without_a_body_or_a_server_that_knows_its_end_nothing_is_read(environ: dict[str, Any]) -> None:
+    body = Endless()
+
+    respond(body, **environ)
+
+    assert body.taken == 0
+
+
+def test_a_client_that_stops_sending_holds_a_thread_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "MAX_DRAIN_SECONDS", 0.1)
+    gone = threading.Event()
+
+    class Stalled(io.RawIOBase):
+        def read(self, _size: int = -1) -> bytes:
+            gone.wait(60)
+            raise OSError
+
+    started = time.monotonic()
+    respond(Stalled(), CONTENT_LENGTH="10")
+
+    assert 0.1 <= time.monotonic() - started < 30
+    gone.set()
+
+
+def test_a_body_that_was_read_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app(environ: Any, _start: Any) -> Iterable[bytes]:
+        while environ["wsgi.input"].read(1000):
+            pass
+        return [b"ok"]
+
+    monkeypatch.setattr(drain, "_drain", lambda _body: pytest.fail("there is nothing left"))
+    given = {"wsgi.input": io.BytesIO(bytes(2500)), "wsgi.input_terminated": True, "CONTENT_LENGTH": "2500"}
+
+    response = BodyDrain(app)(given, lambda *_: None)  # type: ignore[arg-type]
+
+    assert response == [b"ok"]
+
+
+def test_the_body_can_be_read_line_by_line() -> None:
+    found = []
+
+    def app(environ: Any, _start: Any) -> Iterable[bytes]:
+        body = environ["wsgi.input"]
+        found.extend([body.readline(), body.readlines(1), list(body), body.read()])
+        return [b""]
+
+    given = {"wsgi.input": io.BytesIO(b"a\nb\nc\nd\n"), "wsgi.input_terminated": True, "CONTENT_LENGTH": "8"}
+    BodyDrain(app)(given, lambda *_: None)  # type: ignore[arg-type]
+
+    assert found == [b"a\n", [b"b\n"], [b"c\n", b"d\n"], b""]
