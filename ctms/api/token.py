@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import marshmallow as ma
@@ -16,12 +17,16 @@ from ctms.clients.registry import WrongCredentials, authenticate
 from ctms.clients.tokens import tokens
 from ctms.contacts.fields import PlainText
 from ctms.contacts.schemas import Schema
+from ctms.current import current_request
 from ctms.errors import ApiError, Invalid
 from ctms.telemetry.requests import TokenFailure, note_token_failure
 
 blueprint = Blueprint("Token", __name__, description="Tokens for API clients")
 
 WRONG = "Incorrect username or password"
+_CREDENTIALS = ("client_id", "client_secret")
+_FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+_CHALLENGE = 'Basic realm="CTMS", charset="UTF-8"'
 _NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -52,7 +57,18 @@ _REQUEST = {
 @blueprint.route("/token", methods=["POST"])
 @blueprint.operation("create_token", errors=(413, 503), requestBody=_REQUEST, security=[{}, {BASIC_SCHEME: []}])
 @blueprint.response(200, TokenSchema, headers=_HEADERS)
-@blueprint.alt_response(400, schema=TOKEN_ERROR, description="Unknown client or wrong secret", headers=_HEADERS)
+@blueprint.alt_response(
+    400,
+    schema=TOKEN_ERROR,
+    description="Unknown client or wrong secret in the form, or no credentials",
+    headers=_HEADERS,
+)
+@blueprint.alt_response(
+    401,
+    schema=TOKEN_ERROR,
+    description="Unknown client or wrong secret by HTTP Basic",
+    headers={**_HEADERS, "WWW-Authenticate": "WWW-Authenticate"},
+)
 @blueprint.alt_response(422, schema=TOKEN_ERROR, description="Not a request for a token", headers=_HEADERS)
 @blueprint.alt_response(
     429,
@@ -80,9 +96,15 @@ def token() -> Response:
     except WrongCredentials as error:
         note_token_failure(TokenFailure(error.cause))
         attempts().failed(client_id, address)
-        return error_response(400, WRONG, _NEVER_STORED, error="invalid_client")
+        return _wrong_credentials(form)
     text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'
     return json_text(text, headers=_NEVER_STORED)
+
+
+def _uses_basic() -> bool:
+    """Return whether the client authenticates by HTTP Basic, be its header well-formed or not."""
+    header: str = current_request().environ.get("HTTP_AUTHORIZATION", "")
+    return header.partition(" ")[0].lower() == "basic"
 
 
 def _credentials(form: dict[str, Any]) -> tuple[str, str]:
@@ -93,6 +115,26 @@ def _credentials(form: dict[str, Any]) -> tuple[str, str]:
     if basic is not None and basic.type == "basic":
         return basic.username or "", basic.password or ""
     return form.get("client_id", ""), form.get("client_secret", "")
+
+
+def _wrong_credentials(form: dict[str, Any]) -> Response:
+    """Refuse the credentials: by HTTP Basic with a challenge (RFC 6749, 5.2); of a form, say which fields it lacks."""
+    if _uses_basic():
+        return error_response(401, WRONG, {**_NEVER_STORED, "WWW-Authenticate": _CHALLENGE}, error="invalid_client")
+    missing = [name for name in _CREDENTIALS if name not in form]
+    described = {"error_description": _describe(missing)} if missing else {}
+    return error_response(400, WRONG, _NEVER_STORED, error="invalid_client", **described)
+
+
+def _describe(missing: Sequence[str]) -> str:
+    """Say which form fields are missing and where the credentials belong; the values are never repeated."""
+    asked = current_request()
+    text = f"Missing form fields: {', '.join(missing)}."
+    if asked.mimetype not in _FORMS and (asked.content_length or "HTTP_TRANSFER_ENCODING" in asked.environ):
+        text += " The body is not a form: send Content-Type: application/x-www-form-urlencoded."
+    if any(name in asked.args for name in _CREDENTIALS):
+        text += " Credentials in the query string are ignored: send them in the body."
+    return text
 
 
 def _refused(error: ApiError, code: str) -> Response:

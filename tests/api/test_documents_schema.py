@@ -187,6 +187,7 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("read_erasure", 422): lambda s: s.api.get("/erasures/1"),
     ("read_identity", 422): lambda s: s.api.get("/identity/1"),
     ("create_token", 400): lambda s: s.token({"client_id": "id_test", "client_secret": "wrong"}),
+    ("create_token", 401): lambda s: s.token(headers={"Authorization": "Basic aWRfdGVzdDp4"}),
     ("create_token", 413): lambda s: s.token({"scope": "x" * MAX_BODY_IN_BYTES}),
     ("create_token", 422): lambda s: s.token({"grant_type": "password"}),
     ("create_token", 429): lambda s: s.token_after_failures("id_locked"),

@@ -43,10 +43,19 @@ def ask(api: ApiClient, *, basic: tuple[str, str] | None = None, **form: Any) ->
     )
 
 
-def assert_refused(answer: Answer, status: int, detail: str | None, error: str) -> None:
+def assert_refused(answer: Answer, status: int, detail: str | None, error: str) -> dict[str, Any]:
     body = assert_error(answer, status, detail)
     assert body["error"] == error
     assert NEVER_STORED.items() <= dict(answer.headers).items()
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    return body
+
+
+def assert_challenged(answer: Answer) -> None:
+    """RFC 6749, 5.2: who comes by HTTP Basic is told that its scheme is right and its credentials are not."""
+    body = assert_refused(answer, 401, WRONG, "invalid_client")
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="CTMS", charset="UTF-8"'
+    assert set(body) == {"detail", "error"}
 
 
 def token_of(claims: dict[str, Any], key: str = SECRET_KEY, algorithm: str = "HS256") -> str:
@@ -102,7 +111,7 @@ class TestCredentials:
     def test_bad_ones_all_get_one_answer(self, anonymous: ApiClient, client_id: str, name: str, secret: str) -> None:
         assert client_id == "id_test"
         assert_refused(ask(anonymous, client_id=name, client_secret=secret), 400, WRONG, "invalid_client")
-        assert_refused(ask(anonymous, basic=(name, secret)), 400, WRONG, "invalid_client")
+        assert_challenged(ask(anonymous, basic=(name, secret)))
 
     def test_none(self, anonymous: ApiClient) -> None:
         assert_refused(ask(anonymous), 400, WRONG, "invalid_client")
@@ -113,11 +122,63 @@ class TestCredentials:
 
         assert_refused(ask(anonymous, client_id="id_off", client_secret=SECRET), 400, WRONG, "invalid_client")
 
-    @pytest.mark.parametrize("header", ["Basic", "Basic ====", "Basic ÿ", "Basic " + "A" * 9, "Bearer x", "Digest x=y"])
-    def test_odd_headers(self, anonymous: ApiClient, header: str) -> None:
+    @pytest.mark.parametrize("header", ["Basic", "basic", "Basic ====", "Basic ÿ", "BASIC " + "A" * 9, "Basic Og=="])
+    def test_odd_basic_headers(self, anonymous: ApiClient, header: str) -> None:
+        assert_challenged(anonymous.request("POST", "/token", headers={"Authorization": header}))
+
+    @pytest.mark.parametrize("header", ["Bearer x", "Digest x=y", "Basically", ""])
+    def test_other_schemes(self, anonymous: ApiClient, header: str) -> None:
         answer = anonymous.request("POST", "/token", headers={"Authorization": header})
 
         assert_refused(answer, 400, WRONG, "invalid_client")
+
+    def test_a_disabled_client_by_http_basic(self, anonymous: ApiClient) -> None:
+        create_client("id_off", roles=["admin"], enabled=False)
+
+        assert_challenged(ask(anonymous, basic=("id_off", SECRET)))
+
+    def test_who_lacks_no_form_field_is_told_of_none(self, anonymous: ApiClient, client_id: str) -> None:
+        refused = ask(anonymous, client_id=client_id, client_secret="no")
+
+        assert set(assert_refused(refused, 400, WRONG, "invalid_client")) == {"detail", "error"}
+
+    BOTH = "Missing form fields: client_id, client_secret."
+    NO_FORM = " The body is not a form: send Content-Type: application/x-www-form-urlencoded."
+    QUERY = " Credentials in the query string are ignored: send them in the body."
+
+    @pytest.mark.parametrize(
+        ("request_", "description"),
+        [
+            ({}, BOTH),
+            ({"data": {"grant_type": "client_credentials"}}, BOTH),
+            ({"data": {"client_id": "id_test"}}, "Missing form fields: client_secret."),
+            ({"data": {"client_id": "", "client_secret": SECRET}}, "Missing form fields: client_id."),
+            ({"json": {"client_id": "id_test", "client_secret": SECRET}}, BOTH + NO_FORM),
+            ({"data": f"client_id=id_test&client_secret={SECRET}"}, BOTH + NO_FORM),
+            ({"query_string": {"client_id": "id_test", "client_secret": SECRET}}, BOTH + QUERY),
+            (
+                {"data": {"client_id": "id_test"}, "query_string": {"client_secret": SECRET}},
+                "Missing form fields: client_secret." + QUERY,
+            ),
+            ({"json": {"client_secret": SECRET}, "query_string": {"client_id": "id_test"}}, BOTH + NO_FORM + QUERY),
+        ],
+    )
+    def test_credentials_in_the_wrong_place(
+        self, anonymous: ApiClient, client_id: str, request_: dict[str, Any], description: str
+    ) -> None:
+        answer = anonymous.request("POST", "/token", **request_)
+
+        assert_refused(answer, 400, WRONG, "invalid_client")
+        assert answer.json["error_description"] == description
+        assert client_id not in answer.text
+        assert SECRET not in answer.text
+
+    def test_a_form_of_several_parts_is_a_form(self, anonymous: ApiClient, client_id: str) -> None:
+        form = {"client_id": client_id, "client_secret": SECRET}
+
+        assert anonymous.request("POST", "/token", data=form, content_type="multipart/form-data").status_code == 200
+        refused = anonymous.request("POST", "/token", data={"client_id": "x"}, content_type="multipart/form-data")
+        assert refused.json["error_description"] == "Missing form fields: client_secret."
 
     def test_text_that_is_too_long_is_refused_and_not_repeated(self, anonymous: ApiClient) -> None:
         answer = ask(anonymous, client_id="id_" + "x" * 300, client_secret="y" * 300)

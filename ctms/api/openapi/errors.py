@@ -55,6 +55,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "detail": _DETAIL,
             "error": {"enum": ["invalid_client", "invalid_request", "unsupported_grant_type"]},
+            "error_description": {"type": "string", "description": "Which form fields are missing, if any are."},
         },
     },
 }
