@@ -10,6 +10,8 @@ from ctms.contacts.documents import with_status
 from ctms.current import current_request
 from ctms.errors import PreconditionFailed
 
+NEEDS_STRONG_TAG = 'If-Match needs a strong tag: send the ETag without W/, as in "5f3a"'
+
 
 def contact_response(document: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Answer with a contact, or with 304 when the client has just this state of it."""
@@ -29,10 +31,16 @@ def is_conditional() -> bool:
 
 
 def require_match(document: str | None) -> None:
-    """Raise `PreconditionFailed` unless `If-Match` names the state that is stored (None: nothing is)."""
+    """Raise `PreconditionFailed` unless `If-Match` names the state that is stored (None: nothing is).
+
+    A weak tag never matches (RFC 9110, 13.1.1). Proxies that compress make one of ours.
+    """
     wanted = current_request().if_match
-    if document is None or not (wanted.star_tag or wanted.is_strong(_representation(document)[1])):
-        raise PreconditionFailed("The contact has changed")
+    if document is not None and (wanted.star_tag or wanted.is_strong(_representation(document)[1])):
+        return
+    if wanted.as_set(include_weak=True) - wanted.as_set():
+        raise PreconditionFailed(NEEDS_STRONG_TAG)
+    raise PreconditionFailed("The contact has changed")
 
 
 def _representation(document: str) -> tuple[bytes, str]:

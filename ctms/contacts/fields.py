@@ -144,7 +144,7 @@ class AbsoluteUrl(PlainText):
         try:
             return ada_url.URL(text).href
         except ValueError as error:
-            raise invalid("Input should be a valid absolute URL", "url_parsing") from error
+            raise invalid("Input should be an absolute URL, as in https://example.com/", "url_parsing") from error
 
 
 class Kept(str):

@@ -12,6 +12,7 @@ from tests.contacts.rows import insert_contact
 from tests.http import ApiClient, assert_error
 
 GONE = "The contact has changed"
+NEEDS_STRONG_TAG = 'If-Match needs a strong tag: send the ETag without W/, as in "5f3a"'
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ class TestIfMatch:
         assert answer.status_code == {"PUT": 201, "PATCH": 200, "DELETE": 200}[method]
 
     @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-    @pytest.mark.parametrize("form", ['"other"', "W/{}", "", "nonsense"])
+    @pytest.mark.parametrize("form", ['"other"', "", "nonsense"])
     def test_any_other_is_left(
         self, api: ApiClient, contact: dict[str, Any], path: str, method: str, form: str
     ) -> None:
@@ -102,6 +103,26 @@ class TestIfMatch:
 
         assert_error(answer, 412, GONE)
         assert api.get(path).json == before.json
+
+    @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+    @pytest.mark.parametrize("form", ["W/{}", 'W/"other"', '"other", W/{}'])
+    def test_a_weak_tag_matches_nothing_and_the_answer_says_so(
+        self, api: ApiClient, contact: dict[str, Any], path: str, method: str, form: str
+    ) -> None:
+        """RFC 9110, 13.1.1."""
+        before = api.get(path)
+
+        answer = self.write(api, method, contact, **{"If-Match": form.format(before.headers["ETag"])})
+
+        assert_error(answer, 412, NEEDS_STRONG_TAG)
+        assert api.get(path).json == before.json
+
+    def test_a_weak_tag_beside_the_strong_one_does_no_harm(
+        self, api: ApiClient, contact: dict[str, Any], path: str
+    ) -> None:
+        known = tag(api, path)
+
+        assert self.write(api, "PATCH", contact, **{"If-Match": f"W/{known}, {known}"}).status_code == 200
 
     @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
     def test_a_state_that_is_past_is_not_written(

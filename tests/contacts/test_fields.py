@@ -230,7 +230,12 @@ class TestSources:
     @pytest.mark.parametrize("group", ["newsletters", "waitlists"])
     @pytest.mark.parametrize("value", ["/path", "example.com", "", "http://", "http://a b/", 17, "http://[::1/"])
     def test_what_is_no_absolute_url_is_refused(self, api: ApiClient, group: str, value: Any) -> None:
-        assert_error(api.post("/ctms", with_value(group, "source", value)), 422, at=[["body", group, 0, "source"]])
+        answer = api.post("/ctms", with_value(group, "source", value))
+
+        (problem,) = assert_error(answer, 422, at=[["body", group, 0, "source"]])["detail"]
+        if isinstance(value, str):
+            assert problem["msg"] == "Input should be an absolute URL, as in https://example.com/"
+            assert problem["type"] == "url_parsing"
 
 
 JUNK = st.recursive(

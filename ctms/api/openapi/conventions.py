@@ -49,7 +49,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "maxLength": 255},
     },
     "If-Match": {
-        "description": "Do it only if this is still the `ETag` of the contact (`*`: if there is one), else 412.",
+        "description": "Do it only if this is still the `ETag` of the contact (`*`: if there is one), else 412."
+        " A weak tag (`W/`) never matches.",
         "schema": {"type": "string"},
     },
 }

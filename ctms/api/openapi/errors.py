@@ -97,9 +97,12 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     ),
     412: (
         "PreconditionFailed",
-        "`If-Match` names another state of the contact than the stored one",
+        "`If-Match` names another state of the contact than the stored one, or has a weak tag",
         ERROR,
-        {"changed": "The contact has changed"},
+        {
+            "changed": "The contact has changed",
+            "weak": 'If-Match needs a strong tag: send the ETag without W/, as in "5f3a"',
+        },
         (),
     ),
     413: ("TooLarge", "The body is too large", ERROR, {"too large": "Request Entity Too Large"}, ()),
