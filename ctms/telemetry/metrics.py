@@ -6,14 +6,16 @@ told beforehand are there from the start, at 0: Prometheus' `rate()` sees no gro
 
 from __future__ import annotations
 
+import gzip
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
+from typing import Any
 
-from flask import Flask
+from flask import Flask, Response, make_response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -21,6 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
+from ctms.current import current_request
 from ctms.pool import Pool
 from ctms.telemetry.census import Census
 from ctms.telemetry.journal import Account
@@ -237,13 +240,34 @@ class Exporter(PrometheusMetrics):  # type: ignore[misc]
     """prometheus-flask-exporter's `/metrics`, with what `Scrape` collects."""
 
     def __init__(self, scrape: Scrape, registry: CollectorRegistry) -> None:
-        super().__init__(app=None, path="/metrics", export_defaults=False, registry=registry)
+        super().__init__(
+            app=None,
+            path="/metrics",
+            export_defaults=False,
+            registry=registry,
+            metrics_decorator=_compress_on_request,
+        )
         self._scrape = scrape
 
     def generate_metrics(self, accept_header: str | None = None, names: list[str] | None = None) -> tuple[str, str]:
         """Return the text and its type; only the metrics named, if any are (`?name[]=`)."""
         encode, content_type = choose_encoder(accept_header or "")
         return encode(_Chosen(self._scrape, set(names or ()))).decode(), content_type
+
+
+def _compress_on_request(view: Callable[[], Any]) -> Callable[[], Response]:
+    """Compress what the view answers where the client accepts gzip, as Prometheus does."""
+
+    @wraps(view)
+    def compressed() -> Response:
+        response = make_response(view())
+        response.vary.update(("Accept", "Accept-Encoding"))
+        if current_request().accept_encodings["gzip"] > 0:  # 0: refused, or not mentioned
+            response.data = gzip.compress(response.data, mtime=0)
+            response.content_encoding = "gzip"
+        return response
+
+    return compressed
 
 
 class _Chosen(Collector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import threading
@@ -39,6 +40,18 @@ def scrape(running: Served) -> str:
     answer = requests.get(f"{running.url}/metrics", timeout=30)
     answer.raise_for_status()
     return answer.text
+
+
+def test_the_metrics_of_all_processes_are_compressed_on_request(running: Served) -> None:
+    for accepted in ("gzip", "identity"):
+        answer = requests.get(f"{running.url}/metrics", headers={"Accept-Encoding": accepted}, timeout=30, stream=True)
+        sent = answer.raw.read(decode_content=False)
+
+        assert (answer.headers.get("Content-Encoding") == "gzip") is (accepted == "gzip")
+        assert len(sent) == int(answer.headers["Content-Length"])
+        text = gzip.decompress(sent) if accepted == "gzip" else sent
+        assert b"ctms_database_connections_limit" in text
+        assert text.endswith(b"\n")
 
 
 def processes(running: Served) -> list[psutil.Process]:

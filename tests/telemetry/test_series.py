@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import string
 import time
@@ -225,6 +226,38 @@ def test_the_format_is_the_one_that_is_asked_for(anonymous: ApiClient, accept: s
     assert answer.content_type.startswith(begins)
     assert answer.text.endswith("# EOF\n") is ("openmetrics" in begins)
     assert "_created" not in answer.text
+
+
+ACCEPT_OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+
+class TestCompression:
+    @pytest.mark.parametrize("accepted", ["gzip", "GZip", "deflate, gzip;q=0.5", "gzip, deflate, br, zstd", "*"])
+    @pytest.mark.parametrize("accept", [{}, ACCEPT_OPENMETRICS])
+    def test_who_accepts_gzip_gets_it(self, app: Flask, accepted: str, accept: dict[str, str]) -> None:
+        plain = app.test_client().get("/metrics?name[]=ctms_token_failures_total", headers=accept)
+
+        answer = app.test_client().get(
+            "/metrics?name[]=ctms_token_failures_total", headers={**accept, "Accept-Encoding": accepted}
+        )
+
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert int(answer.headers["Content-Length"]) == len(answer.data) < len(plain.data)
+        assert gzip.decompress(answer.data) == plain.data
+        assert answer.content_type == plain.content_type
+
+    @pytest.mark.parametrize("accepted", [None, "", "identity", "br, zstd", "gzip;q=0", "gzip;q=0, *", "x-gzipped"])
+    def test_others_do_not(self, app: Flask, accepted: str | None) -> None:
+        answer = app.test_client().get("/metrics", headers={} if accepted is None else {"Accept-Encoding": accepted})
+
+        assert "Content-Encoding" not in answer.headers
+        assert series(answer.text)
+
+    @pytest.mark.parametrize("accepted", ["gzip", "identity"])
+    def test_caches_know_what_the_answer_depends_on(self, app: Flask, accepted: str) -> None:
+        answer = app.test_client().get("/metrics", headers={"Accept-Encoding": accepted})
+
+        assert {name.strip() for name in answer.headers["Vary"].split(",")} == {"Accept", "Accept-Encoding"}
 
 
 def test_single_metrics_can_be_asked_for(anonymous: ApiClient) -> None:

@@ -91,7 +91,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
             "summary": "Return the metrics.",
             "responses": {
                 200: {
-                    "description": "Prometheus' text format",
+                    "description": "Prometheus' text format, compressed where `Accept-Encoding` has `gzip`",
                     "content": {"text/plain": {"schema": {"type": "string"}}},
                 },
                 **error_responses((500,)),
