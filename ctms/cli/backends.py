@@ -92,9 +92,10 @@ def find_backend(name: str) -> Backend:
 def list_backends(as_json: bool) -> None:
     """List all backends and deletion handlers, and how they are doing.
 
-    STATE is `ok`; `paused`, by hand or by the other system; `resting`, since it failed again and again or asked for
-    it; `failing`, when the last calls failed; `not installed` when only what waits for it is still there. WAITING
-    counts contacts, RETRYING those among them that were tried before, PARKED those that are not tried any more.
+    STATE is `ok`; `paused`, by hand or by the other system; `resting`, while its circuit breaker is open, since it
+    failed again and again or asked for it; `failing`, when the last calls failed; `not installed` when only what waits
+    for it is still there. WAITING counts contacts, RETRYING those among them that were tried before, PARKED those that
+    are not tried any more.
     """
     with pool.lend() as connection:
         found = receivers.statuses(connection)
@@ -127,7 +128,7 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
 @kind_option
 @json_option
 def resume_backend(name: str, kind: str, as_json: bool) -> None:
-    """Call the backend NAME again, at once: it ends a pause, and a rest as well.
+    """Call the backend NAME again, at once: it ends a pause, and a cool-down as well.
 
     Exits with 4 when there is no such backend.
     """

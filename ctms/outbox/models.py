@@ -50,9 +50,10 @@ class Mirrored(Model):
 
 
 class Receiver(Model):
-    """How a backend or deletion handler (`kind`) is doing: paused by hand, or given a rest by the breaker.
+    """How a backend or deletion handler (`kind`) is doing: paused by hand, or cut off by the open breaker.
 
-    `failures` are calls that failed in a row; until `open_until` it is not called. `next_call_at` keeps to its rate.
+    `failures` are consecutive failures; until `open_until`, the end of the cool-down, it is not called. `next_call_at`
+    keeps to its rate.
     """
 
     __tablename__ = "receivers"

@@ -17,6 +17,9 @@ HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
 WORDS = {BACKEND: "backend", HANDLER: "deletion handler"}
 """What people call the kinds."""
 
+MAX_FAILURES_ALONE = 5
+"""How often a contact may make a receiver raise, pushed alone, before it is parked."""
+
 _WAITING = """
     SELECT '{kind}', {name}, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,
         count(*) FILTER (WHERE parked_at IS NULL AND attempts > 0) AS retrying,
@@ -67,8 +70,8 @@ _TROUBLES = f"""
 class State:
     """How a backend or deletion handler is doing.
 
-    `max_batch` is None for one that no plugin registers any more. `resting_until` is when the breaker, or the other
-    system, lets it be called again; `failures` are calls that failed in a row.
+    `max_batch` is None for one that no plugin registers any more. `resting_until` is when the cool-down of
+    the open breaker ends, or what the other system asked for; `failures` are consecutive failures.
     """
 
     kind: str
@@ -90,7 +93,7 @@ class State:
             return "paused"
         if self.resting_until:
             return "resting"
-        return "failing" if self.failures >= threshold(self.max_batch) else "ok"
+        return "failing" if self.failures >= failure_threshold(self.max_batch) else "ok"
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,12 @@ class Status(State):
     waiting_since: datetime | None = None
 
 
-def threshold(max_batch: int) -> int:
-    """Return how many calls in a row must fail until it is the receiver's fault: one bad contact makes fewer fail.
+def failure_threshold(max_batch: int) -> int:
+    """Return how many consecutive failures open the breaker: one bad contact in a batch causes fewer.
 
-    It is found by halves, and parked when it made five fail alone.
+    Halving the batch finds it, and `MAX_FAILURES_ALONE` park it.
     """
-    return max_batch.bit_length() + 5
+    return max_batch.bit_length() + MAX_FAILURES_ALONE
 
 
 def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
@@ -153,7 +156,7 @@ def pause(connection: Connection, kind: str, name: str, why: str | None) -> None
 
 
 def resume(connection: Connection, kind: str, name: str) -> bool:
-    """Have it called again, at once, also when the breaker gave it a rest; returns False when it was called anyway."""
+    """Have it called again, at once, also when the breaker is open; returns False when it was called anyway."""
     changed = connection.execute(_RESUME, (kind, name)).rowcount > 0
     wake_all(connection, kind, [name])
     return changed
@@ -171,7 +174,7 @@ def troubles(connection: Connection) -> list[str]:
     if not there:
         return []
     rows = connection.execute(_TROUBLES, ([kind for kind, _ in there], [name for _, name in there])).fetchall()
-    found = ((kind, name, list(_told(row, threshold(there[kind, name])))) for kind, name, *row in rows)
+    found = ((kind, name, list(_told(row, failure_threshold(there[kind, name])))) for kind, name, *row in rows)
     return [f"{WORDS[kind]} {name} {' and '.join(said)}" for kind, name, said in found if said]
 
 

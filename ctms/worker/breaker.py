@@ -1,7 +1,9 @@
-"""How a receiver is doing, known to all workers: paused by hand, or given a rest after it failed again and again.
+"""The circuit breaker of a receiver, shared by all workers.
 
-The state stands in the table `receivers`. After a rest one contact is tried, the one that was tried least; when that
-works the receiver gets full batches again.
+While it is open the receiver is not called. It opens after too many consecutive failures, for a cool-down that grows;
+the other system can ask for one, and an operator can pause the receiver. After the cool-down the breaker is half open:
+one contact is tried, the one that was tried least. When that works, the receiver gets full batches again.
+The state is stored in the table `receivers`.
 """
 
 from __future__ import annotations
@@ -13,31 +15,30 @@ from dataclasses import dataclass
 from ctms.outbox import receivers
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
-from ctms.worker.verdicts import MOST_FAILURES
 
-_SHORTEST_REST_IN_SECONDS = 2.0
-_LONGEST_REST_IN_SECONDS = 300.0
-_SUCCESS_NOTED_EVERY_SECONDS = 5.0
-_PATIENCE_IN_SECONDS = 2.0
+_MIN_COOL_DOWN_SECONDS = 2.0
+_MAX_COOL_DOWN_SECONDS = 300.0
+_SUCCESS_INTERVAL_SECONDS = 5.0
+_MAX_TURN_WAIT_SECONDS = 2.0
 
 _STATE = """
     SELECT paused_at IS NOT NULL OR coalesce(open_until > clock_timestamp(), false), failures
     FROM receivers WHERE kind = %s AND name = %s"""
 
-_FAILED = """
+_RECORD_FAILURE = """
     INSERT INTO receivers AS r (kind, name, failures, last_error) VALUES (%s, %s, 1, %s)
     ON CONFLICT (kind, name) DO UPDATE SET
         failures = r.failures + CASE WHEN r.open_until > clock_timestamp() THEN 0 ELSE 1 END,
         last_error = excluded.last_error
     RETURNING failures, coalesce(open_until > clock_timestamp(), false)"""
 
-_REST = """
+_OPEN = """
     INSERT INTO receivers AS r (kind, name, failures, open_until, last_error)
     VALUES (%s, %s, 0, clock_timestamp() + make_interval(secs => %s), %s)
     ON CONFLICT (kind, name) DO UPDATE SET
         open_until = greatest(r.open_until, excluded.open_until), last_error = coalesce(%s, r.last_error)"""
 
-_WORKED = """
+_RECORD_SUCCESS = """
     INSERT INTO receivers AS r (kind, name, failures, last_success_at) VALUES (%s, %s, 0, clock_timestamp())
     ON CONFLICT (kind, name) DO UPDATE SET
         failures = 0, open_until = CASE WHEN r.failures >= %s THEN NULL ELSE r.open_until END,
@@ -49,71 +50,67 @@ _TURN = """
     VALUES (%(kind)s, %(name)s, 0, clock_timestamp() + make_interval(secs => %(gap)s))
     ON CONFLICT (kind, name) DO UPDATE SET
         next_call_at = greatest(r.next_call_at, clock_timestamp()) + make_interval(secs => %(gap)s)
-    WHERE r.next_call_at IS NULL OR r.next_call_at <= clock_timestamp() + make_interval(secs => %(patience)s)
+    WHERE r.next_call_at IS NULL OR r.next_call_at <= clock_timestamp() + make_interval(secs => %(max_wait)s)
     RETURNING extract(epoch FROM next_call_at - clock_timestamp())::float8 - %(gap)s"""
 
 
 @dataclass(frozen=True)
-class State:
-    """Whether the receiver may be called now, and whether it is being tried after a rest."""
+class BreakerState:
+    """The state of a breaker: open (no calls), half open (one contact as a trial), or closed (calls as usual)."""
 
-    closed: bool
-    probing: bool
+    is_open: bool
+    is_half_open: bool
 
 
 class Breaker:
-    """Keeps account of the calls to one receiver, in one lane.
-
-    More failures in a row are needed than finding one bad contact in a batch by halves takes, and parking it when
-    nothing else waits.
-    """
+    """The circuit breaker of one receiver, in one lane."""
 
     def __init__(self, lane: Lane, max_batch: int) -> None:
         self._key = (lane.kind, lane.name)
-        self._threshold = max_batch.bit_length() + MOST_FAILURES
-        self._noted = 0.0
+        self._threshold = receivers.failure_threshold(max_batch)
+        self._success_recorded_at = 0.0
 
-    def state(self, connection: Connection) -> State:
-        """Ask how the receiver is doing."""
-        resting, failures = connection.execute(_STATE, self._key).fetchone() or (False, 0)
+    def state(self, connection: Connection) -> BreakerState:
+        """Return the state of the breaker."""
+        is_open, failures = connection.execute(_STATE, self._key).fetchone() or (False, 0)
         self._failing = failures > 0
-        return State(closed=resting, probing=failures >= self._threshold)
+        return BreakerState(is_open=is_open, is_half_open=not is_open and failures >= self._threshold)
 
-    def failed(self, connection: Connection, why: str | None) -> bool:
-        """Note a call that failed; returns True when the receiver gets a rest."""
-        row = connection.execute(_FAILED, (*self._key, why)).fetchone()
+    def record_failure(self, connection: Connection, why: str | None) -> bool:
+        """Record a call that failed; returns True when the breaker is open now."""
+        row = connection.execute(_RECORD_FAILURE, (*self._key, why)).fetchone()
         assert row is not None  # noqa: S101  RETURNING
         self._failing = True
-        failures, resting = row
-        if resting:  # the call was under way when the rest began
+        failures, is_open = row
+        if is_open:  # the call was under way when the breaker opened
             return True
-        over = failures - self._threshold
-        if over < 0:
+        excess = failures - self._threshold
+        if excess < 0:
             return False
-        rest = min(_LONGEST_REST_IN_SECONDS, _SHORTEST_REST_IN_SECONDS * 2 ** min(over, 10))
-        self.rest(connection, rest * random.uniform(0.75, 1.25), why)  # noqa: S311
+        cool_down = min(_MAX_COOL_DOWN_SECONDS, _MIN_COOL_DOWN_SECONDS * 2 ** min(excess, 10))
+        self.open(connection, cool_down * random.uniform(0.75, 1.25), why)  # noqa: S311
         return True
 
-    def rest(self, connection: Connection, seconds: float, why: str | None) -> None:
-        """Call the receiver no more for so many seconds."""
-        connection.execute(_REST, (*self._key, seconds, why, why))
+    def open(self, connection: Connection, cool_down_seconds: float, why: str | None) -> None:
+        """Open the breaker for a cool-down: the receiver is not called before it ends."""
+        connection.execute(_OPEN, (*self._key, cool_down_seconds, why, why))
 
-    def worked(self, connection: Connection) -> None:
-        """Note a call that worked, not each one while all is well."""
+    def record_success(self, connection: Connection) -> None:
+        """Record a call that worked: not each one while all is well."""
         now = time.monotonic()
-        if self._failing or now - self._noted > _SUCCESS_NOTED_EVERY_SECONDS:
-            connection.execute(_WORKED, (*self._key, self._threshold))
-            self._failing, self._noted = False, now
+        if self._failing or now - self._success_recorded_at > _SUCCESS_INTERVAL_SECONDS:
+            connection.execute(_RECORD_SUCCESS, (*self._key, self._threshold))
+            self._failing, self._success_recorded_at = False, now
 
     def turn(self, connection: Connection, rate: float) -> float | None:
         """Take the next turn of a receiver that `rate` calls a second may begin to.
 
         Returns in how many seconds it is, or None when that is too long to wait for.
         """
-        values = {"kind": self._key[0], "name": self._key[1], "gap": 1 / rate, "patience": _PATIENCE_IN_SECONDS}
+        values = {"kind": self._key[0], "name": self._key[1], "gap": 1 / rate, "max_wait": _MAX_TURN_WAIT_SECONDS}
         row = connection.execute(_TURN, values).fetchone()
         return None if row is None else max(0.0, row[0])
 
     def pause(self, connection: Connection, why: str | None) -> None:
-        """Call the receiver no more until an operator resumes it."""
+        """Keep the breaker open until an operator resumes the receiver."""
         receivers.pause(connection, *self._key, why)

@@ -1,4 +1,4 @@
-"""Working a lane off: batch by batch, until nothing is due, the receiver needs a rest, or the service ends."""
+"""Working a lane off: batch by batch, until nothing is due, the breaker opens, or the service ends."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ class Drain:
             raise
         except Exception as error:  # a fault of ours: it must not call the receiver every second from now on
             with pool.lend() as connection:
-                self._breaker.failed(connection, f"the service failed with {type(error).__name__}")
+                self._breaker.record_failure(connection, f"the service failed with {type(error).__name__}")
             raise
 
     def _next_batch(self) -> bool:
         """Work one batch off. Returns False when there is no more to do for now."""
         with pool.lend() as connection:
             state = self._breaker.state(connection)
-            if state.closed:
+            if state.is_open:
                 return False
-            self._probing = state.probing
+            self._probing = state.is_half_open
             began = datetime.now(UTC)
-            limit = 1 if state.probing else self._work.max_batch
-            items = self._work.claim(connection, limit, probing=state.probing)
+            limit = 1 if self._probing else self._work.max_batch
+            items = self._work.claim(connection, limit, probing=self._probing)
             if not items:
                 return False
             batches, known = self._work.prepare(connection, items)
@@ -115,17 +115,17 @@ class Drain:
                 self._breaker.pause(connection, readable(pause.reason))
                 logger.warning("%s %s pauses: %s", self._lane.kind, self._lane.name, readable(pause.reason))
                 return False
-            rests = [outcome for outcome in given if isinstance(outcome, SlowDown)]
-            if rests:
-                longest = max(rests, key=lambda rest: rest.after)
-                self._breaker.rest(connection, longest.after, readable(longest.reason))
+            slow_downs = [outcome for outcome in given if isinstance(outcome, SlowDown)]
+            if slow_downs:
+                longest = max(slow_downs, key=lambda slow_down: slow_down.after)
+                self._breaker.open(connection, longest.after, readable(longest.reason))
                 return False
             later = [outcome for outcome in given if isinstance(outcome, TryLater)]
             if len(later) == len(given):
                 if batch.method == "verify":  # it works: the other system is still at it
                     return True
-                return not self._breaker.failed(connection, readable(later[0].reason))
-            self._breaker.worked(connection)
+                return not self._breaker.record_failure(connection, readable(later[0].reason))
+            self._breaker.record_success(connection)
             return True
 
     def _failed(self, batch: Batch, error: Exception) -> bool:
@@ -145,13 +145,13 @@ class Drain:
             exc_info=error if alone and not of_network else None,
         )
         with pool.lend() as connection:
-            rests = self._breaker.failed(connection, f"raised {type(error).__name__}")
+            is_open = self._breaker.record_failure(connection, f"raised {type(error).__name__}")
             stuck = self._process.calls.is_stuck(self._lane)
-            if alone or rests or stuck:
+            if alone or is_open or stuck:
                 # Whose fault it is remains open where others failed, too.
-                theirs = alone and not rests and not self._probing
+                theirs = alone and not is_open and not self._probing
                 self._settle(connection, batch, {item: _verdict(item, error, theirs=theirs) for item in batch.items})
-                return not (rests or stuck or self._probing)
+                return not (is_open or stuck or self._probing)
         middle = len(batch.items) // 2
         halves = (batch.items[:middle], batch.items[middle:])
         return all(self._attempt(replace(batch, items=half)) for half in halves)

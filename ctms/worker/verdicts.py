@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
-
-MOST_FAILURES = 5
-"""So often may a contact, pushed alone, make a receiver raise before it is parked."""
+from ctms.outbox.receivers import MAX_FAILURES_ALONE
 
 LONGEST_WAIT_IN_SECONDS = 3600.0
 """What is tried again waits longer each time, up to this."""
@@ -84,7 +82,7 @@ def verdict_of(outcome: Outcome, attempts: int) -> Verdict:
             return Parked(readable(reason) or "refused")
         case TryLater(after, reason):
             return Later(back_off(attempts) if after is None else after, readable(reason))
-        case SlowDown(_, reason) | Pause(reason):  # the receiver as a whole rests
+        case SlowDown(_, reason) | Pause(reason):  # the breaker opens, for all contacts
             return Later(0, readable(reason), tried=False)
         case Accepted(after):
             return AskAgain(after)
@@ -97,7 +95,7 @@ def verdict_of_error(error: BaseException, attempts: int, failures: int) -> Verd
     reason = f"raised {type(error).__name__}"
     if isinstance(error, OSError):
         return Later(back_off(attempts), reason)
-    if failures + 1 >= MOST_FAILURES:
+    if failures + 1 >= MAX_FAILURES_ALONE:
         return Parked(reason)
     return Later(back_off(attempts), reason, counts=True)
 

@@ -13,8 +13,9 @@ from flask import Flask
 from ctms import pool
 from ctms.outbox import receivers
 from ctms.outbox.lanes import BACKEND, Lane
+from ctms.outbox.receivers import State
 from ctms.telemetry import health
-from ctms.worker.breaker import Breaker
+from ctms.worker.breaker import Breaker, BreakerState
 from tests.http import ApiClient
 from tests.outbox.receiving import ctms_plugins, execute, park
 
@@ -112,13 +113,27 @@ def test_the_heartbeat_is_not_down_when_it_cannot_tell(
 
 @pytest.mark.usefixtures("app")
 @pytest.mark.parametrize("max_batch", [1, 2, 100, 10_000])
-def test_one_counts_as_failing_when_the_breaker_gives_it_a_rest(max_batch: int) -> None:
+@pytest.mark.parametrize("alone", [1, 5, 9])
+def test_one_counts_as_failing_when_its_breaker_opens(
+    max_batch: int, alone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threshold is in one place, and follows how often a contact may fail before it is parked."""
+    monkeypatch.setattr(receivers, "MAX_FAILURES_ALONE", alone)
     breaker = Breaker(Lane(BACKEND, "mail", 0), max_batch)
 
     with pool.lend() as connection:
-        calls = next(number for number in range(1, 100) if breaker.failed(connection, "raised OSError"))
+        assert breaker.state(connection) == BreakerState(is_open=False, is_half_open=False)
+        calls = next(number for number in range(1, 100) if breaker.record_failure(connection, "raised OSError"))
+        assert breaker.state(connection) == BreakerState(is_open=True, is_half_open=False)
+        connection.execute("UPDATE receivers SET open_until = NULL")
+        assert breaker.state(connection) == BreakerState(is_open=False, is_half_open=True)
+        breaker.record_success(connection)
+        assert breaker.state(connection) == BreakerState(is_open=False, is_half_open=False)
+        breaker.pause(connection, None)
+        assert breaker.state(connection).is_open
 
-    assert calls == receivers.threshold(max_batch)
+    failing = [number for number in range(100) if State(BACKEND, "mail", max_batch, failures=number).state == "failing"]
+    assert failing[0] == calls == max_batch.bit_length() + alone
 
 
 def test_without_receivers_nothing_is_asked(migrated_app: Flask) -> None:

@@ -1,4 +1,4 @@
-"""A backend that fails again and again gets a rest, and its work is kept; one contact tries it out afterwards."""
+"""The circuit breaker: a backend that fails is not called during a cool-down, and loses nothing; then one is tried."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.worker.working import Other, Worker, parked, row, rows, time_passes, 
 
 Make = Callable[[int], list[str]]
 
-REST = "SELECT extract(epoch FROM open_until - clock_timestamp())::float8 FROM receivers"
+COOL_DOWN = "SELECT extract(epoch FROM open_until - clock_timestamp())::float8 FROM receivers"
 
 
 def down(_: Any) -> None:
     raise ConnectionRefusedError
 
 
-def rests() -> bool:
+def is_open() -> bool:
     """True when the backend is not called now."""
     return bool(row("SELECT coalesce(open_until > clock_timestamp(), false) FROM receivers"))
 
@@ -42,7 +42,7 @@ def test_a_backend_that_is_down_is_called_a_few_times_and_loses_nothing(
     worker.push(max_batch=10)
 
     assert len(other.calls) < 15
-    assert rests()
+    assert is_open()
     assert waiting() == made
     assert row("SELECT max(failures) FROM outbox") <= 4
 
@@ -51,7 +51,7 @@ def test_a_backend_that_is_down_is_called_a_few_times_and_loses_nothing(
     assert len(other.calls) == calls
 
 
-def test_after_a_rest_one_contact_is_tried_that_was_tried_least(other: Other, worker: Worker, make: Make) -> None:
+def test_after_a_cool_down_one_contact_is_tried_that_was_tried_least(other: Other, worker: Worker, make: Make) -> None:
     made = make(30)
     other.answer = down
     worker.push(max_batch=10)
@@ -62,7 +62,7 @@ def test_after_a_rest_one_contact_is_tried_that_was_tried_least(other: Other, wo
     worker.push(max_batch=10)
 
     assert other.calls == [[fresh]]
-    assert rests()
+    assert is_open()
 
     other.answer = lambda _: None
     time_passes()
@@ -76,29 +76,29 @@ def test_after_a_rest_one_contact_is_tried_that_was_tried_least(other: Other, wo
     assert row("SELECT failures, open_until FROM receivers") == (0, None)
 
 
-def test_rests_get_longer_up_to_five_minutes(other: Other, worker: Worker, make: Make) -> None:
+def test_cool_downs_get_longer_up_to_five_minutes(other: Other, worker: Worker, make: Make) -> None:
     make(1)
     other.answer = down
     found = []
     for _ in range(30):
         worker.push_later(max_batch=1)
-        if rests():
-            found.append(row(REST))
+        if is_open():
+            found.append(row(COOL_DOWN))
 
     assert found[0] < 3
     assert found[3] > found[0] * 2
     assert 220 < found[-1] <= 375
 
 
-def test_calls_that_were_under_way_do_not_make_the_rest_longer(other: Other, worker: Worker, make: Make) -> None:
+def test_calls_that_were_under_way_do_not_make_the_cool_down_longer(other: Other, worker: Worker, make: Make) -> None:
     make(40)
     other.answer = down
     worker.push(max_batch=1)
     failures, until = row("SELECT failures, open_until FROM receivers")
-    assert rests()
+    assert is_open()
 
     with pool.lend() as connection:
-        assert Breaker(Lane("backend", "other", 3), 1).failed(connection, "raised ConnectionRefusedError")
+        assert Breaker(Lane("backend", "other", 3), 1).record_failure(connection, "raised ConnectionRefusedError")
 
     assert row("SELECT failures, open_until FROM receivers") == (failures, until)
 
@@ -130,7 +130,7 @@ def test_a_poisonous_contact_during_an_outage_is_not_parked_and_parked_afterward
     assert waiting() == []
 
 
-def test_two_poisonous_contacts_alone_rest_the_backend_until_a_good_one_comes(
+def test_two_poisonous_contacts_alone_open_the_breaker_until_a_good_one_comes(
     other: Other, worker: Worker, make: Make
 ) -> None:
     bad = make(2)
@@ -141,7 +141,7 @@ def test_two_poisonous_contacts_alone_rest_the_backend_until_a_good_one_comes(
 
     other.answer = work
     worker.push_later(10, max_batch=1)
-    assert rests()
+    assert is_open()
 
     (good,) = make(1)
     worker.push_later(8, max_batch=1)
@@ -166,7 +166,7 @@ def test_a_success_elsewhere_does_not_end_what_the_backend_has_asked_for(
     worker.process.calls.call = lambda _, function, *__: function()  # type: ignore[method-assign]
     worker.push()
 
-    assert rests()
+    assert is_open()
 
 
 def test_a_paused_backend_is_not_called(other: Other, worker: Worker, make: Make) -> None:
@@ -253,4 +253,4 @@ def test_a_fault_of_ours_does_not_call_the_other_system_without_end(
 
     assert len(other.calls) < 15
     assert row("SELECT last_error FROM receivers") == "the service failed with LookupError"
-    assert rests()
+    assert is_open()
