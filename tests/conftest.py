@@ -14,7 +14,6 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
-from ctms import pool
 from ctms.database import db
 from ctms.suppression.fingerprints import Fingerprints
 from ctms.testing.apps import Apps
@@ -23,7 +22,7 @@ from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, process_name
 from tests.serving import Served, serve
 
-pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor"]
+pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks"]
 
 __all__ = ["SECRET_KEY", "empty_database"]
 
@@ -39,17 +38,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _folder.mkdir(exist_ok=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_folder)
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-
-
-_LEND = pool.lend
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_patched() -> Iterator[None]:
-    """No test may leave the pool patched: those after it would work on a connection of another test."""
-    yield
-    left, pool.lend = pool.lend, _LEND
-    assert left is _LEND, "patch the pool within `monkeypatch.context()`"
 
 
 @pytest.fixture(scope="session")

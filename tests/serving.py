@@ -18,6 +18,9 @@ from typing import Any
 
 import requests
 
+from ctms.embedded import EmbeddedServer
+from ctms.pool import libpq_url
+
 FLASK = str(Path(sys.executable).parent / "flask")
 START_TIMEOUT_IN_SECONDS = 100
 STOP_TIMEOUT_IN_SECONDS = 90
@@ -52,6 +55,11 @@ class Served:
     def flask(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         """Run `flask …` beside the service, on its database."""
         return run_flask(*arguments, environment=self.environment, **kwargs)
+
+    def database_url(self) -> str:
+        """Return the libpq URL of the embedded database, which the service keeps running."""
+        with EmbeddedServer.acquire(self.folder) as server:
+            return libpq_url(server.url)
 
     def stop(self) -> int:
         """End the service with SIGTERM; returns its exit status."""
@@ -113,9 +121,20 @@ def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Ser
         secret = re.search(r"client secret: +(secret_\S+)", output.read_text())
         yield Served(url, folder, process, output, environment, client_secret=secret[1] if secret else "")
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=STOP_TIMEOUT_IN_SECONDS)
+        end(process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process with SIGTERM unless it has ended, and kill it where that does not help, which is a failure."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=STOP_TIMEOUT_IN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> None:

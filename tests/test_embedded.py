@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
+from ctms import embedded
 from ctms.embedded import EmbeddedServer, kept_secret
 from ctms.errors import OperatorError
 from ctms.pool import libpq_url
+from tests.chaos.postgresql import kill, wait_until_it_answers
 
 # Another process that uses the server until it is told to stop.
 USER = """
@@ -80,6 +85,69 @@ def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
     again.release()
     again.release()  # once more does no harm
     assert not answers(again.url), "who was killed uses it no more"
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often whether the server was killed."""
+    monkeypatch.setattr(embedded, "CHECK_INTERVAL_IN_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("children", [True, False], ids=["all its processes", "the first only"])
+def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, children: bool) -> None:
+    with EmbeddedServer.acquire(tmp_path) as server:
+        with psycopg.connect(libpq_url(server.url)) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+
+        for _ in range(2):
+            kill(tmp_path, children=children)
+
+            wait_until_it_answers(libpq_url(server.url))
+            with psycopg.connect(libpq_url(server.url)) as connection:
+                assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+
+    assert not answers(server.url), "the last user stops also one that others started again"
+    assert caplog.messages.count("the embedded PostgreSQL was killed and is started again") == 2
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_server_that_is_stopped_stays_stopped(tmp_path: Path) -> None:
+    with EmbeddedServer.acquire(tmp_path) as server:
+        server._server.stop()
+
+        assert not embedded.is_killed(tmp_path / "postgresql")
+        assert not answers(server.url)
+
+
+def zombie() -> subprocess.Popen[bytes]:
+    """Return a process that has ended, and that nobody has waited for."""
+    process = subprocess.Popen(["true"])
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    return process
+
+
+def another() -> subprocess.Popen[bytes]:
+    """Return a process that has nothing to do with PostgreSQL."""
+    return subprocess.Popen(["sleep", "600"])
+
+
+@pytest.mark.parametrize("taken", [zombie, another])
+def test_the_number_of_a_killed_server_may_be_another_process_by_now(
+    tmp_path: Path, taken: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    EmbeddedServer.acquire(tmp_path).release()
+    process = taken()
+    try:
+        lines = [str(process.pid), str(tmp_path / "postgresql"), "1700000000", "5432", str(tmp_path), "", "", "ready"]
+        (tmp_path / "postgresql" / "postmaster.pid").write_text("\n".join(lines))
+
+        with EmbeddedServer.acquire(tmp_path) as server:
+            assert answers(server.url)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_its_log_repeats_no_values(postgres: str, shared_folder: Path) -> None:

@@ -17,10 +17,9 @@ from typing import Any
 import psycopg
 import requests
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import Connection, libpq_url
+from ctms.pool import Connection
 from tests.chaos.other_side import OtherSide, other_side, plugin
-from tests.chaos.postgresql import kill_and_start
+from tests.chaos.postgresql import kill, wait_until_it_answers
 from tests.chaos.workers import Workers, workers
 from tests.serving import FLASK, Served, serve
 
@@ -46,6 +45,7 @@ class Round:
     served: Served
     running: Workers
     folder: Path
+    url: str
     chance: random.Random
     killed: dict[str, int]
     number: int = 0
@@ -70,7 +70,8 @@ class Round:
         elif what == "worker":
             self.running.kill_one()
         else:
-            kill_and_start(self.folder)
+            kill(self.folder)
+            wait_until_it_answers(self.url)  # whoever uses it starts it again
 
 
 def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]:
@@ -80,8 +81,7 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
     with other_side(0.1) as other:
         library = plugin(folder, other.url, handler=True)
         with serve(folder, PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
-            server = EmbeddedServer.acquire(folder)
-            url = libpq_url(server.url)
+            url = served.database_url()
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(_FILL, (contacts, [_DOOMED, _KEPT]))
                 connection.execute(_CHILDREN)
@@ -89,27 +89,28 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
                 kept = _kept(connection)
             with workers(2, served.environment, folder, seed) as running:
                 running.spare()  # here they are killed by turns with the others
-                one = Round(served, running, folder, chance, {"command": 0, "worker": 0, "postgresql": 0})
+                one = Round(served, running, folder, url, chance, {"command": 0, "worker": 0, "postgresql": 0})
                 _kill_in_rounds(one, kills)
                 assert one.bulk().wait(timeout=300) == 0, (folder / "bulk.txt").read_text()[-3000:]
                 _wait_until_erased(url)
             with psycopg.connect(url, autocommit=True) as connection:
                 _look(connection, other, ids, kept)
             _grep(served, url, folder)
-            server.release()
     return {"contacts": contacts, **{f"killed: {name}": number for name, number in one.killed.items()}}
 
 
 def _kill_in_rounds(one: Round, kills: int) -> None:
     bulk = one.bulk()
-    for _ in range(kills):
-        time.sleep(one.chance.uniform(0.5, 3))
-        if bulk.poll() is not None:
-            bulk = one.bulk()
+    try:
+        for _ in range(kills):
             time.sleep(one.chance.uniform(0.5, 3))
-        one.kill_something(bulk)
-    bulk.kill()
-    bulk.wait()
+            if bulk.poll() is not None:
+                bulk = one.bulk()
+                time.sleep(one.chance.uniform(0.5, 3))
+            one.kill_something(bulk)
+    finally:
+        bulk.kill()
+        bulk.wait()
 
 
 def _ids(connection: Connection, kind: str) -> set[str]:
@@ -130,7 +131,7 @@ def _wait_until_erased(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
             assert time.monotonic() < give_up, f"left over (tasks, pending): {left}"
-            time.sleep(0.5)
+            time.sleep(0.1)
 
 
 def _look(connection: Connection, other: OtherSide, ids: set[str], kept: Any) -> None:

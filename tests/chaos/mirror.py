@@ -19,8 +19,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
 from tests.chaos.other_side import other_side, plugin
 from tests.chaos.workers import workers
 from tests.serving import Served, serve
@@ -110,15 +108,11 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
 
 
 def _wait_until_told(served: Served) -> None:
-    server = EmbeddedServer.acquire(served.folder)
-    try:
-        give_up = time.monotonic() + 180
-        with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
-            while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
-                assert time.monotonic() < give_up, f"left over (contacts, jobs): {left}"
-                time.sleep(0.5)
-    finally:
-        server.release()
+    give_up = time.monotonic() + 180
+    with psycopg.connect(served.database_url(), autocommit=True) as connection:
+        while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
+            assert time.monotonic() < give_up, f"left over (contacts, jobs): {left}"
+            time.sleep(0.1)
 
 
 def _differing(served: Served, token: str, ids: list[uuid.UUID], copies: dict[str, Any]) -> list[str]:

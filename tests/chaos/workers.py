@@ -36,7 +36,12 @@ class Workers:
         self.spare()
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
-        return [process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) for process in self._processes]
+        try:
+            return [process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) for process in self._processes]
+        finally:
+            for process in self._processes:
+                process.kill()  # nothing happens to those that have ended
+                process.wait()
 
     def text(self) -> str:
         """Return what they logged."""

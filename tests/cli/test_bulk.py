@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -59,26 +60,39 @@ def entries(count: int) -> Iterator[Entry]:
     return (Entry(number, f"{number}@x") for number in range(1, count + 1))
 
 
+@contextmanager
+def handled(number: signal.Signals) -> Iterator[object]:
+    """Have a handler for a signal, whether whoever started the tests ignores it (`nohup`, `&`) or not."""
+
+    def handler(*_: object) -> None:
+        pytest.fail("nobody else heard it")
+
+    before = signal.signal(number, handler)
+    try:
+        yield handler
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.usefixtures("app")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_after_the_batch_in_hand(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    before = signal.getsignal(number)
-
     def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
         if items[0].line == 3:
             os.kill(os.getpid(), number)
         return seen(connection, items)
 
-    with pytest.raises(UnfinishedError, match="stopped: what is counted is done, run it again") as stopped:
-        carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
+    with handled(number) as handler:
+        with pytest.raises(UnfinishedError, match="stopped: what is counted is done, run it again") as stopped:
+            carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
+        assert signal.getsignal(number) is handler
 
     assert stopped.value.exit_code == 3
     told = json.loads(capsys.readouterr().out)
     assert (told["seen"], told["left"], told["stopped"]) == (4, 5, True)
     assert (tmp_path / "r.csv").read_text().splitlines()[1:] == [f"{number}@x,seen" for number in range(1, 5)]
-    assert signal.getsignal(number) == before
 
 
 @pytest.mark.usefixtures("app")

@@ -14,8 +14,6 @@ from sqlalchemy import text
 
 from ctms.clients.tokens import tokens
 from ctms.database import db
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
 from tests.clients.factories import create_client
 from tests.http import ApiClient
 from tests.serving import Served
@@ -100,10 +98,8 @@ def test_who_is_kept_out_leaves_no_trace(app: Flask) -> None:
 @pytest.fixture
 def beside(served: Served) -> Iterator[psycopg.Connection[Any]]:
     """A connection of our own to the database of the running service."""
-    server = EmbeddedServer.acquire(served.folder)
-    with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
+    with psycopg.connect(served.database_url(), autocommit=True) as connection:
         yield connection
-    server.release()
 
 
 def test_a_locked_row_makes_nobody_wait(served: Served, beside: psycopg.Connection[Any]) -> None:

@@ -26,6 +26,7 @@ from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute
 from tests.erasure.listed import connection, erasure_key, named, nothing, outcomes, work_list
 from tests.http import ApiClient
+from tests.plans import fill_contacts, plan_of
 
 __all__ = ["connection", "erasure_key"]
 
@@ -286,12 +287,13 @@ def test_a_statement_for_a_batch_not_for_each_contact(
     assert len(counted) == 2 * of_one
 
 
-def test_addresses_are_found_by_the_indexes(connection: Connection, make_contact: Callable[..., Any]) -> None:
-    make_contact()
-    connection.execute("SET LOCAL enable_seqscan = off")
-    plan = connection.execute("EXPLAIN " + removal._LOCK_BY_ADDRESSES, (["a@x"],)).fetchall()
+def test_addresses_are_found_by_the_indexes(connection: Connection) -> None:
+    fill_contacts(connection)
 
-    assert "idx_email_primary_unique_email_lower" in str(plan)
+    plan = plan_of(connection, removal._LOCK_BY_ADDRESSES, (["a@x"],))
+
+    assert "idx_email_primary_unique_email_lower" in plan
+    assert "Seq Scan" not in plan
 
 
 def outcome(number: int) -> Outcome:

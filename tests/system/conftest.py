@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import requests
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
 from tests.hooks.distributions import site
 from tests.serving import Served
 
@@ -46,14 +45,5 @@ def session(token: str) -> Iterator[requests.Session]:
 @pytest.fixture
 def database(served: Served) -> Iterator[Connect]:
     """Opens connections to the database of the served instance, closed at the end."""
-    server = EmbeddedServer.acquire(served.folder)
-    opened: list[psycopg.Connection] = []
-
-    def connect() -> psycopg.Connection:
-        opened.append(psycopg.connect(libpq_url(server.url)))
-        return opened[-1]
-
-    yield connect
-    for connection in opened:
-        connection.close()
-    server.release()
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(closing(psycopg.connect(served.database_url())))

@@ -15,8 +15,6 @@ import pytest
 import requests
 
 from ctms.cli import ctms
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
 from tests.contacts.factories import full
 from tests.serving import Served, run_flask, serve
 from tests.telemetry.sentry import Inbox, inbox
@@ -46,12 +44,8 @@ def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
 
 @contextmanager
 def database(running: Served) -> Iterator[psycopg.Connection]:
-    server = EmbeddedServer.acquire(running.folder)
-    try:
-        with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
-            yield connection
-    finally:
-        server.release()
+    with psycopg.connect(running.database_url(), autocommit=True) as connection:
+        yield connection
 
 
 def marked() -> dict[str, Any]:

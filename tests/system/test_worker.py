@@ -19,8 +19,6 @@ import psycopg
 import pytest
 import requests
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
 from ctms.testing import contact_body
 from ctms.worker.backends import _DONE
 from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS, Served, environment_for, free_port, run_flask, serve
@@ -148,12 +146,8 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served,
 
 @contextmanager
 def connected(served: Served) -> Iterator[psycopg.Connection]:
-    server = EmbeddedServer.acquire(served.folder)
-    try:
-        with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
-            yield connection
-    finally:
-        server.release()
+    with psycopg.connect(served.database_url(), autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ MANY = 20_000
 
 @pytest.fixture(params=["all due", "none due"])
 def filled(request: pytest.FixtureRequest, app: Flask) -> None:  # noqa: ARG001  inside its transaction
-    """Much waits."""
+    """Much waits. It is analysed in the transaction that inserted it: autovacuum can change nothing meanwhile."""
     due = "now()" if request.param == "all due" else "now() + interval '1 hour'"
     with pool.lend() as connection:
         connection.execute(f"""
@@ -34,7 +34,7 @@ def filled(request: pytest.FixtureRequest, app: Flask) -> None:  # noqa: ARG001 
                 (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures)
             SELECT erasure_id, 'other', '{{}}', 'erase', now(), {due}, 0, 0
             FROM handler, generate_series(1, {MANY})""")
-        connection.execute("ANALYZE outbox, erasure_tasks")
+        connection.execute("ANALYZE outbox, erasures, erasure_handlers, erasure_tasks, receivers")
 
 
 def looked_at(plan: Any) -> int:
@@ -56,12 +56,12 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.usefixtures("filled")
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_few_rows_are_looked_at(question: str) -> None:
-    sql, values = QUESTIONS[question]
-
+def test_few_rows_are_looked_at() -> None:
     with pool.lend() as connection:
-        row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).fetchone()
+        plans = {
+            question: connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).fetchall()
+            for question, (sql, values) in QUESTIONS.items()
+        }
 
-    assert row is not None
-    assert looked_at(row[0][0]["Plan"]) < 1000, row[0]
+    many = {question: plan for question, [([plan],)] in plans.items() if looked_at(plan["Plan"]) >= 1000}
+    assert not many

@@ -1,0 +1,79 @@
+"""A failing test leaves nothing to those after it, and what a test changes for all is its own failure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TESTS = """
+import gc, os, signal
+from pathlib import Path
+import pytest
+from ctms import pool
+
+def changed():
+    return Path.cwd(), dict(os.environ, PYTEST_CURRENT_TEST=""), signal.getsignal(signal.SIGHUP), pool.lend
+
+BEFORE = changed()
+
+@pytest.fixture
+def opens():
+    file = Path("lock").open("w")
+    raise RuntimeError("on purpose")
+
+def test_1_in_its_call():
+    opened = Path("lock").open("w")
+    assert False, "on purpose"
+
+def test_2_in_its_setup(opens):
+    pass
+
+def test_3_environment():
+    os.environ["LEFT"] = "1"
+
+def test_4_environment():
+    os.environ.pop("PYTHONPATH")
+
+def test_5_folder():
+    os.chdir("/")
+
+def test_6_signal():
+    signal.signal(signal.SIGHUP, print)
+
+def test_7_pool():
+    pool.lend = None
+
+def test_8_after():
+    gc.collect()
+    assert changed() == BEFORE
+"""
+
+
+def test_whoever_leaves_something_fails_and_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_it.py").write_text(TESTS)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.leaks", "-p", "no:randomly", "-q", "-rA", "--color=no"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PYTEST_DEBUG_TEMPROOT": str(tmp_path), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    for line in (
+        "FAILED test_it.py::test_1_in_its_call - AssertionError: on purpose",
+        "ERROR test_it.py::test_2_in_its_setup - RuntimeError: on purpose",
+        "ERROR test_it.py::test_3_environment - AssertionError: the environment is changed: LEFT",
+        "ERROR test_it.py::test_4_environment - AssertionError: the environment is changed: PYTHONPATH",
+        "ERROR test_it.py::test_5_folder - AssertionError: the working directory is another",
+        "ERROR test_it.py::test_6_signal - AssertionError: another handler for SIGHUP is there",
+        "ERROR test_it.py::test_7_pool - AssertionError: `ctms.pool.lend` is patched",
+        "PASSED test_it.py::test_8_after",
+    ):
+        assert line in done.stdout, done.stdout
+    assert "1 failed, 6 passed, 6 errors" in done.stdout
