@@ -189,7 +189,7 @@ def _process_in_pid_file(data: Path) -> int | None:
 def _is_postgres(number: int) -> bool:
     try:
         process = psutil.Process(number)
-        return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

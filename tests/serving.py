@@ -20,6 +20,7 @@ import requests
 
 from ctms.embedded import EmbeddedServer
 from ctms.pool import libpq_url
+from tests.prepared import prepare
 
 FLASK = str(Path(sys.executable).parent / "flask")
 START_TIMEOUT_IN_SECONDS = 100
@@ -106,10 +107,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
-    """Start the service, its database in `folder`, and stop it at the end; `flask` may be another environment's."""
+def serve(folder: Path, *, flask: str = FLASK, empty: bool = False, **variables: str) -> Iterator[Served]:
+    """Start the service, its database in `folder`, and stop it at the end; `flask` may be another environment's.
+
+    The folder's database is made beforehand unless there is one, or it shall be `empty`, or variables name another.
+    """
     port = free_port()
     environment = environment_for(folder, PORT=str(port), CTMS_WORKERS="2", **variables)
+    if not empty and "CTMS_DB_URL" not in variables:
+        prepare(folder, FLASK, environment_for(folder))
     output = folder / "output.txt"
     with output.open("w") as file:
         process = subprocess.Popen(

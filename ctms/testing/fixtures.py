@@ -23,7 +23,7 @@ from ctms.testing.clients import create_client
 from ctms.testing.contacts import contact_body
 from ctms.testing.http import ApiClient
 from ctms.testing.plugins import bundled, points_of, under_test
-from ctms.testing.servers import empty_database, folder_of_run, process_name
+from ctms.testing.servers import empty_database, folder_of_run, process_name, without_durability
 
 SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  signs nothing else
 
@@ -31,9 +31,9 @@ SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  
 @pytest.fixture(scope="session")
 def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
-    server = EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory))
-    yield server.url
-    server.release()
+    with EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory)) as server:
+        without_durability(server.url)
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,14 @@ def folder_of_run(config: pytest.Config, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+def without_durability(server: str) -> None:
+    """Let the server not wait for the disk: what a machine loses that fails during a test run, nobody misses."""
+    with psycopg.connect(libpq_url(server), autocommit=True) as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
+
+
 def empty_database(server: str, name: str) -> str:
     """Make an empty database on the server with this SQLAlchemy URL, in place of one of that name; returns its URL."""
     with psycopg.connect(libpq_url(server), autocommit=True) as connection:

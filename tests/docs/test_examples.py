@@ -29,7 +29,7 @@ COMMANDS = Path(sys.executable).parent
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service that only the docs use."""
-    with serve(tmp_path_factory.mktemp("documented")) as running:
+    with serve(tmp_path_factory.mktemp("documented"), empty=True) as running:
         yield running
 
 
