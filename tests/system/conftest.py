@@ -45,5 +45,6 @@ def session(token: str) -> Iterator[requests.Session]:
 @pytest.fixture
 def database(served: Served) -> Iterator[Connect]:
     """Opens connections to the database of the served instance, closed at the end."""
+    url = served.database_url()
     with ExitStack() as opened:
-        yield lambda: opened.enter_context(closing(psycopg.connect(served.database_url())))
+        yield lambda: opened.enter_context(closing(psycopg.connect(url)))

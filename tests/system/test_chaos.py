@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.chaos import erasure, mirror
+
+pytestmark = pytest.mark.long
 
 
 def test_a_backend_has_the_truth_at_the_end(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
         yield " ".join(path)
 
 
+@pytest.mark.long
 def test_every_command(served: Served, tmp_path: Path) -> None:
     assert set(ARGUMENTS) == set(leaves(ctms)) - {"serve"}, "say how the command is called"
     for name, text in LISTS.items():

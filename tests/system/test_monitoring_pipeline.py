@@ -19,6 +19,7 @@ from tests.serving import free_port
 from tests.system.test_restarts import both_workers
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(bool(programs.missing()), reason=f"not installed: {', '.join(programs.missing())}"),
     pytest.mark.timeout(300),
 ]
