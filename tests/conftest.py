@@ -20,7 +20,7 @@ from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, process_name
-from tests.serving import Served, serve
+from tests.serving import Served, serve_as_is
 
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks"]
 
@@ -81,5 +81,5 @@ def nothing_erased(app: Flask) -> None:  # noqa: ARG001  inside the app's transa
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The service as a user starts it: `flask ctms serve` on an embedded database of its own."""
-    with serve(tmp_path_factory.mktemp("served"), empty=True) as running:
+    with serve_as_is(tmp_path_factory.mktemp("served")) as running:
         yield running

@@ -18,7 +18,7 @@ from ctms.pool import libpq_url
 from tests.conftest import empty_database
 from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT
-from tests.serving import Served, environment_for, free_port, run_flask, serve, wait_until_up
+from tests.serving import Served, environment_for, free_port, run_flask, serve, serve_as_is, wait_until_up
 
 HOW_TO = DOCS / "how-to"
 HERE = "http://127.0.0.1:8000"
@@ -29,7 +29,7 @@ COMMANDS = Path(sys.executable).parent
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service that only the docs use."""
-    with serve(tmp_path_factory.mktemp("documented"), empty=True) as running:
+    with serve_as_is(tmp_path_factory.mktemp("documented")) as running:
         yield running
 
 
