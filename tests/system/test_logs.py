@@ -15,8 +15,9 @@ import pytest
 import requests
 
 from ctms.cli import ctms
+from tests import forked
 from tests.contacts.factories import full
-from tests.serving import Served, run_flask, serve
+from tests.serving import Served, serve
 from tests.telemetry.sentry import Inbox, inbox
 
 MARK = "janemarked"
@@ -201,7 +202,7 @@ def test_every_command(served: Served, tmp_path: Path) -> None:
         environment = {**served.environment, **TALKATIVE, "SENTRY_DSN": reported.dsn}
         done: dict[str, subprocess.CompletedProcess[str]] = {}
         for name, arguments in ARGUMENTS.items():
-            done[name] = run_flask("ctms", *name.split(), *arguments, environment=environment, cwd=tmp_path)
+            done[name] = forked.run_flask("ctms", *name.split(), *arguments, environment=environment, cwd=tmp_path)
 
     secrets = {word for result in done.values() for word in result.stdout.split() if word.startswith("secret_")}
     assert len(secrets) == 2  # of the new client, and the one that it was given instead

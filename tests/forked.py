@@ -1,0 +1,59 @@
+"""`flask …` in many processes that do not import everything anew: each is forked from one that has done so.
+
+What a process prints, logs and reports is its own, as of one that a shell starts; only the imports are shared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_MODULES = ["ctms.app", "ctms.cli", "flask.cli", "flask_migrate", "tests.forked"]
+
+
+def run_flask(
+    *arguments: str, environment: Mapping[str, str], cwd: Path, timeout: float = 100
+) -> subprocess.CompletedProcess[str]:
+    """Run `flask …` to its end, without a terminal, in a folder."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(_MODULES)
+    with tempfile.TemporaryDirectory() as folder:
+        written = [Path(folder, name) for name in ("stdout", "stderr")]
+        process = forks.Process(target=_run, args=(arguments, dict(environment), str(cwd), [str(p) for p in written]))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(arguments, timeout)
+        status = process.exitcode
+        process.close()
+        return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in written))
+
+
+def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, written: Sequence[str]) -> None:
+    for number, path in ((0, os.devnull), *enumerate(written, 1)):
+        opened = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(opened, number)
+        os.close(opened)
+    # Those that there are write as the process that forked this one was started, to a terminal perhaps.
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.argv = ["flask", *arguments]
+    from flask.cli import main  # noqa: PLC0415  as the script `flask` does
+
+    try:
+        main()
+    finally:
+        # A forked process skips what others do at their end.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
