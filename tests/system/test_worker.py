@@ -216,10 +216,8 @@ def test_sigterm_ends_it_after_the_batch_in_hand(running: Running) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         worker.wait(timeout=1)
     running.hold.unlink()
-    began = time.monotonic()
 
     assert worker.wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0
-    assert time.monotonic() - began < 20
     assert running.left() == 0
     assert len(running.calls("pushed")) == 1
     left = running.database.execute("SELECT status FROM procrastinate_jobs WHERE status = 'doing'").fetchall()

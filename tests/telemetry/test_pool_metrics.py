@@ -67,8 +67,10 @@ def test_one_that_breaks_is_given_back_too(small: Flask) -> None:
 def test_the_time_in_queries_is_that_of_the_server(small: Flask) -> None:
     with small.app_context():
         with pool.reading() as connection:
+            began = time.perf_counter()
             connection.execute("SELECT pg_sleep(0.1)")
-            time.sleep(0.6)  # what Python does is not the database's
+            longest = time.perf_counter() - began
+            time.sleep(0.2)  # what Python does is not the database's
         with pool.writing() as connection:
             first = connection.execute("SELECT pg_sleep(0.1)")
             connection.execute("SELECT pg_sleep(0.1)")
@@ -79,5 +81,5 @@ def test_the_time_in_queries_is_that_of_the_server(small: Flask) -> None:
     text = scrape(small)
     assert total(text, "ctms_database_seconds_count", kind="read") == 1
     assert total(text, "ctms_database_seconds_count", kind="write") == 2
-    assert 0.1 <= total(text, "ctms_database_seconds_sum", kind="read") < 0.6
+    assert 0.1 <= total(text, "ctms_database_seconds_sum", kind="read") <= longest
     assert total(text, "ctms_database_seconds_sum", kind="write") >= 0.2
