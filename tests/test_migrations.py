@@ -59,7 +59,7 @@ def flask(url: str, postgres: str, worker_id: str, tmp_path: Path) -> Flask:
 def query(url: str, sql: str) -> list[Any]:
     with psycopg.connect(libpq_url(url)) as connection:
         cursor = connection.execute(sql)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
 
 
 def schema(url: str) -> set[Any]:

@@ -133,6 +133,19 @@ class ErasureHandlerSchema(ma.Schema):
     changed_at = Timestamp()
 
 
+class ErasureBackendSchema(ma.Schema):
+    """The progress of a backend: numbers of contacts, and the last reason why one was not deleted there."""
+
+    name = PlainText()
+    installed = Flag(metadata={"description": "False when no plugin declares the backend any more: nobody deletes."})
+    pending = ma.fields.Integer(metadata={"description": "Still to be deleted there."})
+    done = ma.fields.Integer(metadata={"description": "Deleted there, or never there."})
+    parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
+    reason = text()
+    started_at = Timestamp()
+    changed_at = Timestamp()
+
+
 class ErasureSchema(ma.Schema):
     """The record of a deletion. It names nobody."""
 
@@ -150,10 +163,12 @@ class ErasureSchema(ma.Schema):
     status = PlainText(
         choices=records.STATUSES,
         metadata={
-            "description": "The first of these that is true: a contact is parked, pending, being verified; or `done`."
+            "description": "The first of these that is true of any deletion handler or backend: a contact is parked,"
+            " pending, being verified; or `done`, when nothing is left anywhere."
         },
     )
     handlers = ma.fields.List(ma.fields.Nested(ErasureHandlerSchema))
+    backends = ma.fields.List(ma.fields.Nested(ErasureBackendSchema))
 
 
 @blueprint.route("/erasures")
@@ -169,7 +184,7 @@ class Erasures(MethodView):
     def post(self, asked: dict[str, Any]) -> Response:
         """Delete everything about up to 5,000 addresses, or about who matches identities.
 
-        It is done here when the answer comes; deletion handlers have other systems do the same, soon. A request that is
+        It is done here when the answer comes; deletion handlers and backends follow, soon. A request that is
         sent again with its `Idempotency-Key` gets the same answer and does nothing.
         """
         key = request.headers.get("Idempotency-Key", "")
@@ -190,7 +205,7 @@ class Erasures(MethodView):
 @blueprint.guard(VIEW_ERASURES)
 @blueprint.response(200, ErasureSchema)
 def erasure(erasure_id: str) -> Response:
-    """Return the record of an erasure: who asked for it, and how far each deletion handler is."""
+    """Return the record of an erasure: who asked for it, and the progress of each deletion handler and backend."""
     wanted: UUID = path_id("erasure_id", erasure_id)
     found = answer(records.record(wanted))
     if found is None:

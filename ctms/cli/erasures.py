@@ -1,4 +1,4 @@
-"""`flask ctms erasures …`: what was deleted, by whom, and how far other systems are."""
+"""`flask ctms erasures …`: what was deleted, by whom, and the progress of other systems."""
 
 from __future__ import annotations
 
@@ -11,25 +11,35 @@ import click
 from flask.cli import AppGroup
 
 from ctms import pool
-from ctms.cli.output import json_option, names, say, write_json, write_record, write_table
+from ctms.cli import values
+from ctms.cli.backends import kind_option
+from ctms.cli.bulk import operator
+from ctms.cli.output import confirm, json_option, say, write_done, write_json, write_record, write_table, yes_option
 from ctms.cli.suppressions import address_argument
 from ctms.erasure import records
-from ctms.erasure.handlers import handlers
 from ctms.errors import NotFoundError
+from ctms.outbox.lanes import BACKEND, HANDLER
+from ctms.outbox.receivers import WORDS, registered
 
 erasures = AppGroup(
-    "erasures", help="Erasures: what was deleted, by whom, and how far the deletion handlers are. They name no person."
+    "erasures",
+    help="Erasures: what was deleted, by whom, the progress of deletion handlers and backends. They name no person.",
 )
 
 id_argument = click.argument("erasure_id", type=click.UUID, metavar="ID")
 
 COLUMNS = ("id", "requested_at", "requested_by", "origin", "forget", "contacts", "unknown", "status")
-OF_HANDLERS = ("name", "pending", "done", "verified", "parked", "reason", "started_at", "changed_at")
+OF_HANDLERS = ("deletion handler", "pending", "done", "verified", "parked", "reason", "started_at", "changed_at")
+OF_BACKENDS = ("backend", "pending", "done", "parked", "reason", "started_at", "changed_at")
 
 
 @erasures.command("list")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="So many at the most.")
-@click.option("--unfinished", is_flag=True, help="Only those of which something is pending or parked.")
+@click.option(
+    "--unfinished",
+    is_flag=True,
+    help="Only those that a handler or backend has not finished.",
+)
 @json_option
 def list_erasures(limit: int, unfinished: bool, as_json: bool) -> None:
     """List the erasures, the newest first."""
@@ -45,7 +55,10 @@ def list_erasures(limit: int, unfinished: bool, as_json: bool) -> None:
 @id_argument
 @json_option
 def show_erasure(erasure_id: UUID, as_json: bool) -> None:
-    """Show the erasure ID, and how far each deletion handler is. Exits with 4 when there is no such erasure."""
+    """Show the erasure ID, and the progress of each deletion handler and backend.
+
+    The status is `done` when nothing is left anywhere. Exits with 4 when there is no such erasure.
+    """
     with pool.reading() as connection:
         found = records.find(connection, erasure_id)
     if found is None:
@@ -54,9 +67,12 @@ def show_erasure(erasure_id: UUID, as_json: bool) -> None:
         write_json(found)
         return
     write_record({name: _read(name, found[name]) for name in COLUMNS})
-    if found["handlers"]:
-        click.echo()
-        _write(OF_HANDLERS, found["handlers"])
+    for kind, columns in (("handlers", OF_HANDLERS), ("backends", OF_BACKENDS)):
+        if found[kind]:
+            click.echo()
+            _write(columns, ({**one, columns[0]: one["name"]} for one in found[kind]))
+    _warn_of_missing(HANDLER, (one["name"] for one in found["handlers"] if one["pending"] or one["parked"]))
+    _warn_of_missing(BACKEND, (one["name"] for one in found["backends"] if one["pending"] or one["parked"]))
 
 
 @erasures.command("find")
@@ -82,23 +98,50 @@ def find_erasures(address: str, as_json: bool) -> None:
 @id_argument
 @json_option
 def retry_erasure(erasure_id: UUID, as_json: bool) -> None:
-    """Let deletion handlers try again what they refused of the erasure ID.
+    """Have deletion handlers and backends try again what they refused of the erasure ID.
 
     It is no error when nothing is parked. Exits with 4 when there is no such erasure.
     """
-    with pool.lend() as connection, connection.transaction():
+    with pool.lend() as connection:
         if records.find(connection, erasure_id) is None:
             raise _unknown(erasure_id)
         again = records.retry(connection, erasure_id)
     if as_json:
-        write_json({"id": str(erasure_id), "again": again})
-    for name, number in again.items():
-        say(f"{name}: {number:,} to be tried again")
-    if not again:
+        write_json({"id": str(erasure_id), "again": again.handlers, "backends": again.backends})
+    for kind, numbers in ((HANDLER, again.handlers), (BACKEND, again.backends)):
+        for name, number in numbers.items():
+            say(f"{WORDS[kind]} {name}: {number:,} to be tried again")
+    if not any(again):
         say("nothing is parked")
-    missing = [name for name in again if name not in handlers().by_name]
-    if missing:
-        say(f"no plugin brings the deletion handler {names(missing)}: what it has to do waits until one does")
+    _warn_of_missing(HANDLER, again.handlers)
+    _warn_of_missing(BACKEND, again.backends)
+
+
+@erasures.command("close")
+@id_argument
+@click.argument("name", type=values.stored_text, metavar="NAME")
+@kind_option
+@yes_option
+@json_option
+def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bool) -> None:
+    """Count what the backend NAME has still to delete of the erasure ID as done: you have deleted it there by hand.
+
+    The way out when the plugin is not installed any more. The record says who closed it, and what waited for it is
+    deleted here. Exits with 4 when there is no such erasure, or NAME has no part in it.
+    """
+    confirm(f"Count everything that the {WORDS[kind]} {name} has still to do as done by hand?", yes)
+    with pool.lend() as connection:
+        if not records.close(connection, erasure_id, kind, name, f"operator:{operator()}"):
+            raise NotFoundError(f"there is no erasure {erasure_id} in which the {WORDS[kind]} {name} has a part")
+        found = records.find(connection, erasure_id)
+    write_done(str(erasure_id), found, f"the {WORDS[kind]} {name} counts as done", as_json)
+
+
+def _warn_of_missing(kind: str, waiting: Iterable[str]) -> None:
+    there = registered(kind)
+    for name in waiting:
+        if name not in there:
+            say(f"no plugin brings the {WORDS[kind]} {name}: what it has to do waits until one does, or until `close`")
 
 
 def _unknown(erasure_id: UUID) -> NotFoundError:

@@ -20,6 +20,7 @@ from ctms.contacts import removal
 from ctms.contacts.removal import Found
 from ctms.erasure.handlers import handlers
 from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
+from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 from ctms.pool import Connection
 from ctms.suppression.admission import keep_all_out, keep_out
@@ -115,6 +116,7 @@ def erase(
         connection.execute(_ASK_HANDLERS, (order.id, len(found), names))
         connection.execute(_TASKS, (order.id, names, [one.identities for one in found]))
     outbox().changed(connection, email_ids)
+    deletions.add(connection, order.id, outbox().names, email_ids)
     if found and names:
         handlers().wake(connection)
 

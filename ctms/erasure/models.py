@@ -1,4 +1,4 @@
-"""The tables of erasures: records that name nobody, and what deletion handlers have still to do."""
+"""The tables of erasures: records that name nobody, and what deletion handlers and backends have still to do."""
 
 from __future__ import annotations
 
@@ -110,3 +110,48 @@ class ErasureTask(Model):
     failures: Mapped[int]
     parked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     reason: Mapped[str | None] = mapped_column(Text)
+
+
+class ErasureBackend(Model):
+    """The progress of a backend with an erasure: numbers of contacts, each in one of three states.
+
+    `done` are those that the backend deleted or never had; `reason` is the last one that parked or delayed a deletion.
+    """
+
+    __tablename__ = "erasure_backends"
+    __table_args__ = (
+        Index("idx_erasure_backends_open", "backend", "started_at", postgresql_where=text("pending > 0 OR parked > 0")),
+    )
+
+    erasure_id: Mapped[uuid.UUID] = mapped_column(
+        UUID(as_uuid=True), ForeignKey("erasures.id", ondelete="CASCADE"), primary_key=True
+    )
+    backend: Mapped[str] = mapped_column(String(63), primary_key=True)
+    pending: Mapped[int]
+    done: Mapped[int]
+    parked: Mapped[int]
+    reason: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    changed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class ErasureDeletion(Model):
+    """A contact that a backend has still to delete for an erasure; the row is deleted when the backend has done so.
+
+    `ctms.outbox.deletions` reads and writes these rows. `parked` is true while the contact is parked in the outbox.
+    """
+
+    __tablename__ = "erasure_deletions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["erasure_id", "backend"], ["erasure_backends.erasure_id", "erasure_backends.backend"], ondelete="CASCADE"
+        ),
+        Index("idx_erasure_deletions_contact", "backend", "email_id"),
+        Index("idx_erasure_deletions_erasure", "erasure_id", "backend", "email_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    erasure_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True))
+    backend: Mapped[str] = mapped_column(String(63))
+    email_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True))
+    parked: Mapped[bool]

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.contacts.documents import timestamp
 from ctms.erasure.handlers import handlers
-from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
+from ctms.erasure.models import (
+    ErasedAddress,
+    Erasure,
+    ErasureBackend,
+    ErasureDeletion,
+    ErasureHandler,
+    ErasureTask,
+)
+from ctms.outbox import deletions
+from ctms.outbox.changes import outbox
+from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.pool import Connection, Question
 from ctms.suppression.fingerprints import fingerprints, require_key
 
 PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
 STATUSES = (PARKED, PENDING, VERIFYING, DONE)
-"""The first that is true of an erasure: something will not go on without an operator, a handler has to erase, a
-handler has to look whether the other system has forgotten; nothing of all this."""
+"""The first that is true of an erasure: something will not go on without an operator, a handler or a backend has to
+delete, a handler has to look whether the other system has forgotten; nothing of all this."""
 
 _RENDERED = f"""
     json_build_object(
         'id', e.id, 'requested_at', {timestamp("e.requested_at")}, 'requested_by', e.requested_by,
         'origin', e.origin, 'forget', e.forget, 'contacts', e.contacts, 'unknown', e.unknown,
-        'status', CASE WHEN h.parked > 0 THEN '{PARKED}' WHEN h.pending > 0 THEN '{PENDING}'
+        'status', CASE
+            WHEN h.parked > 0 OR b.parked > 0 THEN '{PARKED}' WHEN h.pending > 0 OR b.pending > 0 THEN '{PENDING}'
             WHEN EXISTS (SELECT FROM {ErasureTask.__tablename__} t WHERE t.erasure_id = e.id) THEN '{VERIFYING}'
             ELSE '{DONE}' END,
-        'handlers', h.handlers)::text"""
+        'handlers', h.handlers, 'backends', b.backends)::text"""
 _FROM = f"""
     FROM {Erasure.__tablename__} e, LATERAL (
         SELECT coalesce(sum(h.pending), 0) AS pending, coalesce(sum(h.parked), 0) AS parked,
@@ -32,14 +43,22 @@ _FROM = f"""
                 'name', h.handler, 'pending', h.pending, 'done', h.done, 'verified', h.verified, 'parked', h.parked,
                 'reason', h.reason, 'started_at', {timestamp("h.started_at")},
                 'changed_at', {timestamp("h.changed_at")}) ORDER BY h.handler COLLATE "C"), '[]') AS handlers
-        FROM {ErasureHandler.__tablename__} h WHERE h.erasure_id = e.id) h"""
+        FROM {ErasureHandler.__tablename__} h WHERE h.erasure_id = e.id) h, LATERAL (
+        SELECT coalesce(sum(b.pending), 0) AS pending, coalesce(sum(b.parked), 0) AS parked,
+            coalesce(json_agg(json_build_object(
+                'name', b.backend, 'installed', b.backend = ANY(%s), 'pending', b.pending, 'done', b.done,
+                'parked', b.parked, 'reason', b.reason, 'started_at', {timestamp("b.started_at")},
+                'changed_at', {timestamp("b.changed_at")}) ORDER BY b.backend COLLATE "C"), '[]') AS backends
+        FROM {ErasureBackend.__tablename__} b WHERE b.erasure_id = e.id) b"""
 _NEWEST_FIRST = "ORDER BY e.requested_at DESC, e.id"
 
 _ONE = f"SELECT {_RENDERED} {_FROM} WHERE e.id = %s"
 _NEWEST = f"SELECT {_RENDERED} {_FROM} {_NEWEST_FIRST} LIMIT %s"
 _OPEN = f"""
     SELECT {_RENDERED} {_FROM}
-    WHERE e.id IN (SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0)
+    WHERE e.id IN (
+        SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0
+        UNION ALL SELECT erasure_id FROM {ErasureBackend.__tablename__} WHERE pending > 0 OR parked > 0)
     {_NEWEST_FIRST} LIMIT %s"""
 _OF_ADDRESS = f"""
     SELECT {_RENDERED} {_FROM}
@@ -60,10 +79,28 @@ _RETRY = f"""
         FROM counted c WHERE h.erasure_id = %(id)s AND h.handler = c.handler)
     SELECT handler, number FROM counted ORDER BY handler"""
 
+_CLOSE_HANDLER = (
+    f"SELECT FROM {ErasureHandler.__tablename__} WHERE erasure_id = %(id)s AND handler = %(name)s FOR NO KEY UPDATE",
+    f"DELETE FROM {ErasureTask.__tablename__} WHERE erasure_id = %(id)s AND handler = %(name)s",
+    f"""UPDATE {ErasureHandler.__tablename__} h SET
+        done = h.done + h.pending + h.parked, pending = 0, parked = 0, reason = %(reason)s,
+        changed_at = clock_timestamp()
+    WHERE erasure_id = %(id)s AND handler = %(name)s RETURNING done""",
+)
+_CLOSE_BACKEND = (
+    f"SELECT FROM {ErasureBackend.__tablename__} WHERE erasure_id = %(id)s AND backend = %(name)s FOR NO KEY UPDATE",
+    f"DELETE FROM {ErasureDeletion.__tablename__} WHERE erasure_id = %(id)s AND backend = %(name)s",
+    f"""UPDATE {ErasureBackend.__tablename__} b SET
+        done = b.done + b.pending + b.parked, pending = 0, parked = 0, reason = %(reason)s,
+        changed_at = clock_timestamp()
+    WHERE erasure_id = %(id)s AND backend = %(name)s RETURNING done""",
+)
+_CLOSE = {HANDLER: _CLOSE_HANDLER, BACKEND: _CLOSE_BACKEND}
+
 
 def record(erasure_id: UUID) -> Question:
     """Ask for the record of an erasure, a JSON object."""
-    return Question(_ONE, (erasure_id,))
+    return Question(_ONE, (outbox().names, erasure_id))
 
 
 def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
@@ -73,7 +110,7 @@ def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
 
 
 def newest(connection: Connection, limit: int, *, unfinished: bool = False) -> list[dict[str, Any]]:
-    """Return the newest records, or the newest of those with which a handler is not done."""
+    """Return the newest records, or the newest of those with which a handler or backend is not done."""
     return _records(connection, _OPEN if unfinished else _NEWEST, limit)
 
 
@@ -86,13 +123,35 @@ def of_address(connection: Connection, address: str) -> list[dict[str, Any]]:
     return _records(connection, _OF_ADDRESS, fingerprints().all_of(address))
 
 
-def retry(connection: Connection, erasure_id: UUID) -> dict[str, int]:
-    """Let what is parked of the erasure be tried again; returns the numbers of contacts by handler."""
-    connection.execute(_LOCK_HANDLERS, (erasure_id,))
-    moved: dict[str, int] = dict(connection.execute(_RETRY, {"id": erasure_id}).fetchall())
-    handlers().wake(connection, moved)
-    return moved
+class Retried(NamedTuple):
+    """The numbers of contacts that are tried again, by handler and by backend."""
+
+    handlers: dict[str, int]
+    backends: dict[str, int]
+
+
+def retry(connection: Connection, erasure_id: UUID) -> Retried:
+    """Have handlers and backends try again what is parked of the erasure; not inside a transaction."""
+    with connection.transaction():
+        connection.execute(_LOCK_HANDLERS, (erasure_id,))
+        moved: dict[str, int] = dict(connection.execute(_RETRY, {"id": erasure_id}).fetchall())
+        handlers().wake(connection, moved)
+    return Retried(moved, deletions.retry(connection, erasure_id))
+
+
+def close(connection: Connection, erasure_id: UUID, kind: str, name: str, by: str) -> bool:
+    """Count all that a backend or deletion handler (`kind`) has still to do of the erasure as done, by hand.
+
+    What waited for it is deleted; the record names who closed it. Returns False when the erasure does not name it.
+    """
+    values = {"id": erasure_id, "name": name, "reason": f"closed by {by}"}
+    with connection.transaction():
+        connection.execute("SET LOCAL statement_timeout = 0")  # there may be a million of them
+        lock, delete, count = _CLOSE[kind]
+        connection.execute(lock, values)
+        connection.execute(delete, values)
+        return connection.execute(count, values).fetchone() is not None
 
 
 def _records(connection: Connection, sql: str, value: Any) -> list[dict[str, Any]]:
-    return [json.loads(text) for (text,) in connection.execute(sql, (value,)).fetchall()]
+    return [json.loads(text) for (text,) in connection.execute(sql, (outbox().names, value)).fetchall()]

@@ -50,7 +50,7 @@ class Outbox:
 
     def __init__(self, registered: Sequence[Registered[Backend]]) -> None:
         self.backends = {one.value.name: one.value for one in registered}
-        self._names = list(self.backends)
+        self.names = list(self.backends)
         self._lanes = {name: lanes_of(BACKEND, backend) for name, backend in self.backends.items()}
 
     def changed(
@@ -62,7 +62,7 @@ class Outbox:
         backends: Iterable[str] | None = None,
     ) -> None:
         """Note that the contacts changed or are gone, for all backends or those named; without any it does nothing."""
-        names = self._names if backends is None else list(backends)
+        names = self.names if backends is None else list(backends)
         if names and email_ids:
             values = {"priority": priority, "backends": names, "email_ids": list(email_ids)}
             connection.execute(_changed(tuple(self.lanes(names))), values)
@@ -73,7 +73,7 @@ class Outbox:
 
     def lanes(self, names: Iterable[str] | None = None) -> list[Lane]:
         """Return the lanes of the backends, or of those named."""
-        return [lane for name in (self._names if names is None else names) for lane in self._lanes[name]]
+        return [lane for name in (self.names if names is None else names) for lane in self._lanes[name]]
 
 
 def init_outbox(app: Flask, registered: Sequence[Registered[Backend]]) -> None:

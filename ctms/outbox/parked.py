@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from ctms.outbox import deletions
 from ctms.outbox.lanes import BACKEND
 from ctms.outbox.receivers import wake_all
 from ctms.pool import Connection
@@ -36,8 +37,8 @@ _RETRY = """
         UPDATE outbox o SET
             parked_at = NULL, reason = NULL, attempts = 0, failures = 0, due_at = clock_timestamp(),
             waiting_since = clock_timestamp()
-        FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id RETURNING 1)
-    SELECT f.reason, f.email_id, (SELECT count(*) FROM retried)
+        FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id RETURNING o.email_id)
+    SELECT f.reason, f.email_id, ARRAY(SELECT email_id FROM retried)
     FROM found f ORDER BY f.reason DESC, f.email_id DESC LIMIT 1"""
 _OF_REASON = "AND reason = %(reason)s"
 _BEHIND = "AND (reason, email_id) > (%(last_reason)s, %(last)s)"
@@ -77,8 +78,9 @@ def retry(connection: Connection, backend: str, reason: str | None = None) -> It
             row = connection.execute(sql, values).fetchone()
             if row is None:
                 return
-            values["last_reason"], values["last"], number = row
-            if number:
+            values["last_reason"], values["last"], retried = row
+            if retried:
+                deletions.unpark(connection, backend, retried)
                 wake_all(connection, BACKEND, [backend])
-        yield number
+        yield len(retried)
         sql = _RETRY.format(which=f"{which} {_BEHIND}")

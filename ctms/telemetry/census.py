@@ -20,7 +20,7 @@ FRESH_FOR_IN_SECONDS = 5
 
 # The contacts as the planner estimates them: those per page, when the table was analysed last, by the pages of now.
 # A table that never was has no such number yet; then what the statistics say of inserts and deletes.
-# The erasures by the index of those that are open.
+# The erasures by the indexes of those that are open.
 _QUESTION = """
     SELECT
         CASE WHEN c.relpages > 0
@@ -33,7 +33,9 @@ _QUESTION = """
     FROM pg_class c, (
         SELECT count(*) AS open, coalesce(extract(epoch FROM now() - min(requested_at)), 0) AS oldest
         FROM erasures
-        WHERE id IN (SELECT erasure_id FROM erasure_handlers WHERE pending > 0 OR parked > 0)
+        WHERE id IN (
+            SELECT erasure_id FROM erasure_handlers WHERE pending > 0 OR parked > 0
+            UNION ALL SELECT erasure_id FROM erasure_backends WHERE pending > 0 OR parked > 0)
     ) e
     WHERE c.oid = 'emails'::regclass"""
 

@@ -230,7 +230,7 @@ class Scrape(Collector):
         if counts is not None:
             for name, text, value in (
                 ("ctms_contacts_total", "Contacts, as PostgreSQL's planner estimates them.", counts.contacts),
-                ("ctms_erasures_open", "Erasures that some system has not confirmed.", counts.erasures_open),
+                ("ctms_erasures_open", "Erasures that a handler or backend has not finished.", counts.erasures_open),
                 ("ctms_erasures_oldest_seconds", "Age of the oldest open erasure.", counts.erasures_oldest),
             ):
                 yield GaugeMetricFamily(name, text, value)

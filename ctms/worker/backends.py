@@ -6,13 +6,16 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.hooks.receivers import Backend, ContactState
+from ctms.outbox import deletions
 from ctms.outbox.changes import LIVE, RESYNC
+from ctms.outbox.deletions import Delay, Deletion
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict, verdict_of_error
@@ -34,7 +37,7 @@ _PRIORITIES = (LIVE, RESYNC)
 """One after the other: so what is not due yet, however much, is never looked at."""
 
 # What was edited since it was read has another version: it waits on, since then, and is due. The rows are locked in
-# the order in which writers lock them.
+# the order in which writers lock them. A contact that exists again waits on, too: for an erasure it was pushed as gone.
 _LOCKED = """
     WITH given AS (SELECT * FROM unnest(%(ids)s::uuid[], %(versions)s::bigint[]) AS g (email_id, version)),
     locked AS (
@@ -44,8 +47,14 @@ _DONE = f"""{_LOCKED},
     waits AS (
         UPDATE outbox o SET waiting_since = greatest(o.waiting_since, %(began)s)
         FROM locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND NOT l.same),
-    done AS (DELETE FROM outbox o USING locked l WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
-    SELECT email_id FROM locked"""
+    back AS (
+        UPDATE outbox o SET attempts = 0, failures = 0, reason = NULL
+        FROM locked l
+        WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same AND l.email_id = ANY(%(back)s::uuid[])),
+    done AS (
+        DELETE FROM outbox o USING locked l
+        WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same AND l.email_id <> ALL(%(back)s::uuid[]))
+    SELECT email_id, same FROM locked"""
 _LATER = f"""{_LOCKED},
     later AS (UPDATE outbox o SET
         due_at = clock_timestamp() + make_interval(secs => v.seconds), attempts = o.attempts + v.tried,
@@ -53,12 +62,12 @@ _LATER = f"""{_LOCKED},
     FROM locked l JOIN unnest(%(ids)s::uuid[], %(seconds)s::float8[], %(tried)s::int[], %(counts)s::int[],
         %(reasons)s::text[]) AS v (email_id, seconds, tried, counts, reason) USING (email_id)
     WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
-    SELECT email_id FROM locked"""
+    SELECT email_id, same FROM locked"""
 _PARKED = f"""{_LOCKED},
     parked AS (UPDATE outbox o SET parked_at = clock_timestamp(), attempts = o.attempts + 1, reason = v.reason
     FROM locked l JOIN unnest(%(ids)s::uuid[], %(reasons)s::text[]) AS v (email_id, reason) USING (email_id)
     WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
-    SELECT email_id FROM locked"""
+    SELECT email_id, same FROM locked"""
 
 # Two calls with one contact may have been under way at once: one was given up, or the worker stood still so long that
 # another one took its lane over. Which of them came last nobody knows: the contact is pushed once more.
@@ -72,6 +81,23 @@ _MIRRORED = "SELECT email_id FROM outbox_mirrored WHERE backend = %s AND email_i
 _MIRROR = """
     INSERT INTO outbox_mirrored (backend, email_id) SELECT %s, c FROM unnest(%s::uuid[]) AS c ON CONFLICT DO NOTHING"""
 _UNMIRROR = "DELETE FROM outbox_mirrored WHERE backend = %s AND email_id = ANY(%s)"
+
+
+@dataclass
+class _Push:
+    """What a backend gets of a contact, and the deletions that it carries out by taking it as gone.
+
+    `back` is true when the contact exists again: it is pushed once more, as it is.
+    """
+
+    deletions: tuple[Deletion, ...]
+    back: bool = False
+    state: ContactState | None = None
+
+    @property
+    def gone(self) -> bool:
+        """True when the contact is pushed as gone."""
+        return self.state is not None and self.state.gone
 
 
 class BackendWork:
@@ -101,39 +127,49 @@ class BackendWork:
         return least_tried(items, limit) if probing else items
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
-        """Read the contacts as they are now; those that the backend neither wants nor has need no push."""
-        found = queries.documents_by_id(connection, [item.key for item in items])
-        documents = {item: json.loads(with_status(found[item.key])) if item.key in found else None for item in items}
+        """Read the contacts as they are now; those that the backend neither wants nor has need no push.
+
+        A contact that an erasure deleted is pushed as gone first, also where it exists again.
+        """
+        keys = [item.key for item in items]
+        # Before the documents: what an erasure deletes between the two has another version in the outbox.
+        to_delete = deletions.find(connection, self.lane.name, keys)
+        found = queries.documents_by_id(connection, keys)
+        documents: dict[Item, Any] = {}
+        for item in items:
+            push = _Push(to_delete.get(item.key, ()))
+            push.back = bool(push.deletions) and item.key in found
+            read = item.key in found and not push.deletions
+            documents[replace(item, payload=push)] = json.loads(with_status(found[item.key])) if read else None
         verdicts: dict[Item, Verdict] = {}
         if self._backend.selects:
             self._select(connection, documents, verdicts)
-        batch = [
-            Item(item.key, item.email_id, item.version, item.attempts, item.failures, self._state(item, document))
-            for item, document in documents.items()
-            if item not in verdicts
-        ]
+        batch = [item for item in documents if item not in verdicts]
+        for item in batch:
+            item.payload.state = ContactState(item.email_id, documents[item])
         return [Batch("push", batch)] if batch else [], verdicts
 
     def call(self, batch: Batch) -> Any:
         """Push the batch."""
-        return self._backend.implementation.push([item.payload for item in batch.items], self._key(batch))
+        return self._backend.implementation.push([item.payload.state for item in batch.items], self._key(batch))
 
     def ended_late(self, connection: Connection, batch: Batch) -> None:
         """Have the contacts pushed once more: another worker may have pushed what came later."""
-        self._push_again(connection, [item.key for item in batch.items])
+        self._push_again(connection, batch.items)
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
         """Store what became of the contacts."""
-        there: set[UUID] = set()
+        settled: dict[UUID, bool] = {}
         finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
         if finished:
-            gone = [item.key for item in finished if item.payload is not None and item.payload.gone]
+            gone = [item.key for item in finished if item.payload.gone]
             if self._backend.selects and gone:
                 connection.execute(_UNMIRROR, (self.lane.name, gone))
-            there |= self._locked(connection, _DONE, {**self._named(finished), "began": batch.began})
+            back = [item.key for item in finished if item.payload.back]
+            settled |= self._settled(connection, _DONE, {**self._named(finished), "began": batch.began, "back": back})
         later = {item: _later(verdict) for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
         if later:
-            there |= self._locked(
+            settled |= self._settled(
                 connection,
                 _LATER,
                 {
@@ -147,17 +183,39 @@ class BackendWork:
         parked = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Parked)}
         if parked:
             reasons = [verdict.reason for verdict in parked.values()]
-            there |= self._locked(connection, _PARKED, {**self._named(parked), "reasons": reasons})
-        settled_elsewhere = {item.key for item in verdicts} - there
+            settled |= self._settled(connection, _PARKED, {**self._named(parked), "reasons": reasons})
+        self._settle_deletions(connection, finished, {**later, **parked}, settled)
+        settled_elsewhere = [item for item in verdicts if item.key not in settled]
         if settled_elsewhere and batch.method:
             self._push_again(connection, settled_elsewhere)
 
-    def _locked(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> set[UUID]:
-        """Execute a statement that settles; returns the contacts that were waiting still."""
-        return {key for (key,) in connection.execute(sql, values).fetchall()}
+    def _settled(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> dict[UUID, bool]:
+        """Execute a statement that settles; returns the contacts that were waiting still, True for the same version."""
+        return dict(connection.execute(sql, values).fetchall())
 
-    def _push_again(self, connection: Connection, email_ids: Iterable[UUID]) -> None:
-        values = {"backend": self.lane.name, "ids": list(email_ids), "priority": LIVE}
+    def _settle_deletions(
+        self,
+        connection: Connection,
+        finished: Iterable[Item],
+        delayed: Mapping[Item, Later | Parked],
+        settled: Mapping[UUID, bool],
+    ) -> None:
+        """Tell the erasures. Only the deletions that were known before the push: later ones need another push."""
+        delays: dict[Deletion, Delay] = {}
+        for item, verdict in delayed.items():
+            # One that was edited meanwhile is not parked: it is pushed again.
+            is_parked = isinstance(verdict, Parked) and settled.get(item.key, False)
+            delays |= dict.fromkeys(item.payload.deletions, Delay(is_parked, verdict.reason))
+        done = [deletion for item in finished for deletion in item.payload.deletions]
+        deletions.settle(connection, self.lane.name, done, delays)
+
+    def _push_again(self, connection: Connection, items: Iterable[Item]) -> None:
+        """Have contacts pushed once more; a backend that selects is known to have what it may have been pushed."""
+        items = list(items)
+        if self._backend.selects:
+            there = [item.key for item in items if item.payload.state and not item.payload.gone]
+            connection.execute(_MIRROR, (self.lane.name, there))
+        values = {"backend": self.lane.name, "ids": [item.key for item in items], "priority": LIVE}
         connection.execute(_AGAIN, values)
 
     def _named(self, items: Mapping[Item, Any] | Sequence[Item]) -> dict[str, Any]:
@@ -166,9 +224,6 @@ class BackendWork:
             "ids": [item.key for item in items],
             "versions": [item.version for item in items],
         }
-
-    def _state(self, item: Item, document: Mapping[str, Any] | None) -> ContactState:
-        return ContactState(item.email_id, document)
 
     def _select(self, connection: Connection, documents: dict[Item, Any], verdicts: dict[Item, Verdict]) -> None:
         """Note those that the backend will have; of what it does not want, only what it has stays, as gone."""

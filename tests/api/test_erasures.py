@@ -60,6 +60,7 @@ class TestDelete:
             "unknown": 0,
             "status": "pending",
             "handlers": [{"name": CRM, **counts}, {"name": SHOP, **counts}],
+            "backends": [],
         }
         assert execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')") in times
 

@@ -31,10 +31,12 @@ _CHILDREN = """
     INSERT INTO newsletters (email_id, name, subscribed, format, lang)
     SELECT email_id, 'weekly', true, 'H', 'en' FROM emails"""
 _LEFT = """
-    SELECT (SELECT count(*) FROM erasure_tasks), (SELECT coalesce(sum(pending), 0) FROM erasure_handlers)"""
+    SELECT (SELECT count(*) FROM erasure_tasks), (SELECT coalesce(sum(pending), 0) FROM erasure_handlers),
+        (SELECT count(*) FROM erasure_deletions), (SELECT coalesce(sum(pending), 0) FROM erasure_backends)"""
 _RECORDS = """
     SELECT (SELECT sum(contacts) FROM erasures), (SELECT sum(done + verified) FROM erasure_handlers),
-        (SELECT sum(parked) FROM erasure_handlers), (SELECT count(*) FROM erasure_addresses)"""
+        (SELECT sum(parked) FROM erasure_handlers), (SELECT count(*) FROM erasure_addresses),
+        (SELECT sum(done) FROM erasure_backends), (SELECT sum(parked) FROM erasure_backends)"""
 _DOOMED, _KEPT = "doomed-", "kept-"
 
 
@@ -79,7 +81,7 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
     chance = random.Random(seed)  # noqa: S311
     (folder / "doomed.txt").write_text("".join(f"{_DOOMED}{i}@example.com\n" for i in range(1, contacts + 1)))
     with other_side(0.1) as other:
-        library = plugin(folder, other.url, handler=True)
+        library = plugin(folder, other.url, backend=True, handler=True)
         with serve(folder, PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
             url = served.database_url()
             with psycopg.connect(url, autocommit=True) as connection:
@@ -87,12 +89,14 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
                 connection.execute(_CHILDREN)
                 ids = _ids(connection, _DOOMED)
                 kept = _kept(connection)
+            other.copies = dict.fromkeys(ids)
             with workers(2, served.environment, folder, seed) as running:
                 running.spare()  # here they are killed by turns with the others
                 one = Round(served, running, folder, url, chance, {"command": 0, "worker": 0, "postgresql": 0})
                 _kill_in_rounds(one, kills)
                 assert one.bulk().wait(timeout=300) == 0, (folder / "bulk.txt").read_text()[-3000:]
                 _wait_until_erased(url)
+            assert "Deadlock" not in running.text(), "workers and erasures take locks in one order"
             with psycopg.connect(url, autocommit=True) as connection:
                 _look(connection, other, ids, kept)
             _grep(served, url, folder)
@@ -129,8 +133,8 @@ def _kept(connection: Connection) -> Any:
 def _wait_until_erased(url: str) -> None:
     give_up = time.monotonic() + 180
     with psycopg.connect(url, autocommit=True) as connection:
-        while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
-            assert time.monotonic() < give_up, f"left over (tasks, pending): {left}"
+        while (left := connection.execute(_LEFT).fetchone()) != (0, 0, 0, 0):
+            assert time.monotonic() < give_up, f"left over (tasks, pending, deletions, pending): {left}"
             time.sleep(0.1)
 
 
@@ -138,7 +142,9 @@ def _look(connection: Connection, other: OtherSide, ids: set[str], kept: Any) ->
     assert not _ids(connection, _DOOMED)
     assert _kept(connection) == kept, "others were touched"
     assert set(other.erased) == ids, f"the handler has not seen {len(ids - set(other.erased))}"
-    assert connection.execute(_RECORDS).fetchone() == (len(ids), len(ids), 0, len(ids))
+    assert other.gone == ids, f"the backend has not deleted {len(ids - other.gone)}"
+    assert not other.copies
+    assert connection.execute(_RECORDS).fetchone() == (len(ids), len(ids), 0, len(ids), len(ids), 0)
 
 
 def _grep(served: Served, url: str, folder: Path) -> None:

@@ -47,7 +47,9 @@ def ctms_deletion_handlers(settings):
 
 
 class OtherSide(ThreadingHTTPServer):
-    """Listens on loopback. `copies` holds the documents by id, `erased` how often each identity was erased."""
+    """Listens on loopback. `copies` holds the documents by id, `erased` how often each identity was erased,
+    `gone` the contacts that were pushed as gone.
+    """
 
     daemon_threads = True
 
@@ -56,6 +58,7 @@ class OtherSide(ThreadingHTTPServer):
         self.failing = failing
         self.copies: dict[str, Any] = {}
         self.erased: dict[str, int] = {}
+        self.gone: set[str] = set()
         self.calls = 0
         self.failures = 0
         self.lock = threading.Lock()
@@ -77,6 +80,7 @@ class OtherSide(ThreadingHTTPServer):
                     self.erased[one["email_id"]] = self.erased.get(one["email_id"], 0) + 1
                 elif one["document"] is None:
                     self.copies.pop(one["email_id"], None)
+                    self.gone.add(one["email_id"])
                 else:
                     self.copies[one["email_id"]] = one["document"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from ctms.outbox import deletions
+from ctms.plugins import Backend, hookimpl
 from tests.cli.running import run, run_json
 from tests.contacts.factories import address, full
 from tests.contacts.rows import execute
@@ -16,6 +19,19 @@ from tests.erasure.handlers import CRM, SHOP, Handlers
 from tests.http import ApiClient
 
 pytestmark = pytest.mark.usefixtures("nothing_erased")
+
+
+class Mirrors:
+    """A plugin with two backends."""
+
+    def push(self, contacts: Any, idempotency_key: str) -> None:
+        """Take these."""
+
+    @hookimpl
+    def ctms_backends(self) -> Iterator[Backend]:
+        """Give two."""
+        yield Backend(name="mirror", implementation=self)
+        yield Backend(name="copy", implementation=self)
 
 
 @pytest.fixture
@@ -157,7 +173,7 @@ class TestRetry:
         park(elsewhere, CRM)
         execute("DELETE FROM procrastinate_jobs")
 
-        assert run_json(cli, "erasures", "retry", erasure) == {"id": erasure, "again": {CRM: 1}}
+        assert run_json(cli, "erasures", "retry", erasure) == {"id": erasure, "again": {CRM: 1}, "backends": {}}
 
         handler = api.get(f"/erasures/{erasure}").json["handlers"][0]
         assert (handler["name"], handler["pending"], handler["parked"]) == (CRM, 1, 0)
@@ -183,5 +199,136 @@ class TestRetry:
 
         told = run(cli, "erasures", "retry", erasure).stderr.splitlines()
 
-        assert told[0] == "old: 1 to be tried again"
+        assert told[0] == "deletion handler old: 1 to be tried again"
         assert "no plugin brings the deletion handler old" in told[1]
+
+
+class TestBackends:
+    """Deletions that wait or are parked at backends."""
+
+    @pytest.fixture
+    def ctms_plugins(self) -> list[object]:
+        return [Mirrors()]
+
+    def state(self, cli: CliRunner, erasure: str) -> dict[str, tuple[Any, ...]]:
+        found = run_json(cli, "erasures", "show", erasure)["backends"]
+        return {one["name"]: (one["pending"], one["done"], one["parked"], one["reason"]) for one in found}
+
+    def park(self, backend: str) -> None:
+        """Park what the backend has to delete, as the background service does."""
+        execute(
+            "UPDATE outbox SET parked_at = now(), reason = 'no', attempts = 5, failures = 5 WHERE backend = :backend",
+            backend=backend,
+        )
+        execute("UPDATE erasure_deletions SET parked = true WHERE backend = :backend", backend=backend)
+        execute(
+            "UPDATE erasure_backends SET parked = pending, pending = 0, reason = 'no' WHERE backend = :backend",
+            backend=backend,
+        )
+
+    def test_it_is_listed_and_shown(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        erasure = delete(api, contact)
+
+        assert [one["id"] for one in run_json(cli, "erasures", "list", "--unfinished")] == [erasure]
+        lines = run(cli, "erasures", "show", erasure).stdout.splitlines()
+        assert [line.split()[:4] for line in lines[-3:]] == [
+            ["backend", "pending", "done", "parked"],
+            ["copy", "1", "0", "0"],
+            ["mirror", "1", "0", "0"],
+        ]
+        self.park("copy")
+        assert run_json(cli, "erasures", "show", erasure)["status"] == "parked"
+        execute("DELETE FROM erasure_deletions")
+        execute("UPDATE erasure_backends SET pending = 0, parked = 0, done = 1")
+        assert run_json(cli, "erasures", "list", "--unfinished") == []
+        assert run_json(cli, "erasures", "show", erasure)["status"] == "done"
+
+    @pytest.mark.parametrize("batch", [1, 2000])
+    def test_what_is_parked_is_tried_again_and_nothing_else(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch: int
+    ) -> None:
+        monkeypatch.setattr(deletions, "BATCH", batch)
+        others = [full() for _ in range(2)]
+        for other in others:
+            api.post("/ctms", other)
+        addresses = [one["email"]["primary_email"] for one in others]
+        erasure = api.post("/erasures", {"emails": addresses}).json["id"]
+        self.park("copy")
+        elsewhere = delete(api, contact)
+        self.park("mirror")
+        waits = "SELECT count(*) FROM outbox WHERE parked_at IS NULL AND attempts = 0 AND backend = :backend"
+        before = execute(waits, backend="copy")
+
+        told = run_json(cli, "erasures", "retry", erasure)
+
+        assert told == {"id": erasure, "again": {}, "backends": {"copy": 2, "mirror": 2}}
+        assert self.state(cli, erasure) == {"copy": (2, 0, 0, "no"), "mirror": (2, 0, 0, "no")}
+        assert self.state(cli, elsewhere)["mirror"] == (0, 0, 1, "no")
+        assert (execute(waits, backend="copy"), execute(waits, backend="mirror")) == (before + 2, 2)
+        assert "nothing is parked" in run(cli, "erasures", "retry", erasure).stderr
+
+    def test_what_a_worker_of_an_earlier_version_has_pushed_is_pushed_again(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
+        erasure = delete(api, contact)
+        execute("DELETE FROM outbox WHERE backend = 'copy'")
+
+        assert run_json(cli, "erasures", "retry", erasure)["backends"] == {"copy": 1}
+
+        assert execute("SELECT count(*) FROM outbox WHERE backend = 'copy'") == 1
+        assert self.state(cli, erasure)["copy"] == (1, 0, 0, None)
+
+    def test_a_backend_that_no_plugin_brings_any_more(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
+        erasure = delete(api, contact)
+        execute(
+            "INSERT INTO erasure_backends SELECT erasure_id, 'old', 1, 0, 0, NULL, now(), now() FROM"
+            " erasure_backends WHERE backend = 'copy'"
+        )
+        execute("UPDATE erasure_deletions SET backend = 'old' WHERE backend = 'copy'")
+        execute("UPDATE outbox SET backend = 'old' WHERE backend = 'copy'")
+        execute("DELETE FROM erasure_deletions WHERE backend = 'mirror'")
+        execute("DELETE FROM erasure_backends WHERE backend <> 'old'")
+        warning = "no plugin brings the backend old: what it has to do waits until one does, or until `close`"
+
+        record = run_json(cli, "erasures", "show", erasure)
+        assert (record["status"], record["backends"][0]["installed"]) == ("pending", False)
+        assert warning in run(cli, "erasures", "show", erasure).stderr
+        self.park("old")
+        assert warning in run(cli, "erasures", "retry", erasure).stderr
+        assert self.state(cli, erasure)["old"] == (1, 0, 0, "no")
+
+        closed = run_json(cli, "erasures", "close", erasure, "old", "--yes")
+
+        assert closed["status"] == "done"
+        assert closed["backends"][0]["reason"].startswith("closed by operator:")
+        assert self.state(cli, erasure)["old"][:3] == (0, 1, 0)
+        assert execute("SELECT count(*) FROM erasure_deletions") == 0
+        assert run(cli, "erasures", "show", erasure).stderr == ""
+
+
+class TestClose:
+    def test_a_deletion_handler(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        erasure = delete(api, contact)
+        park(erasure, CRM)
+        run(cli, "erasures", "close", erasure, CRM, "--deletion-handler", "--yes")
+
+        crm, shop = run_json(cli, "erasures", "show", erasure)["handlers"]
+        assert (crm["pending"], crm["done"], crm["parked"]) == (0, 1, 0)
+        assert crm["reason"].startswith("closed by operator:")
+        assert (shop["pending"], shop["reason"]) == (1, None)
+        assert execute("SELECT count(*) FROM erasure_tasks WHERE handler = 'crm'") == 0
+
+    def test_what_has_no_part_in_it(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        erasure = delete(api, contact)
+        for wrong in ((erasure, CRM), (str(uuid.uuid4()), CRM, "--deletion-handler")):
+            told = run(cli, "erasures", "close", *wrong, "--yes", status=4).stderr
+            assert told.startswith("Error: there is no erasure")
+        assert run_json(cli, "erasures", "show", erasure)["status"] == "pending"
+
+    def test_it_asks_first(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+        erasure = delete(api, contact)
+
+        assert "pass --yes" in run(cli, "erasures", "close", erasure, CRM, status=1).stderr
+        assert run_json(cli, "erasures", "show", erasure)["status"] == "pending"

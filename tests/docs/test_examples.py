@@ -143,7 +143,7 @@ def execute(url: str, statement: str) -> list[tuple[object, ...]]:
     """Run a statement on the database with this SQLAlchemy URL; returns its rows, if it has any."""
     with psycopg.connect(libpq_url(url), autocommit=True) as connection:
         cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
 
 
 @contextmanager

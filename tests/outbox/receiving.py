@@ -82,7 +82,7 @@ def execute(sql: str, **values: Any) -> list[Any]:
     """Execute a statement in the test's transaction; returns its rows."""
     with pool.lend() as connection:
         cursor = connection.execute(sql, values)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
 
 
 def deliver() -> None:

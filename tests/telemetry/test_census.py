@@ -94,25 +94,34 @@ def test_no_table_of_contacts_is_read(execute: Callable[..., Any]) -> None:
     assert "emails" not in " ".join(line for (line,) in plan).replace("'emails'", "")
 
 
-def test_erasures_are_open_until_no_handler_has_anything_to_do(counted: Flask, execute: Callable[..., Any]) -> None:
+def test_erasures_are_open_until_handlers_and_backends_are_done(counted: Flask, execute: Callable[..., Any]) -> None:
     assert take(counted)[1:] == (0, 0)
-    for age, pending, parked in ((3, 0, 0), (2, 1, 0), (1, 0, 1)):
+    for age, kind, pending, parked in (
+        (6, "handler", 0, 0),
+        (5, "backend", 0, 0),
+        (4, "backend", 1, 0),
+        (3, "backend", 0, 1),
+        (2, "handler", 1, 0),
+        (1, "handler", 0, 1),
+    ):
         erasure = uuid.uuid4()
         execute(
             "INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown)"
             " VALUES (%s, now() - %s * interval '1 hour', 'x', 'api', false, 1, 0)",
             (erasure, age),
         )
-        for handler in ("a", "b"):
+        for name in ("a", "b"):
             execute(
-                "INSERT INTO erasure_handlers VALUES (%s, %s, %s, 0, 0, %s, NULL, now(), now())",
-                (erasure, handler, pending, parked),
+                f"INSERT INTO erasure_{kind}s (erasure_id, {kind}, pending, done, parked, started_at, changed_at"
+                f"{', verified' if kind == 'handler' else ''}) VALUES (%s, %s, %s, 0, %s, now(), now()"
+                f"{', 0' if kind == 'handler' else ''})",
+                (erasure, name, pending, parked),
             )
 
     found = take(counted)
 
-    assert found.erasures_open == 2
-    assert found.erasures_oldest == pytest.approx(2 * 3600, abs=60)
+    assert found.erasures_open == 4
+    assert found.erasures_oldest == pytest.approx(4 * 3600, abs=60)
 
 
 def test_an_answer_serves_all_processes_for_a_while(

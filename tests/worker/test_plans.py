@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
 
 from ctms import pool
+from ctms.outbox import deletions
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.worker import backends, erasures, sweep
 
 MANY = 20_000
+ERASURE = uuid4()
 
 
 @pytest.fixture(params=["all due", "none due"])
@@ -34,7 +37,18 @@ def filled(request: pytest.FixtureRequest, app: Flask) -> None:  # noqa: ARG001 
                 (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures)
             SELECT erasure_id, 'other', '{{}}', 'erase', now(), {due}, 0, 0
             FROM handler, generate_series(1, {MANY})""")
-        connection.execute("ANALYZE outbox, erasures, erasure_handlers, erasure_tasks, receivers")
+        connection.execute(f"""
+            WITH erasure AS (
+                INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown)
+                SELECT '{ERASURE}', now(), 'operator:x', 'command', false, {MANY}, 0 RETURNING id),
+            backend AS (
+                INSERT INTO erasure_backends (erasure_id, backend, pending, done, parked, started_at, changed_at)
+                SELECT id, 'other', {MANY}, 0, 0, now(), now() FROM erasure RETURNING erasure_id)
+            INSERT INTO erasure_deletions (erasure_id, backend, email_id, parked)
+            SELECT erasure_id, 'other', o.email_id, true FROM backend, outbox o WHERE o.backend = 'other'""")
+        connection.execute(
+            "ANALYZE outbox, erasures, erasure_handlers, erasure_tasks, receivers, erasure_deletions, erasure_backends"
+        )
 
 
 def looked_at(plan: Any) -> int:
@@ -43,6 +57,9 @@ def looked_at(plan: Any) -> int:
     return int(max([here, *(looked_at(part) for part in plan.get("Plans", []))]))
 
 
+OF_ERASURE = {"erasure": ERASURE, "backend": "other", "limit": 100}
+SOME = [uuid4() for _ in range(100)]
+STALLED, BEHIND = deletions._STALLED, deletions._BEHIND
 OF_BACKEND = {"backend": "other", "lanes": 1, "number": 0, "limit": 100}
 QUESTIONS: dict[str, tuple[str, Any]] = {
     "edits": (backends._CLAIM, {**OF_BACKEND, "priority": 0}),
@@ -50,6 +67,13 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
     "one of four lanes": (backends._CLAIM, {**OF_BACKEND, "lanes": 4, "priority": 0}),
     "erasures": (erasures._CLAIM, ("other", 1, 1, 0, 100)),
     "erasures in four lanes": (erasures._CLAIM, ("other", 4, 4, 0, 100)),
+    "deletions": (deletions._FIND, ("other", SOME)),
+    "parked deletions": (deletions._PARKED, ("other", SOME)),
+    "deletions to retry": (STALLED.format(behind=""), OF_ERASURE),
+    "further deletions to retry": (
+        STALLED.format(behind=BEHIND),
+        {**OF_ERASURE, "last": ERASURE},
+    ),
     "due for backends": (sweep._OF_KIND[BACKEND], (["other", "else"],)),
     "due for handlers": (sweep._OF_KIND[HANDLER], (["other", "else"],)),
 }

@@ -8,6 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from ctms import pool
+from ctms.outbox import parked as parking
 from ctms.plugins import Done, Pause, Refused, SlowDown, TryLater
 from ctms.testing import ApiClient
 from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
@@ -26,6 +28,7 @@ class Walk:
         self.api = api
         self.options = {**OPTIONS, **options}
         self.contacts: dict[str, str] = {}
+        self.deleted: dict[str, str] = {}
         other.answer = self.answer
 
     def step(self) -> None:
@@ -35,6 +38,7 @@ class Walk:
             self.edit: 5,
             self.subscribe: 1,
             self.delete: 1,
+            self.bring_back: 1,
             self.work: 6,
             time_passes: 1,
             self.retry: 1,
@@ -62,19 +66,30 @@ class Walk:
     def delete(self) -> None:
         if self.contacts:
             email_id = self.chance.choice(list(self.contacts))
-            assert self.api.delete(f"/ctms/{self.contacts.pop(email_id)}").status_code == 200
+            address = self.contacts.pop(email_id)
+            assert self.api.delete(f"/ctms/{address}").status_code == 200
+            self.deleted[email_id] = address
+
+    def bring_back(self) -> None:
+        if self.deleted:
+            email_id = self.chance.choice(list(self.deleted))
+            address = self.contacts[email_id] = self.deleted.pop(email_id)
+            email = {"primary_email": address, "email_id": email_id, "first_name": "Back"}
+            body = {"email": email, "newsletters": [{"name": "hubs"}]}
+            assert self.api.put(f"/ctms/{email_id}", body).status_code == 201
 
     def work(self) -> None:
         self.worker.push(lane=self.chance.randrange(2), **self.options)
 
     def retry(self) -> None:
-        rows("UPDATE outbox SET parked_at = NULL, due_at = clock_timestamp(), failures = 0")
+        with pool.lend() as connection:
+            assert sum(parking.retry(connection, "other")) >= 0
         rows("UPDATE receivers SET paused_at = NULL")
 
     def answer(self, contacts: Any) -> Any:
         """Answer anything, and sometimes let the contacts change meanwhile."""
         if self.chance.random() < 0.3:
-            self.edit()
+            self.chance.choice([self.edit, self.edit, self.delete, self.bring_back])()
         luck = self.chance.random()
         if luck < 0.5:
             return None
@@ -95,6 +110,8 @@ class Walk:
                 self.worker.push(lane=lane, **self.options)
         assert waiting() == []
         assert parked() == {}
+        assert row("SELECT count(*) FROM erasure_deletions") == 0
+        assert rows("SELECT erasure_id FROM erasure_backends WHERE pending <> 0 OR parked <> 0 OR done <> 1") == []
 
 
 @pytest.mark.parametrize("seed", range(6))

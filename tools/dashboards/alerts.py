@@ -125,7 +125,7 @@ _API = [
     ),
     _alert(
         "CtmsErasureLate",
-        "How long the oldest erasure has been open: a ticket at 25 days, a page at 28.",
+        "Age of the oldest unfinished erasure, deletions at backends included: a ticket at 25 days, a page at 28.",
         "docs/runbooks/erasure-late.md",
         [_q("max(ctms_erasures_oldest_seconds{ENV})", "oldest")],
         unit="s",

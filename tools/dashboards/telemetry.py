@@ -47,7 +47,7 @@ _AT_A_GLANCE = [
     ),
     _stat(
         "Open erasures",
-        "Erasures that some deletion handler has not done yet.",
+        "Erasures that a deletion handler or backend has not finished.",
         _q("max(ctms_erasures_open{ENV})"),
     ),
 ]
@@ -191,7 +191,7 @@ _PLUGIN_PANELS = [
     ),
     Panel(
         "Oldest open erasure",
-        "How long the oldest erasure has been open.",
+        "Age of the oldest erasure that a deletion handler or backend has not finished.",
         [_q("max(ctms_erasures_oldest_seconds{ENV})", "oldest")],
         unit="s",
         thresholds=[("orange", 25 * DAY), ("red", 28 * DAY)],

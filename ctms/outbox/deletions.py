@@ -1,0 +1,174 @@
+"""The deletions that erasures have caused and that backends have still to carry out.
+
+An edit and a deletion share the contact's one row of the outbox, which says only that the backend must hear of the
+contact. A row of `erasure_deletions` says that the backend must be made to delete it, even where a contact with the
+same id exists again. The row is deleted once the backend has deleted the contact, or is known never to have had it.
+
+Whoever changes these tables locks the rows of the outbox first, then those of `erasure_backends` in the order of
+backend and erasure, then those of `erasure_deletions`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ctms.outbox.changes import CHANGED, LIVE
+from ctms.outbox.lanes import BACKEND
+from ctms.outbox.receivers import wake_all
+from ctms.pool import Connection
+
+BATCH = 2_000
+"""Deletions that one transaction of `retry` handles."""
+
+
+class Deletion(NamedTuple):
+    """A deletion that a backend has still to carry out, for an erasure."""
+
+    id: int
+    erasure_id: UUID
+
+
+class Delay(NamedTuple):
+    """The reason why a deletion was not carried out, and whether it is parked."""
+
+    parked: bool
+    reason: str | None
+
+
+_FIND = "SELECT email_id, id, erasure_id FROM erasure_deletions WHERE backend = %s AND email_id = ANY(%s) ORDER BY id"
+
+_LOCK = """
+    SELECT FROM erasure_backends WHERE backend = %s AND erasure_id = ANY(%s)
+    ORDER BY erasure_id FOR NO KEY UPDATE"""
+
+_DONE = """
+    WITH gone AS (DELETE FROM erasure_deletions WHERE id = ANY(%(ids)s) RETURNING erasure_id, parked)
+    UPDATE erasure_backends b SET
+        pending = b.pending - n.pending, parked = b.parked - n.parked, done = b.done + n.pending + n.parked,
+        changed_at = clock_timestamp()
+    FROM (
+        SELECT erasure_id, count(*) FILTER (WHERE NOT parked) AS pending, count(*) FILTER (WHERE parked) AS parked
+        FROM gone GROUP BY erasure_id
+    ) n WHERE b.erasure_id = n.erasure_id AND b.backend = %(backend)s"""
+
+_DELAYED = """
+    WITH given AS (
+        SELECT * FROM unnest(%(ids)s::bigint[], %(parked)s::bool[], %(reasons)s::text[]) AS g (id, parked, reason)),
+    before AS MATERIALIZED (
+        SELECT d.id, d.erasure_id, d.parked AS was, g.parked AS now, g.reason
+        FROM erasure_deletions d JOIN given g USING (id) FOR UPDATE OF d),
+    moved AS (
+        UPDATE erasure_deletions d SET parked = b.now FROM before b WHERE d.id = b.id AND b.was <> b.now)
+    UPDATE erasure_backends b SET
+        pending = b.pending - n.moved, parked = b.parked + n.moved, reason = coalesce(n.reason, b.reason),
+        changed_at = clock_timestamp()
+    FROM (
+        SELECT erasure_id, sum(now::int - was::int) AS moved, bool_or(was <> now) AS changed, max(reason) AS reason
+        FROM before GROUP BY erasure_id
+    ) n
+    WHERE b.erasure_id = n.erasure_id AND b.backend = %(backend)s AND (n.changed OR n.reason IS NOT NULL)"""
+
+_PARKED = "SELECT id, erasure_id FROM erasure_deletions WHERE backend = %s AND email_id = ANY(%s) AND parked"
+
+_BACKENDS = """
+    SELECT backend FROM erasure_backends WHERE erasure_id = %s AND (pending > 0 OR parked > 0) ORDER BY backend"""
+
+# What waits in the outbox is tried anyway. A worker of an earlier version knows nothing of these rows, and removes the
+# contact from the outbox only.
+_STALLED = """
+    SELECT d.email_id, d.id, d.erasure_id FROM erasure_deletions d
+    WHERE d.erasure_id = %(erasure)s AND d.backend = %(backend)s {behind} AND (d.parked OR NOT EXISTS (
+        SELECT FROM outbox o WHERE o.backend = d.backend AND o.email_id = d.email_id))
+    ORDER BY d.email_id LIMIT %(limit)s"""
+_BEHIND = "AND d.email_id > %(last)s"
+_AGAIN = CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")
+
+_ADD = """
+    WITH counted AS (
+        INSERT INTO erasure_backends AS b (erasure_id, backend, pending, done, parked, started_at, changed_at)
+        SELECT %(erasure)s, name, %(number)s, 0, 0, now, now
+        FROM unnest(%(backends)s::text[]) AS name, clock_timestamp() AS now ORDER BY name
+        ON CONFLICT (erasure_id, backend) DO UPDATE SET
+            pending = b.pending + excluded.pending, changed_at = excluded.changed_at)
+    INSERT INTO erasure_deletions (erasure_id, backend, email_id, parked)
+    SELECT %(erasure)s, name, contact, false
+    FROM unnest(%(backends)s::text[]) AS name, unnest(%(email_ids)s::uuid[]) AS contact"""
+
+
+def add(connection: Connection, erasure_id: UUID, backends: Collection[str], email_ids: Collection[UUID]) -> None:
+    """Have the backends delete these contacts, each of which comes once; without any backend it does nothing.
+
+    The transaction has noted in the outbox, before this, that the contacts are gone.
+    """
+    if backends and email_ids:
+        values = {
+            "erasure": erasure_id,
+            "number": len(email_ids),
+            "backends": list(backends),
+            "email_ids": list(email_ids),
+        }
+        connection.execute(_ADD, values)
+
+
+def find(connection: Connection, backend: str, email_ids: Collection[UUID]) -> dict[UUID, tuple[Deletion, ...]]:
+    """Return the deletions that the backend has still to carry out, by contact."""
+    found: dict[UUID, list[Deletion]] = defaultdict(list)
+    for email_id, *deletion in connection.execute(_FIND, (backend, list(email_ids))).fetchall():
+        found[email_id].append(Deletion(*deletion))
+    return {email_id: tuple(deletions) for email_id, deletions in found.items()}
+
+
+def settle(connection: Connection, backend: str, done: Collection[Deletion], delayed: Mapping[Deletion, Delay]) -> None:
+    """Count deletions as done or delayed. The transaction has locked the contacts' rows of the outbox."""
+    if not done and not delayed:
+        return
+    _lock(connection, backend, (*done, *delayed))
+    if done:
+        connection.execute(_DONE, {"backend": backend, "ids": [one.id for one in done]})
+    if delayed:
+        values = {
+            "backend": backend,
+            "ids": [one.id for one in delayed],
+            "parked": [delay.parked for delay in delayed.values()],
+            "reasons": [delay.reason for delay in delayed.values()],
+        }
+        connection.execute(_DELAYED, values)
+
+
+def unpark(connection: Connection, backend: str, email_ids: Collection[UUID]) -> None:
+    """Count the parked deletions of these contacts as pending. The transaction has locked their rows of the outbox."""
+    found = [Deletion(*row) for row in connection.execute(_PARKED, (backend, list(email_ids))).fetchall()]
+    settle(connection, backend, (), dict.fromkeys(found, Delay(parked=False, reason=None)))
+
+
+def retry(connection: Connection, erasure_id: UUID) -> dict[str, int]:
+    """Have the backends try again what is parked of the erasure; returns the numbers of contacts by backend.
+
+    Each batch is a transaction of its own: what is done stays when it is interrupted.
+    """
+    again: dict[str, int] = {}
+    for (backend,) in connection.execute(_BACKENDS, (erasure_id,)).fetchall():
+        if number := sum(_retry(connection, erasure_id, backend)):
+            again[backend] = number
+    return again
+
+
+def _retry(connection: Connection, erasure_id: UUID, backend: str) -> Iterator[int]:
+    values: dict[str, Any] = {"erasure": erasure_id, "backend": backend, "limit": BATCH}
+    sql = _STALLED.format(behind="")
+    while rows := connection.execute(sql, values).fetchall():
+        email_ids: Sequence[UUID] = list(dict.fromkeys(email_id for email_id, *_ in rows))
+        with connection.transaction():
+            connection.execute(_AGAIN, {"priority": LIVE, "backends": [backend], "email_ids": email_ids})
+            unpark(connection, backend, email_ids)
+            wake_all(connection, BACKEND, [backend])
+        values["last"] = email_ids[-1]
+        yield len(email_ids)
+        sql = _STALLED.format(behind=_BEHIND)
+
+
+def _lock(connection: Connection, backend: str, deletions: Iterable[Deletion]) -> None:
+    connection.execute(_LOCK, (backend, list({one.erasure_id for one in deletions})))
