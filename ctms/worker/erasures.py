@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ctms.addresses import spell_out
 from ctms.erasure.erase import ERASE
 from ctms.hooks.receivers import DeletionHandler, Verifies
+from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import Lane
 from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
@@ -85,6 +87,11 @@ _PARKED = f"""
         FROM moved GROUP BY erasure_id
     ) n WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
 
+# Who has come back with the same address: a handler that erases by address has erased the new contact, too.
+_BACK = """
+    SELECT DISTINCT email_id FROM emails
+    WHERE lower(primary_email) = ANY (ARRAY(SELECT lower(a) FROM unnest(%s::text[]) AS a))"""
+
 
 class ErasureWork:
     """What waits for one deletion handler in one lane. The items' versions are their steps."""
@@ -145,6 +152,15 @@ class ErasureWork:
         if parked:
             reasons = [verdict.reason for verdict in parked.values()]
             connection.execute(_PARKED, {**self._named(list(parked)), "reasons": reasons})
+        if finished and batch.method == "erase":
+            self._push_again(connection, finished)
+
+    def _push_again(self, connection: Connection, erased: Sequence[Item]) -> None:
+        """Have the backends hear once more of contacts with the addresses of those that were erased."""
+        if outbox().names:
+            _, found = spell_out(item.payload["primary_email"] for item in erased if item.payload["primary_email"])
+            rows = connection.execute(_BACK, (found,)).fetchall()
+            outbox().changed(connection, [email_id for (email_id,) in rows])
 
     def _named(self, items: Sequence[Item]) -> dict[str, Any]:
         return {

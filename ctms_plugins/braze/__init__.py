@@ -1,4 +1,4 @@
-"""Mirrors contacts to Braze; off without a URL and a key."""
+"""Mirrors contacts to Braze and erases them there; off without a URL and a key."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 
 import marshmallow as ma
 
-from ctms.plugins import Backend, RegistrationError, hookimpl, setting
+from ctms.plugins import Backend, DeletionHandler, RegistrationError, hookimpl, setting
 from ctms_plugins.braze.backend import MOST_IN_A_CALL, Profiles
+from ctms_plugins.braze.calls import MAX_IDS
 from ctms_plugins.braze.client import Client
+from ctms_plugins.braze.erasure import MAX_ROUNDS, Erasures
 
 
 def _check_url(url: str) -> None:
@@ -43,22 +45,49 @@ class Settings:
     batch: int = setting(
         "BATCH", "Contacts in one call: 50 for some plans.", default=MOST_IN_A_CALL, read="int", check=_check_batch
     )
+    verify_after: float = setting(
+        "VERIFY_AFTER_IN_SECONDS",
+        "How long after a deletion profiles with the address are looked for: Braze deletes in its own time.",
+        default=3600.0,
+        read="float",
+    )
     concurrency: int = setting("CONCURRENCY", "Calls under way at once.", default=2, read="int")
     timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=20.0, read="float")
+
+
+def _client(settings: Settings) -> Client | None:
+    if not settings.url and not settings.key:
+        return None
+    if not settings.url or not settings.key:
+        raise RegistrationError("set both CTMS_PLUGIN_BRAZE_URL and CTMS_PLUGIN_BRAZE_KEY, or neither")
+    return Client(settings.url, settings.key, settings.timeout)
 
 
 @hookimpl
 def ctms_backends(settings: Settings) -> Iterator[Backend]:
     """Declare the backend, where there are a URL and a key."""
-    if not settings.url and not settings.key:
-        return
-    if not settings.url or not settings.key:
-        raise RegistrationError("set both CTMS_PLUGIN_BRAZE_URL and CTMS_PLUGIN_BRAZE_KEY, or neither")
-    yield Backend(
-        name="braze",
-        implementation=Profiles(Client(settings.url, settings.key, settings.timeout), resubscribe=settings.resubscribe),
-        max_batch=settings.batch,
-        concurrency=settings.concurrency,
-        timeout=4 * settings.timeout,  # one call with attributes, two that delete
-        description=f"Profiles of {urlsplit(settings.url).hostname}",
-    )
+    client = _client(settings)
+    if client is not None:
+        yield Backend(
+            name="braze",
+            implementation=Profiles(client, resubscribe=settings.resubscribe),
+            max_batch=settings.batch,
+            concurrency=settings.concurrency,
+            timeout=4 * settings.timeout,  # one call with attributes, two that delete
+            description=f"Profiles of {urlsplit(settings.url or '').hostname}",
+        )
+
+
+@hookimpl
+def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
+    """Declare the deletion handler, where there are a URL and a key."""
+    client = _client(settings)
+    if client is not None:
+        yield DeletionHandler(
+            name="braze",
+            implementation=Erasures(client, patience=2 * settings.timeout),
+            max_batch=MAX_IDS,
+            verify_after=settings.verify_after,
+            timeout=(MAX_ROUNDS + 4) * settings.timeout,  # the rounds, then exports
+            description=f"All profiles of {urlsplit(settings.url or '').hostname} with an address",
+        )

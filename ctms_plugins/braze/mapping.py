@@ -56,6 +56,12 @@ def attributes_of(email_id: str, document: Mapping[str, Any], *, resubscribe: bo
     return found
 
 
+def is_mirrored(profile: Mapping[str, Any], *, other_than: str) -> bool:
+    """True for a profile that `attributes_of` made of another contact than the one with the id `other_than`."""
+    custom = profile.get("custom_attributes") or {}
+    return profile.get("external_id") not in {None, other_than} and "ctms_create_timestamp" in custom
+
+
 def document_of(profile: Mapping[str, Any]) -> dict[str, Any]:
     """Return those parts of the document that a profile has whole. What is missing in an export is null."""
     custom = profile.get("custom_attributes") or {}

@@ -15,7 +15,8 @@ from ctms.plugins import ContactState, Done, OperatorError, Pause, Refused, Slow
 from ctms.settings import Settings
 from ctms.testing import BackendContract, OtherSide, Reply
 from ctms.testing.contracts.backends import everything
-from ctms_plugins.braze.backend import NoExport, Profiles, RefusedTogether
+from ctms_plugins.braze.backend import NoExport, Profiles
+from ctms_plugins.braze.calls import RefusedTogether
 from ctms_plugins.braze.client import Client
 from tests.plugins.braze_workspace import KEY, Workspace
 

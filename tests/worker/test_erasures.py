@@ -330,6 +330,30 @@ def test_the_records_are_locked_in_one_order(worker: Worker, delete: Delete, mon
     assert all("ORDER BY erasure_id FOR NO KEY UPDATE" in query for query, _ in locked)
 
 
+def test_who_came_back_with_the_address_is_pushed_once_more(
+    other: Other, worker: Worker, api: ApiClient, make_contact: MakeContact
+) -> None:
+    gone, kept = make_contact()["email"], make_contact()["email"]
+    address = gone["primary_email"]
+    api.delete(f"/ctms/{address}")
+    back = make_contact(email={"primary_email": address.upper()})["email"]
+    worker.push()
+    other.calls.clear()
+
+    def erase_by_address(identities: Any) -> None:
+        for one in identities:
+            assert one["primary_email"] == address
+            del other.copies[back["email_id"]]
+
+    other.answer = erase_by_address
+    worker.erase()
+    other.answer = lambda _: None
+    worker.push()
+
+    assert other.calls == [[back["email_id"]]]
+    assert set(other.copies) == {back["email_id"], kept["email_id"]}
+
+
 def test_retried_by_hand_it_is_erased(other: Other, worker: Worker, delete: Delete) -> None:
     delete(1)
     other.answer = lambda _: Refused("no")

@@ -1,0 +1,47 @@
+"""Calls about several contacts, and what each answer of Braze means for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ctms.plugins import Done, Outcome, Refused, TryLater
+from ctms_plugins.braze.client import Answer, Client
+
+MAX_IDS = 50
+"""Identifiers that one call of `/users/delete` or `/users/export/ids` takes."""
+
+
+class RefusedTogether(Exception):
+    """Braze refuses a call and does not say for whom. They are to be tried in halves: one may be at fault."""
+
+
+def post(client: Client, path: str, body: Mapping[str, Any], count: int) -> Answer | Outcome:
+    """Return Braze's answer to a call about `count` contacts, or what to do. Raises `RefusedTogether`."""
+    try:
+        answer = client.post(path, body)
+    except OSError as error:
+        return TryLater(reason=f"no answer ({type(error).__name__})")
+    if isinstance(answer, Refused) and count > 1:
+        raise RefusedTogether(answer.reason)
+    return answer
+
+
+def outcomes_of(answer: Answer, count: int) -> list[Outcome]:
+    """Return what an answer means for each of the `count` entries that were sent. Raises `RefusedTogether`."""
+    taken = answer.status < 400
+    errors = answer.errors()
+    at_fault = {index: what for index, what in errors.items() if index is not None and 0 <= index < count}
+    if len(at_fault) < len(errors) or not (taken or errors):
+        # Something is wrong, and nobody says with whom.
+        if count > 1:
+            raise RefusedTogether(answer.reason)
+        return [Refused(answer.reason)] * count
+    others: Outcome = Done() if taken else TryLater(1, "came with others that were refused")
+    return [Refused(f"Braze: {at_fault[index]}") if index in at_fault else others for index in range(count)]
+
+
+def parts(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Return the things in parts of `size`."""
+    for start in range(0, len(things), size):
+        yield things[start : start + size]

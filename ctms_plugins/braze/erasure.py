@@ -1,0 +1,90 @@
+"""Deletion of every profile with the address of a contact, whoever created it, and the proof that none is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ctms.plugins import Done, Identities, Outcome, Refused, TryLater
+from ctms_plugins.braze.calls import MAX_IDS, outcomes_of, parts, post
+from ctms_plugins.braze.client import Answer, Client
+from ctms_plugins.braze.mapping import is_mirrored
+
+MAX_ROUNDS = 5
+"""Calls in a row that delete the same addresses: each deletes one profile of each address."""
+
+LEFT = "profiles with the address are left"
+
+_EXPORTED = ["external_id", "custom_attributes"]
+
+
+class Erasures:
+    """Deletes and looks for profiles by address; exports stop after `patience` seconds, and the rest waits."""
+
+    def __init__(self, client: Client, *, patience: float) -> None:
+        self._client = client
+        self._patience = patience
+
+    def erase(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
+        """Delete every profile with one of the addresses. Raises `RefusedTogether`."""
+        outcomes: dict[str, Outcome] = {}
+        for part in parts([one for one in _once(identities) if one["primary_email"]], MAX_IDS):
+            outcomes |= self._erase(part)
+        return {str(one["email_id"]): outcomes.get(str(one["email_id"]), Done()) for one in identities}
+
+    def verify(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
+        """Look for profiles with the addresses; what this plugin has mirrored for another contact since is none."""
+        give_up = time.monotonic() + self._patience
+        outcomes: dict[str, Outcome] = {}
+        stopped: Outcome | None = None
+        for one in _once(identities):
+            if stopped is None and time.monotonic() > give_up:
+                stopped = TryLater(1, "not exported yet")
+            outcome = stopped or self._look(one)
+            if not isinstance(outcome, Done | Refused):
+                stopped = outcome
+            outcomes[str(one["email_id"])] = outcome
+        return outcomes
+
+    def _erase(self, part: Sequence[Identities]) -> dict[str, Outcome]:
+        """Delete one profile of each address in turn, until Braze finds none any more."""
+        left = list(part)
+        outcomes: dict[str, Outcome] = {}
+        for _ in range(MAX_ROUNDS):
+            answer = post(self._client, "/users/delete", {"email_addresses": list(_entries(left))}, len(left))
+            if not isinstance(answer, Answer):
+                return outcomes | {str(one["email_id"]): answer for one in left}
+            found = dict(zip((str(one["email_id"]) for one in left), outcomes_of(answer, len(left)), strict=True))
+            outcomes |= found
+            left = [one for one in left if isinstance(found[str(one["email_id"])], Done)]
+            if not left or answer.body.get("deleted") == 0:
+                return outcomes
+        # Many profiles, or Braze counts what it has put into a queue before: an export tells.
+        looked = self.verify(left).items()
+        return outcomes | {key: TryLater(reason=LEFT) if isinstance(one, Refused) else one for key, one in looked}
+
+    def _look(self, one: Identities) -> Outcome:
+        address = one["primary_email"]
+        if not address:
+            return Done()
+        answer = post(self._client, "/users/export/ids", {"email_address": address, "fields_to_export": _EXPORTED}, 1)
+        if not isinstance(answer, Answer):
+            return answer
+        users = answer.body.get("users")
+        if answer.status >= 400:
+            return Refused(answer.reason)
+        if not isinstance(users, list):
+            return TryLater(reason=answer.reason)
+        left = [user for user in users if not is_mirrored(user, other_than=str(one["email_id"]))]
+        return Refused(LEFT) if left else Done()
+
+
+def _once(identities: Sequence[Identities]) -> list[Identities]:
+    return list({str(one["email_id"]): one for one in identities}.values())
+
+
+def _entries(identities: Sequence[Identities]) -> Iterator[Mapping[str, Any]]:
+    # Any profile will do: the next call gets the next one.
+    for one in identities:
+        yield {"email": one["primary_email"], "prioritization": ["most_recently_updated"]}

@@ -1,0 +1,230 @@
+"""Deletion of every profile with an address in Braze."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from ctms.hooks.manager import load_plugins
+from ctms.plugins import ContactState, Done, Identities, Pause, Refused, SlowDown, TryLater
+from ctms.settings import Settings
+from ctms.testing import DeletionHandlerContract, OtherSide, Received, Reply
+from ctms.testing.contracts.deletion_handlers import stranger
+from ctms_plugins.braze.backend import Profiles
+from ctms_plugins.braze.calls import RefusedTogether
+from ctms_plugins.braze.client import Client
+from ctms_plugins.braze.erasure import LEFT, Erasures
+from tests.plugins.braze_workspace import KEY, Workspace
+
+MakeContact = Callable[..., dict[str, Any]]
+
+JANE, JOE = stranger(), stranger()
+JANES, JOES = str(JANE["email_id"]), str(JOE["email_id"])
+
+
+@pytest.fixture
+def workspace(other_side: OtherSide) -> Workspace:
+    """What stands for Braze."""
+    made = Workspace()
+    other_side.reply = made
+    return made
+
+
+@pytest.fixture
+def erasures(workspace: Workspace, other_side: OtherSide) -> Erasures:  # noqa: ARG001  answers there
+    """The deletion handler, talking to it."""
+    return Erasures(Client(other_side.url, KEY, 0.5), patience=5)
+
+
+def add(workspace: Workspace, person: Identities, number: int, **more: Any) -> None:
+    """Add so many profiles with the person's address that others created."""
+    email = str(person["primary_email"]).upper()
+    workspace.strangers += [{"email": email, "braze_id": f"b-{n}", **more} for n in range(number)]
+
+
+class TestContract(DeletionHandlerContract):
+    """What any deletion handler is held to."""
+
+    name = "braze"
+
+    @pytest.fixture
+    def ctms_environment(self) -> Mapping[str, str]:
+        """The plugin is on."""
+        return {"CTMS_PLUGIN_BRAZE_URL": "https://rest.example.com", "CTMS_PLUGIN_BRAZE_KEY": KEY}
+
+    @pytest.fixture
+    def implementation(self, erasures: Erasures) -> Erasures:
+        """Talks to what stands for Braze."""
+        return erasures
+
+    @pytest.fixture(params=[*OtherSide.FAILURES, "no JSON", "another's JSON", "a list"])
+    def failing_implementation(
+        self, erasures: Erasures, other_side: OtherSide, request: pytest.FixtureRequest
+    ) -> Erasures:
+        """The same while Braze fails."""
+        wrong = {"no JSON": b"<h1>Sign in</h1>", "another's JSON": {"ok": True}, "a list": []}
+        if request.param in wrong:
+            other_side.reply = Reply(200, body=wrong[request.param])
+        else:
+            other_side.fails(request.param)
+        return erasures
+
+
+class TestErase:
+    def test_every_profile_with_the_address_goes_and_no_other(
+        self, erasures: Erasures, workspace: Workspace, other_side: OtherSide, make_contact: MakeContact
+    ) -> None:
+        ours, kept = make_contact(), make_contact()
+        states = [ContactState(one["email"]["email_id"], one) for one in (ours, kept)]
+        Profiles(Client(other_side.url, KEY, 5)).push(states, "key")
+        person = stranger(email_id=ours["email"]["email_id"], primary_email=ours["email"]["primary_email"])
+        add(workspace, person, 2)
+        add(workspace, person, 1, external_id="another-app's")
+
+        assert erasures.verify([person]) == {person["email_id"]: Refused(LEFT)}
+        assert erasures.erase([person]) == {person["email_id"]: Done()}
+
+        assert workspace.strangers == []
+        assert list(workspace.profiles) == [kept["email"]["email_id"]]
+        assert erasures.verify([person]) == {person["email_id"]: Done()}
+
+    def test_of_the_account_s_address_nothing_goes(self, erasures: Erasures, workspace: Workspace) -> None:
+        add(workspace, stranger(primary_email="fxa@example.com"), 1)
+
+        erasures.erase([stranger(fxa_primary_email="fxa@example.com")])
+
+        assert len(workspace.strangers) == 1, "it may be another contact's own"
+
+    def test_what_a_call_looks_like(self, erasures: Erasures, other_side: OtherSide) -> None:
+        erasures.erase([JANE, JOE])
+
+        (request,) = other_side.received
+        assert request.path == "/users/delete"
+        assert request.json == {
+            "email_addresses": [
+                {"email": one["primary_email"], "prioritization": ["most_recently_updated"]} for one in (JANE, JOE)
+            ]
+        }
+
+    def test_more_than_one_call_can_take(self, erasures: Erasures, workspace: Workspace, other_side: OtherSide) -> None:
+        people = [stranger() for _ in range(60)]
+        for person in people:
+            add(workspace, person, 1)
+
+        assert set(erasures.erase(people).values()) == {Done()}
+
+        assert [len(one.json["email_addresses"]) for one in other_side.received] == [50, 50, 10, 10]
+        assert workspace.strangers == []
+
+    def test_more_profiles_than_rounds_go_the_next_time(self, erasures: Erasures, workspace: Workspace) -> None:
+        add(workspace, JANE, 7)
+
+        assert erasures.erase([JANE, JOE]) == {JANES: TryLater(None, LEFT), JOES: Done()}
+        assert len(workspace.strangers) == 2
+        assert erasures.erase([JANE]) == {JANES: Done()}
+        assert workspace.strangers == []
+
+    def test_where_braze_counts_what_waits_an_export_tells(
+        self, erasures: Erasures, workspace: Workspace, other_side: OtherSide
+    ) -> None:
+        other_side.reply = lambda one: (
+            Reply(200, body={"deleted": 2, "message": "success"}) if one.path == "/users/delete" else workspace(one)
+        )
+        add(workspace, JANE, 1)
+
+        assert erasures.erase([JANE, JOE]) == {JANES: TryLater(None, LEFT), JOES: Done()}
+
+    def test_one_without_an_address_has_no_profile(self, erasures: Erasures, other_side: OtherSide) -> None:
+        nobody = {**JANE, "primary_email": None}
+
+        assert erasures.erase([nobody]) == erasures.verify([nobody]) == {JANES: Done()}
+        assert other_side.received == []
+
+
+class TestVerify:
+    @pytest.mark.parametrize(
+        ("profile", "left"),
+        [
+            pytest.param({}, True, id="unidentified"),
+            pytest.param({"external_id": "another-app's"}, True, id="another's"),
+            pytest.param({"external_id": JANES, "custom_attributes": {"ctms_create_timestamp": "x"}}, True, id="ours"),
+            pytest.param(
+                {"external_id": JOES, "custom_attributes": {"ctms_create_timestamp": "x"}}, False, id="came back"
+            ),
+        ],
+    )
+    def test_whose_profile_is_left(
+        self, erasures: Erasures, workspace: Workspace, profile: dict[str, Any], *, left: bool
+    ) -> None:
+        add(workspace, JANE, 1, **profile)
+
+        assert erasures.verify([JANE]) == {JANES: Refused(LEFT) if left else Done()}
+
+    def test_exports_end_in_time(self, workspace: Workspace, other_side: OtherSide) -> None:
+        def slow(request: Received) -> Reply:
+            time.sleep(0.2)
+            return workspace(request)
+
+        other_side.reply = slow
+        people = [stranger() for _ in range(10)]
+
+        found = list(Erasures(Client(other_side.url, KEY, 5), patience=0.3).verify(people).values())
+
+        assert found[0] == Done()
+        assert found[-1] == TryLater(1, "not exported yet")
+        assert len(other_side.received) <= 3
+
+    def test_nothing_is_asked_after_a_limit(self, erasures: Erasures, other_side: OtherSide) -> None:
+        other_side.reply = Reply(429, {"Retry-After": "7"})
+
+        assert erasures.verify([JANE, JOE]) == dict.fromkeys((JANES, JOES), SlowDown(7, "HTTP 429"))
+        assert len(other_side.received) == 1
+
+    def test_one_that_is_refused_is_not_held_against_the_others(
+        self, erasures: Erasures, workspace: Workspace, other_side: OtherSide
+    ) -> None:
+        other_side.reply = lambda one: (
+            Reply(400, body={"message": "invalid"})
+            if one.json["email_address"] == JANE["primary_email"]
+            else workspace(one)
+        )
+
+        assert erasures.verify([JANE, JOE]) == {JANES: Refused("HTTP 400: invalid"), JOES: Done()}
+
+
+INVALID = {"message": "success", "deleted": 0, "errors": [{"type": "invalid email", "index": 1}]}
+ANSWERS: dict[str, tuple[Reply, Any]] = {
+    "some are wrong": (Reply(200, body=INVALID), {JANES: Done(), JOES: Refused("Braze: invalid email")}),
+    "401": (Reply(401), dict.fromkeys((JANES, JOES), Pause("HTTP 401: Braze does not take the key"))),
+    "429": (Reply(429, {"Retry-After": "7"}), dict.fromkeys((JANES, JOES), SlowDown(7, "HTTP 429"))),
+    "500": (Reply(500), dict.fromkeys((JANES, JOES), TryLater(None, "HTTP 500"))),
+}
+
+
+@pytest.mark.parametrize(("reply", "outcomes"), ANSWERS.values(), ids=ANSWERS)
+def test_what_answers_mean(reply: Reply, outcomes: Any, erasures: Erasures, other_side: OtherSide) -> None:
+    other_side.reply = reply
+
+    assert erasures.erase([JANE, JOE]) == outcomes
+
+
+def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(erasures: Erasures, other_side: OtherSide) -> None:
+    other_side.reply = Reply(400, body={"message": "no"})
+
+    with pytest.raises(RefusedTogether):
+        erasures.erase([JANE, JOE])
+    assert erasures.erase([JANE]) == {JANES: Refused("HTTP 400: no")}
+
+
+def test_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_plugins(Settings(plugins=("braze",))).collect("ctms_deletion_handlers") == ()
+    for name, value in {"URL": "https://x.org", "KEY": KEY, "VERIFY_AFTER_IN_SECONDS": "60"}.items():
+        monkeypatch.setenv(f"CTMS_PLUGIN_BRAZE_{name}", value)
+
+    (found,) = load_plugins(Settings(plugins=("braze",))).collect("ctms_deletion_handlers")
+
+    assert (found.value.name, found.value.verifies, found.value.verify_after) == ("braze", True, 60)
+    assert (found.value.max_batch, found.value.timeout) == (50, 180)
