@@ -48,7 +48,12 @@ assets = flask.Blueprint("Assets", __name__)
 
 @blueprint.route("/openapi.json")
 @blueprint.operation("read_openapi")
-@blueprint.response(200, {"type": "object"}, description="An OpenAPI 3.1 document", headers={"ETag": "ETag"})
+@blueprint.response(
+    200,
+    {"type": "object", "additionalProperties": True},
+    description="An OpenAPI 3.1 document",
+    headers={"ETag": "ETag"},
+)
 @blueprint.alt_response(304, description="The client has it", headers={"ETag": "ETag"})
 def openapi() -> Response:
     """Return the OpenAPI document."""

@@ -24,7 +24,7 @@ VERSION = {
 }
 
 
-class StatusSchema(Schema):
+class LivenessSchema(Schema):
     """It answers."""
 
     status = PlainText(choices=("ok",))
@@ -58,7 +58,7 @@ def show_version() -> Response:
 
 @blueprint.route("/__lbheartbeat__")
 @blueprint.operation("read_lbheartbeat")
-@blueprint.response(200, StatusSchema)
+@blueprint.response(200, LivenessSchema)
 def show_lbheartbeat() -> Response:
     """Answer, and touch nothing."""
     return json_text('{"status":"ok"}')

@@ -1,7 +1,7 @@
 """The SELECT that renders contacts: PostgreSQL builds the JSON text, and the views pass it through, untouched.
 
 The columns and their order come from the schemas, so that the document, its validation and its documentation
-are one list. A NULL boolean reads as its default; whatever else is stored reads as it is, however odd.
+are one list. A NULL that no request may send reads as its default; whatever else is stored reads as it is, however odd.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import marshmallow as ma
 
 from ctms import addresses
 from ctms.contacts import schemas
-from ctms.contacts.fields import Address, Flag, Group, Subscriptions, Timestamp
+from ctms.contacts.fields import Address, Group, Subscriptions, Timestamp
 
 
 def timestamp(column: str) -> str:
@@ -29,9 +29,18 @@ def _expression(alias: str, name: str, field: ma.fields.Field[Any]) -> str:
     column = f'{alias}."{name}"'
     if isinstance(field, Timestamp):
         return f'{timestamp(column)} AS "{name}"'
-    if isinstance(field, Flag):
-        return f'coalesce({column}, {str(field.load_default).lower()}) AS "{name}"'
-    return column
+    default = null_default(field)
+    return column if default is None else f'coalesce({column}, {_literal(default)}) AS "{name}"'
+
+
+def null_default(field: ma.fields.Field[Any]) -> bool | str | None:
+    """Return what a NULL in the field's column reads as: its default where a request may not send null, else None."""
+    default = field.load_default
+    return default if isinstance(default, bool | str) and not field.allow_none else None
+
+
+def _literal(value: bool | str) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value).lower()
 
 
 def _columns(alias: str, schema: type[schemas.Schema]) -> str:

@@ -123,6 +123,17 @@ class TestOddStoredValues:
         assert api.get("/ctms", query_string={"email_id": odd}).json == [page.json["items"][1]]
         assert api.get(f"/identity/{odd}").status_code == 200
 
+    def test_a_null_that_nobody_may_send_reads_as_its_default(self, api: ApiClient) -> None:
+        email_id = api.post("/ctms", {**minimal(), "newsletters": [{"name": "weekly"}]}).json["email"]["email_id"]
+        before = api.get(f"/ctms/{email_id}").json
+        execute("UPDATE emails SET email_format = NULL, double_opt_in = NULL WHERE email_id = :id", id=email_id)
+        execute("UPDATE newsletters SET format = NULL, subscribed = NULL WHERE email_id = :id", id=email_id)
+
+        read = api.get(f"/ctms/{email_id}").json
+
+        assert read == before
+        assert api.put(f"/ctms/{email_id}", read).status_code == 201
+
     def test_it_is_changeable_replaceable_and_deletable(self, api: ApiClient, odd: str) -> None:
         changed = api.patch(
             f"/ctms/{odd}",

@@ -27,7 +27,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "description": "Where: `body`, `query` or `path`, then the way to the value.",
                 "type": "array",
                 "minItems": 1,
-                "items": {"type": ["string", "integer"]},
+                # Without a type: openapi-generator cannot read a choice of types that is inside another (`detail`).
+                "items": {"description": "The name of a member (text) or the index of an entry (an integer)."},
             },
             "msg": {"type": "string", "description": "What is wrong, for people."},
             "type": {"type": "string", "description": "What is wrong, for programs."},
@@ -54,7 +55,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "required": ["detail", "error"],
         "properties": {
             "detail": _DETAIL,
-            "error": {"enum": ["invalid_client", "invalid_request", "unsupported_grant_type"]},
+            "error": {"type": "string", "enum": ["invalid_client", "invalid_request", "unsupported_grant_type"]},
             "error_description": {"type": "string", "description": "Which form fields are missing, if any are."},
         },
     },

@@ -7,6 +7,7 @@ contact in it are as the tables can hold them (`rows`).
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import singledispatch
@@ -17,10 +18,13 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from apispec.ext.marshmallow.schema_resolver import SchemaResolver
 
-from ctms.api.openapi.rows import ROWS, row_name, row_schema
+from ctms.api.openapi.rows import ROWS, covering, row_name, row_schema
 from ctms.api.parameters import Cursor, Instant, Limit
 from ctms.contacts import fields
 from ctms.contacts.schemas import ContactSchema
+
+DEFAULT = "Default: `{}`."
+"""How a member of a request is told its default."""
 
 _ACTIONS = {
     "DELETE": "`DELETE` resets the group to its defaults.",
@@ -85,7 +89,9 @@ def _(_field: fields.Day) -> dict[str, Any]:
 def _(_field: fields.Object) -> dict[str, Any]:
     return {
         "type": "object",
-        "description": f"What it may hold depends on the name. It nests at most {fields.MAX_DEPTH} levels.",
+        "additionalProperties": True,
+        "description": "What it may hold depends on the name of the waitlist: see the schemas `Fields.…`, or ask"
+        f" `GET /waitlists`. It nests at most {fields.MAX_DEPTH} levels.",
     }
 
 
@@ -128,7 +134,7 @@ class Converter(OpenAPIConverter):
     def init_attribute_functions(self) -> None:
         """Add what describes our own kinds of field."""
         super().init_attribute_functions()  # type: ignore[no-untyped-call]
-        self.attribute_functions += [self.field2kind, self.field2actions]
+        self.attribute_functions += [self.field2kind, self.field2free, self.field2actions]
 
     def resolve_nested_schema(self, schema: Any) -> Any:
         """Refer to the schema; in an answer, to the row if it is one."""
@@ -141,9 +147,18 @@ class Converter(OpenAPIConverter):
         return {"$ref": f"#/components/schemas/{name}"}
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
-        """Describe a schema in the words of its docstring. In an answer all its members are there."""
+        """Describe a schema in the words of its docstring. In an answer all its members are there.
+
+        What stands for a member that is not given is told in words: generators of TypeScript's types take a
+        `default` for a member that is always there, and demand it.
+        """
         converted: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
         cls = schema if isinstance(schema, type) else type(schema)
+        for member in converted["properties"].values():
+            default = member.pop("default", None)
+            if default is not None and not self._answering:
+                words = f"{member.get('description', '')} {DEFAULT.format(json.dumps(default))}"
+                member["description"] = words.lstrip()
         if self._answering:
             converted["required"] = list(converted["properties"])
         return {"description": inspect.getdoc(cls), **converted}
@@ -174,7 +189,11 @@ class Converter(OpenAPIConverter):
             schema["type"] = [schema["type"], "null"]
             if "enum" in schema:
                 schema["enum"].append(None)
-        return schema
+        return covering(field, schema) if schema and not self._answering else schema
+
+    def field2free(self, _field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
+        """Say of an object that may have any members that it may."""
+        return {"additionalProperties": True} if ret.get("additionalProperties") == {} else {}
 
     def field2actions(self, field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
         """Describe how many entries a list may have, and which words may stand for a group or list."""
@@ -185,8 +204,8 @@ class Converter(OpenAPIConverter):
         if not actions:
             return {}
         value = {key: ret.pop(key) for key in list(ret)}
-        words = {"type": "string", "enum": list(actions), "description": " ".join(_ACTIONS[word] for word in actions)}
-        return {"oneOf": [value, words]}
+        words = [{"type": "string", "const": word, "description": _ACTIONS[word]} for word in actions]
+        return {"anyOf": [value, *words]}
 
 
 class Resolver(SchemaResolver):

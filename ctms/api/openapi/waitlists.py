@@ -1,4 +1,4 @@
-"""What the fields of each waitlist may be, as JSON Schema: for `GET /waitlists` and in the entries that requests hold.
+"""What the fields of each waitlist may be, as JSON Schema: for `GET /waitlists` and the OpenAPI document.
 
 The rules themselves are a plugin's; what it says of them is checked here, when the service starts.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
 import jsonschema_rs
@@ -25,8 +26,21 @@ from ctms.hooks.registrations import Waitlist
 
 Schema = dict[str, Any]
 
+SCHEMA_BY_NAME = "x-schema-by-name"
+"""The extension that refers from the name of a waitlist, or a pattern of names, to the schema of its fields."""
+
 _COMPONENT = "Fields."
-_SPECIAL = re.compile(r"[\^$\\.*+?()\[\]{}|]")
+
+# Where JSON Schema 2020-12 has schemas in schemas; anything else may look like one, but is a value.
+_MAPS_OF_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+_LISTS_OF_SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_SCHEMAS = frozenset(
+    {"additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then"}
+    | {"unevaluatedItems", "unevaluatedProperties"}
+)
+_SAYING_WHAT_OBJECTS_HOLD = frozenset(
+    {"additionalProperties", "patternProperties", "properties", "unevaluatedProperties", "$ref", *_LISTS_OF_SCHEMAS}
+)
 
 
 class _Converter(OpenAPIConverter):
@@ -112,36 +126,24 @@ def list_of(waitlists: Waitlists) -> list[Schema]:
 
 
 def describe_entries(components: Components, waitlists: Waitlists) -> None:
-    """Say of the entries `WaitlistInput` and `WaitlistPatch` which waitlist's fields are which.
+    """Add a schema `Fields.…` for each declaration and refer to it from the entries of requests.
 
-    Each becomes a `oneOf` with a branch per declaration; the names of the branches exclude each other. Raises
-    `PluginError` as `fields_schema` does.
+    The reference is an extension of OpenAPI, a map like that of a discriminator: client generators make one plain
+    class of an entry. Raises `PluginError` as `fields_schema` does.
     """
-    branches = list(_branches(components, waitlists))
-    for name, new in (("WaitlistInput", True), ("WaitlistPatch", False)):
-        components.schemas[name]["oneOf"] = [
-            {**branch, "required": ["name", "fields"]} if new and must else dict(branch) for branch, must in branches
-        ]
-
-
-def _branches(components: Components, waitlists: Waitlists) -> Iterator[tuple[Schema, bool]]:
-    """Give the branches, and whether a new entry of each must have fields."""
-    before: list[Waitlist] = []
+    places: dict[str, str] = {}
     for one in waitlists.declared:
-        waitlist = one.value
-        name = _component_name(waitlist.name, components.schemas)
-        described = {"description": f"The fields of {_named(waitlist)}.", **fields_schema(one)}
-        components.schema(name, _moved(described, f"#/components/schemas/{name}"))
-        words = {"title": waitlist.title, "description": waitlist.description or waitlist.title}
-        properties = {
-            "name": _names(waitlist, before),
-            "fields": {"$ref": f"#/components/schemas/{name}"},
-        }
-        yield {**words, "properties": properties}, not _takes_nothing(waitlist)
-        before.append(waitlist)
-    if not any(waitlist.beginning == "" for waitlist in before):
-        words = {"title": "Any other waitlist", "description": "It may have any fields."}
-        yield {**words, "properties": {"name": _others(before)}}, False
+        name = _component_name(one.value.name, components.schemas)
+        places[one.value.name] = f"#/components/schemas/{name}"
+        described = _embedded(fields_schema(one), places[one.value.name])
+        words = (
+            f"{one.value.title}: the fields of {_named(one.value)}.",
+            one.value.description,
+            described.get("description"),
+        )
+        components.schema(name, {**described, "description": " ".join(filter(None, words))})
+    for entry in ("WaitlistInput", "WaitlistPatch"):
+        components.schemas[entry]["properties"]["fields"][SCHEMA_BY_NAME] = dict(places)
 
 
 def _named(waitlist: Waitlist) -> str:
@@ -150,51 +152,38 @@ def _named(waitlist: Waitlist) -> str:
     return f"waitlists whose names begin with `{waitlist.beginning}`" if waitlist.beginning else "any other waitlist"
 
 
-def _takes_nothing(waitlist: Waitlist) -> bool:
-    """Tell whether the waitlist's rules accept an entry without fields."""
-    try:
-        waitlist.load({})
-    except ma.ValidationError:
-        return False
-    except Exception:  # noqa: BLE001  a fault of the rules is for the request that meets it
-        return True
-    return True
-
-
-def _names(waitlist: Waitlist, before: Sequence[Waitlist]) -> Schema:
-    """Describe the names that a declaration decides about: not those that one `before` it, more exact, does."""
-    if waitlist.beginning is None:
-        return {"const": waitlist.name}
-    more_exact = [other for other in before if other.name.startswith(waitlist.beginning)]
-    return {**_pattern(waitlist.beginning), **_others(more_exact)}
-
-
-def _pattern(beginning: str) -> Schema:
-    # `re.escape` escapes more, which JSON Schema's regular expressions do not let pass.
-    return {"pattern": "^" + _SPECIAL.sub(r"\\\g<0>", beginning)} if beginning else {}
-
-
-def _others(decided: Sequence[Waitlist]) -> Schema:
-    exact = [waitlist.name for waitlist in decided if waitlist.beginning is None]
-    some: list[Schema] = [{"enum": exact}] if exact else []
-    some += [_pattern(waitlist.beginning) for waitlist in decided if waitlist.beginning]
-    return {"not": some[0] if len(some) == 1 else {"anyOf": some}} if some else {}
-
-
-def _component_name(waitlist: str, taken: Mapping[str, Any]) -> str:
-    """Return a name, of the few characters that OpenAPI allows, that nothing has yet."""
+def _component_name(waitlist: str, taken: Iterable[str]) -> str:
+    """Return a name, of the few characters that OpenAPI allows, that no generator makes the same class of."""
     plain = _COMPONENT + re.sub(r"[^A-Za-z0-9._-]", "_", waitlist.replace("*", "any"))
-    tries = (plain if number == 1 else f"{plain}_{number}" for number in range(1, len(taken) + 2))
-    return next(name for name in tries if name not in taken)
+    classes = {_class_name(name) for name in taken}
+    tries = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
+    return next(name for name in tries if _class_name(name) not in classes)
 
 
-def _moved(schema: Any, place: str) -> Any:
-    """Return the schema with the references into itself leading to where it is in the document."""
-    if isinstance(schema, Mapping):
-        return {
-            key: f"{place}{value[1:]}"
-            if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else _moved(value, place)
-            for key, value in schema.items()
-        }
-    return [_moved(item, place) for item in schema] if isinstance(schema, list | tuple) else schema
+def _class_name(component: str) -> str:
+    """Return what is left of a name when a generator makes a class and a file of it, on any file system."""
+    return re.sub(r"[^a-z0-9]", "", component.lower())
+
+
+def _embedded(schema: Any, place: str) -> Any:
+    """Return the schema as it is in the document, at `place`.
+
+    References into itself lead there. It has no titles, which generators take for names of classes, and its free
+    objects say that they are.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    embedded = {key: _embedded_value(key, value, place) for key, value in schema.items() if key != "title"}
+    if embedded.get("type") == "object" and embedded.keys().isdisjoint(_SAYING_WHAT_OBJECTS_HOLD):
+        embedded["additionalProperties"] = True
+    return embedded
+
+
+def _embedded_value(keyword: str, value: Any, place: str) -> Any:
+    if keyword == "$ref":
+        return f"{place}{value[1:]}" if value.startswith("#") else value
+    if keyword in _MAPS_OF_SCHEMAS:
+        return {name: _embedded(schema, place) for name, schema in value.items()}
+    if keyword in _LISTS_OF_SCHEMAS:
+        return [_embedded(schema, place) for schema in value]
+    return _embedded(value, place) if keyword in _SCHEMAS else value
