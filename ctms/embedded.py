@@ -111,9 +111,11 @@ class EmbeddedServer:
         self.url = server.get_uri(driver="psycopg")
         self._supervisor.start()
 
-    @staticmethod
-    def _start_patiently(server: PostgresServer) -> None:
-        """Start it; the wheel gives up after 10 s, which a busy machine or the recovery from a crash may exceed."""
+    def _start_patiently(self, server: PostgresServer) -> None:
+        """Start it; the wheel gives up after 10 s, which a busy machine or the recovery from a crash may exceed.
+
+        Whoever calls `release()` meanwhile ends that.
+        """
         give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
         was_killed = is_killed(server.pgdata)
         while True:
@@ -129,7 +131,8 @@ class EmbeddedServer:
                     raise
             else:
                 return
-            time.sleep(0.2)
+            if self._released.wait(0.2):
+                return
 
     def _supervise(self) -> None:
         """Start the server again whenever it was killed, until `release()`."""
