@@ -66,7 +66,8 @@ class Slots:
         """Return the files that count: those of all slots, but gauges only of processes that live."""
         with locked(self.folder / "slots.lock"):
             living = {lock.stem for lock in self.folder.glob("*.slot") if _is_held(lock)}
-            found = sorted(self.folder.glob("*.db"))
+            # An empty one is being created at this moment: prometheus_client could not read it, and it counts nothing.
+            found = sorted(file for file in self.folder.glob("*.db") if file.stat().st_size > 0)
         return [str(file) for file in found if not file.name.startswith("gauge_") or file.stem.split("_")[-1] in living]
 
     def size(self) -> int:

@@ -64,7 +64,8 @@ def _environment_of_plugins(variables: Mapping[str, str]) -> Iterator[None]:
 def rolled_back(app: Flask) -> Iterator[Flask]:
     """Run the app inside a transaction that is rolled back: requests, commands and sessions are savepoints of it."""
     with pytest.MonkeyPatch.context() as patches, app.app_context(), database.db.engine.connect() as connection:
-        connection.execute(text("SELECT 1"))  # psycopg begins the transaction now
+        # psycopg begins the transaction now. Between two requests of a test more time may pass than within one request.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         one = cast(pool.Connection, connection.connection.driver_connection)
 
         @contextmanager

@@ -110,8 +110,16 @@ def test_a_fork_has_a_slot_of_its_own(tmp_path: Path, processes: list[Process]) 
     give_up = time.monotonic() + 30
     while scrape(tmp_path)[0] < 3:
         assert time.monotonic() < give_up
+        time.sleep(0.01)
     assert processes[0].count() == first
     assert scrape(tmp_path) == (4, 1)
+
+
+def test_a_file_that_is_just_being_created_counts_nothing(tmp_path: Path, processes: list[Process]) -> None:
+    processes[0].count()
+    (tmp_path / "counter_7.db").touch()  # as another process does before it gives the file its size
+
+    assert scrape(tmp_path) == (1, 1)
 
 
 def test_an_earlier_run_in_the_same_folder_does_not_count(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from flask import Flask
 
 import ctms_plugins.relay
+from ctms import pool
 from ctms.errors import PluginError
 from ctms.plugins import HealthCheck, hookimpl, setting
 from ctms.testing import ApiClient, contact_body
@@ -157,3 +158,9 @@ class TestThePluginsOfAProject:
 
     def test_bundled_are_those_that_ctms_brings(self) -> None:
         assert {point.name for point in bundled()} <= {point.name for point in entry_points(group="ctms")}
+
+
+@pytest.mark.usefixtures("app")
+def test_a_slow_test_keeps_its_transaction() -> None:
+    with pool.lend() as connection:
+        assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("0",)
