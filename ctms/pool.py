@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import psycopg
 from flask import Flask
-from psycopg.pq import TransactionStatus
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn, Ping, TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError
@@ -118,40 +119,47 @@ def connect_arguments(settings: Settings) -> dict[str, Any]:
 
 def libpq_url(url: str) -> str:
     """Return an SQLAlchemy URL as libpq reads it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    rendered = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return rendered.replace(" ", "%20")  # SQLAlchemy leaves the spaces of a password, which libpq refuses
 
 
 def connect_patiently(url: str, kind: type[Connection] = psycopg.Connection, **parameters: Any) -> Connection:
-    """Connect, and try again while the server is away or starting, for `CONNECT_TIMEOUT_IN_SECONDS`.
+    """Connect, and try again while the server is down, starting or stopping, for `CONNECT_TIMEOUT_IN_SECONDS`.
 
     Raises `psycopg.OperationalError`; at once where waiting cannot help (wrong password, no such database).
     """
+    conninfo = libpq_url(url)
     give_up = time.monotonic() + CONNECT_TIMEOUT_IN_SECONDS
     pause = 0.02
+    was_up = False
     while True:
         try:
-            return kind.connect(libpq_url(url), **parameters)
+            return kind.connect(conninfo, **parameters)
         except psycopg.OperationalError as error:
-            if not _is_away(error) or time.monotonic() + pause > give_up:
+            # Without a `pgconn` psycopg did not get as far as the server: its name has no address.
+            if error.pgconn is None or time.monotonic() + pause > give_up:
                 raise
+            if not _is_unavailable(conninfo):
+                if was_up:
+                    raise
+                was_up = True  # it may have come up since the attempt: one more
+                continue
+        was_up = False
         time.sleep(pause)
         pause = min(pause * 2, 0.5)
 
 
-def _is_away(error: psycopg.OperationalError) -> bool:
-    """True when nobody listens, or who listens is starting or stopping; libpq gives no code for it."""
-    text = str(error)
-    return any(
-        sign in text
-        for sign in (
-            "Connection refused",
-            "No such file or directory",
-            "is starting up",
-            "is shutting down",
-            "recovery",
-            "server closed the connection unexpectedly",
-        )
-    )
+def _is_unavailable(conninfo: str) -> bool:
+    """Return whether nobody listens, or whoever listens is starting or stopping.
+
+    The error of a failed connection has no SQLSTATE, and its text depends on `lc_messages` and on the names in it. So
+    libpq is asked (`PQping`), which knows the socket's error and the SQLSTATE. Any answer but "cannot connect now"
+    (57P03) counts as available: neither the password nor TLS need be right.
+    """
+    given = conninfo_to_dict(conninfo)
+    address = {name: given[name] for name in ("host", "hostaddr", "port", "user", "dbname") if name in given}
+    asked = make_conninfo("", **address, sslmode="disable", gssencmode="disable", connect_timeout=2)
+    return PGconn.ping(asked.encode()) in {Ping.REJECT, Ping.NO_RESPONSE}
 
 
 def refuse_dead_connection(connection: Connection, entry: ConnectionPoolEntry, _proxy: Any) -> None:
