@@ -187,9 +187,9 @@ ACCEPTED = {
 }
 
 
-def told_default(member: dict[str, Any]) -> Any:
+def described_default(member: dict[str, Any]) -> Any:
     """Return what the document says stands for a member that is not given, None for null or nothing."""
-    assert "default" not in member, "generators of TypeScript's types demand a member that has a default"
+    assert "default" not in member, "generators of TypeScript types require a member that has a default"
     told = re.search(r"Default: `(.*)`\.$", member.get("description", ""))
     return json.loads(told[1]) if told else None
 
@@ -217,11 +217,11 @@ class TestBodies:
         }
         for name, group in found.items():
             for member, described_member in document.schemas[name]["properties"].items():
-                if (default := told_default(described_member)) is not None:
+                if (default := described_default(described_member)) is not None:
                     assert group[member] == default, member
-        assert told_default(document.schemas["ContactInput"]["properties"]["newsletters"]) == []
-        assert told_default(document.schemas["EmailInput"]["properties"]["email_format"]) == "H"
-        assert told_default(document.schemas["WaitlistInput"]["properties"]["subscribed"]) is True
+        assert described_default(document.schemas["ContactInput"]["properties"]["newsletters"]) == []
+        assert described_default(document.schemas["EmailInput"]["properties"]["email_format"]) == "H"
+        assert described_default(document.schemas["WaitlistInput"]["properties"]["subscribed"]) is True
 
     def test_a_put_names_its_id(self, document: Described) -> None:
         assert document.schemas["EmailPut"]["required"] == ["email_id", "primary_email"]
@@ -240,7 +240,7 @@ class TestBodies:
         for name, schema in patches.items():
             entry = name in {"NewsletterPatch", "WaitlistPatch"}
             assert schema.get("required", []) == (["name"] if entry else [])
-            assert all(told_default(member) is None for member in schema["properties"].values())
+            assert all(described_default(member) is None for member in schema["properties"].values())
 
     @pytest.mark.parametrize(
         ("member", "word"),

@@ -50,7 +50,7 @@ LISTS = {
         "schema": {
             "title": "Contact",
             "properties": {
-                "place": {"title": "Contact", "type": "object", "properties": {"title": {"type": "string"}}},
+                "workspace": {"title": "Contact", "type": "object", "properties": {"title": {"type": "string"}}},
                 "self": {"$ref": "#"},
             },
             "additionalProperties": False,
@@ -123,7 +123,7 @@ def api(service: Served) -> Iterator[requests.Session]:
 
 
 @pytest.fixture(scope="session")
-def place(service: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(service: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the document, as the how-to gets it, and with the packages of npm."""
     folder = tmp_path_factory.mktemp("clients")
     for name in ("driver.ts", "tsconfig.json", "package.json"):
@@ -138,38 +138,38 @@ class Generated:
     """A client that was generated: by what, where it is, and what the generator printed."""
 
     generator: str
-    place: Path
+    workspace: Path
     printed: str
 
     @property
     def folder(self) -> Path:
         """What has to be on the import path to use it."""
-        return self.place if self.generator == "openapi-typescript" else self.place / self.generator
+        return self.workspace if self.generator == "openapi-typescript" else self.workspace / self.generator
 
     @property
     def driver(self) -> Path:
         """The file that drives it."""
         if self.generator == "openapi-typescript":
-            return self.place / "driver.ts"
+            return self.workspace / "driver.ts"
         return HERE / "drivers" / f"{self.generator.replace('-', '_')}.py"
 
     @property
     def example(self) -> Path:
         """The file with the how-to's example."""
-        return self.place / ("example.ts" if self.generator == "openapi-typescript" else f"{self.generator}.py")
+        return self.workspace / ("example.ts" if self.generator == "openapi-typescript" else f"{self.generator}.py")
 
     def command(self, source: Path) -> list[str]:
         """Return how one of these two is run."""
         if self.generator == "openapi-typescript":
-            return ["node", str(self.place / "built" / source.with_suffix(".js").name)]
+            return ["node", str(self.workspace / "built" / source.with_suffix(".js").name)]
         return [sys.executable, str(source)]
 
 
 @pytest.fixture(scope="session", params=GENERATORS)
-def generated(request: pytest.FixtureRequest, service: Served, place: Path) -> Generated:
+def generated(request: pytest.FixtureRequest, service: Served, workspace: Path) -> Generated:
     """The client that the how-to's command makes."""
     name: str = request.param
-    return Generated(name, place, run("bash", "-euc", documented(name, service), cwd=place))
+    return Generated(name, workspace, run("bash", "-euc", documented(name, service), cwd=workspace))
 
 
 @pytest.fixture(scope="session")
@@ -183,9 +183,9 @@ def checked(generated: Generated, service: Served) -> Generated:
 def check_types(generated: Generated) -> None:
     """Check the types of the client, its driver and its example; those of TypeScript are compiled, too."""
     if generated.generator == "openapi-typescript":
-        run("npx", "tsc", "--project", ".", cwd=generated.place)
+        run("npx", "tsc", "--project", ".", cwd=generated.workspace)
         return
-    mypy = (sys.executable, "-m", "mypy", "--cache-dir", str(generated.place / ".mypy_cache"))
+    mypy = (sys.executable, "-m", "mypy", "--cache-dir", str(generated.workspace / ".mypy_cache"))
     strict = (*mypy, "--config-file", "", "--strict", "--follow-imports", "silent")
     here: dict[str, Any] = {"cwd": generated.folder, "MYPYPATH": str(generated.folder)}
     if generated.generator == "openapi-generator":  # it comes with settings of mypy that it passes, short of strict
@@ -240,7 +240,7 @@ def driven(command: list[str], url: str, variables: Mapping[str, str], errors: P
 @pytest.fixture(scope="session")
 def client(service: Served, checked: Generated) -> Iterator[Step]:
     """A process that uses the generated client, with a token that it asked for."""
-    errors = checked.place / f"{checked.generator}.txt"
+    errors = checked.workspace / f"{checked.generator}.txt"
     with driven(checked.command(checked.driver), service.url, {"PYTHONPATH": str(checked.folder)}, errors) as step:
         assert step("log_in", client_id=service.client_id, client_secret=service.client_secret) == "bearer"
         yield step

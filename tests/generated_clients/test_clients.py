@@ -73,7 +73,7 @@ EXPECTED_WARNINGS = (
 
 
 def test_the_example_of_the_how_to_runs(checked: Generated, read: Read) -> None:
-    printed = run(*checked.command(checked.example), cwd=checked.place, PYTHONPATH=str(checked.folder))
+    printed = run(*checked.command(checked.example), cwd=checked.workspace, PYTHONPATH=str(checked.folder))
 
     email_id, state = printed.split()
     assert state.lower() == "false"

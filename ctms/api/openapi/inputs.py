@@ -18,13 +18,13 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from apispec.ext.marshmallow.schema_resolver import SchemaResolver
 
-from ctms.api.openapi.rows import ROWS, covering, row_name, row_schema
+from ctms.api.openapi.rows import ROWS, row_name, row_schema, widen_to_answers
 from ctms.api.parameters import Cursor, Instant, Limit
 from ctms.contacts import fields
 from ctms.contacts.schemas import ContactSchema
 
 DEFAULT = "Default: `{}`."
-"""How a member of a request is told its default."""
+"""The sentence that names the default of a member of a request."""
 
 _ACTIONS = {
     "DELETE": "`DELETE` resets the group to its defaults.",
@@ -149,8 +149,8 @@ class Converter(OpenAPIConverter):
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
         """Describe a schema in the words of its docstring. In an answer all its members are there.
 
-        What stands for a member that is not given is told in words: generators of TypeScript's types take a
-        `default` for a member that is always there, and demand it.
+        The description names the default of a member: generators of TypeScript types require a member that has a
+        `default`.
         """
         converted: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
         cls = schema if isinstance(schema, type) else type(schema)
@@ -189,7 +189,7 @@ class Converter(OpenAPIConverter):
             schema["type"] = [schema["type"], "null"]
             if "enum" in schema:
                 schema["enum"].append(None)
-        return covering(field, schema) if schema and not self._answering else schema
+        return widen_to_answers(field, schema) if schema and not self._answering else schema
 
     def field2free(self, _field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
         """Say of an object that may have any members that it may."""

@@ -53,10 +53,10 @@ def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def covering(field: ma.fields.Field[Any], described: dict[str, Any]) -> dict[str, Any]:
-    """Return what `described` says of a member of requests, in a type that covers what is answered of it.
+def widen_to_answers(field: ma.fields.Field[Any], described: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema `described` of a member of requests, with a type that covers the member in answers.
 
-    An answer is any text where a request may hold a few words only: a pattern names those, and refuses the same.
+    Answers hold any text where requests hold one of a few words: a pattern takes the place of the enumeration.
     """
     if "enum" not in described or ROWS.keys().isdisjoint(type(field.parent).__mro__):
         return described
