@@ -27,6 +27,16 @@ MAX_LENGTH = 255
 # An address with one spelling only: ASCII, unquoted, no A-label. Most addresses are of this kind.
 _PLAIN = re.compile(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]+@(?:(?!xn--)[a-z0-9-]+(?:\.|\Z))+", re.ASCII | re.IGNORECASE)
 
+# An address that email-validator surely accepts, in ASCII: a dot-atom and a host name of two labels or more (RFC 5321),
+# none of them an A-label, the last one not reserved; too short to have a part that is too long. Some that it accepts do
+# not match, and are left to it. No quantifier gives back what it has taken: a list has a million lines.
+_ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]++"
+_LABEL = r"[a-zA-Z0-9]++(?:-[a-zA-Z0-9]++)*+"
+_RESERVED = sorted({name.rpartition(".")[2] for name in email_validator.SPECIAL_USE_DOMAIN_NAMES})
+_NOT_RESERVED = "".join(rf"(?<!\.{re.escape(name)})" for name in _RESERVED)
+_SURE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@{_LABEL}(?:\.{_LABEL})++(?<=[a-zA-Z])(?i:{_NOT_RESERVED})", re.ASCII)
+_MAX_SURE_LENGTH = 64
+
 # White space, and what is invisible at the edges of exported values: zero-width characters, direction marks, BOM.
 _INVISIBLE = " \t\r\n\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u200b-\u200f\u2060\ufeff"
 _EDGES = re.compile(f"^[{_INVISIBLE}]+|[{_INVISIBLE}]+$")
@@ -44,6 +54,10 @@ def normalize(text: str) -> str:
 
     Outer white space and a display name (`Wes <wes@example.com>`) are dropped. Raises `InvalidAddressError`.
     """
+    if _SURE.fullmatch(text) and len(text) <= _MAX_SURE_LENGTH:
+        local, _, domain = text.rpartition("@")
+        if local == local.lower():  # some local parts in upper case have another normal form (RFC 2142)
+            return f"{local}@{domain.lower()}"
     try:
         parsed = email_validator.validate_email(
             _without_display_name(text.strip()),
@@ -59,15 +73,35 @@ def normalize(text: str) -> str:
 
 
 def normalize_entry(text: str) -> str:
-    """Return the normal form of the address in a list's entry, without what exports put around it (`trim`).
+    """Return the normal form of the address in a list's entry, without what exports put around it (`parse_entry`).
 
-    Raises `InvalidAddressError`, also for a wildcard (`*@example.com`): a local part may be called so, but in a list it
-    means everybody.
+    Raises `InvalidAddressError`.
     """
-    address = normalize(trim(text))
+    return normalize(parse_entry(text))
+
+
+def parse_entry(text: str) -> str:
+    """Return the address in a list's entry as it is spelt there, without what exports put around it.
+
+    That is white space, invisible characters, a display name, `mailto:` and one `,` or `;` at the end. Raises
+    `InvalidAddressError`, also for a wildcard (`*@example.com`): a local part may be called so, but in a list it means
+    everybody.
+    """
+    if is_plainly_valid(text):
+        return text
+    address = trim(text)
+    alone = _without_display_name(address)
+    if alone != address:
+        address = trim(alone)
     if address.startswith("*@"):
         raise InvalidAddressError("A list names addresses, not wildcards")
+    normalize(address)
     return address
+
+
+def is_plainly_valid(text: str) -> bool:
+    """True for an address that needs no closer look: most lines of a list. False says nothing."""
+    return _SURE.fullmatch(text) is not None and len(text) <= _MAX_SURE_LENGTH and text[:2] != "*@"
 
 
 def trim(text: str) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import unicodedata
 
+import email_validator
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctms.addresses import (
     InvalidAddressError,
     comparison_key,
+    is_plainly_valid,
     is_same,
     matches,
     normalize,
     normalize_entry,
+    parse_entry,
     plus_for_space,
     spell_out,
     spellings,
@@ -97,6 +100,11 @@ def test_entry_that_is_no_address(text: str) -> None:
         normalize_entry(text)
 
 
+def test_entry_is_parsed_as_it_is_spelt() -> None:
+    assert parse_entry("mailto:Ines@XN--MNCHEN-3YA.de;") == "Ines@XN--MNCHEN-3YA.de"
+    assert parse_entry("Sam <\N{ZERO WIDTH SPACE}mailto:Sam@Example.com>") == "Sam@Example.com"
+
+
 def test_plain_address_has_one_spelling() -> None:
     assert spellings("Some.One+tag@mail.Example.com") == ("Some.One+tag@mail.Example.com",)
 
@@ -174,3 +182,38 @@ def _raw(normal: str) -> str:
 
 def _lower(text: str) -> str:
     return "".join(character.lower()[0] for character in text)
+
+
+LABELS_OF_HOSTS = st.one_of(
+    st.sampled_from(["example", "COM", "xn--mnchen-3ya", "ab--c", "-a", "a-", "1"]),
+    st.sampled_from(email_validator.SPECIAL_USE_DOMAIN_NAMES),
+    st.text("abzABZ019-_\N{KELVIN SIGN}", max_size=65),
+)
+HOSTS = st.lists(LABELS_OF_HOSTS, min_size=1, max_size=5).map(".".join)
+LOCAL_PARTS = st.text("abzABZ019.!#$%&'*+/=?^_`{|}~-@\" \n\N{LATIN SMALL LETTER LONG S}", max_size=66)
+
+
+@settings(max_examples=2_000)
+@given(st.one_of(LOCAL_PARTS, st.text("aZ9.+", min_size=1, max_size=9)), HOSTS)
+def test_what_needs_no_closer_look_is_what_email_validator_accepts(local: str, host: str) -> None:
+    """The short cut for plain addresses accepts no other addresses, and gives the same normal form."""
+    text = f"{local}@{host}".strip()
+    try:
+        parsed = email_validator.validate_email(
+            text, check_deliverability=False, allow_quoted_local=True, globally_deliverable=False
+        )
+        expected = parsed.normalized if "." in parsed.domain else None
+    except email_validator.EmailNotValidError:
+        expected = None
+    try:
+        found = normalize(text)
+    except InvalidAddressError:
+        found = None
+
+    assert found == expected
+    assert expected is not None or not is_plainly_valid(text)
+
+
+@pytest.mark.parametrize("text", ["jane.doe+news@mail-1.example.co.uk", "JANE@EXAMPLE.COM", "o'neil@a.b1.example"])
+def test_most_addresses_need_no_closer_look(text: str) -> None:
+    assert is_plainly_valid(text)
