@@ -31,6 +31,7 @@ FLOORS = (
     {"ctms.plugins"},
     {"ctms.api", "ctms.worker"},
     {"ctms.erasure"},
+    {"ctms.bulk"},
     {"ctms.contacts", "ctms.clients", "ctms.telemetry"},
     {"ctms.outbox", "ctms.suppression"},
     {"ctms.database"},

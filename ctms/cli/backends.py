@@ -13,6 +13,7 @@ import click
 from flask.cli import AppGroup
 
 from ctms import pool
+from ctms.bulk import lists
 from ctms.cli import values
 from ctms.cli.output import (
     confirm,
@@ -25,7 +26,6 @@ from ctms.cli.output import (
     write_table,
     yes_option,
 )
-from ctms.erasure import lists
 from ctms.errors import NotFoundError, UnfinishedError
 from ctms.hooks.receivers import Backend
 from ctms.outbox import parked, receivers

@@ -19,13 +19,13 @@ import click
 import psycopg
 
 from ctms import pool
+from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, Outcome, Work, work_off
+from ctms.bulk.lists import Entry
+from ctms.bulk.report import CSV, JSON_LINES, Report
+from ctms.bulk.worklist import WorkList
 from ctms.cli.group import database_problem
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
-from ctms.erasure.bulk import BAD_LINE, FAILED, FOUND, Outcome, Work, work_off
-from ctms.erasure.lists import Entry
-from ctms.erasure.report import CSV, JSON_LINES, Report
-from ctms.erasure.worklist import WorkList
 from ctms.errors import OperatorError, UnfinishedError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import with_appcontext
 
+from ctms.bulk import lists
+from ctms.bulk.batches import UNKNOWN
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
-from ctms.erasure import lists
-from ctms.erasure.bulk import UNKNOWN
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, deletion, look
 from ctms.erasure.erase import BY_COMMAND, Order
 from ctms.suppression.fingerprints import require_key

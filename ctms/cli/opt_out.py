@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import with_appcontext
 
+from ctms.bulk import lists
+from ctms.bulk.batches import UNKNOWN
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
-from ctms.erasure import lists
-from ctms.erasure.bulk import UNKNOWN
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
 
 

@@ -10,9 +10,9 @@ import click
 from flask.cli import AppGroup
 
 from ctms import pool
+from ctms.bulk import lists
+from ctms.bulk.lists import Entry
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
-from ctms.erasure import lists
-from ctms.erasure.lists import Entry
 from ctms.errors import NotFoundError, UnfinishedError
 from ctms.suppression.admission import keep_out
 from ctms.suppression.fingerprints import fingerprints, require_key

@@ -1,4 +1,4 @@
-"""Deleting a batch of addresses, or only looking who would be: what `bulk.work_off` does for `delete-bulk`."""
+"""Deleting a batch of addresses, or only looking who would be: what `batches.work_off` does for `delete-bulk`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from ctms.addresses import spell_out
+from ctms.bulk.batches import FOUND, UNKNOWN, Outcome, Work
+from ctms.bulk.worklist import Item
 from ctms.contacts import removal
-from ctms.erasure.bulk import FOUND, UNKNOWN, Outcome, Work
 from ctms.erasure.erase import Order, erase, hold
 from ctms.erasure.models import ErasedAddress
-from ctms.erasure.worklist import Item
 from ctms.pool import Connection
 from ctms.suppression.fingerprints import fingerprints
 

@@ -1,14 +1,14 @@
-"""Opting a batch of addresses out, or only looking who would be: what `bulk.work_off` does for `opt-out`."""
+"""Opting a batch of addresses out, or only looking who would be: what `batches.work_off` does for `opt-out`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
+from ctms.bulk.worklist import Item
 from ctms.contacts import optouts
 from ctms.contacts.optouts import Matched, OptOut
-from ctms.erasure.bulk import FOUND, UNKNOWN, Outcome
-from ctms.erasure.worklist import Item
 from ctms.pool import Connection
 
 OPTED_OUT = "opted out"

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from ctms.bulk.batches import Outcome
+from ctms.bulk.lists import Entry
+from ctms.bulk.worklist import Item
 from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
 from ctms.cli.progress import Progress
-from ctms.erasure.bulk import Outcome
-from ctms.erasure.lists import Entry
-from ctms.erasure.worklist import Item
 from ctms.errors import UnfinishedError
 from ctms.pool import Connection
 

@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 
 from ctms import pool
-from ctms.erasure.bulk import Outcome, Work, work_off
-from ctms.erasure.lists import Entry
-from ctms.erasure.worklist import Item, WorkList
+from ctms.bulk.batches import Outcome, Work, work_off
+from ctms.bulk.lists import Entry
+from ctms.bulk.worklist import Item, WorkList
 from ctms.pool import Connection
 from ctms.suppression.fingerprints import Fingerprints
 

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from ctms.bulk.batches import ATTEMPTS, BAD_LINE, FAILED, UNKNOWN, Outcome, work_off
+from ctms.bulk.lists import Entry
+from ctms.bulk.report import Report
+from ctms.bulk.worklist import Item
 from ctms.contacts import removal
-from ctms.erasure.bulk import ATTEMPTS, BAD_LINE, FAILED, UNKNOWN, Outcome, work_off
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, deletion, look
 from ctms.erasure.erase import BY_COMMAND, Order
-from ctms.erasure.lists import Entry
-from ctms.erasure.report import Report
-from ctms.erasure.worklist import Item
 from ctms.errors import ConflictError, OperatorError
 from ctms.plugins import Backend, DeletionHandler, hookimpl
 from ctms.pool import Connection

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ctms.bulk.batches import UNKNOWN
+from ctms.bulk.lists import Entry
 from ctms.contacts import optouts
-from ctms.erasure.bulk import UNKNOWN
-from ctms.erasure.lists import Entry
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
 from ctms.plugins import Backend, hookimpl
 from ctms.pool import Connection

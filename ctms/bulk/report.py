@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctms.erasure.bulk import Outcome
+from ctms.bulk.batches import Outcome
 from ctms.errors import ConflictError, OperatorError
 
 CSV = ".csv"

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ctms.addresses import comparison_key, spellings
-from ctms.erasure.lists import Entry
+from ctms.bulk.lists import Entry
 from ctms.pool import Connection
 
 CHUNK = 20_000

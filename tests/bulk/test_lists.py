@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctms.erasure import lists
-from ctms.erasure.lines import LONGEST_LINE
-from ctms.erasure.lists import Entry, addresses, opt_outs
+from ctms.bulk import lists
+from ctms.bulk.lines import LONGEST_LINE
+from ctms.bulk.lists import Entry, addresses, opt_outs
 from ctms.errors import ListError
 
 Reader = Callable[[BinaryIO], Iterator[Entry]]

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from psycopg import DataError, IntegrityError, errors
 
-from ctms.erasure.worklist import Item, WorkList
+from ctms.bulk.worklist import Item, WorkList
 from ctms.pool import Connection
 
 UNKNOWN = "unknown"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-from ctms.erasure.lines import LONGEST_LINE, NOT_TEXT, Lines
+from ctms.bulk.lines import LONGEST_LINE, NOT_TEXT, Lines
 from ctms.errors import ListError
 
 LONGEST_ADDRESS = 255

@@ -1,0 +1,1 @@
+"""Lists of addresses: read, loaded, worked through in batches, reported."""
