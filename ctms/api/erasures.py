@@ -20,7 +20,7 @@ from ctms.contacts.queries import IDENTITIES
 from ctms.contacts.schemas import Schema, text
 from ctms.erasure import records
 from ctms.erasure.erase import BY_API, Order
-from ctms.erasure.requests import erase_requested
+from ctms.erasure.requests import InvalidAddressesError, erase_requested
 from ctms.errors import Invalid, NotFound
 from ctms.suppression.fingerprints import NO_KEY, fingerprints
 
@@ -90,7 +90,10 @@ class ErasureRequestSchema(_Strict):
 
     emails = _Items(
         PlainText(255, shortest=1),
-        metadata={"description": "Their `primary_email`, in any spelling.", "maxItems": MAX_CONTACTS},
+        metadata={
+            "description": "Their `primary_email`, in any spelling; nothing else, unless the database holds it as one.",
+            "maxItems": MAX_CONTACTS,
+        },
     )
     identities = _Items(Group(ErasureIdentitiesSchema), metadata={"maxItems": MAX_CONTACTS})
     forget = Flag(
@@ -107,7 +110,7 @@ class ErasureRequestSchema(_Strict):
             raise invalid("`emails` or `identities` should name somebody", "missing")
         if len(wanted) > MAX_CONTACTS:
             raise invalid(f"`emails` and `identities` should have at most {MAX_CONTACTS} items together", "too_long")
-        return {"wanted": wanted, "forget": data["forget"]}
+        return {"wanted": wanted, "emails": len(data.get("emails", ())), "forget": data["forget"]}
 
 
 class ErasureResultSchema(ma.Schema):
@@ -171,6 +174,12 @@ class ErasureSchema(ma.Schema):
     backends = ma.fields.List(ma.fields.Nested(ErasureBackendSchema))
 
 
+def _place(emails: int, position: int, name: str, problem: str) -> dict[str, Any]:
+    """Return the error of an item at this position among `emails` and `identities` together."""
+    place = ["emails", position] if position < emails else ["identities", position - emails, name]
+    return {"loc": ["body", *place], "msg": f"Input should be an e-mail address: {problem}", "type": "value_error"}
+
+
 @blueprint.route("/erasures")
 class Erasures(MethodView):
     """All erasures."""
@@ -195,7 +204,10 @@ class Erasures(MethodView):
             raise Invalid([{"loc": ["body", "forget"], "msg": NO_KEY, "type": "no_erasure_key"}])
         let_in()
         order = Order(by=f"client:{caller_id()}", origin=BY_API, forget=asked["forget"])
-        result = erase_requested(connection(), order, asked["wanted"], key)
+        try:
+            result = erase_requested(connection(), order, asked["wanted"], key)
+        except InvalidAddressesError as error:
+            raise Invalid([_place(asked["emails"], *problem) for problem in error.problems]) from None
         body = {"id": str(result.id), "contacts": result.contacts, "unknown": result.unknown}
         return json_text(json.dumps(body), 202, {"Location": f"/erasures/{result.id}"})
 

@@ -1,1 +1,1 @@
-"""Lists of addresses: read, loaded, worked through in batches, reported."""
+"""Lists of addresses: read as other systems export them, loaded, worked through in batches, reported."""

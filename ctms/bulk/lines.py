@@ -1,70 +1,144 @@
-"""The lines of a file or a pipe, read one by one: whatever is in it, it costs little memory and ends nothing."""
+"""The lines of a file or a pipe, read one by one: whatever the content, memory stays small and no line is lost."""
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import io
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
-LONGEST_LINE = 65_536
-"""Characters; one that is longer is cut. A file that has no lines at all must not be read into memory."""
+from ctms.errors import ListError
+
+MAX_LINE = 65_536
+"""Characters; a longer line is cut. A file that has no lines at all must not be read into memory."""
 
 NOT_TEXT = "\N{REPLACEMENT CHARACTER}"
-"""Stands where bytes are no text."""
+"""Replaces bytes that are no text."""
 
-_BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"
+_UTF_16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_FALLBACK = "ctms.windows_1252"
+
+
+def _decode_as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    """Decode the bytes that are no UTF-8 as Windows-1252, the encoding of Excel and, but for controls, Latin-1."""
+    assert isinstance(error, UnicodeDecodeError)  # noqa: S101  files are only read
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+codecs.register_error(_FALLBACK, _decode_as_windows_1252)
 
 
 class Lines:
-    """The lines of a stream in UTF-8 (or in UTF-16, with a BOM) and their numbers, without those that say nothing.
+    """The lines of a stream and their numbers, without blank ones and comments (`#`).
 
-    Blank lines say nothing, nor do those that begin with `#`. Lines that were read too far can be given back.
+    The stream may be UTF-8, UTF-16 or Windows-1252 (Latin-1), and compressed with gzip. Lines that were read too far
+    can be given back. Raises `ListError` where the stream is an archive or a damaged gzip file.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        start = stream.read(2)  # and no seek back: it may be a pipe
-        whole = io.BufferedReader(_Continued(start, stream), 1 << 18)
-        self._text = io.TextIOWrapper(whole, _BOMS.get(start, "utf-8-sig"), errors="replace")
+        start, whole = _peek(stream)
+        if start.startswith(_GZIP):
+            start, whole = _peek(cast("BinaryIO", gzip.GzipFile(fileobj=whole)), "it is a damaged gzip file")
+        if start == _ZIP:
+            raise ListError("it is a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV")
+        encoding = _encoding(start)
+        self._text = io.TextIOWrapper(whole, encoding, errors=_FALLBACK if encoding == "utf-8-sig" else "replace")
         self._again: deque[tuple[int, str]] = deque()
         self._number = 0
+        self._cut = False
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        while (found := self.next()) is not None:
-            text = found[1].strip()
-            if text and not text.startswith("#"):
-                yield found
+        while True:
+            if self._again or self._cut:
+                found = self.next()
+                if found is None:
+                    return
+                number, line = found
+            else:  # as `next` does, without two calls for each of a million lines
+                line = self._text.readline(MAX_LINE)
+                if not line:
+                    return
+                self._number = number = self._number + 1
+                self._cut = len(line) == MAX_LINE and line[-1] != "\n"
+            text = line.lstrip()
+            if text and text[0] != "#":
+                yield number, line
 
     def next(self) -> tuple[int, str] | None:
-        """Return the next line, whatever it says; None at the end."""
+        """Return the next line, also a blank one or a comment; None at the end."""
         if self._again:
             return self._again.popleft()
-        line = self._text.readline(LONGEST_LINE)
-        if not line:
-            return None
-        self._number += 1
-        if len(line) == LONGEST_LINE and not line.endswith("\n"):
-            while (more := self._text.readline(LONGEST_LINE)) and not more.endswith("\n"):
-                pass
-        return self._number, line
+        while self._cut:
+            self._read()
+        line = self._read()
+        return (self._number, line) if line else None
+
+    def pieces(self) -> Iterator[tuple[int, str]]:
+        """Give the rest of the stream in pieces: lines, however long, in pieces of at most `MAX_LINE` characters."""
+        while self._again:
+            yield self._again.popleft()
+        while piece := self._read():
+            yield self._number, piece
 
     def give_back(self, lines: Iterable[tuple[int, str]]) -> None:
         """Have these lines come next."""
         self._again.extendleft(reversed(list(lines)))
 
+    def _read(self) -> str:
+        """Return the next line or, of a long one, its next piece."""
+        piece = self._text.readline(MAX_LINE)
+        self._number += not self._cut
+        self._cut = len(piece) == MAX_LINE and piece[-1] != "\n"
+        return piece
 
-class _Continued(io.RawIOBase):
-    """A stream whose first bytes have been read."""
 
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
-        self._start = start
+def _peek(stream: BinaryIO, damaged: str | None = None) -> tuple[bytes, io.BufferedReader[Any]]:
+    """Return the first four bytes, and the whole stream, which may be a pipe, so that it cannot be sought in."""
+    source = _Whole(stream, damaged)
+    whole = io.BufferedReader(source, 1 << 18)
+    start = b""
+    while len(start) < len(_ZIP) and (more := source.readinto_bytes(len(_ZIP) - len(start))):
+        start += more
+    source.start = start
+    return start, whole
+
+
+def _encoding(start: bytes) -> str:
+    if start.startswith(_UTF_16_BOMS):
+        return "utf-16"
+    # Without a byte order mark, text that begins in ASCII shows it.
+    if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
+        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
+class _Whole(io.RawIOBase):
+    """A stream whose first bytes have been read, as `start`; one that is damaged raises `ListError`."""
+
+    def __init__(self, rest: BinaryIO, damaged: str | None) -> None:
+        self.start = b""
         self._rest = rest
+        self._damaged = damaged
 
     def readable(self) -> bool:
         return True
 
+    def readinto_bytes(self, size: int) -> bytes:
+        """Return at most so many bytes of the rest."""
+        try:
+            return self._rest.read(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            if self._damaged is None:
+                raise
+            raise ListError(self._damaged) from None
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # it is more than a memoryview may be
-        found = self._start or self._rest.read(len(buffer))
-        self._start = b""
+        found = self.start or self.readinto_bytes(len(buffer))
+        self.start = b""
         buffer[: len(found)] = found
         return len(found)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ctms.addresses import comparison_key, spellings
-from ctms.bulk.lists import Entry
+from ctms.bulk.entries import Entry, settled
 from ctms.pool import Connection
 
 CHUNK = 20_000
@@ -36,12 +36,15 @@ _DEDUPE = f"""
     CREATE TEMPORARY TABLE bulk_once AS
     SELECT DISTINCT ON (key COLLATE "C", CASE WHEN key IS NULL THEN number END) *
     FROM {_GIVEN}
-    ORDER BY key COLLATE "C", CASE WHEN key IS NULL THEN number END, at DESC NULLS LAST, %s"""
+    ORDER BY key COLLATE "C", CASE WHEN key IS NULL THEN number END, at DESC NULLS LAST, number %s"""
 
-# In the order in which the contacts lie on the disk: batches touch few pages, which is twice as fast.
+# In the order in which the contacts lie on the disk: batches touch few pages, which is twice as fast. The entries of
+# one contact come in the order in which they count; those of none, bad lines too, in the order of the lists.
 _SETTLE = f"""
     CREATE TEMPORARY TABLE bulk_work AS
-    SELECT row_number() OVER (ORDER BY p.place, o.at DESC NULLS LAST, o.%s) AS number,
+    SELECT row_number() OVER (
+            ORDER BY p.place, CASE WHEN p.place IS NOT NULL THEN o.at END DESC NULLS LAST,
+                CASE WHEN p.place IS NOT NULL THEN o.number END %s, o.number) AS number,
         o.line, o.address, o.at, o.reason, o.problem, p.place IS NOT NULL AS known
     FROM {_ONCE} o LEFT JOIN (SELECT number, min(place) AS place FROM (%s) f GROUP BY number) p USING (number)"""
 
@@ -60,7 +63,12 @@ _FINISH = (
     "ANALYZE bulk_work",
 )
 
+_COPY = f"COPY {_GIVEN} (line, address, at, reason, problem, key, spellings) FROM STDIN"
 _NEXT = f"SELECT number, line, address, at, reason, problem FROM {_WORK} WHERE number > %s ORDER BY number LIMIT %s"
+
+
+_COUNT = f"""
+    SELECT count(*), count(problem), count(*) FILTER (WHERE known), count(address) - count(at) FROM {_WORK}"""
 
 
 class Item(NamedTuple):
@@ -95,6 +103,8 @@ class WorkList:
         """How many of those are lines with a problem."""
         self.known = 0
         """How many of those are addresses of contacts."""
+        self.undated = 0
+        """How many of those are addresses without a date."""
         for statement in _PREPARE:
             connection.execute(statement)
 
@@ -104,21 +114,18 @@ class WorkList:
         return self.read - self.total
 
     def load(self, entries: Iterable[Entry], told: Callable[[int], None]) -> None:
-        """Load the entries; `told(read)` is called after each chunk. Raises `ListError`."""
+        """Load the entries and settle them (`settled`); `told(read)` is called after each chunk. Raises `ListError`."""
         entries = iter(entries)
-        while True:
-            before = self.read
-            with (
-                self._taking_its_time(),
-                self.connection.cursor() as cursor,
-                cursor.copy(f"COPY {_GIVEN} (line, address, at, reason, problem, key, spellings) FROM STDIN") as copy,
-            ):
-                for entry in islice(entries, CHUNK):
-                    copy.write_row((*entry, *_compared(entry.address)))
-                    self.read += 1
+        while chunk := list(islice(entries, CHUNK)):
+            with self._taking_its_time():
+                self._copy(settled(self.connection, chunk))
+            self.read += len(chunk)
             told(self.read)
-            if self.read == before:
-                return
+
+    def _copy(self, entries: Iterable[Entry]) -> None:
+        with self.connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for line, address, at, reason, problem, _ in entries:
+                copy.write_row((line, address, at, reason, problem, *_compared(address)))
 
     def settle(self, *, of_accounts: bool = False, last_wins: bool = False) -> None:
         """Leave each address once: the entry with the latest time, else the first one, or with `last_wins` the last.
@@ -127,7 +134,7 @@ class WorkList:
         of one contact come in the order in which they count.
         """
         connection = self.connection
-        order = "number DESC" if last_wins else "number"
+        order = "DESC" if last_wins else "ASC"
         with self._taking_its_time():
             connection.execute("SET LOCAL work_mem = '64MB'")
             connection.execute(_DEDUPE % order)
@@ -135,10 +142,8 @@ class WorkList:
             connection.execute(_SETTLE % (order, f"{_OWN} UNION ALL {_ACCOUNT}" if of_accounts else _OWN))
             for statement in _FINISH:
                 connection.execute(statement)
-            counted = connection.execute(
-                f"SELECT count(*), count(problem), count(*) FILTER (WHERE known) FROM {_WORK}"
-            ).fetchone()
-        self.total, self.problems, self.known = counted or (0, 0, 0)
+            counted = connection.execute(_COUNT).fetchone()
+        self.total, self.problems, self.known, self.undated = counted or (0, 0, 0, 0)
 
     def batches(self, size: int) -> Iterator[list[Item]]:
         """Give the items, `size` at a time."""

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from itertools import chain
 from typing import Any, BinaryIO
 
 import click
 from flask.cli import AppGroup
 
 from ctms import pool
-from ctms.bulk import lists
+from ctms.bulk.columns import Wanted
 from ctms.cli import values
+from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import (
     confirm,
     json_option,
@@ -40,9 +42,6 @@ from ctms.worker.verify import Findings
 
 EXAMPLES = 3
 """So many ids are shown of what is parked or differs."""
-
-MOST_LINES = 20
-"""Bad lines that are shown."""
 
 PROGRESS_EVERY_SECONDS = 5.0
 
@@ -190,8 +189,9 @@ def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
     "--email-file",
     type=click.File("rb"),
     metavar="FILE",
-    help="Those with these addresses: one a line, or a CSV file with a column `email`; - reads standard input.",
+    help="Those with these addresses: one a line, or an export in CSV or JSON; - reads standard input.",
 )
+@column_option
 @yes_option
 @json_option
 def resync(
@@ -202,6 +202,7 @@ def resync(
     newsletter: str | None,
     waitlist: str | None,
     email_file: BinaryIO | None,
+    wanted: Wanted,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -212,48 +213,43 @@ def resync(
 
     It may be stopped (Ctrl-C) and repeated: what waits then stays, and no contact waits twice.
 
-    Exits with 4 when no plugin has such a backend, with 3 when it was stopped or lines of the file were bad.
+    Exits with 4 when no plugin has such a backend, with 2 and without a change when it is not known which of several
+    columns has the addresses, with 3 when it was stopped or lines of the file were bad.
     """
     chosen = since is not None or newsletter is not None or waitlist is not None
     if [everything, chosen, email_file is not None].count(True) != 1:
         raise click.UsageError("choose contacts: --all, or --email-file, or --since, --newsletter and --waitlist")
     find_backend(name)
     with pool.lend() as connection:
+        reader = None if email_file is None else ListReader(email_file, wanted, connection)
         if everything:
             about = walk.about_how_many(connection)
             confirm(f"Push all contacts{'' if about is None else f' (about {about:,})'} to {name} again?", yes)
         data: dict[str, Any] = {"backend": name}
         with _told("wait") as told:
-            if email_file is None:
+            if reader is None:
                 data["contacts"] = told(walk.resync(connection, name, Selection(since, newsletter, waitlist)))
             else:
-                data |= _resync_file(connection, name, email_file, told)
+                data |= _resync_file(connection, name, reader, told)
     unknown = f", addresses that are no contact's: {data['unknown']:,}" if data.get("unknown") else ""
     write_done(name, data, f"contacts that wait: {data['contacts']:,}{unknown}", as_json)
-    if data.get("bad_lines"):
-        raise UnfinishedError(f"{data['bad_lines']:,} bad lines were passed over")
+    if reader is not None:
+        reader.check()
 
 
 def _resync_file(
-    connection: Connection, name: str, file: BinaryIO, told: Callable[[Iterable[int]], int]
+    connection: Connection, name: str, reader: ListReader, told: Callable[[Iterable[int]], int]
 ) -> dict[str, int]:
-    others = {"unknown": 0, "bad_lines": 0}
-
-    def addresses() -> Iterator[str]:
-        for entry in lists.addresses(file):
-            if entry.address is not None:
-                yield entry.address
-            else:
-                others["bad_lines"] += 1
-                if others["bad_lines"] <= MOST_LINES:
-                    say(f"line {entry.line}: {entry.problem}")
+    unknown = 0
 
     def found() -> Iterator[int]:
-        for contacts, unknown in walk.resync_addresses(connection, name, addresses()):
-            others["unknown"] += unknown
+        nonlocal unknown
+        addresses = chain.from_iterable(reader.batches(walk.BATCH))
+        for contacts, not_found in walk.resync_addresses(connection, name, addresses):
+            unknown += not_found
             yield contacts
 
-    return {"contacts": told(found()), **others}
+    return {"contacts": told(found()), "unknown": unknown, "bad_lines": reader.bad}
 
 
 @backends.command("verify")

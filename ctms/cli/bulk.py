@@ -20,18 +20,16 @@ import psycopg
 
 from ctms import pool
 from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, Outcome, Work, work_off
-from ctms.bulk.lists import Entry
+from ctms.bulk.entries import Entry
 from ctms.bulk.report import CSV, JSON_LINES, Report
 from ctms.bulk.worklist import WorkList
 from ctms.cli.group import database_problem
+from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
 from ctms.errors import OperatorError, UnfinishedError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-MOST_LINES = 20
-"""Bad lines that are shown; the report has all."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -55,7 +53,8 @@ class Options:
 class Job:
     """What a command does to addresses: `work`, or in a dry run `look`; `done` is what work makes of a contact.
 
-    `question(known, unknown)` is asked before. `columns` are those of the report, `outcomes` what the summary counts.
+    `question(known, unknown)` is asked before. `columns` are those of the report, `outcomes` what the summary counts;
+    of a job that is `dated` it also counts the addresses without a date.
     """
 
     work: Work
@@ -66,6 +65,7 @@ class Job:
     question: Callable[[int, int], str]
     of_accounts: bool = False
     last_wins: bool = False
+    dated: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -185,7 +185,7 @@ class Tally:
         self.dealt_with += len({one.item.number for one in outcomes})
         self.counts.update(one.outcome for one in outcomes)
         for one in outcomes:
-            if one.problem and len(self.bad) < MOST_LINES:
+            if one.problem and len(self.bad) < MAX_LINES:
                 place = f"line {one.item.line}" if one.item.line else "an address"
                 self.bad.append(f"{place}: {one.problem}")
 
@@ -208,6 +208,7 @@ class Tally:
             "failed": self.counts[FAILED],
             "bad lines": self.counts[BAD_LINE],
             "duplicates": self.worklist.duplicates if self.worklist else 0,
+            **({"undated": self.worklist.undated if self.worklist else 0} if job.dated else {}),
             "left": self.left,
             "stopped": stopped,
             "dry run": options.dry_run,

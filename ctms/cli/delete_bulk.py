@@ -8,24 +8,39 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import with_appcontext
 
+from ctms import pool
 from ctms.bulk import lists
 from ctms.bulk.batches import UNKNOWN
+from ctms.bulk.columns import Wanted
+from ctms.bulk.entries import Entry, settled
+from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
+from ctms.cli.lists import column_option
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, deletion, look
 from ctms.erasure.erase import BY_COMMAND, Order
 from ctms.suppression.fingerprints import require_key
 
 
-def _addresses(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-    for entry in lists.given(given):
-        if entry.problem:
-            raise click.BadParameter(entry.problem)
-    return given
+def _given(emails: tuple[str, ...]) -> list[Entry]:
+    """Return the entries of single addresses. Raises `UsageError` for what is no address and no contact's."""
+    entries = list(lists.given(emails))
+    if any(entry.given for entry in entries):
+        with pool.lend() as connection:
+            entries = settled(connection, entries)
+    problem = next((entry.problem for entry in entries if entry.problem), None)
+    if problem:
+        raise click.UsageError(f"--email: {problem}")
+    return entries
 
 
 @click.command("delete-bulk")
 @click.option(
-    "--email", "emails", multiple=True, callback=_addresses, metavar="ADDRESS", help="Delete this one; repeatable."
+    "--email",
+    "emails",
+    type=values.stored_text,
+    multiple=True,
+    metavar="ADDRESS",
+    help="Delete this one; repeatable.",
 )
 @click.option(
     "--email-file",
@@ -33,25 +48,31 @@ def _addresses(_context: click.Context, _parameter: click.Parameter, given: tupl
     type=click.File("rb"),
     multiple=True,
     metavar="FILE",
-    help="Delete those in a list: one a line, or a CSV with a column `email`. - is standard input. Repeatable.",
+    help="Delete those in a list: one a line, or an export in CSV or JSON. - is standard input. Repeatable.",
 )
+@column_option
 @click.option("--forget", is_flag=True, help="Suppress the addresses, too: they cannot come back.")
 @bulk_options
 @with_appcontext
-def delete_bulk(emails: tuple[str, ...], files: tuple[BinaryIO, ...], forget: bool, **options: Any) -> None:
+def delete_bulk(
+    emails: tuple[str, ...], files: tuple[BinaryIO, ...], wanted: Wanted, forget: bool, **options: Any
+) -> None:
     """Delete everything about many addresses, here and wherever a deletion handler reaches.
 
-    Blank lines, lines that begin with #, spellings of one address and duplicates are dealt with; a bad line is told and
-    passed over. It asks before it deletes; without a terminal it needs --yes.
+    Blank lines and lines that begin with # are skipped, an address that comes again counts once, in whatever spelling.
+    A line that is neither an address nor that of a contact is bad: it is reported and skipped. The command asks before
+    it deletes; without a terminal it needs --yes.
 
-    Each batch is a transaction. Ctrl-C and SIGTERM end it after the batch in hand; run again it does what is left.
+    Each batch is a transaction. Ctrl-C and SIGTERM end it after the current batch; run again it does what is left.
     The report says of each address: erased, erased before, unknown, failed or bad line.
 
-    Exits with 0 when all are deleted or unknown, with 3 when it was stopped, or some lines were bad or failed.
+    Exits with 0 when all are deleted or unknown, with 2 and without a change when it is not known which of several
+    columns has the addresses, with 3 when it was stopped, or some lines were bad or failed.
     """
     chosen = Options(**options)
     if not emails and not files:
         raise click.UsageError("name addresses with --email or --email-file")
+    entries = _given(emails)
     check_can_ask(chosen, files)
     if forget:
         require_key()
@@ -70,4 +91,4 @@ def delete_bulk(emails: tuple[str, ...], files: tuple[BinaryIO, ...], forget: bo
         question=question,
         record={"erasure": str(order.id)},
     )
-    carry_out(job, chain(lists.given(emails), *map(lists.addresses, files)), chosen)
+    carry_out(job, chain(entries, *(lists.read(file, wanted) for file in files)), chosen)

@@ -10,26 +10,37 @@ from flask.cli import with_appcontext
 
 from ctms.bulk import lists
 from ctms.bulk.batches import UNKNOWN
+from ctms.bulk.columns import Wanted
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
+from ctms.cli.lists import opt_out_column_options
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
 
 
 @click.command("opt-out")
 @click.argument("files", type=click.File("rb"), nargs=-1, required=True, metavar="FILE...")
+@opt_out_column_options
 @bulk_options
 @with_appcontext
-def opt_out_command(files: tuple[BinaryIO, ...], **options: Any) -> None:
+def opt_out_command(
+    files: tuple[BinaryIO, ...],
+    column: str | None,
+    date_column: str | None,
+    reason_column: str | None,
+    **options: Any,
+) -> None:
     """Opt out the contacts in lists of opt-outs: those whose own or account's address is there.
 
-    FILE is a CSV with the columns Email, Date and Reason, in any order, with any delimiter, or - for standard input.
-    Dates are ISO 8601 or YYYY-MM-DD HH:MM AM; of an address that comes again the latest counts, of two at once the
-    last. Reason becomes the contact's unsubscribe_reason. Who has opted out already is left alone. A bad line is told
-    and passed over. It asks before it changes anything; without a terminal it needs --yes.
+    FILE is an export of a mailing service or a spreadsheet (CSV or JSON), a list with one address a line, or - for
+    standard input. Of an address that comes again the entry with the latest date counts, of two at once the last; one
+    without a date, or with one that cannot be read, counts as undated, and least. The reason becomes the contact's
+    unsubscribe_reason. Contacts that have opted out already are left alone. A bad line is reported and skipped. The
+    command asks before it changes anything; without a terminal it needs --yes.
 
-    Each batch is a transaction. Ctrl-C and SIGTERM end it after the batch in hand; run again it does what is left.
+    Each batch is a transaction. Ctrl-C and SIGTERM end it after the current batch; run again it does what is left.
     The report says of each address: opted out, opted out before, unknown, failed or bad line.
 
-    Exits with 0 when all are opted out or unknown, with 3 when it was stopped, or some lines were bad or failed.
+    Exits with 0 when all are opted out or unknown, with 2 and without a change when it is not known which of several
+    columns has the addresses, with 3 when it was stopped, or some lines were bad or failed.
     """
     chosen = Options(**options)
     check_can_ask(chosen, files)
@@ -42,5 +53,7 @@ def opt_out_command(files: tuple[BinaryIO, ...], **options: Any) -> None:
         question=lambda known, unknown: f"Opt out {known:,} addresses? ({unknown:,} are unknown)",
         of_accounts=True,
         last_wins=True,
+        dated=True,
     )
-    carry_out(job, chain.from_iterable(map(lists.opt_outs, files)), chosen)
+    wanted = Wanted(column, date_column, reason_column, opt_outs=True)
+    carry_out(job, chain.from_iterable(lists.read(file, wanted) for file in files), chosen)

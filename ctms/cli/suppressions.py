@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import click
 from flask.cli import AppGroup
 
 from ctms import pool
-from ctms.bulk import lists
-from ctms.bulk.lists import Entry
+from ctms.addresses import MAX_LENGTH, InvalidAddressError, normalize_entry
+from ctms.bulk.columns import Wanted
+from ctms.cli import values
+from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
-from ctms.errors import NotFoundError, UnfinishedError
+from ctms.errors import NotFoundError
 from ctms.suppression.admission import keep_out
 from ctms.suppression.fingerprints import fingerprints, require_key
 from ctms.suppression.suppressions import BY_COMMAND, IMPORTED, Summary, let_back, summary, suppress
 
 BATCH = 1000
 """Addresses of a list that one transaction suppresses."""
-
-MOST_LINES = 20
-"""Bad lines that are shown."""
 
 suppressions = AppGroup(
     "suppressions",
@@ -31,14 +29,22 @@ suppressions = AppGroup(
 
 
 def address(value: str) -> str:
-    """An address to suppress or to let back in: whatever may be stored, odd ones too."""
-    (entry,) = lists.given([value])
-    if entry.address is None:
-        raise click.BadParameter(entry.problem or "it is not an address")
-    return entry.address
+    """An e-mail address to suppress, without a display name or what else exports put around it."""
+    try:
+        return normalize_entry(values.stored_text(value))
+    except InvalidAddressError as error:
+        raise click.BadParameter("it is not an e-mail address") from error
 
 
-address_argument = click.argument("address", type=address, metavar="ADDRESS")
+def address_or_text(value: str) -> str:
+    """An address to look for, or text: earlier versions also suppressed what is no address."""
+    text = values.stored_text(value).strip()
+    if "@" not in text or "\0" in text or len(text) > MAX_LENGTH:
+        raise click.BadParameter("it is not an e-mail address")
+    return text
+
+
+address_argument = click.argument("address", type=address_or_text, metavar="ADDRESS")
 
 
 @suppressions.command("list")
@@ -57,7 +63,7 @@ def list_suppressions(as_json: bool) -> None:
 
 
 @suppressions.command("add")
-@address_argument
+@click.argument("address", type=address, metavar="ADDRESS")
 @json_option
 def add_suppression(address: str, as_json: bool) -> None:
     """Suppress ADDRESS: it is refused (403) in whatever is written from now on.
@@ -91,39 +97,29 @@ def remove_suppression(address: str, as_json: bool) -> None:
 
 @suppressions.command("import")
 @click.argument("file", type=click.File("rb"), metavar="FILE")
+@column_option
 @json_option
-def import_suppressions(file: BinaryIO, as_json: bool) -> None:
-    """Suppress the addresses of the list FILE, one a line, or a CSV with a column `email`; - is standard input.
+def import_suppressions(file: BinaryIO, wanted: Wanted, as_json: bool) -> None:
+    """Suppress the addresses of the list FILE: one a line, or an export in CSV or JSON; - is standard input.
 
-    Blank lines, lines that begin with #, spellings of one address and duplicates are dealt with; a bad line is told and
-    passed over. Contacts that have the addresses stay: `delete-bulk --forget` deletes them, too. Each thousand is a
+    Blank lines and lines that begin with # are skipped, an address that comes again counts once, in whatever spelling.
+    A line that is neither an address nor that of a contact is bad: it is reported and skipped, and nothing of it is
+    stored. Contacts that have the addresses stay: `delete-bulk --forget` deletes them, too. Each thousand is a
     transaction; run again it does what is left.
 
-    Exits with 3 when some lines were bad.
+    Exits with 2 and without a change when it is not known which of several columns has the addresses, with 3 when some
+    lines were bad or the file ended too early.
     """
     require_key()
-    counts = {"read": 0, "added": 0, "already": 0, "bad": 0}
-    for batch in _batches(lists.addresses(file)):
-        addresses = {entry.address for entry in batch if entry.address is not None}
-        for entry in batch:
-            if entry.problem:
-                counts["bad"] += 1
-                if counts["bad"] <= MOST_LINES:
-                    say(f"line {entry.line}: {entry.problem}")
-        counts["read"] += len(batch)
-        counts["added"] += _suppress(addresses, IMPORTED)
-    counts["already"] = counts["read"] - counts["added"] - counts["bad"]
+    reader = ListReader(file, wanted)
+    added = sum(_suppress(set(addresses), IMPORTED) for addresses in reader.batches(BATCH))
+    already = reader.read - added - reader.bad
+    counts = {"read": reader.read, "added": added, "already": already, "bad": reader.bad}
     if as_json:
         write_json(counts)
     else:
         write_record(counts)
-    if counts["bad"]:
-        raise UnfinishedError(f"{counts['bad']:,} lines could not be used")
-
-
-def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    while batch := list(islice(entries, BATCH)):
-        yield batch
+    reader.check()
 
 
 def _suppress(addresses: Iterable[str], source: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.addresses import comparison_key
+from ctms.bulk.entries import make_entry, settled
 from ctms.contacts import removal
 from ctms.contacts.queries import ADDRESSES
 from ctms.erasure.erase import Order, erase, hold
@@ -20,6 +21,17 @@ from ctms.suppression.fingerprints import fingerprints
 OTHER_REQUEST = "Idempotency-Key was used for another request"
 
 Identities = Mapping[str, Any]
+
+
+class InvalidAddressesError(Exception):
+    """Some of what a request asks for is neither an address nor that of a contact.
+
+    `problems` says for each the position among what was asked for, the identity's name, and what is wrong.
+    """
+
+    def __init__(self, problems: Sequence[tuple[int, str, str]]) -> None:
+        super().__init__(len(problems))
+        self.problems = problems
 
 
 class Result(NamedTuple):
@@ -42,12 +54,13 @@ def erase_requested(connection: Connection, order: Order, wanted: Sequence[Ident
     """Erase the contacts that match all identities of one of `wanted`, in the caller's transaction.
 
     With the `key` (`Idempotency-Key`) of an earlier request of the same caller it returns what that one did; one that
-    is still at it is waited for. Raises `Invalid` when that one asked for something else.
+    is still at it is waited for. Raises `Invalid` when that one asked for something else, and `InvalidAddressesError`.
     """
     if key:
         earlier = _begin(connection, order, wanted, key)
         if earlier is not None:
             return earlier
+    wanted = _settled(connection, wanted)
     addresses = {one["primary_email"] for one in wanted if "primary_email" in one}
     by_address = all(one.keys() == {"primary_email"} for one in wanted)
     hold(connection, order, addresses if by_address else None)
@@ -57,6 +70,22 @@ def erase_requested(connection: Connection, order: Order, wanted: Sequence[Ident
     unknown = sum(not match for match in matching)
     erase(connection, order, found, unknown=unknown, addresses=addresses)
     return Result(order.id, len(found), unknown)
+
+
+def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[Identities]:
+    """Return what is wanted with its addresses as the entries of a list would have them.
+
+    Not before it is known that this is no repetition: what is no address is no contact's any more, once erased.
+    """
+    places = [(position, name) for position, one in enumerate(wanted) for name in sorted(one.keys() & ADDRESSES)]
+    entries = settled(connection, (make_entry(None, wanted[position][name]) for position, name in places))
+    problems = [(*place, entry.problem) for place, entry in zip(places, entries, strict=True) if entry.problem]
+    if problems:
+        raise InvalidAddressesError(problems)
+    found = [dict(one) for one in wanted]
+    for (position, name), entry in zip(places, entries, strict=True):
+        found[position][name] = entry.address
+    return found
 
 
 def _begin(connection: Connection, order: Order, wanted: Sequence[Identities], key: str) -> Result | None:

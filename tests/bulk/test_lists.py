@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctms.bulk import lists
-from ctms.bulk.lines import LONGEST_LINE
-from ctms.bulk.lists import Entry, addresses, opt_outs
+from ctms.bulk.columns import Wanted
+from ctms.bulk.entries import Entry
+from ctms.bulk.lines import MAX_LINE
+from ctms.bulk.tables import MAX_ROW_LINES
 from ctms.errors import ListError
 
-Reader = Callable[[BinaryIO], Iterator[Entry]]
+HEADERS = (
+    b"",
+    b"email\n",
+    b"id,email\n",
+    b"Email;Date;Reason\n",
+    b"sep=;\n",
+    b"[",
+    b"{\n",
+    b'{"email": "a@b.example"}\n',
+    b"\x1f\x8b",
+)
+ADDRESSES, OPT_OUTS = Wanted(), Wanted(opt_outs=True)
 
 
-def read(text: str | bytes, reader: Reader = addresses) -> list[Entry]:
-    return list(reader(io.BytesIO(text.encode() if isinstance(text, str) else text)))
+def read(text: str | bytes, wanted: Wanted = ADDRESSES) -> list[Entry]:
+    return list(lists.read(io.BytesIO(text.encode() if isinstance(text, str) else text), wanted))
 
 
-def found(text: str | bytes, reader: Reader = addresses) -> list[str | None]:
-    return [entry.address for entry in read(text, reader)]
+def found(text: str | bytes, wanted: Wanted = ADDRESSES) -> list[str | None]:
+    return [entry.address for entry in read(text, wanted)]
 
 
-def problems(text: str | bytes, reader: Reader = addresses) -> dict[int | None, str]:
-    return {entry.line: entry.problem for entry in read(text, reader) if entry.problem}
+def problems(text: str | bytes, wanted: Wanted = ADDRESSES) -> dict[int | None, str]:
+    return {entry.line: entry.problem for entry in read(text, wanted) if entry.problem}
 
 
 def test_one_address_a_line() -> None:
@@ -48,10 +59,8 @@ def test_one_address_a_line() -> None:
         ('"jane@example.com"', "jane@example.com"),
         ('"""a b""@example.com"', '"a b"@example.com'),
         ('"#1@example.com"', "#1@example.com"),
-        ("jane doe@example.com", "jane doe@example.com"),
         ("käufer@bücher.de", "käufer@bücher.de"),
         ("o'neil+shop@example.com", "o'neil+shop@example.com"),
-        ("a\\b@example.com", "a\\b@example.com"),
     ],
 )
 def test_odd_addresses_are_taken_as_they_are(line: str, address: str) -> None:
@@ -62,10 +71,10 @@ def test_odd_addresses_are_taken_as_they_are(line: str, address: str) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(encoding: str, newline: str) -> None:
-    text = newline.join(["E-Mail;Name", "käufer@bücher.de;Jürgen", '"a;b@example.com";x', ""])
+    text = newline.join(["E-Mail;Name", "käufer@bücher.de;Jürgen", '"""a;b""@example.com";x', ""])
     bom = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
 
-    assert found(bom + text.encode(encoding)) == ["käufer@bücher.de", "a;b@example.com"]
+    assert found(bom + text.encode(encoding)) == ["käufer@bücher.de", '"a;b"@example.com']
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
@@ -75,18 +84,18 @@ def test_a_column_of_a_csv(delimiter: str, name: str) -> None:
         ["id", name, "name"],
         ["1", "jane@example.com", "Jane"],
         ["2", " joe@example.com ", '"Joe"'],
-        ["3", "a@b", ""],
+        ["3", "a@b.example", ""],
     ]
 
-    assert found("\n".join(delimiter.join(row) for row in rows)) == ["jane@example.com", "joe@example.com", "a@b"]
-
-
-def test_of_two_columns_the_one_that_is_named_email() -> None:
-    assert found("primary_email,email\nold@example.com,new@example.com\n") == ["new@example.com"]
+    assert found("\n".join(delimiter.join(row) for row in rows)) == [
+        "jane@example.com",
+        "joe@example.com",
+        "a@b.example",
+    ]
 
 
 def test_a_list_with_several_columns_needs_a_header() -> None:
-    with pytest.raises(ListError, match="line 2 has several columns"):
+    with pytest.raises(ListError, match="line 2 has 2 columns and is no header"):
         read("# of May\n1,jane@example.com\n")
 
 
@@ -99,10 +108,10 @@ def test_a_bad_line_is_named_and_the_next_one_is_read() -> None:
         [
             b"jane@example.com",
             b"jane",
-            b"\xff\xfe@example.com",
+            b"\x81\x8d@example.com",
             b"a\0b@example.com",
             b"%s@example.com" % (b"x" * 250),
-            b"x" * (3 * LONGEST_LINE) + b"@example.com",
+            b"x" * (3 * MAX_LINE) + b"@example.com",
             b"joe@example.com",
         ]
     )
@@ -113,15 +122,9 @@ def test_a_bad_line_is_named_and_the_next_one_is_read() -> None:
     assert "no @" in told[2]
     assert "not text" in told[3]
     assert "U+0000" in told[4]
-    assert "more than 255" in told[5]
+    assert told[5] == "more than 255 characters"
     assert told[6] == "too long"
     assert not any("example" in problem for problem in told.values())
-
-
-def test_the_longest_address() -> None:
-    longest = f"{'x' * 243}@example.com"
-
-    assert found(longest) == [longest]
 
 
 def test_a_bad_row_is_named_and_the_next_one_is_read() -> None:
@@ -136,7 +139,7 @@ def test_a_bad_row_is_named_and_the_next_one_is_read() -> None:
             '6,"never ends@example.com',
             "7,jim@example.com",
             '8,"jill@example.com"',
-            f"9,{'x' * LONGEST_LINE}@example.com",
+            f"9,{'x' * MAX_LINE}@example.com",
             "10,jack@example.com",
         ]
     )
@@ -162,7 +165,7 @@ def test_a_value_in_quotes_may_go_on_in_further_lines() -> None:
 
 
 def test_a_quote_that_never_ends_costs_one_line() -> None:
-    rows = [f"{number}@example.com,x" for number in range(3 * lists.MOST_LINES)]
+    rows = [f"{number}@example.com,x" for number in range(3 * MAX_ROW_LINES)]
     rows[5] = '5@example.com,"x'
 
     entries = read("\n".join(["email,note", *rows]))
@@ -179,11 +182,11 @@ jim@example.com,2023-01-05,
 jill@example.com,,550 no such user, sorry
 '''
 
-    assert read(text, opt_outs) == [
+    assert read(text, OPT_OUTS) == [
         Entry(2, "jane@example.com", datetime(2023, 1, 5, 14, 5, tzinfo=UTC), "bounced"),
         Entry(3, "joe@example.com", datetime(2023, 1, 5, 0, 5, 6, tzinfo=UTC), 'said so, "twice"'),
         Entry(4, "jim@example.com", datetime(2023, 1, 5, tzinfo=UTC)),
-        Entry(5, "jill@example.com", None, "550 no such user,sorry"),
+        Entry(5, "jill@example.com", None, "550 no such user, sorry"),
     ]
 
 
@@ -195,78 +198,100 @@ def test_opt_outs_in_any_shape(delimiter: str, quote: str, order: str) -> None:
     lines = [order.split(), [row[name.lower()] for name in order.split()]]
     text = "\r\n".join(delimiter.join(f"{quote}{cell}{quote}" for cell in line) for line in lines)
 
-    (entry,) = read(text, opt_outs)
+    (entry,) = read(text, OPT_OUTS)
 
     reason = "bounced" if "reason" in order.lower() else None
     assert entry == Entry(2, "jane@example.com", datetime(2023, 1, 5, tzinfo=UTC), reason)
 
 
-@pytest.mark.parametrize(
-    ("date", "moment"),
-    [
-        ("2023-01-05 12:00 AM", datetime(2023, 1, 5, 0, 0, tzinfo=UTC)),
-        ("2023-01-05 12:30 PM", datetime(2023, 1, 5, 12, 30, tzinfo=UTC)),
-        ("2023-01-05 1:05 am", datetime(2023, 1, 5, 1, 5, tzinfo=UTC)),
-        ("2023-01-05 11:59:58PM", datetime(2023, 1, 5, 23, 59, 58, tzinfo=UTC)),
-        ("2023-01-05 23:59", datetime(2023, 1, 5, 23, 59, tzinfo=UTC)),
-        ("2023-01-05T10:00:00Z", datetime(2023, 1, 5, 10, 0, tzinfo=UTC)),
-        ("2023-01-05T10:00:00.25-01:00", datetime(2023, 1, 5, 11, 0, 0, 250000, tzinfo=UTC)),
-    ],
-)
-def test_dates(date: str, moment: datetime) -> None:
-    assert read(f"Email,Date\na@b,{date}\n", opt_outs) == [Entry(2, "a@b", moment)]
+@pytest.mark.parametrize("date", ["", "2023", "yesterday", "2023-02-30", "45436.42"])
+def test_a_date_that_is_none_is_no_bad_line(date: str) -> None:
+    assert read(f"Email,Date\na@b.example,{date}\n", OPT_OUTS) == [Entry(2, "a@b.example")]
 
 
-@pytest.mark.parametrize(
-    "date",
-    [
-        "2023",
-        "yesterday",
-        "2023-02-30",
-        "05/01/2023",
-        "2023-01-05 13:00 PM",
-        "2023-01-05 0:30 AM",
-        "0001-01-01T00:00+05",
-    ],
-)
-def test_a_date_that_is_none_is_a_bad_line(date: str) -> None:
-    assert "date" in problems(f"Email,Date\na@b,{date}\n", opt_outs)[2]
+def test_a_row_that_ends_before_the_date_has_none() -> None:
+    assert read("Email,Date,Reason\na@b.example\n", OPT_OUTS) == [Entry(2, "a@b.example")]
 
 
-def test_a_reason_that_is_no_text_is_a_bad_line() -> None:
-    for bad in (b"\xff", b"\0"):
-        assert "reason" in problems(b"Email,Date,Reason\na@b,2023-01-05,x%s\n" % bad, opt_outs)[2]
+@pytest.mark.parametrize("text", ["Email,Reason\na@b.example,left\n", "Reason\tE-mail\nleft\ta@b.example\n"])
+def test_a_date_is_optional(text: str) -> None:
+    assert read(text, OPT_OUTS) == [Entry(2, "a@b.example", None, "left")]
 
 
-@pytest.mark.parametrize(
-    ("header", "missing"),
-    [
-        ("Email,Reason", "Date missing"),
-        ("Reason;Date", "Email missing"),
-        ("a@example.com,2023-01-05,x", "Email and Date missing"),
-        ("", "is empty"),
-    ],
-)
-def test_columns_that_are_missing_are_named(header: str, missing: str) -> None:
-    with pytest.raises(ListError, match=missing):
-        read(header, opt_outs)
+def test_opt_outs_may_be_one_a_line() -> None:
+    assert read("a@b.example\nc@d.example\n", OPT_OUTS) == [Entry(1, "a@b.example"), Entry(2, "c@d.example")]
+
+
+def test_dates_and_reasons_count_for_opt_outs_only() -> None:
+    assert read("Email,Date,Reason\na@b.example,2023-01-05,left\n") == [Entry(2, "a@b.example")]
+
+
+def test_a_reason_is_stored_without_what_is_no_text() -> None:
+    assert [entry.reason for entry in read(b"Email,Reason\na@b.example,x\0\x81\n", OPT_OUTS)] == ["x"]
+
+
+def test_a_list_in_which_no_column_is_known_is_none() -> None:
+    with pytest.raises(ListError, match=r"line 1: no column is known to hold the addresses.*Reason, Date"):
+        read("Reason;Date\nx;2023-01-05\n", OPT_OUTS)
 
 
 def test_addresses_that_are_given_by_themselves() -> None:
     assert list(lists.given([" Jane@example.com ", "jane"])) == [
         Entry(None, "Jane@example.com"),
-        Entry(None, None, problem="no address: there is no @"),
+        Entry(None, None, problem="no address: there is no @", given="jane"),
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\N{ZERO WIDTH SPACE}a@b.example\N{WORD JOINER}",
+        "\N{NO-BREAK SPACE}a@b.example\N{LEFT-TO-RIGHT MARK}",
+        "Sam <a@b.example>",
+        '"Doe, Sam" <a@b.example>',
+        "mailto:a@b.example",
+        "<mailto:a@b.example>",
+        "a@b.example,",
+        "a@b.example;",
+    ],
+)
+def test_what_exports_put_around_an_address_is_removed(line: str) -> None:
+    (first, second) = read(f"x@y.example\n{line}\n")
+
+    assert (second.address, second.problem) == ("a@b.example", None)
+    assert first.given is None
+    assert second.given == line.strip()
+    assert found(f"{line}\n") == ["a@b.example"]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a@b.example, c@d.example", "not one address: there are several @"),
+        ("a@b.example c@d.example", "not one address: there are several @"),
+        ("a@b.example;c@d.example", "not one address: there are several @"),
+        ("*@blocked.example", "a wildcard, not an address"),
+        ("a@b.example,subscribed,2023-01-05", "not an e-mail address"),
+        ('{"EmailAddress": "a@b.example", "Reason": "BOUNCE"}', "not an e-mail address"),
+        ("a@b.example (Sam)", "not an e-mail address"),
+        ("a@localhost", "not an e-mail address"),
+        ("a@example.test", "not an e-mail address"),
+        ("a@\N{ZERO WIDTH SPACE}b.example", "not an e-mail address"),
+        ("@", "not an e-mail address"),
+    ],
+)
+def test_a_line_that_is_no_address_is_bad(line: str, problem: str) -> None:
+    assert problems(f"x@y.example\n{line}\nz@y.example\n") == {2: problem}
+
+
 @settings(max_examples=200)
-@given(st.binary(max_size=400), st.sampled_from([b"", b"email\n", b"id,email\n", b"Email;Date;Reason\n"]))
+@given(st.binary(max_size=400), st.sampled_from(HEADERS))
 def test_whatever_is_in_a_list_it_is_read_to_its_end(content: bytes, header: bytes) -> None:
-    for reader in (addresses, opt_outs):
+    for wanted in (ADDRESSES, OPT_OUTS):
         try:
-            entries = read(header + content + b"\nid@example.com;2023-01-05\n", reader)
+            entries = read(header + content + b"\nid@example.com;2023-01-05\n", wanted)
         except ListError:
             continue
-        assert all((entry.address is None) != (entry.problem is None) for entry in entries)
+        assert all((entry.address is None) == (entry.problem is not None) for entry in entries)
         lines = [entry.line or 0 for entry in entries]
         assert lines == sorted(set(lines))

@@ -261,7 +261,7 @@ def test_resync_of_a_list_with_bad_lines_does_the_others(cli: CliRunner, contact
 
     assert done.exit_code == 3
     assert '"contacts": 1' in done.stdout
-    assert done.stderr == "line 1: no address: there is no @\nError: 1 bad lines were passed over\n"
+    assert done.stderr == "line 1: no address: there is no @\nError: bad lines that were passed over: 1\n"
     assert waiting() == {ids(contacts)[0]}
 
 

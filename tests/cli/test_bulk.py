@@ -16,7 +16,7 @@ import pytest
 from psycopg import errors
 
 from ctms.bulk.batches import Outcome
-from ctms.bulk.lists import Entry
+from ctms.bulk.entries import Entry
 from ctms.bulk.worklist import Item
 from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
 from ctms.cli.progress import Progress

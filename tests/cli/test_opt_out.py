@@ -61,6 +61,7 @@ def test_lists_of_a_mailing_service_are_taken_over(cli: CliRunner, contacts: lis
         "failed": 0,
         "bad_lines": 0,
         "duplicates": 1,
+        "undated": 0,
         "left": 0,
         "stopped": False,
         "dry_run": False,
@@ -92,15 +93,36 @@ def test_a_dry_run_changes_nothing(cli: CliRunner, contacts: list[str]) -> None:
 
 
 def test_bad_lines_are_passed_over(cli: CliRunner, contacts: list[str]) -> None:
-    text = f"Email;Date\n{contacts[0]};2023-01-05\n{contacts[1]};soon\n"
+    text = f"Email;Date\n{contacts[0]};2023-01-05\nnobody;2023-01-05\n"
 
     done = opt_out(cli, "-", "--yes", status=3, text=text)
 
     assert done.stderr.splitlines() == [
-        "line 3: the date is neither ISO 8601 nor YYYY-MM-DD HH:MM AM",
+        "line 3: no address: there is no @",
         "Error: bad lines that were passed over: 1",
     ]
     assert reasons() == {contacts[0]: None}
+
+
+def test_a_date_only_orders_duplicates(cli: CliRunner, contacts: list[str]) -> None:
+    text = (
+        f"Email,Reason,Unsubscribed at\n{contacts[0]},dated,2023-01-05\n{contacts[0]},undated,soon\n"
+        f"{contacts[1]},unreadable,31st of May\n"
+    )
+
+    done = json.loads(opt_out(cli, "-", "--yes", "--json", text=text).stdout)
+
+    assert (done["opted_out"], done["undated"], done["duplicates"], done["bad_lines"]) == (2, 1, 1, 0)
+    assert reasons() == {contacts[0]: "dated", contacts[1]: "unreadable"}
+
+
+def test_columns_may_be_named(cli: CliRunner, contacts: list[str]) -> None:
+    text = f"Kunde,Abgemeldet,Grund\n{contacts[0]},24.05.2024,neu\n{contacts[0]},23.05.2024,alt\n"
+    columns = ["--column", "Kunde", "--date-column", "Abgemeldet", "--reason-column", "Grund"]
+
+    opt_out(cli, "-", "--yes", *columns, text=text)
+
+    assert reasons() == {contacts[0]: "neu"}
 
 
 @pytest.mark.parametrize("arguments", [(), ("missing.csv", "--yes"), ("-",)], ids=" ".join)
@@ -109,9 +131,12 @@ def test_bad_usage(cli: CliRunner, arguments: tuple[str, ...]) -> None:
 
 
 def test_a_list_without_its_columns_is_bad_usage(cli: CliRunner) -> None:
-    refused = opt_out(cli, "-", "--yes", status=2, text="email,reason\na@x,b\n")
+    refused = opt_out(cli, "-", "--yes", status=2, text="customer,reason\na@x.example,b\n")
 
-    assert refused.stderr == "Error: line 1 must name the columns Email and Date: Date missing\n"
+    assert refused.stderr == (
+        "Error: line 1: no column is known to hold the addresses: name it with --column"
+        " (the columns: customer, reason)\n"
+    )
 
 
 def test_it_refuses_without_a_terminal(cli: CliRunner, contacts: list[str], tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from ctms.cli import ctms
-from ctms.cli.suppressions import BATCH, MOST_LINES
+from ctms.cli.lists import MAX_LINES
+from ctms.cli.suppressions import BATCH
+from ctms.suppression.fingerprints import fingerprints
 from tests.cli.running import run, run_json
 from tests.contacts.factories import address, minimal
 from tests.contacts.rows import execute
@@ -51,8 +53,32 @@ class TestOne:
 
     def test_what_is_no_address(self, cli: CliRunner) -> None:
         for command in ("add", "remove"):
-            for given in ("jane", "", "jane@\0"):
+            for given in ("jane", "", "jane@\0", f"{'x' * 250}@example.com"):
                 run(cli, "suppressions", command, given, status=2)
+        for given in (
+            "*@example.com",
+            "jane@example.com,joe@example.com",
+            "jane@localhost",
+            "{'email': 'a@b.example'}",
+        ):
+            run(cli, "suppressions", "add", given, status=2)
+        assert execute("SELECT count(*) FROM suppressions") == 0
+
+    def test_what_is_around_an_address_is_removed(self, cli: CliRunner, api: ApiClient) -> None:
+        one = address()
+
+        run(cli, "suppressions", "add", f"Sam <mailto:{one}>,")
+
+        assert refused(api, one)
+        run(cli, "suppressions", "remove", one)
+
+    def test_what_an_earlier_version_has_suppressed_is_let_back(self, cli: CliRunner) -> None:
+        """Of a list's line it kept the fingerprint, whatever the line was."""
+        line = '{"EmailAddress": "jane@example.com"},'
+        found = fingerprints().of(line)
+        execute("INSERT INTO suppressions VALUES (:f, now(), 'import')", f=found)
+
+        assert run(cli, "suppressions", "remove", line).stderr == "not suppressed any more\n"
 
     def test_of_which_sources_there_are_how_many(self, cli: CliRunner, api: ApiClient) -> None:
         for _ in range(2):
@@ -90,7 +116,7 @@ class TestImport:
         assert refused(api, one)
 
     def test_bad_lines_are_told_and_passed_over(self, cli: CliRunner, api: ApiClient, tmp_path: Path) -> None:
-        one, bad = address(), MOST_LINES + 5
+        one, bad = address(), MAX_LINES + 5
         file = tmp_path / "list.txt"
         file.write_text("secret-of-jane\n" * bad + one)
 
@@ -99,7 +125,7 @@ class TestImport:
         assert result.exit_code == 3
         assert '"bad": 25' in result.stdout
         assert "secret-of-jane" not in result.output
-        assert len(result.stderr.splitlines()) == MOST_LINES + 1
+        assert len(result.stderr.splitlines()) == MAX_LINES + 1
         assert refused(api, one)
 
     def test_a_file_that_is_not_there(self, cli: CliRunner, tmp_path: Path) -> None:

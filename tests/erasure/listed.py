@@ -10,7 +10,7 @@ from flask import Flask
 
 from ctms import pool
 from ctms.bulk.batches import Outcome, Work, work_off
-from ctms.bulk.lists import Entry
+from ctms.bulk.entries import Entry
 from ctms.bulk.worklist import Item, WorkList
 from ctms.pool import Connection
 from ctms.suppression.fingerprints import Fingerprints

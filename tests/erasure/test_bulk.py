@@ -13,7 +13,7 @@ import pytest
 from psycopg import errors
 
 from ctms.bulk.batches import ATTEMPTS, BAD_LINE, FAILED, UNKNOWN, Outcome, work_off
-from ctms.bulk.lists import Entry
+from ctms.bulk.entries import Entry
 from ctms.bulk.report import Report
 from ctms.bulk.worklist import Item
 from ctms.contacts import removal

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ctms.bulk.batches import UNKNOWN
-from ctms.bulk.lists import Entry
+from ctms.bulk.entries import Entry
 from ctms.contacts import optouts
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
 from ctms.plugins import Backend, hookimpl

@@ -1,0 +1,95 @@
+"""What the commands that read lists share: which columns to read, and how bad lines are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from ctms import pool
+from ctms.bulk import lists
+from ctms.bulk.columns import Wanted
+from ctms.bulk.entries import Entry, settled
+from ctms.cli import values
+from ctms.cli.output import say
+from ctms.errors import ListError, UnfinishedError
+from ctms.pool import Connection
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_LINES = 20
+"""Bad lines that are shown."""
+
+
+def column_option(command: F) -> F:
+    """Give a command `--column`, which it takes as `wanted`."""
+    return click.option(
+        "--column",
+        "wanted",
+        type=values.stored_text,
+        callback=lambda _context, _parameter, name: Wanted(name),
+        metavar="NAME",
+        help="Column with the addresses, where its name is none of the usual ones. Also a member of JSON.",
+    )(command)
+
+
+def opt_out_column_options(command: F) -> F:
+    """Give a command `--column`, `--date-column` and `--reason-column`."""
+    for name, what in (("reason", "reasons"), ("date", "dates"), ("", "addresses")):
+        command = click.option(
+            f"--{name}-column" if name else "--column",
+            type=values.stored_text,
+            metavar="NAME",
+            help=f"Column with the {what}, where its name is none of the usual ones. Also a member of JSON.",
+        )(command)
+    return command
+
+
+class ListReader:
+    """Reads the addresses of a list in batches; shows the first bad lines and counts all."""
+
+    def __init__(self, file: BinaryIO, wanted: Wanted, connection: Connection | None = None) -> None:
+        self._entries = lists.read(file, wanted)
+        self._connection = connection
+        self.read = 0
+        """Entries so far."""
+        self.bad = 0
+        """Bad lines among them."""
+        self._end: str | None = None
+
+    def batches(self, size: int) -> Iterator[list[str]]:
+        """Give the addresses, those of `size` entries at a time.
+
+        Raises `ListError` for what is no list. One that ends too early, as a damaged file does, is complained of at the
+        end (`check`).
+        """
+        try:
+            while entries := list(islice(self._entries, size)):
+                self.read += len(entries)
+                yield self._addresses(entries)
+        except ListError as error:
+            if not self.read:
+                raise
+            self._end = f"{error.message}; the rest of the list was not read"
+
+    def check(self) -> None:
+        """Raise `UnfinishedError` when lines were bad or the list ended too early."""
+        problems = [f"bad lines that were passed over: {self.bad:,}"] if self.bad else []
+        if self._end:
+            problems.append(self._end)
+        if problems:
+            raise UnfinishedError("; ".join(problems))
+
+    def _addresses(self, entries: list[Entry]) -> list[str]:
+        if any(entry.given for entry in entries):
+            with nullcontext(self._connection) if self._connection else pool.reading() as connection:
+                entries = settled(connection, entries)
+        for entry in entries:
+            if entry.problem:
+                self.bad += 1
+                if self.bad <= MAX_LINES:
+                    say(f"line {entry.line}: {entry.problem}")
+        return [entry.address for entry in entries if entry.address is not None]
