@@ -1,7 +1,6 @@
 """What these tests share: a served instance, the clients that the how-to's commands generate, and what uses them.
 
-The programs come from `.ci/client-generators` and `tox -e generated-clients`. Where one is missing the tests are
-skipped and say what to install; in CI, which has the variable `CI`, they fail.
+The programs come with the dependency group `generated-clients`, Java and Node.js included, and from `packages.py`.
 """
 
 from __future__ import annotations
@@ -32,13 +31,6 @@ HOW_TO = pages.DOCS / "how-to" / "generate-a-client.md"
 URL_OF_THE_DOCS = "http://127.0.0.1:8000"
 
 GENERATORS = ("openapi-generator", "openapi-python-client", "openapi-typescript")
-PROGRAMS = {
-    "java": "a Java runtime, version 11 or newer (Debian: default-jre-headless)",
-    "node": "Node.js, version 18 or newer (Debian: nodejs)",
-    "npx": "npm (Debian: npm)",
-    "openapi-generator-cli": "the dependency group generated-clients",
-    "openapi-python-client": "the dependency group generated-clients",
-}
 TIMEOUT_IN_SECONDS = 600
 """So long may a test take: many times what it takes, on a machine that is busy and slow."""
 
@@ -67,14 +59,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TIMEOUT_IN_SECONDS))
 
 
-def missing() -> list[str]:
-    """Return what has to be installed."""
-    found = [f"{name}: {what}" for name, what in PROGRAMS.items() if shutil.which(name, path=search_path()) is None]
-    if not (TYPESCRIPT / "node_modules").is_dir():
-        found.append(f"the npm packages: `npm ci` in {TYPESCRIPT.relative_to(pages.ROOT)}")
-    return found
-
-
 def search_path() -> str:
     """Return the `PATH` of a reader who has activated the virtual environment."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -98,15 +82,7 @@ def run(*command: str, cwd: Path, **variables: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def tools() -> None:
-    """All programs are there: skip, or in CI fail, where one is not."""
-    if absent := missing():
-        message = "to generate clients run .ci/client-generators and `tox -e generated-clients`; missing: "
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message + "; ".join(absent))
-
-
-@pytest.fixture(scope="session")
-def service(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:  # noqa: ARG001
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A served instance that declares `LISTS`."""
     folder = tmp_path_factory.mktemp("service")
     lists = folder / "lists.json"
