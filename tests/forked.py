@@ -18,7 +18,7 @@ _MODULES = ["ctms.app", "ctms.cli", "flask.cli", "flask_migrate", "tests.forked"
 
 
 def run_flask(
-    *arguments: str, environment: Mapping[str, str], cwd: Path, timeout: float = 100
+    *arguments: str, environment: Mapping[str, str], cwd: Path, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run `flask …` to its end, without a terminal, in a folder."""
     forks = multiprocessing.get_context("forkserver")

@@ -41,7 +41,7 @@ def _make(prepared: Path, flask: str, environment: dict[str, str]) -> None:
     command = [flask, "--app", "wsgi", "db", "upgrade"]
     variables = {**environment, "CTMS_DATA_DIR": str(draft)}
     root = Path(__file__).parent.parent
-    done = subprocess.run(command, env=variables, cwd=root, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, env=variables, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     with (draft / "postgresql" / "postgresql.conf").open("a") as configuration:
         configuration.write(_CONFIGURATION)
@@ -50,4 +50,4 @@ def _make(prepared: Path, flask: str, environment: dict[str, str]) -> None:
 
 def _copy(data: Path, folder: Path) -> None:
     """Copy with owners and modes: PostgreSQL insists on them, and does not run as root."""
-    subprocess.run(["cp", "-a", data, folder], check=True, timeout=100)
+    subprocess.run(["cp", "-a", data, folder], check=True, timeout=300)

@@ -23,8 +23,8 @@ from ctms.pool import libpq_url
 from tests.prepared import prepare
 
 FLASK = str(Path(sys.executable).parent / "flask")
-START_TIMEOUT_IN_SECONDS = 100
-STOP_TIMEOUT_IN_SECONDS = 90
+START_TIMEOUT_IN_SECONDS = 300
+STOP_TIMEOUT_IN_SECONDS = 200
 PORTS = range(10_000, 32_768)
 """Below those that Linux gives to clients: none of theirs comes between the choice of a port and its use."""
 
@@ -79,7 +79,7 @@ def environment_for(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def run_flask(
-    *arguments: str, environment: dict[str, str], timeout: float = 100, **kwargs: Any
+    *arguments: str, environment: dict[str, str], timeout: float = 300, **kwargs: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run `flask …` to its end, without a terminal."""
     return subprocess.run(

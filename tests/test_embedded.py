@@ -65,7 +65,7 @@ def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
 
     server.release()
     assert answers(url), "another process uses it"
-    other.communicate("\n", timeout=60)
+    other.communicate("\n", timeout=200)
     assert not answers(url)
 
     again = EmbeddedServer.acquire(tmp_path)
@@ -80,7 +80,7 @@ def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
     assert dead.stdout is not None
     assert dead.stdout.readline() == "ready\n"
     dead.kill()
-    dead.communicate(timeout=60)
+    dead.communicate(timeout=200)
 
     again.release()
     again.release()  # once more does no harm

@@ -61,7 +61,7 @@ def test_whoever_leaves_something_fails_and_nobody_else(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT), "PYTEST_DEBUG_TEMPROOT": str(tmp_path), "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
 

@@ -160,6 +160,6 @@ def test_two_at_once_do_no_harm(flask: Flask, url: str, tmp_path: Path) -> None:
     ]
 
     for process in both:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
     assert "(head)" in flask("db", "current").stdout

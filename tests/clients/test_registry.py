@@ -36,7 +36,7 @@ def at_once(app: Flask, work: Callable[[], object]) -> list[object]:
 
     def one(_number: int) -> object:
         with app.app_context():
-            ready.wait(timeout=60)
+            ready.wait(timeout=200)
             try:
                 with db.session.begin():
                     return work()

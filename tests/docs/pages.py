@@ -71,7 +71,7 @@ def run(
     says: Mapping[str, str] | None = None,
     part: Sequence[Block] | None = None,
     *,
-    timeout: float = 100,
+    timeout: float = 300,
 ) -> None:
     """Run a page's blocks, or a part of them, in one shell in `folder`, and hold what they print to what the page says.
 

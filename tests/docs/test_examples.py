@@ -169,12 +169,12 @@ def wsgi_server(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=200)
 
 
 def wait_for_workers(output: Path) -> None:
     """Wait until both processes are there: one that is still starting hears no SIGTERM, and is waited for."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 200
     while output.read_text().count("Started worker-") < 2:
         assert time.monotonic() < give_up, output.read_text()
         time.sleep(0.1)

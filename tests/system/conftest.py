@@ -17,7 +17,7 @@ __all__ = ["site"]
 
 Connect = Callable[[], psycopg.Connection]
 
-TIMEOUT_IN_SECONDS = 600
+TIMEOUT_IN_SECONDS = 900
 """So long may a test take that starts processes: many times what it takes, on a machine that is busy and slow."""
 
 

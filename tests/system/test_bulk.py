@@ -106,7 +106,7 @@ def doomed(connection: psycopg.Connection) -> int:
 
 
 def wait_until_some_are_gone(connection: psycopg.Connection, process: subprocess.Popen[str], of: int = PEOPLE) -> None:
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 200
     while doomed(connection) == of:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < give_up
@@ -147,7 +147,7 @@ def test_ctrl_c_and_sigterm_lose_nothing(
         process = begin(served, *arguments, "--batch-size", "20", "--pause", "1")
         wait_until_some_are_gone(connection, process, left)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=200)
         assert process.returncode == 3, errors
         assert errors.splitlines()[-1].startswith("Error: stopped: ")
         told.append(json.loads(output))
@@ -177,7 +177,7 @@ def test_kill_9_at_random_moments_loses_nothing(
         wait_until_some_are_gone(connection, process, left)
         time.sleep(chance.uniform(0, 0.3))
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
     assert len(reports) > 1, "nothing was left to do after the first kill"
 
     reports.append(tmp_path / "last.csv")
@@ -194,12 +194,12 @@ def test_opting_out_is_taken_up_after_kill_9(served: Served, connection: psycopg
     kept = connection.execute(_STATE, ("kept-%",)).fetchone()
     query = "SELECT count(*) FROM emails WHERE has_opted_out_of_email AND unsubscribe_reason = 'bounced'"
     process = begin(served, "opt-out", listed, "--yes", "--batch-size", "50", "--pause", "1")
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 200
     while count(connection, query) == 0:
         assert time.monotonic() < give_up
         time.sleep(0.01)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     done = count(connection, query)
     assert 0 < done < PEOPLE
 
@@ -220,7 +220,7 @@ def test_one_contact_that_others_hold_fails_alone(
     holder.execute("SELECT FROM emails WHERE primary_email = 'doomed-77@example.com' FOR UPDATE")
 
     arguments = ("--email-file", str(listed), "--yes", "--batch-size", "10", "--report", str(report))
-    held = served.flask("ctms", "delete-bulk", *arguments, timeout=100)
+    held = served.flask("ctms", "delete-bulk", *arguments, timeout=300)
 
     assert held.returncode == 3
     assert held.stderr.splitlines()[-2:] == [
@@ -244,7 +244,7 @@ def test_a_database_that_ends_the_connection(
     process = begin(served, *arguments, "--batch-size", "20", "--pause", "1")
     wait_until_some_are_gone(connection, process)
     connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ctms'")
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=200)
 
     assert process.returncode == 3, errors
     assert errors.splitlines()[-1].startswith("Error: the database cannot be reached: ")
@@ -266,7 +266,7 @@ def test_readers_and_writers_go_on_meanwhile(served: Served, connection: psycopg
             )
             assert (found.status_code, changed.status_code) == (200, 200)
             answers += 1
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
 
     assert process.returncode == 0
     assert answers > 0
@@ -294,7 +294,7 @@ def test_at_a_terminal_it_asks_and_shows_a_bar(served: Served, connection: psyco
     os.close(theirs)
     os.write(ours, b"y\n")
     shown = b""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 200
     while process.poll() is None:
         assert time.monotonic() < give_up
         if select.select([ours], [], [], 0.1)[0]:
@@ -302,7 +302,7 @@ def test_at_a_terminal_it_asks_and_shows_a_bar(served: Served, connection: psyco
                 shown += os.read(ours, 65536)
             except OSError:  # its end, on Linux
                 break
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     os.close(ours)
 
     assert process.returncode == 0, shown.decode()

@@ -30,7 +30,7 @@ def variables(folder: Path, hooks: OtherSide, braze: OtherSide) -> dict[str, str
 
 def work(running: Served) -> None:
     """Have what waits worked off."""
-    done = running.flask("ctms", "worker", "--once", timeout=100)
+    done = running.flask("ctms", "worker", "--once", timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -37,7 +37,7 @@ def test_nothing_that_was_done_is_lost(tmp_path: Path) -> None:
         assert [writer.stdout.readline() for _ in range(3)] == ["ready\n", "0\n", "1\n"]
         time.sleep(chance.uniform(0.02, 0.3))
         writer.kill()
-        rest, _ = writer.communicate(timeout=60)
+        rest, _ = writer.communicate(timeout=200)
         done[str(kill)] = 2 + len([line for line in rest.split("\n")[:-1] if line.isdecimal()])
 
     files = sorted(tmp_path.glob("contacts*.jsonl"), key=lambda file: (file.name == "contacts.jsonl", file.name))

@@ -58,7 +58,7 @@ def test_a_run_in_which_a_hook_was_not_called(tmp_path: Path, processes: str, le
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
             check=False,
             env={"PYTHONPATH": str(root), "PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
         )

@@ -195,7 +195,7 @@ def with_pip(tmp_path: Path) -> Any:
                 *("--no-deps", "--no-build-isolation", "--target", tmp_path / "site", tmp_path / "project"),
             ],
             check=True,
-            timeout=100,
+            timeout=300,
         )
         return environment_for(tmp_path / "data", PYTHONPATH=str(tmp_path / "site"))
 

@@ -97,7 +97,7 @@ class TestEnd:
 
         waiting = threading.Thread(target=patch)
         waiting.start()
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 200
         while blocker.execute(
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
         ).fetchone() == (0,):

@@ -116,7 +116,7 @@ class Running:
         """Return what the workers said."""
         return (self.folder / "workers.txt").read_text()
 
-    def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], Any], seconds: float = 200) -> None:
         """Wait until it holds."""
         give_up = time.monotonic() + seconds
         while not condition():
@@ -262,12 +262,12 @@ def test_once_ends_when_nothing_is_due(running: Running) -> None:
     made = running.make(250)
     parts = [running.start("--once"), running.start("--once", "--queue", "backends")]
 
-    assert [part.wait(timeout=60) for part in parts] == [0, 0], running.text()
+    assert [part.wait(timeout=200) for part in parts] == [0, 0], running.text()
 
     assert running.ids("pushed") == made
     assert running.left() == 0
     running.make(1)
-    assert running.start("--once", "--queue", "erasures").wait(timeout=60) == 0
+    assert running.start("--once", "--queue", "erasures").wait(timeout=200) == 0
     assert running.left() == 1
 
 

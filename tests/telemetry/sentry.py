@@ -31,7 +31,7 @@ class Inbox:
 
     def wait_for(self, number: int) -> list[dict[str, Any]]:
         """Return the errors once there are so many."""
-        give_up = time.monotonic() + 30
+        give_up = time.monotonic() + 200
         while len(self.events()) < number:
             assert time.monotonic() < give_up, self.text()
             time.sleep(0.05)

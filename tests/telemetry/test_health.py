@@ -113,7 +113,7 @@ def test_a_check_that_hangs_is_given_up_and_not_started_again(
     assert len(started) == 1
 
     go.set()
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 200
     while both.run() == late:
         assert time.monotonic() < give_up
     assert both.run() == {"hanging": None, "quick": None}

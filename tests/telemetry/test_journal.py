@@ -70,7 +70,7 @@ def finished(request_id: str, answer: Answer = READ) -> Finished:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 200
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)

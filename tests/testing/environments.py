@@ -68,7 +68,7 @@ class Environment:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=100,
+            timeout=300,
             check=False,
         )
         assert done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
