@@ -12,17 +12,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-_MODULES = ["ctms.app", "ctms.cli", "flask.cli", "flask_migrate", "tests.forked"]
+_MODULES = ["ctms.app", "ctms.cli", "ctms_plugins.jsonl.journal", "flask.cli", "flask_migrate", "tests.forked"]
+
+
+def context() -> ForkServerContext:
+    """Return what forks processes that have imported the service."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(_MODULES)
+    return forks
 
 
 def run_flask(
     *arguments: str, environment: Mapping[str, str], cwd: Path, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run `flask …` to its end, without a terminal, in a folder."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(_MODULES)
+    forks = context()
     with tempfile.TemporaryDirectory() as folder:
         written = [Path(folder, name) for name in ("stdout", "stderr")]
         process = forks.Process(target=_run, args=(arguments, dict(environment), str(cwd), [str(p) for p in written]))
