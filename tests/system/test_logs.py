@@ -172,6 +172,7 @@ ARGUMENTS = {
     "erasures find": [ADDRESS],
     "erasures show": [UNKNOWN],
     "erasures retry": [UNKNOWN],
+    "erasures close": [UNKNOWN, "nothing", "--yes"],
     "suppressions list": [],
     "suppressions add": [f"y-{ADDRESS}"],
     "suppressions remove": [f"y-{ADDRESS}"],
