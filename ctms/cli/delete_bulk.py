@@ -15,7 +15,7 @@ from ctms.bulk.columns import Wanted
 from ctms.bulk.entries import Entry, settled
 from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
-from ctms.cli.lists import column_option
+from ctms.cli.lists import column_option, read_lists
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, deletion, look
 from ctms.erasure.erase import BY_COMMAND, Order
 from ctms.suppression.fingerprints import require_key
@@ -91,4 +91,4 @@ def delete_bulk(
         question=question,
         record={"erasure": str(order.id)},
     )
-    carry_out(job, chain(entries, *(lists.read(file, wanted) for file in files)), chosen)
+    carry_out(job, chain(entries, read_lists(files, wanted)), chosen)

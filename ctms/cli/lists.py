@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import click
@@ -46,6 +47,24 @@ def opt_out_column_options(command: F) -> F:
             help=f"Column with the {what}, where its name is none of the usual ones. Also a member of JSON.",
         )(command)
     return command
+
+
+def read_lists(files: Sequence[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
+    """Give the entries of several lists, which have still to be settled; problems then name the list, too.
+
+    Raises `ListError`.
+    """
+    return lists.read(files[0], wanted) if len(files) == 1 else _read_each(files, wanted)
+
+
+def _read_each(files: Iterable[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
+    for file in files:
+        name = Path(file.name).name
+        try:
+            for entry in lists.read(file, wanted):
+                yield entry._replace(problem=f"{entry.problem} ({name})") if entry.problem else entry
+        except ListError as error:
+            raise ListError(f"{name}: {error.message}") from None
 
 
 class ListReader:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any, BinaryIO
 
 import click
 from flask.cli import with_appcontext
 
-from ctms.bulk import lists
 from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.columns import Wanted
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
-from ctms.cli.lists import opt_out_column_options
+from ctms.cli.lists import opt_out_column_options, read_lists
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
 
 
@@ -56,4 +54,4 @@ def opt_out_command(
         dated=True,
     )
     wanted = Wanted(column, date_column, reason_column, opt_outs=True)
-    carry_out(job, chain.from_iterable(lists.read(file, wanted) for file in files), chosen)
+    carry_out(job, read_lists(files, wanted), chosen)

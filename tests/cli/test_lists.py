@@ -262,3 +262,21 @@ def test_single_address_that_is_none(cli: CliRunner, tmp_path: Path, make_contac
     assert "blocked" not in result.output
     assert not report.exists()
     assert execute("SELECT count(*) FROM emails") == 1
+
+
+def test_bad_lines_of_several_lists_name_the_list(cli: CliRunner, tmp_path: Path) -> None:
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text(f"{ADDRESS}\n{name}\n")
+    (tmp_path / "three.csv").write_text(f"id,customer\n1,{ADDRESS}\n")
+    one, two, three = (str(tmp_path / name) for name in ("one.txt", "two.txt", "three.csv"))
+
+    done = cli.invoke(ctms, ["opt-out", "--yes", one, two])
+    refused = cli.invoke(ctms, ["delete-bulk", "--yes", "--email-file", one, "--email-file", three])
+
+    assert done.exit_code == 3
+    assert done.stderr.splitlines()[:2] == [
+        "line 2: no address: there is no @ (one.txt)",
+        "line 2: no address: there is no @ (two.txt)",
+    ]
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("Error: three.csv: line 1: no column is known")
