@@ -16,7 +16,7 @@ from ctms.api.parsing import problems
 from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
 from ctms.clients.access import DELETE, MANAGE, VIEW
-from ctms.contacts import commands, queries, removal, schemas
+from ctms.contacts import accounts, commands, queries, removal, schemas
 from ctms.contacts.documents import array
 from ctms.erasure.erase import BY_DELETE, Order, erase
 from ctms.errors import Invalid, NotFound
@@ -25,6 +25,7 @@ blueprint = Blueprint("Contacts", __name__, description="Contacts with their new
 
 _STATE = {"ETag": "ETag"}
 _PLACE = {"Location": "Location", **_STATE}
+_DELETED = {"Erasure-Id": "Erasure-Id", "Also-Known-In": "Also-Known-In"}
 _ID = {
     "in": "path",
     "name": "email_id",
@@ -121,11 +122,16 @@ class Contact(MethodView):
 
     @blueprint.operation("delete_contact", errors=(404, 412), parameters=[_ADDRESS, "If-Match"])
     @blueprint.guard(DELETE)
-    @blueprint.response(200, schemas.IdentitySchema(many=True), headers={"Erasure-Id": "Erasure-Id"})
+    @blueprint.response(200, schemas.IdentitySchema(many=True), headers=_DELETED)
     def delete(self, email_id: str) -> Response:
-        """Delete everything about an address: the path names the `primary_email`, in any spelling."""
+        """Delete everything about an address: the path names the `primary_email`, in any spelling.
+
+        Other contacts may carry the address as `fxa_primary_email`: they stay, and the header `Also-Known-In` counts
+        them.
+        """
         if "\0" in email_id:  # no text in PostgreSQL holds it, not even a question
             raise NotFound(f"email {email_id} not found!")
+        others = accounts.count(connection(), email_id)
         found = removal.lock_address(connection(), email_id)
         if not found:
             raise NotFound(f"email {email_id} not found!")
@@ -133,5 +139,7 @@ class Contact(MethodView):
             for document in queries.documents_by_id(connection(), [one.email_id for one in found]).values():
                 preconditions.require_match(document)
         order = Order(by=f"client:{caller_id()}", origin=BY_DELETE)
-        erase(connection(), order, found)
-        return json_text(array([one.identities for one in found]), headers={"Erasure-Id": str(order.id)})
+        (also_known_in,) = others.fetchone() or (0,)
+        erase(connection(), order, found, also_known_in=also_known_in)
+        headers = {"Erasure-Id": str(order.id), "Also-Known-In": str(also_known_in)}
+        return json_text(array([one.identities for one in found]), headers=headers)

@@ -100,6 +100,13 @@ class ErasureRequestSchema(_Strict):
         load_default=False,
         metadata={"description": "Suppress the addresses, too: no contact with one of them can be made any more."},
     )
+    include_fxa = Flag(
+        load_default=False,
+        metadata={
+            "description": "Erase also the other contacts that carry one of the addresses as `fxa_primary_email`, which"
+            " `also_known_in` counts otherwise."
+        },
+    )
 
     @ma.post_load
     def wanted(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -110,7 +117,12 @@ class ErasureRequestSchema(_Strict):
             raise invalid("`emails` or `identities` should name somebody", "missing")
         if len(wanted) > MAX_CONTACTS:
             raise invalid(f"`emails` and `identities` should have at most {MAX_CONTACTS} items together", "too_long")
-        return {"wanted": wanted, "emails": len(data.get("emails", ())), "forget": data["forget"]}
+        return {
+            "wanted": wanted,
+            "emails": len(data.get("emails", ())),
+            "forget": data["forget"],
+            "include_fxa": data["include_fxa"],
+        }
 
 
 class ErasureResultSchema(ma.Schema):
@@ -120,6 +132,13 @@ class ErasureResultSchema(ma.Schema):
     contacts = ma.fields.Integer(metadata={"description": "How many contacts are gone."})
     unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
         metadata={"description": "How many items named nobody."}
+    )
+    also_known_in = ma.fields.Integer(
+        allow_none=True,
+        metadata={
+            "description": "The number of other contacts that carry one of the addresses as `fxa_primary_email`. They"
+            " stay, unless `include_fxa` is true. Null of erasures by earlier versions."
+        },
     )
 
 
@@ -163,6 +182,13 @@ class ErasureSchema(ma.Schema):
     forget = Flag(metadata={"description": "True when the addresses were suppressed, too."})
     contacts = ma.fields.Integer()
     unknown = ma.fields.Integer()  # type: ignore[assignment]  # no option of the schema
+    also_known_in = ma.fields.Integer(
+        allow_none=True,
+        metadata={
+            "description": "The number of other contacts that carried one of the addresses as `fxa_primary_email` and"
+            " stayed. Null of erasures by earlier versions."
+        },
+    )
     status = PlainText(
         choices=records.STATUSES,
         metadata={
@@ -203,12 +229,13 @@ class Erasures(MethodView):
         if asked["forget"] and not fingerprints().available:
             raise Invalid([{"loc": ["body", "forget"], "msg": NO_KEY, "type": "no_erasure_key"}])
         let_in()
-        order = Order(by=f"client:{caller_id()}", origin=BY_API, forget=asked["forget"])
+        forget, include_fxa = asked["forget"], asked["include_fxa"]
+        order = Order(by=f"client:{caller_id()}", origin=BY_API, forget=forget, include_fxa=include_fxa)
         try:
             result = erase_requested(connection(), order, asked["wanted"], key)
         except InvalidAddressesError as error:
             raise Invalid([_place(asked["emails"], *problem) for problem in error.problems]) from None
-        body = {"id": str(result.id), "contacts": result.contacts, "unknown": result.unknown}
+        body = {**result._asdict(), "id": str(result.id)}
         return json_text(json.dumps(body), 202, {"Location": f"/erasures/{result.id}"})
 
 

@@ -37,7 +37,10 @@ _OF_A_CONTACT = (IntegrityError, DataError)
 
 
 class Outcome(NamedTuple):
-    """What became of an item; `problem` says why when it is `BAD_LINE` or `FAILED`."""
+    """What became of an item; `problem` says why when it is `BAD_LINE` or `FAILED`.
+
+    `also_known_in` are other contacts that carry the address as that of their account.
+    """
 
     item: Item
     outcome: str
@@ -45,6 +48,7 @@ class Outcome(NamedTuple):
     had_fxa: bool | None = None
     had_mofo: bool | None = None
     problem: str | None = None
+    also_known_in: tuple[UUID, ...] = ()
 
 
 Work = Callable[[Connection, Sequence[Item]], list[Outcome]]

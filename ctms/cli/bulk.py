@@ -54,7 +54,8 @@ class Job:
     """What a command does to addresses: `work`, or in a dry run `look`; `done` is what work makes of a contact.
 
     `question(known, unknown)` is asked before. `columns` are those of the report, `outcomes` what the summary counts;
-    of a job that is `dated` it also counts the addresses without a date.
+    of a job that is `dated` it also counts the addresses without a date. `committed` gets the outcomes of each batch,
+    `figures` returns more numbers for the summary.
     """
 
     work: Work
@@ -67,6 +68,8 @@ class Job:
     last_wins: bool = False
     dated: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
+    committed: Callable[[Iterable[Outcome]], None] = lambda _: None
+    figures: Callable[[], Mapping[str, Any]] = dict
 
 
 def bulk_options(command: F) -> F:
@@ -205,6 +208,7 @@ class Tally:
         return {
             **({} if options.dry_run else job.record),
             **{outcome: self.counts[outcome] for outcome in outcomes},
+            **job.figures(),
             "failed": self.counts[FAILED],
             "bad lines": self.counts[BAD_LINE],
             "duplicates": self.worklist.duplicates if self.worklist else 0,
@@ -234,6 +238,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
 
                 def told(outcomes: list[Outcome]) -> None:
                     tally.add(outcomes)
+                    job.committed(outcomes)
                     report(outcomes)
                     progress.at(tally.dealt_with)
 

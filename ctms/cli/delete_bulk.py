@@ -16,7 +16,7 @@ from ctms.bulk.entries import Entry, settled
 from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
 from ctms.cli.lists import column_option, read_lists
-from ctms.erasure.deletion import ERASED, ERASED_BEFORE, deletion, look
+from ctms.erasure.deletion import ERASED, ERASED_BEFORE, Deletion
 from ctms.erasure.erase import BY_COMMAND, Order
 from ctms.suppression.fingerprints import require_key
 
@@ -52,16 +52,27 @@ def _given(emails: tuple[str, ...]) -> list[Entry]:
 )
 @column_option
 @click.option("--forget", is_flag=True, help="Suppress the addresses, too: they cannot come back.")
+@click.option(
+    "--include-fxa", is_flag=True, help="Delete also the other contacts with the address as that of their account."
+)
 @bulk_options
 @with_appcontext
 def delete_bulk(
-    emails: tuple[str, ...], files: tuple[BinaryIO, ...], wanted: Wanted, forget: bool, **options: Any
+    emails: tuple[str, ...],
+    files: tuple[BinaryIO, ...],
+    wanted: Wanted,
+    forget: bool,
+    include_fxa: bool,
+    **options: Any,
 ) -> None:
     """Delete everything about many addresses, here and wherever a deletion handler reaches.
 
     Blank lines and lines that begin with # are skipped, an address that comes again counts once, in whatever spelling.
     A line that is neither an address nor that of a contact is bad: it is reported and skipped. The command asks before
     it deletes; without a terminal it needs --yes.
+
+    Other contacts may carry an address as that of their account (fxa.primary_email). They stay, unless --include-fxa is
+    given; the summary counts them as `also known in`.
 
     Each batch is a transaction. Ctrl-C and SIGTERM end it after the current batch; run again it does what is left.
     The report says of each address: erased, erased before, unknown, failed or bad line.
@@ -76,19 +87,24 @@ def delete_bulk(
     check_can_ask(chosen, files)
     if forget:
         require_key()
-    order = Order(by=f"operator:{operator()}", origin=BY_COMMAND, forget=forget)
+    order = Order(by=f"operator:{operator()}", origin=BY_COMMAND, forget=forget, include_fxa=include_fxa)
+    deletion = Deletion(order)
 
     def question(known: int, unknown: int) -> str:
         what = "Delete and forget" if forget else "Delete"
-        return f"{what} {known:,} contacts for ever? ({unknown:,} addresses are unknown)"
+        whom = f"all contacts with {known:,} addresses, also of accounts," if include_fxa else f"{known:,} contacts"
+        return f"{what} {whom} for ever? ({unknown:,} addresses are unknown)"
 
     job = Job(
-        work=deletion(order),
-        look=look,
+        work=deletion.erase,
+        look=deletion.preview,
         done=ERASED,
         outcomes=(ERASED, ERASED_BEFORE, UNKNOWN),
         columns=("address", "outcome", "email_id", "had_fxa", "had_mofo", "line", "problem"),
         question=question,
+        of_accounts=include_fxa,
         record={"erasure": str(order.id)},
+        committed=deletion.report,
+        figures=lambda: {"also known in": deletion.also_known_in},
     )
     carry_out(job, chain(entries, read_lists(files, wanted)), chosen)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from ctms.addresses import spell_out
-from ctms.bulk.batches import FOUND, UNKNOWN, Outcome, Work
+from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
 from ctms.bulk.worklist import Item
-from ctms.contacts import removal
+from ctms.contacts import accounts, removal
 from ctms.erasure.erase import Order, erase, hold
 from ctms.erasure.models import ErasedAddress
 from ctms.pool import Connection
@@ -30,45 +30,87 @@ _FIND = """
 _FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)"
 
 
-def deletion(order: Order) -> Work:
-    """Return what erases the contacts with the addresses of a batch, as parts of one erasure."""
+class Deletion:
+    """The deletion of the contacts with the addresses of a list, batch by batch, as parts of one erasure."""
 
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._others: set[UUID] = set()
+
+    @property
+    def also_known_in(self) -> int:
+        """How many other contacts carry an address as that of their account, of those that were reported."""
+        return len(self._others)
+
+    def erase(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        """Erase the contacts with the addresses of a batch."""
+        order = self._order
         addresses = [item.address or "" for item in items]
         hold(connection, order, addresses)
+        if order.include_fxa:  # all at once, in one order: then each is locked already
+            removal.lock_ids(connection, _anybody(connection, addresses))
         found = removal.lock_addresses(connection, addresses)
+        own = {one.email_id for of_address in found.values() for one in of_address}
+        others: Mapping[int, Sequence[UUID]] = {}
+        if order.include_fxa:
+            for position, carriers in accounts.lock(connection, addresses, own).items():
+                found[position] += carriers
+        else:
+            others = accounts.find(connection, addresses, own)
         contacts = {one.email_id: one for of_address in found.values() for one in of_address}
         had = _parts(connection, list(contacts))
-        erase(connection, order, list(contacts.values()), unknown=len(items) - len(found), addresses=addresses)
+        # Whom an earlier batch counted and this one erases counts no more.
+        also = len({one for ids in others.values() for one in ids} - self._others) - len(self._others & contacts.keys())
+        unknown = len(items) - len(found)
+        erase(connection, order, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
         ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
-        return _outcomes(connection, items, ids, had, ERASED)
+        return _outcomes(connection, items, ERASED, found=ids, others=others, had=had)
 
-    return work
+    def preview(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        """Say whose the addresses of a batch are, and change nothing."""
+        addresses = [item.address or "" for item in items]
+        found: dict[int, list[UUID]] = defaultdict(list)
+        for position, email_id in connection.execute(_FIND, spell_out(addresses)).fetchall():
+            found[position].append(email_id)
+        others = accounts.find(connection, addresses, {email_id for ids in found.values() for email_id in ids})
+        if self._order.include_fxa:
+            for position, ids in others.items():
+                found[position] += ids
+            others = {}
+        had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
+        return _outcomes(connection, items, FOUND, found=found, others=others, had=had)
+
+    def report(self, outcomes: Iterable[Outcome]) -> None:
+        """Take note of what became of a batch, once it is committed."""
+        outcomes = list(outcomes)
+        self._others |= {email_id for one in outcomes for email_id in one.also_known_in}
+        self._others -= {one.email_id for one in outcomes if one.email_id}
 
 
-def look(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-    """Say whose the addresses of a batch are, and change nothing."""
-    found: dict[int, list[UUID]] = defaultdict(list)
-    for position, email_id in connection.execute(_FIND, spell_out(item.address or "" for item in items)).fetchall():
-        found[position].append(email_id)
-    had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
-    return _outcomes(connection, items, found, had, FOUND)
+def _anybody(connection: Connection, addresses: Sequence[str]) -> set[UUID]:
+    """Return the contacts that have one of the addresses, as their own or as that of their account."""
+    own = {email_id for _, email_id in connection.execute(_FIND, spell_out(addresses)).fetchall()}
+    return own.union(*accounts.find(connection, addresses, own).values())
 
 
 def _outcomes(
     connection: Connection,
     items: Sequence[Item],
-    found: Mapping[int, Sequence[UUID]],
-    had: Mapping[UUID, tuple[bool, bool]],
     outcome: str,
+    *,
+    found: Mapping[int, Sequence[UUID]],
+    others: Mapping[int, Sequence[UUID]],
+    had: Mapping[UUID, tuple[bool, bool]],
 ) -> list[Outcome]:
     """Return `outcome` for each contact `found` by the position of its address, and what is known of the others."""
     before = _erased(connection, [item.address or "" for position, item in enumerate(items) if position not in found])
     outcomes = []
     for position, item in enumerate(items):
-        outcomes += [Outcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
+        of_item = [Outcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
             Outcome(item, ERASED_BEFORE if item.address in before else UNKNOWN)
         ]
+        of_item[0] = of_item[0]._replace(also_known_in=tuple(others.get(position, ())))
+        outcomes += of_item
     return outcomes
 
 

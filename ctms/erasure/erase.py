@@ -36,12 +36,14 @@ BY_COMMAND = "command"
 class Order:
     """An erasure that was asked for: by whom (`client:<id>`, `operator:<user>`), and by which way (`origin`).
 
-    With `forget` the addresses are suppressed, too.
+    With `forget` the addresses are suppressed, too; with `include_fxa` the contacts are erased that carry an address as
+    that of their account.
     """
 
     by: str
     origin: str
     forget: bool = False
+    include_fxa: bool = False
     id: UUID = field(default_factory=uuid.uuid4)
 
 
@@ -49,10 +51,11 @@ class Order:
 _RECORD = f"""
     WITH record AS (
         INSERT INTO {Erasure.__tablename__} AS e
-            (id, requested_at, requested_by, origin, forget, contacts, unknown)
-        VALUES (%(id)s, clock_timestamp(), %(by)s, %(origin)s, %(forget)s, %(contacts)s, %(unknown)s)
+            (id, requested_at, requested_by, origin, forget, contacts, unknown, also_known_in)
+        VALUES (%(id)s, clock_timestamp(), %(by)s, %(origin)s, %(forget)s, %(contacts)s, %(unknown)s, %(also)s)
         ON CONFLICT (id) DO UPDATE SET
-            contacts = e.contacts + excluded.contacts, unknown = e.unknown + excluded.unknown
+            contacts = e.contacts + excluded.contacts, unknown = e.unknown + excluded.unknown,
+            also_known_in = e.also_known_in + excluded.also_known_in
         RETURNING id)
     INSERT INTO {ErasedAddress.__tablename__} (fingerprint, erasure_id)
     SELECT f, record.id FROM record, unnest(%(fingerprints)s::bytea[]) AS f
@@ -84,7 +87,7 @@ def hold(connection: Connection, order: Order, addresses: Iterable[str] | None) 
     if not order.forget:
         return
     require_key()
-    if addresses is None:
+    if addresses is None or order.include_fxa:  # whose addresses the others have is not known yet
         keep_all_out(connection)
     else:
         keep_out(connection, _fingerprints(addresses))
@@ -96,18 +99,20 @@ def erase(
     found: Sequence[Found],
     *,
     unknown: int = 0,
+    also_known_in: int = 0,
     addresses: Collection[str] = (),
 ) -> None:
     """Delete the locked contacts, each of which comes once, and add them to the record of the erasure.
 
-    Backends and deletion handlers hear of it, later. `unknown` counts what was asked for and named nobody. Of an
-    erasure that forgets, `addresses` that were asked for are suppressed though they may be nobody's.
+    Backends and deletion handlers hear of it, later. `unknown` counts what was asked for and named nobody,
+    `also_known_in` other contacts that carry an address as that of their account. Of an erasure that forgets,
+    `addresses` that were asked for are suppressed though they may be nobody's.
     """
     email_ids = [one.email_id for one in found]
     if found:
         removal.delete(connection, found)
     prints = _fingerprints(_addresses_of(found))
-    write_record(connection, order, contacts=len(found), unknown=unknown, prints=prints)
+    write_record(connection, order, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
     if order.forget:
         primary = (one.primary_email for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), ERASED)
@@ -122,7 +127,13 @@ def erase(
 
 
 def write_record(
-    connection: Connection, order: Order, *, contacts: int, unknown: int = 0, prints: Sequence[bytes] = ()
+    connection: Connection,
+    order: Order,
+    *,
+    contacts: int,
+    unknown: int = 0,
+    also_known_in: int = 0,
+    prints: Sequence[bytes] = (),
 ) -> None:
     """Make the record of the erasure, or add these numbers and fingerprints to it."""
     values = {
@@ -132,6 +143,7 @@ def write_record(
         "forget": order.forget,
         "contacts": contacts,
         "unknown": unknown,
+        "also": also_known_in,
         "fingerprints": list(prints),
     }
     connection.execute(_RECORD, values)

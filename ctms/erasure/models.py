@@ -28,8 +28,9 @@ class Erasure(Model):
     """A deletion of one contact or many: when, by whom (`client:<id>` or `operator:<user>`), and how many.
 
     `origin` is what asked for it: `delete` (the API's DELETE), `api` (`POST /erasures`) or `command`. `unknown` counts
-    what named nobody. `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key` and of what
-    came with it.
+    what named nobody, `also_known_in` other contacts that carry an erased address as that of their account; it is None
+    of erasures by earlier versions. `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key`
+    and of what came with it.
     """
 
     __tablename__ = "erasures"
@@ -42,6 +43,7 @@ class Erasure(Model):
     forget: Mapped[bool]
     contacts: Mapped[int]
     unknown: Mapped[int]
+    also_known_in: Mapped[int | None]
     request_key: Mapped[bytes | None] = mapped_column(LargeBinary, unique=True)
     request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
 

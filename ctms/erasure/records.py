@@ -31,6 +31,7 @@ _RENDERED = f"""
     json_build_object(
         'id', e.id, 'requested_at', {timestamp("e.requested_at")}, 'requested_by', e.requested_by,
         'origin', e.origin, 'forget', e.forget, 'contacts', e.contacts, 'unknown', e.unknown,
+        'also_known_in', e.also_known_in,
         'status', CASE
             WHEN h.parked > 0 OR b.parked > 0 THEN '{PARKED}' WHEN h.pending > 0 OR b.pending > 0 THEN '{PENDING}'
             WHEN EXISTS (SELECT FROM {ErasureTask.__tablename__} t WHERE t.erasure_id = e.id) THEN '{VERIFYING}'

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, settled
-from ctms.contacts import removal
+from ctms.contacts import accounts, removal
 from ctms.contacts.queries import ADDRESSES
 from ctms.erasure.erase import Order, erase, hold
 from ctms.erasure.models import Erasure
@@ -35,19 +35,24 @@ class InvalidAddressesError(Exception):
 
 
 class Result(NamedTuple):
-    """What a request has erased: the record's id, how many contacts, and how many were asked for that are none."""
+    """What a request has erased: the record's id, how many contacts, and how many were asked for that are none.
+
+    `also_known_in` counts other contacts that carry one of the addresses as that of their account.
+    """
 
     id: UUID
     contacts: int
     unknown: int
+    also_known_in: int | None
 
 
 _BEGIN = f"""
     INSERT INTO {Erasure.__tablename__}
-        (id, requested_at, requested_by, origin, forget, contacts, unknown, request_key, request_digest)
-    VALUES (%s, clock_timestamp(), %s, %s, %s, 0, 0, %s, %s)
+        (id, requested_at, requested_by, origin, forget, contacts, unknown, also_known_in, request_key, request_digest)
+    VALUES (%s, clock_timestamp(), %s, %s, %s, 0, 0, 0, %s, %s)
     ON CONFLICT (request_key) DO NOTHING RETURNING id"""
-_EARLIER = f"SELECT id, contacts, unknown, request_digest FROM {Erasure.__tablename__} WHERE request_key = %s"
+_EARLIER = f"""
+    SELECT id, contacts, unknown, also_known_in, request_digest FROM {Erasure.__tablename__} WHERE request_key = %s"""
 
 
 def erase_requested(connection: Connection, order: Order, wanted: Sequence[Identities], key: str | None) -> Result:
@@ -65,11 +70,24 @@ def erase_requested(connection: Connection, order: Order, wanted: Sequence[Ident
     by_address = all(one.keys() == {"primary_email"} for one in wanted)
     hold(connection, order, addresses if by_address else None)
     asked = list(_once(wanted))
+    if order.include_fxa:  # all at once, in one order: then each is locked already
+        removal.lock_matching(connection, [*asked, *({"fxa_primary_email": address} for address in addresses)])
     matching = removal.lock_matching(connection, asked)
-    found = list({one.email_id: one for match in matching for one in match}.values())
-    unknown = sum(not match for match in matching)
-    erase(connection, order, found, unknown=unknown, addresses=addresses)
-    return Result(order.id, len(found), unknown)
+    contacts = {one.email_id: one for match in matching for one in match}
+    own = _distinct([*addresses, *(one.primary_email for one in contacts.values())])
+    also, named = 0, set()
+    if order.include_fxa:
+        for position, others in accounts.lock(connection, own, contacts).items():
+            named.add(comparison_key(own[position]))
+            contacts |= {one.email_id: one for one in others}
+    else:
+        also = len({one for ids in accounts.find(connection, own, contacts).values() for one in ids})
+    unknown = sum(
+        not match and not (one.keys() == {"primary_email"} and comparison_key(one["primary_email"]) in named)
+        for one, match in zip(asked, matching, strict=True)
+    )
+    erase(connection, order, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
+    return Result(order.id, len(contacts), unknown, also)
 
 
 def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[Identities]:
@@ -94,7 +112,8 @@ def _begin(connection: Connection, order: Order, wanted: Sequence[Identities], k
     text = f"{order.by}\n{key}"
     # Without a key of ours: what clients choose at random tells nobody anything, what they ask for would.
     request_key = mark("Idempotency-Key", text) or hashlib.sha256(text.encode()).digest()
-    digest = mark("request", json.dumps([order.forget, *map(_plain, wanted)]))
+    more = ["include_fxa"] if order.include_fxa else []
+    digest = mark("request", json.dumps([order.forget, *map(_plain, wanted), *more]))
     values = (order.id, order.by, order.origin, order.forget, request_key, digest)
     if connection.execute(_BEGIN, values).fetchone():
         return None
@@ -112,6 +131,10 @@ def _once(wanted: Iterable[Identities]) -> Iterable[Identities]:
         tuple((name, comparison_key(text) if name in ADDRESSES else text) for name, text in _plain(one)): one
         for one in wanted
     }.values()
+
+
+def _distinct(addresses: Iterable[str]) -> list[str]:
+    return list({comparison_key(address): address for address in addresses}.values())
 
 
 def _plain(identities: Identities) -> list[tuple[str, str]]:

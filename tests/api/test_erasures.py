@@ -58,6 +58,7 @@ class TestDelete:
             "forget": False,
             "contacts": 1,
             "unknown": 0,
+            "also_known_in": 0,
             "status": "pending",
             "handlers": [{"name": CRM, **counts}, {"name": SHOP, **counts}],
             "backends": [],
@@ -103,7 +104,12 @@ class TestErase:
         erased = api.post("/erasures", {"emails": emails})
 
         assert erased.status_code == 202
-        assert erased.json == {"id": erased.headers["Location"].removeprefix("/erasures/"), "contacts": 2, "unknown": 1}
+        assert erased.json == {
+            "id": erased.headers["Location"].removeprefix("/erasures/"),
+            "contacts": 2,
+            "unknown": 1,
+            "also_known_in": 0,
+        }
         for contact, status in ((one, 404), (two, 404), (kept, 200)):
             assert api.get(f"/ctms/{contact['email']['email_id']}").status_code == status
         record = record_of(api, erased)

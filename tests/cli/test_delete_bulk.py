@@ -58,6 +58,7 @@ def test_addresses_of_options_and_lists_are_deleted(cli: CliRunner, addresses: l
         "erased": "2",
         "erased before": "0",
         "unknown": "2",
+        "also known in": "0",
         "failed": "0",
         "bad lines": "0",
         "duplicates": "1",

@@ -17,7 +17,7 @@ from ctms.bulk.entries import Entry
 from ctms.bulk.report import Report
 from ctms.bulk.worklist import Item
 from ctms.contacts import removal
-from ctms.erasure.deletion import ERASED, ERASED_BEFORE, deletion, look
+from ctms.erasure.deletion import ERASED, ERASED_BEFORE, Deletion
 from ctms.erasure.erase import BY_COMMAND, Order
 from ctms.errors import ConflictError, OperatorError
 from ctms.plugins import Backend, DeletionHandler, hookimpl
@@ -207,7 +207,7 @@ def test_contacts_are_deleted_and_nobody_else(
     execute("DELETE FROM outbox")
     worklist = work_list(connection, [entry(address.upper()) for address in (*addresses, "nobody@example.com")])
 
-    found = outcomes(worklist, deletion(order), batch_size=2)
+    found = outcomes(worklist, Deletion(order).erase, batch_size=2)
 
     assert [one.outcome for one in found] == [ERASED, ERASED, ERASED, UNKNOWN]
     assert [str(one.email_id) for one in found[:3]] == [contact["email"]["email_id"] for contact in contacts]
@@ -222,7 +222,7 @@ def test_contacts_are_deleted_and_nobody_else(
     assert execute("SELECT count(*) FROM outbox") == 3
     assert execute("SELECT count(*) FROM suppressions") == 0
 
-    again = outcomes(worklist, deletion(Order(by="operator:ops", origin=BY_COMMAND)))
+    again = outcomes(worklist, Deletion(Order(by="operator:ops", origin=BY_COMMAND)).erase)
 
     assert [one.outcome for one in again] == [ERASED_BEFORE, ERASED_BEFORE, ERASED_BEFORE, UNKNOWN]
     assert execute("SELECT count(*) FROM erasure_tasks") == 6
@@ -233,8 +233,8 @@ def test_without_a_key_who_was_erased_before_is_unknown(
 ) -> None:
     worklist = work_list(connection, [entry(make_contact()["email"]["primary_email"])])
 
-    assert [one.outcome for one in outcomes(worklist, deletion(order))] == [ERASED]
-    assert [one.outcome for one in outcomes(worklist, deletion(order))] == [UNKNOWN]
+    assert [one.outcome for one in outcomes(worklist, Deletion(order).erase)] == [ERASED]
+    assert [one.outcome for one in outcomes(worklist, Deletion(order).erase)] == [UNKNOWN]
 
 
 @pytest.mark.usefixtures("erasure_key")
@@ -244,19 +244,19 @@ def test_forgotten_addresses_stay_away_those_of_nobody_too(
     address = make_contact()["email"]["primary_email"]
     order = Order(by="operator:ops", origin=BY_COMMAND, forget=True)
 
-    outcomes(work_list(connection, [entry(address), entry("nobody@example.com")]), deletion(order))
+    outcomes(work_list(connection, [entry(address), entry("nobody@example.com")]), Deletion(order).erase)
 
     for forgotten in (address, "nobody@example.com"):
         assert api.post("/ctms", {"email": {"primary_email": forgotten.title()}}).status_code == 403
 
 
 @pytest.mark.usefixtures("erasure_key")
-def test_a_look_changes_nothing(api: ApiClient, connection: Connection) -> None:
+def test_a_preview_changes_nothing(api: ApiClient, connection: Connection, order: Order) -> None:
     contact = full()
     api.post("/ctms", contact)
     worklist = work_list(connection, [entry("x@x"), entry(contact["email"]["primary_email"].upper())])
 
-    found = outcomes(worklist, look)
+    found = outcomes(worklist, Deletion(order).preview)
 
     assert [(one.outcome, one.had_fxa, one.had_mofo) for one in found] == [
         ("found", True, True),
@@ -279,10 +279,10 @@ def test_a_statement_for_a_batch_not_for_each_contact(
     monkeypatch.setattr(psycopg.Connection, "execute", count)
 
     with connection.transaction():
-        deletion(order)(connection, items[:1])
+        Deletion(order).erase(connection, items[:1])
     of_one = len(counted)
     with connection.transaction():
-        deletion(order)(connection, items[1:])
+        Deletion(order).erase(connection, items[1:])
 
     assert len(counted) == 2 * of_one
 

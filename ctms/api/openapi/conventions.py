@@ -31,6 +31,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "format": "uuid"},
         "required": True,
     },
+    "Also-Known-In": {
+        "description": "The number of other contacts that carry the address as `fxa_primary_email`; they stay.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        "required": True,
+    },
     "Cache-Control": {"description": "Whether and how long to keep this.", "schema": {"type": "string"}},
 }
 

@@ -1,0 +1,51 @@
+"""Contacts that carry an address as that of their account (`fxa_primary_email`) only: it is not their own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from functools import cache
+from uuid import UUID
+
+from ctms.addresses import is_same, matches, spell_out, spellings
+from ctms.contacts.removal import Found, lock_ids
+from ctms.pool import Connection, Cursor
+
+_FIND = """
+    SELECT DISTINCT g.position, f.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
+    JOIN fxa f ON lower(f.primary_email) = lower(g.address)
+    WHERE f.email_id <> ALL(%s) ORDER BY g.position, f.email_id"""
+
+
+@cache
+def _count(count: int) -> str:
+    return f"""
+        SELECT count(*) FROM fxa f WHERE {matches("f.primary_email", count)} AND NOT EXISTS (
+            SELECT FROM emails e WHERE e.email_id = f.email_id AND {matches("e.primary_email", count)})"""
+
+
+def count(connection: Connection, address: str) -> Cursor:
+    """Ask how many other contacts carry the address, in any spelling, as that of their account: one row."""
+    spelt = spellings(address)
+    return connection.execute(_count(len(spelt)), [*spelt, *spelt])
+
+
+def find(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[UUID]]:
+    """Return which contacts, but for those `without`, carry the address at each position as that of their account."""
+    found: dict[int, list[UUID]] = defaultdict(list)
+    rows = connection.execute(_FIND, (*spell_out(addresses), list(without))).fetchall()
+    for position, email_id in rows:
+        found[position].append(email_id)
+    return found
+
+
+def lock(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[Found]]:
+    """Lock the contacts that `find` returns; returns those that still carry the address then."""
+    wanted = find(connection, addresses, without)
+    locked = {one.email_id: one for one in lock_ids(connection, {one for ids in wanted.values() for one in ids})}
+    found: dict[int, list[Found]] = defaultdict(list)
+    for position, ids in wanted.items():
+        for one in (locked[email_id] for email_id in ids if email_id in locked):
+            if is_same(one.fxa_primary_email or "", addresses[position]):
+                found[position].append(one)
+    return found
