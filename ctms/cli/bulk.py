@@ -49,6 +49,10 @@ class Options:
     as_json: bool
 
 
+def _ignore(_outcomes: Iterable[Outcome]) -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What a command does to addresses: `work`, or in a dry run `look`; `done` is what work makes of a contact.
@@ -68,7 +72,7 @@ class Job:
     last_wins: bool = False
     dated: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
-    committed: Callable[[Iterable[Outcome]], None] = lambda _: None
+    committed: Callable[[Iterable[Outcome]], None] = _ignore
     figures: Callable[[], Mapping[str, Any]] = dict
 
 

@@ -65,6 +65,15 @@ _TROUBLES = f"""
     FROM unnest(%s::text[], %s::text[]) AS k (kind, name) LEFT JOIN receivers r USING (kind, name)
     ORDER BY k.kind, k.name"""
 
+# From one name to the next, each by one entry of the index: however many erasures wait.
+_ABANDONED = """
+    WITH RECURSIVE waiting (name) AS (
+        SELECT min(backend) FROM erasure_backends WHERE pending > 0 OR parked > 0
+        UNION ALL
+        SELECT (SELECT min(b.backend) FROM erasure_backends b WHERE (pending > 0 OR parked > 0) AND b.backend > w.name)
+        FROM waiting w WHERE w.name IS NOT NULL)
+    SELECT name FROM waiting WHERE name <> ALL(%s)"""
+
 
 @dataclass(frozen=True)
 class State:
@@ -169,13 +178,19 @@ def wake_all(connection: Connection, kind: str, names: Iterable[str]) -> None:
 
 
 def troubles(connection: Connection) -> list[str]:
-    """Say in a few words what is wrong with those that are registered: with one query, however much waits."""
+    """Say in a few words what is wrong with those that are registered, and for which others erasures wait.
+
+    Two queries tell, however much waits.
+    """
     there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
     if not there:
         return []
     rows = connection.execute(_TROUBLES, ([kind for kind, _ in there], [name for _, name in there])).fetchall()
     found = ((kind, name, list(_told(row, failure_threshold(there[kind, name])))) for kind, name, *row in rows)
-    return [f"{WORDS[kind]} {name} {' and '.join(said)}" for kind, name, said in found if said]
+    wrong = [f"{WORDS[kind]} {name} {' and '.join(said)}" for kind, name, said in found if said]
+    names = [name for kind, name in there if kind == BACKEND]
+    abandoned = connection.execute(_ABANDONED, (names,)).fetchall()
+    return wrong + [f"erasures wait for backend {name}, which is not installed" for (name,) in abandoned]
 
 
 def _told(row: Sequence[Any], most: int) -> Iterator[str]:

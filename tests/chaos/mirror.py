@@ -26,6 +26,9 @@ from tests.serving import Served, serve
 _LEFT = """
     SELECT (SELECT count(*) FROM outbox),
         (SELECT count(*) FROM procrastinate_jobs WHERE status <> 'todo' OR scheduled_at IS NULL)"""
+_ERASURES = """
+    SELECT count(*) FILTER (WHERE pending <> 0 OR parked <> 0 OR done <> 1),
+        (SELECT count(*) FROM erasure_deletions), (SELECT count(*) FROM erasures) - count(*) FROM erasure_backends"""
 
 
 class Client(threading.Thread):
@@ -39,6 +42,7 @@ class Client(threading.Thread):
         self._edits = edits
         self._chance = random.Random(seed)  # noqa: S311
         self.unexpected: list[tuple[str, int]] = []
+        self.deleted: set[str] = set()
 
     def run(self) -> None:
         """Send the edits."""
@@ -49,6 +53,8 @@ class Client(threading.Thread):
             connection.request(method, path, json.dumps(body) if body else None, self._headers)
             answer = connection.getresponse()
             answer.read()
+            if method == "DELETE" and answer.status == 200:
+                self.deleted.add(str(email_id))
             if answer.status not in expected:
                 self.unexpected.append((method, answer.status))
         connection.close()
@@ -94,6 +100,8 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
                 killed = running.killed
                 unexpected = [one for thread in threads for one in thread.unexpected]
                 assert not unexpected, unexpected[:10]
+                deleted = {one for thread in threads for one in thread.deleted}
+                assert deleted <= other.gone, "an erasure was done before the backend had deleted"
                 differing = _differing(served, token, ids, other.copies)
                 assert not differing, f"{len(differing)} contacts differ, such as {differing[:3]}"
     return {
@@ -113,6 +121,10 @@ def _wait_until_told(served: Served) -> None:
         while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
             assert time.monotonic() < give_up, f"left over (contacts, jobs): {left}"
             time.sleep(0.1)
+        open_, left, unknown = connection.execute(_ERASURES).fetchone() or ()
+        assert (open_, left, unknown) == (0, 0, 0), (
+            f"erasures (open, deletions left, without a backend): {open_, left, unknown}"
+        )
 
 
 def _differing(served: Served, token: str, ids: list[uuid.UUID], copies: dict[str, Any]) -> list[str]:

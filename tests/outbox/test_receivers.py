@@ -100,6 +100,24 @@ def test_the_heartbeat_warns_when_nobody_works(
     assert heartbeat() is None
 
 
+def test_the_heartbeat_warns_of_erasures_that_wait_for_a_backend_that_is_not_installed(
+    heartbeat: Callable[[], Any], api: ApiClient, make_contact: Callable[..., dict[str, Any]]
+) -> None:
+    for _ in range(2):
+        api.delete(f"/ctms/{make_contact()['email']['primary_email']}")
+    assert heartbeat() is None
+    for old, new in (("blind", "old"), ("club", "older")):
+        execute(
+            "INSERT INTO erasure_backends SELECT erasure_id, %(n)s, 1, 0, 0, NULL, now(), now() FROM erasure_backends"
+            " WHERE backend = %(o)s",
+            n=new,
+            o=old,
+        )
+    execute("UPDATE erasure_backends SET pending = 0, done = 1 WHERE backend = 'older'")
+
+    assert heartbeat() == "erasures wait for backend old, which is not installed"
+
+
 def test_the_heartbeat_is_not_down_when_it_cannot_tell(
     heartbeat: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

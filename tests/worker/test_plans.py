@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from ctms import pool
-from ctms.outbox import deletions
+from ctms.outbox import deletions, receivers
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.worker import backends, erasures, sweep
 
@@ -74,6 +74,7 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
         STALLED.format(behind=BEHIND),
         {**OF_ERASURE, "last": ERASURE},
     ),
+    "backends that are not installed": (receivers._ABANDONED, (["other"],)),
     "due for backends": (sweep._OF_KIND[BACKEND], (["other", "else"],)),
     "due for handlers": (sweep._OF_KIND[HANDLER], (["other", "else"],)),
 }
