@@ -44,8 +44,6 @@ _DATE = (
 )
 _REASON = ("reason", "unsubreason", "suppressionreason", "bouncereason", "optoutdetails", "error")
 
-_PLAIN_NAME = re.compile(r"[^\W\d_][^@]*")
-
 
 class AmbiguousColumnsError(ListError):
     """Several columns may hold the addresses."""
@@ -81,12 +79,16 @@ def simplify(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
+def may_have_addresses(name: str) -> bool:
+    """True for the name of a column that may have the addresses."""
+    return simplify(name) in _ADDRESS | _MAYBE_ADDRESS
+
+
 def is_known(name: str, wanted: Wanted) -> bool:
     """True for the name of a column that may be read."""
     simple = simplify(name)
     return (
-        simple in _ADDRESS
-        or simple in _MAYBE_ADDRESS
+        may_have_addresses(name)
         or simple in _DATE
         or simple in _REASON
         or any(simple == simplify(given) for given in wanted.names)
@@ -130,10 +132,11 @@ def choose(names: Sequence[str], wanted: Wanted, has_addresses: Callable[[int], 
 
 def list_names(names: Sequence[str]) -> str:
     """Return the names of columns for a message; what may be somebody's data is not shown."""
-    if not names or not all(_looks_like_name(name) for name in names if name.strip()):
+    if not all(map(_looks_like_name, names)):
         return f"{len(names)} columns without names"
-    shown = [name.strip() or "(empty)" for name in names[:MAX_NAMES]]
-    return ", ".join(shown) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+    return ", ".join(name.strip() for name in names[:MAX_NAMES]) + (
+        f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    )
 
 
 def _find_given(given: str, names: Sequence[str], option: str) -> int:
@@ -153,5 +156,6 @@ def _find_known(known: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def _looks_like_name(text: str) -> bool:
-    text = text.strip()
-    return len(text) <= MAX_NAME_LENGTH and _PLAIN_NAME.fullmatch(text) is not None
+    """True for text that may be the name of a column: it has letters, and few digits."""
+    letters, digits = (sum(map(kind, text)) for kind in (str.isalpha, str.isdigit))
+    return "@" not in text and len(text.strip()) <= MAX_NAME_LENGTH and digits < letters

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from ctms.addresses import is_plainly_valid
-from ctms.bulk.columns import Wanted, choose, is_known
+from ctms.addresses import is_plainly_valid, trim
+from ctms.bulk.columns import Wanted, choose, may_have_addresses
 from ctms.bulk.documents import looks_like_json, read_json
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.lines import MAX_LINE, Lines
@@ -44,9 +44,14 @@ def read(stream: BinaryIO, wanted: Wanted = ADDRESSES) -> Iterator[Entry]:
             return
         if wanted.names:
             choose(header.names, wanted, lambda _: True)
-        elif not is_known(header.names[0], wanted):
+        elif not may_have_addresses(header.names[0]):
             lines.give_back([(number, line)])
         break
+    yield from _read_addresses(lines)
+
+
+def _read_addresses(lines: Lines) -> Iterator[Entry]:
+    """Give an entry for each line."""
     make = Entry._make  # quicker than a call with defaults, for each of a million lines
     for number, line in lines:
         text = line.strip()
@@ -54,7 +59,7 @@ def read(stream: BinaryIO, wanted: Wanted = ADDRESSES) -> Iterator[Entry]:
             yield make((number, text, None, None, None, None))
         elif len(line) == MAX_LINE:
             yield bad_entry(number, "too long")
-        else:
+        elif trim(text):  # else the line is blank, but for invisible characters
             yield make_entry(number, _unquoted(text))
 
 

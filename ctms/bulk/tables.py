@@ -68,7 +68,7 @@ def read_table(header: Header, line: str, number: int, wanted: Wanted, lines: Li
     names = header.names
     if any("@" in name for name in names):
         # A list of Amazon SES has no header: an address and a reason in capital letters.
-        if len(names) != 2 or not is_plainly_valid(names[0].strip()) or not _SES_REASON.fullmatch(names[1]):
+        if wanted.names or len(names) != 2 or not (is_plainly_valid(names[0]) and _SES_REASON.fullmatch(names[1])):
             raise ListError(
                 f"line {number} has {len(names)} columns and is no header: begin the list with a line that names the"
                 " columns, and if none is `email` pass its name with --column"

@@ -8,17 +8,16 @@ from ctms.pool import Connection
 
 # Contacts' own addresses and those of their accounts, each by the index on `lower(…)`.
 _FIND = """
-    SELECT g.position, g.text FROM unnest(%s::int[], %s::text[]) AS g (position, text)
-    WHERE EXISTS (SELECT FROM emails e WHERE lower(e.primary_email) = lower(g.text))
-        OR EXISTS (SELECT FROM fxa f WHERE lower(f.primary_email) = lower(g.text))"""
+    SELECT g.position, g.text FROM unnest(%(positions)s::int[], %(texts)s::text[]) AS g (position, text)
+    JOIN emails e ON lower(e.primary_email) = lower(g.text)
+    UNION
+    SELECT g.position, g.text FROM unnest(%(positions)s::int[], %(texts)s::text[]) AS g (position, text)
+    JOIN fxa f ON lower(f.primary_email) = lower(g.text)"""
 
 
 def find_stored(connection: Connection, wanted: Sequence[Sequence[str]]) -> list[str | None]:
     """Return for each of `wanted` the first of its texts that is stored as an address, in any case; else None."""
     positions = [position for position, texts in enumerate(wanted) for _ in texts]
     flat = [text for texts in wanted for text in texts]
-    found: list[str | None] = [None] * len(wanted)
-    rows = {(position, text) for position, text in connection.execute(_FIND, (positions, flat)).fetchall()}
-    for position, texts in enumerate(wanted):
-        found[position] = next((text for text in texts if (position, text) in rows), None)
-    return found
+    rows = set(connection.execute(_FIND, {"positions": positions, "texts": flat}).fetchall())
+    return [next((text for text in texts if (position, text) in rows), None) for position, texts in enumerate(wanted)]

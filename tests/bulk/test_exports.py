@@ -110,6 +110,7 @@ def test_separator_line_counts_before_anything_else() -> None:
         ("Subscriber Name,Contact,Status", "Subscriber Name, Contact, Status"),
         ("id;Kunde;Land", "id, Kunde, Land"),
         ('"Full name"\tPhone', "Full name, Phone"),
+        ("_id,1. Name,Kd.-Nr. 2", "_id, 1. Name, Kd.-Nr. 2"),
     ],
 )
 def test_unknown_columns_are_listed(header: str, names: str) -> None:
@@ -122,7 +123,13 @@ def test_unknown_columns_are_listed(header: str, names: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["jane@example.com,2023-01-05,x", "1,jane@example.com", "Jane Doe,1975-02-03", "Doe, Jane <jane@example.com>"],
+    [
+        "jane@example.com,2023-01-05,x",
+        "1,jane@example.com",
+        "Jane Doe,1975-02-03",
+        "Jane Doe,,x",
+        "Doe, Jane <jane@example.com>",
+    ],
 )
 def test_values_of_a_line_without_a_header_are_not_repeated(line: str) -> None:
     with pytest.raises(ListError) as caught:
@@ -168,7 +175,15 @@ def test_only_column_that_is_given() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a,b\n1,2\n", "a\n1\n", "jane@example.com\n", '{"a": "x@y.example"}\n', '[\n{"a": 1}]', "email,X,X \n1,2,3\n"],
+    [
+        "a,b\n1,2\n",
+        "a\n1\n",
+        "jane@example.com\n",
+        '{"a": "x@y.example"}\n',
+        '[\n{"a": 1}]',
+        "email,X,X \n1,2,3\n",
+        "a@b.example,BOUNCE\n",
+    ],
 )
 @pytest.mark.parametrize("wanted", [Wanted("x"), Wanted(date="x", opt_outs=True), Wanted(reason="x", opt_outs=True)])
 def test_column_that_is_not_there(text: str, wanted: Wanted) -> None:

@@ -99,6 +99,17 @@ def test_a_list_with_several_columns_needs_a_header() -> None:
         read("# of May\n1,jane@example.com\n")
 
 
+def test_only_a_name_for_addresses_is_the_header_of_one_column() -> None:
+    for name in ("email", "E-Mail", "Recipient"):
+        assert read(f"{name}\na@b.example\n") == [Entry(2, "a@b.example")]
+    for name in ("Date", "error", "nobody"):
+        assert problems(f"{name}\na@b.example\n") == {1: "no address: there is no @"}
+
+
+def test_line_of_invisible_characters_is_blank() -> None:
+    assert read("a@b.example\n\N{ZERO WIDTH SPACE}\N{NO-BREAK SPACE}\n\ufeff\n") == [Entry(1, "a@b.example")]
+
+
 def test_nothing_is_in_an_empty_list() -> None:
     assert read("") == read("\n# nobody\n") == read("email\n") == read("id,email\n") == []
 
