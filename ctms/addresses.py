@@ -72,6 +72,18 @@ def normalize(text: str) -> str:
     return parsed.normalized
 
 
+def strip_display_name(text: str) -> str:
+    """Return an address as it is spelt, without outer white space and a display name; what is no address as it is."""
+    address = _without_display_name(text.strip())
+    if address == text:
+        return text
+    try:
+        normalize(address)
+    except InvalidAddressError:
+        return text
+    return address
+
+
 def normalize_entry(text: str) -> str:
     """Return the normal form of the address in a list's entry, without what exports put around it (`parse_entry`).
 

@@ -222,8 +222,24 @@ class TestSuppressing:
         patch = {"email": {"primary_email": own.stored}}
         assert_error(api.patch(f"/ctms/{other}", patch), 403, "Address is suppressed")
 
+        for one in (own.stored, own.normal, own.spelt):
+            run(cli, "suppressions", "check", one)
         run(cli, "suppressions", "remove", own.normal)
+        run(cli, "suppressions", "check", own.spelt, status=4)
         assert api.post("/ctms", minimal(primary_email=own.spelt)).status_code == 201
+
+    def test_as_the_address_of_an_account(self, cli: CliRunner, api: ApiClient, own: Case) -> None:
+        run(cli, "suppressions", "add", own.spelt)
+        account = {"fxa_id": "1", "primary_email": own.stored}
+        other = api.post("/ctms", minimal()).json["email"]["email_id"]
+
+        for answer in (
+            api.post("/ctms", {**minimal(), "fxa": account}),
+            api.put(f"/ctms/{other}", {**minimal(email_id=other), "fxa": account}),
+            api.patch(f"/ctms/{other}", {"fxa": {"primary_email": own.stored}}),
+        ):
+            assert_error(answer, 403, "Address is suppressed")
+        assert api.patch(f"/ctms/{other}", {"fxa": "DELETE"}).status_code == 200
 
     def test_with_the_fingerprint_of_an_earlier_version(self, cli: CliRunner, api: ApiClient, own: Case) -> None:
         """It was made of the spelling that was given."""
@@ -332,6 +348,19 @@ class TestSpaces:
             answer = api.patch(f"/ctms/{email_id}", body)
         assert answer.json["email"]["primary_email"] == wanted
 
+    @pytest.mark.parametrize("given", ["  {}\t", "Wes <{}>", '"Doe, Wes" <{}>'])
+    def test_what_is_around_the_address_of_an_account(self, api: ApiClient, given: str) -> None:
+        wanted = address().upper()
+        account = {"fxa_id": wanted, "primary_email": given.format(wanted)}
+        assert api.post("/ctms", {**minimal(), "fxa": account}).json["fxa"]["primary_email"] == wanted
+        assert len(api.get("/identities", query_string={"fxa_primary_email": wanted}).json) == 1
+        assert api.post("/erasures", {"emails": [wanted], "include_fxa": True}).json["contacts"] == 1
+
+    @pytest.mark.parametrize("text", ["nobody", " of <no> service ", "a@b@c"])
+    def test_the_address_of_an_account_may_be_any_text(self, api: ApiClient, text: str) -> None:
+        account = {"fxa_id": address(), "primary_email": text}
+        assert api.post("/ctms", {**minimal(), "fxa": account}).json["fxa"]["primary_email"] == text
+
 
 @given(written=accepted_addresses(), data=st.data())
 @settings(
@@ -354,7 +383,7 @@ def test_all_operations_agree(api: ApiClient, cli: CliRunner, written: str, data
     assert (body["contacts"], body["unknown"]) == (1, 0)
     assert api.get("/identities", query_string={"primary_email": stored}).json == []
     assert_error(api.post("/ctms", minimal(primary_email=other)), 403, "Address is suppressed")
-    run(cli, "suppressions", "remove", one)
+    run(cli, "suppressions", "remove", "--", one)
     created = api.post("/ctms", minimal(primary_email=third))
     assert created.status_code == 201, created.text
     assert_error(api.delete(f"/ctms/x{one}"), 404, f"email x{one} not found!")

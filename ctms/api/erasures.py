@@ -203,7 +203,11 @@ class ErasureSchema(ma.Schema):
 def _place(emails: int, position: int, name: str, problem: str) -> dict[str, Any]:
     """Return the error of an item at this position among `emails` and `identities` together."""
     place = ["emails", position] if position < emails else ["identities", position - emails, name]
-    return {"loc": ["body", *place], "msg": f"Input should be an e-mail address: {problem}", "type": "value_error"}
+    return {
+        "loc": ["body", *place],
+        "msg": f"Input should be an e-mail address: {problem}",
+        "type": "value_error",
+    }
 
 
 @blueprint.route("/erasures")

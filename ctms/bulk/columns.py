@@ -29,6 +29,7 @@ _DATE = (
     "unsubtime",
     "unsubscribedat",
     "unsubscribedate",
+    "dateunsubscribed",
     "cleantime",
     "suppressedat",
     "bouncedat",
@@ -37,12 +38,13 @@ _DATE = (
     "created",
     "createdat",
     "createdtime",
+    "addedtime",
     "lastupdatetime",
     "timestamp",
     "time",
     "ts",
 )
-_REASON = ("reason", "unsubreason", "suppressionreason", "bouncereason", "optoutdetails", "error")
+_REASON = ("reason", "unsubreason", "suppressionreason", "bouncereason", "optoutdetails", "grund", "error")
 
 
 class AmbiguousColumnsError(ListError):
@@ -121,8 +123,6 @@ def choose(names: Sequence[str], wanted: Wanted, has_addresses: Callable[[int], 
                 f"no column is known to hold the addresses: name it with --column (the columns: {list_names(names)})"
             )
         address = candidates[0]
-    if not wanted.opt_outs:
-        return Columns(address)
     return Columns(
         address,
         _find_known(_DATE, names) if wanted.date is None else _find_given(wanted.date, names, "--date-column"),

@@ -74,7 +74,7 @@ def read_table(header: Header, line: str, number: int, wanted: Wanted, lines: Li
                 " columns, and if none is `email` pass its name with --column"
             )
         lines.give_back([(number, line)])
-        table = _Table(header, Columns(0, None, 1 if wanted.opt_outs else None), wanted)
+        table = _Table(header, Columns(0, None, 1), wanted)
     else:
         try:
             columns = choose(names, wanted, lambda position: _has_addresses(header, position, lines))
@@ -97,7 +97,9 @@ class _Table:
         """Give an entry for each row."""
         for number, line in lines:
             try:
-                yield self._entry(number, self._row(lines, line))
+                cells = self._row(lines, line)
+                if any(map(str.strip, cells)):  # spreadsheets end in rows without values
+                    yield self._entry(number, cells)
             except _BadRowError as bad:
                 yield bad_entry(number, str(bad))
 
@@ -108,7 +110,7 @@ class _Table:
         reason = None if columns.reason is None else cells[columns.reason :]
         if len(cells) > self._count:
             if reason is None or columns.reason != self._count - 1:
-                raise _BadRowError("more columns than the header has")
+                raise _BadRowError("more columns than the first row has")
             reason = [self._delimiter.join(reason)]  # it has a delimiter in it, and no quotes
         address = cells[columns.address].strip()
         if not self._opt_outs:

@@ -29,6 +29,7 @@ erasures = AppGroup(
 id_argument = click.argument("erasure_id", type=click.UUID, metavar="ID")
 
 COLUMNS = ("id", "requested_at", "requested_by", "origin", "forget", "contacts", "unknown", "status")
+SHOWN = (*COLUMNS, "also_known_in")
 OF_HANDLERS = ("deletion handler", "pending", "done", "verified", "parked", "reason", "started_at", "changed_at")
 OF_BACKENDS = ("backend", "pending", "done", "parked", "reason", "started_at", "changed_at")
 
@@ -66,13 +67,12 @@ def show_erasure(erasure_id: UUID, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    write_record({name: _read(name, found[name]) for name in COLUMNS})
+    write_record({name: _read(name, found[name]) for name in SHOWN})
     for kind, columns in (("handlers", OF_HANDLERS), ("backends", OF_BACKENDS)):
         if found[kind]:
             click.echo()
             _write(columns, ({**one, columns[0]: one["name"]} for one in found[kind]))
-    _warn_of_missing(HANDLER, (one["name"] for one in found["handlers"] if one["pending"] or one["parked"]))
-    _warn_of_missing(BACKEND, (one["name"] for one in found["backends"] if one["pending"] or one["parked"]))
+    _warn_of_missing(found)
 
 
 @erasures.command("find")
@@ -103,7 +103,8 @@ def retry_erasure(erasure_id: UUID, as_json: bool) -> None:
     It is no error when nothing is parked. Exits with 4 when there is no such erasure.
     """
     with pool.lend() as connection:
-        if records.find(connection, erasure_id) is None:
+        found = records.find(connection, erasure_id)
+        if found is None:
             raise _unknown(erasure_id)
         again = records.retry(connection, erasure_id)
     if as_json:
@@ -113,8 +114,7 @@ def retry_erasure(erasure_id: UUID, as_json: bool) -> None:
             say(f"{WORDS[kind]} {name}: {number:,} to be tried again")
     if not any(again):
         say("nothing is parked")
-    _warn_of_missing(HANDLER, again.handlers)
-    _warn_of_missing(BACKEND, again.backends)
+    _warn_of_missing(found)
 
 
 @erasures.command("close")
@@ -137,11 +137,16 @@ def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bo
     write_done(str(erasure_id), found, f"the {WORDS[kind]} {name} counts as done", as_json)
 
 
-def _warn_of_missing(kind: str, waiting: Iterable[str]) -> None:
-    there = registered(kind)
-    for name in waiting:
-        if name not in there:
-            say(f"no plugin brings the {WORDS[kind]} {name}: what it has to do waits until one does, or until `close`")
+def _warn_of_missing(record: Mapping[str, Any]) -> None:
+    """Name the deletion handlers and backends with something left to do that no plugin provides."""
+    for kind, of_kind in ((HANDLER, record["handlers"]), (BACKEND, record["backends"])):
+        there = registered(kind)
+        for one in of_kind:
+            if (one["pending"] or one["parked"]) and one["name"] not in there:
+                say(
+                    f"no plugin provides the {WORDS[kind]} {one['name']}: its part waits until one does,"
+                    " or until `erasures close`"
+                )
 
 
 def _unknown(erasure_id: UUID) -> NotFoundError:

@@ -15,7 +15,7 @@ from ctms.cli import values
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
 from ctms.errors import NotFoundError
-from ctms.suppression.admission import keep_out
+from ctms.suppression.admission import is_suppressed, keep_out
 from ctms.suppression.fingerprints import fingerprints, require_key
 from ctms.suppression.suppressions import BY_COMMAND, IMPORTED, Summary, let_back, summary, suppress
 
@@ -66,7 +66,7 @@ def list_suppressions(as_json: bool) -> None:
 @click.argument("address", type=address, metavar="ADDRESS")
 @json_option
 def add_suppression(address: str, as_json: bool) -> None:
-    """Suppress ADDRESS: it is refused (403) in whatever is written from now on.
+    """Suppress ADDRESS: no contact may have it, as its own or as that of its account, from now on (403).
 
     A contact that has it stays: `delete-bulk --forget` deletes it, too. It is no error when the address is suppressed
     already.
@@ -77,6 +77,22 @@ def add_suppression(address: str, as_json: bool) -> None:
         write_json({"added": added, "already": 1 - added})
     else:
         say("suppressed" if added else "it was suppressed already")
+
+
+@suppressions.command("check")
+@address_argument
+@json_option
+def check_suppression(address: str, as_json: bool) -> None:
+    """Say whether ADDRESS is suppressed, in any spelling. Exits with 4 when it is not."""
+    require_key()
+    with pool.reading() as connection:
+        suppressed = is_suppressed(connection, address)
+    if as_json and suppressed:
+        write_json({"suppressed": True})
+    if not suppressed:
+        raise NotFoundError("this address is not suppressed")
+    if not as_json:
+        say("suppressed")
 
 
 @suppressions.command("remove")

@@ -63,12 +63,12 @@ def create(connection: Connection, contact: Values) -> Created:
     """Create a contact from what `ContactSchema` loaded.
 
     The very same contact again is no error. Raises `Conflict` when its id or another identity is taken, `Forbidden`
-    when its address is suppressed.
+    when an address is suppressed.
     """
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
     row, parts = _row(email), _parts(contact)
-    admission = Admission(connection, email["primary_email"])
+    admission = Admission(connection, email["primary_email"], _account_address(contact))
     if _holders(connection, email) - {email_id}:
         admission.require()
         raise Conflict(TAKEN_CREATE, "primary_email")
@@ -97,7 +97,7 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     Raises `Conflict` when an identity is another contact's, `Forbidden` when its address is suppressed.
     """
     email = dict(contact["email"])
-    admission = Admission(connection, email["primary_email"])
+    admission = Admission(connection, email["primary_email"], _account_address(contact))
     _check_address(connection, email_id, email, TAKEN_REPLACE, is_new=True)
     row, parts = _row(email), _parts(contact)
     # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
@@ -129,7 +129,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     """
     email = dict(patch.get("email", {}))
     email.pop("email_id", None)
-    admission = Admission(connection, email.get("primary_email"))
+    admission = Admission(connection, email.get("primary_email"), _account_address(patch))
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
     try:
@@ -240,6 +240,11 @@ def _document(connection: Connection, email_id: uuid.UUID) -> str:
 def _find(connection: Connection, email_id: uuid.UUID) -> str | None:
     row = connection.execute(*queries.document(email_id)).fetchone()
     return row[0] if row else None
+
+
+def _account_address(contact: Values) -> str | None:
+    account = contact.get("fxa")
+    return account.get("primary_email") if isinstance(account, Mapping) else None
 
 
 def _check_address(

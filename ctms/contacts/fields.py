@@ -176,6 +176,19 @@ class Address(PlainText):
             return kept
 
 
+class AccountAddress(PlainText):
+    """The address of an account: any text, as its service spells it.
+
+    Around an address, white space and a display name are dropped: else nobody would find it again by the address.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(255, load_default=None, allow_none=True, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        return addresses.strip_display_name(super()._deserialize(value, attr, data, **kwargs))
+
+
 class Object(Field):
     """Any JSON object that PostgreSQL can store, nested up to `MAX_DEPTH` levels."""
 

@@ -12,6 +12,7 @@ import marshmallow as ma
 
 from ctms.contacts.fields import (
     AbsoluteUrl,
+    AccountAddress,
     Address,
     Day,
     Flag,
@@ -101,7 +102,7 @@ class FxaSchema(Schema):
     """The person's account."""
 
     fxa_id = text(50)
-    primary_email = text(255)
+    primary_email = AccountAddress()
     created_date = text(50)
     lang = text(255)
     first_service = text(50)

@@ -19,28 +19,34 @@ _CLASS = int.from_bytes(b"CTMS")
 _BUCKETS = 64
 """Few, so that who suppresses a thousand addresses at once does not fill the server's table of locks."""
 
-_LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_CLASS}, %s)"
+_LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_CLASS}, b) FROM unnest(%s::int[]) AS b"
 _LOCK = f"SELECT pg_advisory_xact_lock({_CLASS}, b) FROM unnest(%s::int[]) AS b"
 _FIND = f"SELECT true FROM {Suppression.__tablename__} WHERE fingerprint = ANY(%s) LIMIT 1"
 
 
 class Admission:
-    """Asks whether the address may be stored; on a connection in pipeline mode the answer comes with that of others.
+    """Asks whether the addresses may be stored; in pipeline mode the answer comes with that of other statements.
 
-    To be made before the transaction locks a row. Without an address, or without a key, every answer is yes.
+    To be created before the transaction locks a row. Without an address, or without a key, every answer is yes.
     """
 
-    def __init__(self, connection: Connection, address: str | None) -> None:
+    def __init__(self, connection: Connection, *addresses: str | None) -> None:
         self._answer: Cursor | None = None
-        found = fingerprints().all_of(address) if address else ()
+        found = [prints for address in addresses if address and (prints := fingerprints().all_of(address))]
         if found:
-            connection.execute(_LOCK_SHARED, (_bucket(found[0]),))
-            self._answer = connection.execute(_FIND, (found,))
+            # In one order, as those do who suppress: so no two wait for each other.
+            connection.execute(_LOCK_SHARED, (sorted({_bucket(prints[0]) for prints in found}),))
+            self._answer = connection.execute(_FIND, ([one for prints in found for one in prints],))
 
     def require(self) -> None:
-        """Raise `Forbidden` when the address is suppressed."""
+        """Raise `Forbidden` when one of the addresses is suppressed."""
         if self._answer is not None and self._answer.fetchone():
             raise Forbidden(SUPPRESSED)
+
+
+def is_suppressed(connection: Connection, address: str) -> bool:
+    """Return whether the address is suppressed, in whatever spelling it was."""
+    return connection.execute(_FIND, (fingerprints().all_of(address),)).fetchone() is not None
 
 
 def keep_out(connection: Connection, found: Iterable[bytes]) -> None:

@@ -64,7 +64,7 @@ def test_a_good_request_is_answered_as_documented(app: Flask, api: ApiClient, cl
             if name == "put_contact":
                 case.body["email"]["email_id"] = group["email_id"]
         if name == "read_erasure":
-            location = api.post("/erasures", {"emails": ["nobody"]}).headers["Location"]
+            location = api.post("/erasures", {"emails": ["nobody@example.com"]}).headers["Location"]
             case.path_parameters = {"erasure_id": location.rpartition("/")[2]}
 
     statuses = send(app, client_id, name, GenerationMode.POSITIVE, fits)

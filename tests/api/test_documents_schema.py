@@ -94,7 +94,11 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
     "read_identity": lambda s: ("GET", s.path.replace("ctms", "identity"), {}),
     "list_waitlists": lambda _: ("GET", "/waitlists", {}),
     "erase_contacts": lambda s: ("POST", "/erasures", {"json": {"emails": [s.contact["email"]["primary_email"]]}}),
-    "read_erasure": lambda s: ("GET", s.api.post("/erasures", {"emails": ["nobody"]}).headers["Location"], {}),
+    "read_erasure": lambda s: (
+        "GET",
+        s.api.post("/erasures", {"emails": ["nobody@example.com"]}).headers["Location"],
+        {},
+    ),
     "create_token": lambda _: ("POST", "/token", {"data": {"client_id": "id_test", "client_secret": SECRET}}),
     "redirect_to_docs": lambda _: ("GET", "/", {}),
     "read_version": lambda _: ("GET", "/__version__", {}),

@@ -164,7 +164,7 @@ def test_a_bad_row_is_named_and_the_next_one_is_read() -> None:
     told = problems(text)
     assert list(told) == [2, 4, 5, 7, 10]
     assert told[2] == "too few columns"
-    assert told[4] == "more columns than the header has"
+    assert told[4] == "more columns than the first row has"
     assert "quote" in told[5]
     assert "quote" in told[7]
 
@@ -306,3 +306,16 @@ def test_whatever_is_in_a_list_it_is_read_to_its_end(content: bytes, header: byt
         assert all((entry.address is None) == (entry.problem is not None) for entry in entries)
         lines = [entry.line or 0 for entry in entries]
         assert lines == sorted(set(lines))
+
+
+@pytest.mark.parametrize("wanted", [ADDRESSES, OPT_OUTS])
+def test_a_reason_without_quotes_is_read_alike_by_all_commands(wanted: Wanted) -> None:
+    text = "email,reason\nu7@example.com,BOUNCE\nu10@example.com\nu11@example.com,full, really\n;;\n,,\n"
+    assert found(text, wanted) == ["u7@example.com", "u10@example.com", "u11@example.com", None]
+    assert problems(text, wanted) == {5: "no address: there is no @"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_rows_without_values_are_skipped(delimiter: str) -> None:
+    text = f"email{delimiter}date\na@example.com{delimiter}2026-01-01\n{delimiter}\n {delimiter} \n{delimiter * 3}\n"
+    assert found(text) == ["a@example.com"]

@@ -200,7 +200,7 @@ class TestRetry:
         told = run(cli, "erasures", "retry", erasure).stderr.splitlines()
 
         assert told[0] == "deletion handler old: 1 to be tried again"
-        assert "no plugin brings the deletion handler old" in told[1]
+        assert "no plugin provides the deletion handler old" in told[1]
 
 
 class TestBackends:
@@ -290,11 +290,12 @@ class TestBackends:
         execute("UPDATE outbox SET backend = 'old' WHERE backend = 'copy'")
         execute("DELETE FROM erasure_deletions WHERE backend = 'mirror'")
         execute("DELETE FROM erasure_backends WHERE backend <> 'old'")
-        warning = "no plugin brings the backend old: what it has to do waits until one does, or until `close`"
+        warning = "no plugin provides the backend old: its part waits until one does, or until `erasures close`"
 
         record = run_json(cli, "erasures", "show", erasure)
         assert (record["status"], record["backends"][0]["installed"]) == ("pending", False)
         assert warning in run(cli, "erasures", "show", erasure).stderr
+        assert warning in run(cli, "erasures", "retry", erasure).stderr  # nothing is parked, and it waits for ever
         self.park("old")
         assert warning in run(cli, "erasures", "retry", erasure).stderr
         assert self.state(cli, erasure)["old"] == (1, 0, 0, "no")
