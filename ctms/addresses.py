@@ -24,6 +24,12 @@ MAX_MIXED_LABELS = 3
 MAX_LENGTH = 255
 """Characters: the size of the column."""
 
+MAX_SPELT_LENGTH = 512
+"""Characters of text whose spellings are looked for: an address in a display name. Longer text has one spelling."""
+
+CACHED = 8_192
+"""Texts whose parts are remembered: more than one request names, so that it works them out once."""
+
 # An address with one spelling only: ASCII, unquoted, no A-label. Most addresses are of this kind.
 _PLAIN = re.compile(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]+@(?:(?!xn--)[a-z0-9-]+(?:\.|\Z))+", re.ASCII | re.IGNORECASE)
 
@@ -134,7 +140,7 @@ def comparison_key(text: str) -> str:
     """
     if _PLAIN.fullmatch(text):
         return text.lower()
-    local, domain = _parts(text)
+    local, domain = _parts(text) if len(text) <= MAX_SPELT_LENGTH else (to_form("NFC", text), "")
     return to_form("NFC", _lower(f"{local}{domain}"))
 
 
@@ -157,7 +163,17 @@ def spellings(text: str) -> Sequence[str]:
     They are to be compared by `lower` in the database (`matches`). Where its locale knows ASCII only, local parts in
     mixed case outside ASCII may be missed.
     """
-    return (text,) if _PLAIN.fullmatch(text) else _spellings(text)
+    if len(text) > MAX_SPELT_LENGTH or _PLAIN.fullmatch(text):
+        return (text,)
+    local, domain = _parts(text)
+    locals_ = dict.fromkeys(to_form(form, case) for case in _cases(local) for form in ("NFC", "NFD"))
+    spelt = (f"{one}{other}" for one, other in product(locals_, _domain_spellings(domain)))
+    return tuple(dict.fromkeys((text, *spelt)))
+
+
+def is_found_by(stored: str, asked: str) -> bool:
+    """True when a look-up of one address finds what is stored."""
+    return _lower(stored) in map(_lower, spellings(asked))
 
 
 def spell_out(addresses: Iterable[str]) -> tuple[list[int], list[str]]:
@@ -194,7 +210,7 @@ def _lower(text: str) -> str:
     return text.lower() if text.isascii() else "".join(character.lower()[0] for character in text)
 
 
-@lru_cache(4096)
+@lru_cache(CACHED)
 def _parts(text: str) -> tuple[str, str]:
     """Return the local part in NFC, and the domain in normal form with its @; what has no domain is all local part."""
     try:
@@ -213,14 +229,6 @@ def _unicode_domain(domain: str) -> str:
         return idna.decode(idna.uts46_remap(domain, std3_rules=False, transitional=False))
     except idna.IDNAError:
         return to_form("NFC", _lower(domain))
-
-
-@lru_cache(4096)
-def _spellings(text: str) -> tuple[str, ...]:
-    local, domain = _parts(text)
-    locals_ = dict.fromkeys(to_form(form, case) for case in _cases(local) for form in ("NFC", "NFD"))
-    spelt = (f"{one}{other}" for one, other in product(locals_, _domain_spellings(domain)))
-    return tuple(dict.fromkeys((text, *spelt)))
 
 
 def _cases(local: str) -> Iterable[str]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctms import addresses
 from ctms.addresses import (
     InvalidAddressError,
     comparison_key,
@@ -125,6 +126,15 @@ def test_spellings_of_text_that_is_no_address() -> None:
 def test_spellings_of_many_labels_are_few() -> None:
     assert len(spellings(f"a@{'ü.' * 60}de")) == 3
     assert len(spellings("a@ü.ü.ü.de")) == 27
+
+
+def test_text_too_long_for_an_address_has_one_spelling() -> None:
+    """It is not remembered either: what a query holds would fill the memory."""
+    text = f"É{'b' * 600}@é.example.com"
+    remembered = addresses._parts.cache_info().currsize
+    assert spellings(text) == (text,)
+    assert comparison_key(text) == text.lower()
+    assert addresses._parts.cache_info().currsize == remembered
 
 
 def test_final_sigma_is_a_letter_of_its_own() -> None:

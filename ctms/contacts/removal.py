@@ -7,9 +7,8 @@ order of their ids: two who delete many at once wait for each other in turn.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import product
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -42,6 +41,18 @@ _READ_BY_ADDRESSES = f"""
 
 _LOCK_BY_IDS = "SELECT email_id FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR UPDATE"
 _READ_BY_IDS = f"SELECT {_COLUMNS} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s) ORDER BY e.email_id"
+
+# `lower` makes one of most spellings: they differ in case, for databases whose locale maps that of ASCII only.
+_MATCH_ADDRESS = {
+    name: f"""
+        SELECT g.position, t.email_id
+        FROM (
+            SELECT DISTINCT position, lower(address) AS address
+            FROM unnest(%s::int[], %s::text[]) AS s (position, address)
+        ) g
+        JOIN {table} t ON lower(t.primary_email) = g.address"""
+    for name, table in (("primary_email", "emails"), ("fxa_primary_email", "fxa"))
+}
 
 DELETE_CONTACTS = "DELETE FROM emails WHERE email_id = ANY(%s)"
 
@@ -103,37 +114,52 @@ def delete(connection: Connection, found: Sequence[Found]) -> None:
 
 
 def _matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[set[UUID]]:
-    """Return the ids of who matches each of `wanted`: one question for all that name the same identities."""
-    matching: list[set[UUID]] = [set() for _ in wanted]
-    by_names: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    """Return the ids of who matches each of `wanted`.
+
+    One statement for all that name the same identities, and one for each identity that is an address: both spelt out
+    together would be as many rows as the product of their spellings.
+    """
+    matching: list[set[UUID] | None] = [None] * len(wanted)
+    for names, positions in _by_names(wanted, lambda name: name not in ADDRESSES).items():
+        values = [[str(wanted[position][name]) for position in positions] for name in names]
+        _intersect(matching, positions, connection.execute(_match(names), [positions, *values]).fetchall())
+    for names, positions in _by_names(wanted, ADDRESSES.__contains__).items():
+        for name in names:
+            numbers, spelt = spell_out(wanted[position][name] for position in positions)
+            rows = connection.execute(_MATCH_ADDRESS[name], (numbers, spelt)).fetchall()
+            _intersect(matching, positions, [(positions[number], email_id) for number, email_id in rows])
+    return [found or set() for found in matching]
+
+
+def _by_names(
+    wanted: Sequence[Mapping[str, Any]], is_chosen: Callable[[str], bool]
+) -> dict[tuple[str, ...], list[int]]:
+    """Return the positions of those that name the same of the chosen identities, by these; without those of none."""
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, identities in enumerate(wanted):
-        by_names[tuple(sorted(identities))].append(position)
-    for names, positions in by_names.items():
-        rows = [(position, *values) for position in positions for values in _spelt(wanted[position], names)]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        for position, email_id in connection.execute(_match(names), columns).fetchall():
-            matching[position].add(email_id)
-    return matching
+        if names := tuple(sorted(filter(is_chosen, identities))):
+            found[names].append(position)
+    return found
 
 
-def _spelt(identities: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Give the values of the identities `names`, once for each spelling of an address among them."""
-    values = (spellings(identities[name]) if name in ADDRESSES else (str(identities[name]),) for name in names)
-    return product(*values)
+def _intersect(matching: list[set[UUID] | None], positions: Iterable[int], rows: Iterable[tuple[int, UUID]]) -> None:
+    """Leave, of who matches so far at each of the positions, those in the rows (position, id)."""
+    found: dict[int, set[UUID]] = defaultdict(set)
+    for position, email_id in rows:
+        found[position].add(email_id)
+    for position in positions:
+        before = matching[position]
+        matching[position] = found[position] if before is None else before & found[position]
 
 
 @cache
 def _match(names: tuple[str, ...]) -> str:
     columns = ", ".join(names)
     arrays = ", ".join(["%s::text[]"] * len(names))
-    conditions = " AND ".join(_equals(name) for name in names)
+    conditions = " AND ".join(
+        f"{IDENTITIES[name]} = g.{name}{'::uuid' if name == 'email_id' else ''}" for name in names
+    )
     # OFFSET 0 keeps it a question for each, which the indexes answer, however large the tables.
     return f"""
         SELECT g.position, c.email_id FROM unnest(%s::int[], {arrays}) AS g (position, {columns}),
             LATERAL (SELECT e.email_id FROM emails e {FROM_CONTACT} WHERE {conditions} OFFSET 0) c"""
-
-
-def _equals(name: str) -> str:
-    if name in ADDRESSES:
-        return f"lower({IDENTITIES[name]}) = lower(g.{name})"
-    return f"{IDENTITIES[name]} = g.{name}{'::uuid' if name == 'email_id' else ''}"

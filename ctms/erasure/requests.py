@@ -68,8 +68,8 @@ def erase_requested(connection: Connection, order: Order, wanted: Sequence[Ident
     wanted = _settled(connection, wanted)
     addresses = {one["primary_email"] for one in wanted if "primary_email" in one}
     by_address = all(one.keys() == {"primary_email"} for one in wanted)
+    asked = list(_once(wanted))  # before others have to wait: this works out the spellings
     hold(connection, order, addresses if by_address else None)
-    asked = list(_once(wanted))
     if order.include_fxa:  # all at once, in one order: then each is locked already
         removal.lock_matching(connection, [*asked, *({"fxa_primary_email": address} for address in addresses)])
     matching = removal.lock_matching(connection, asked)
