@@ -6,6 +6,7 @@ import click
 
 from ctms.cli.backends import backends
 from ctms.cli.clients import clients
+from ctms.cli.contacts import contacts
 from ctms.cli.delete_bulk import delete_bulk
 from ctms.cli.erasures import erasures
 from ctms.cli.group import Group
@@ -34,6 +35,7 @@ for command in (
     serve,
     worker,
     backends,
+    contacts,
     clients,
     roles,
     permissions,

@@ -1,0 +1,55 @@
+"""`flask ctms contacts …`: what operators look after in the stored contacts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+from flask.cli import AppGroup
+
+from ctms import pool
+from ctms.cli.output import json_option, write_json, write_table
+from ctms.contacts.unreachable import Unreachable, find_unreachable, store_normal_form
+from ctms.errors import Conflict, Forbidden, NotFound, UnfinishedError
+
+COLUMNS = ("email_id", "identity", "outcome")
+
+contacts = AppGroup("contacts", help="Contacts: what an adopted database holds that needs attention.")
+
+
+@contacts.command("check-addresses")
+@click.option("--normalize", is_flag=True, help="Store the normal form of each, unless another contact has it.")
+@json_option
+def check_addresses(normalize: bool, as_json: bool) -> None:
+    """Find contacts whose stored address, or that of their account, no look-up or erasure finds.
+
+    They come from an adopted database: a domain in full-width characters, white space, needless quotes. Standard output
+    has their ids, never an address; `conflict` says that another contact has the normal form, `suppressed` that it
+    must not come back. Each contact is a transaction; run again it does what is left.
+
+    Exits with 3 when some are left.
+    """
+    with pool.reading() as connection:
+        found = list(find_unreachable(connection))
+    outcomes = {one: _settle(one) if normalize else "found" for one in found}
+    rows = [(str(one.email_id), one.identity, outcomes[one]) for one in found]
+    if as_json:
+        write_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    else:
+        write_table(COLUMNS, rows)
+    counts = Counter(outcomes.values())
+    if left := counts["found"] + counts["conflict"] + counts["suppressed"]:
+        raise UnfinishedError(f"{left:,} addresses are not found by their normal form")
+
+
+def _settle(one: Unreachable) -> str:
+    try:
+        with pool.writing() as connection:
+            store_normal_form(connection, one)
+    except Conflict:
+        return "conflict"
+    except Forbidden:
+        return "suppressed"
+    except NotFound:
+        return "gone"
+    return "normalized"
