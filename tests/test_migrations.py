@@ -150,6 +150,45 @@ def test_an_existing_deployment_goes_on(flask: Flask, url: str) -> None:
     assert query(url, "SELECT count(*) FROM amo") == query(url, "SELECT count(*) FROM waitlists") == [(0,)]
 
 
+def roles_of_clients(url: str) -> dict[str, list[str]]:
+    """Return the names of each client's roles."""
+    rows = query(
+        url,
+        "SELECT client_id, array_remove(array_agg(r.name ORDER BY r.name), NULL) FROM api_client"
+        " LEFT JOIN api_client_roles g ON g.api_client_id = client_id LEFT JOIN roles r ON r.id = g.role_id GROUP BY 1",
+    )
+    return dict(rows)
+
+
+@pytest.mark.parametrize("back_to", [FIRST, "3c5d1a9e7f10"])
+def test_what_was_taken_away_stays_away_after_a_way_back(flask: Flask, url: str, back_to: str) -> None:
+    flask("db", "upgrade", FIRST)
+    query(url, EXISTING)
+    flask("db", "upgrade")
+    assert roles_of_clients(url) == {"id_one": ["admin", "auditor"], "id_off": ["admin", "viewer"]}
+    flask("ctms", "clients", "grant", "id_one", "viewer")
+    flask("ctms", "clients", "revoke", "id_one", "admin")
+    flask("ctms", "roles", "revoke", "editor", "manage_contacts")
+    flask("ctms", "roles", "delete", "auditor", "--yes")
+    flask("ctms", "roles", "delete", "viewer", "--yes")
+    flask("ctms", "clients", "create", "id_new", "new@example.com")
+    roles = query(url, "SELECT name, description FROM roles ORDER BY name")
+    assert ["admin", "editor"] == [name for name, _ in roles]
+    given = "SELECT r.name, p.name FROM role_permissions g JOIN roles r ON r.id = role_id JOIN permissions p"
+    given += " ON p.id = permission_id WHERE r.name <> 'admin' ORDER BY 1, 2"
+    assert query(url, given) == [("editor", "view_contacts")]
+
+    for _ in range(2):  # the older service creates a client of its own each time
+        flask("db", "downgrade", back_to)
+        old = "INSERT INTO api_client (client_id, email, enabled, hashed_secret) VALUES ('id_old', 'o@x.org', true, 'x')"
+        query(url, f"{old} ON CONFLICT DO NOTHING")
+        flask("db", "upgrade")
+
+        assert roles_of_clients(url) == {"id_one": [], "id_off": ["admin"], "id_new": [], "id_old": []}
+        assert query(url, "SELECT name, description FROM roles ORDER BY name") == roles
+        assert query(url, given) == [("editor", "view_contacts")]
+
+
 def test_two_at_once_do_no_harm(flask: Flask, url: str, tmp_path: Path) -> None:
     environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY)
     both = [

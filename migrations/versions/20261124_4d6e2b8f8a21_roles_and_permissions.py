@@ -2,6 +2,10 @@
 
 Secrets can be rotated: the one before stays valid for a while.
 
+Roles are seeded and granted once in the life of a database. A downgrade leaves a mark, a row of `roles`, which dumps
+keep and which fits the schema of the revision before. An upgrade that finds it grants nothing: what was taken away
+stays away, and a client that the older service created gets its roles from an operator.
+
 Revision ID: 4d6e2b8f8a21
 Revises: 3c5d1a9e7f10
 """
@@ -13,8 +17,10 @@ down_revision = "3c5d1a9e7f10"
 branch_labels = None
 depends_on = None
 
+MARK = "ctms: roles are in use"
+
 # What exists under one of these names stays as it is, with its own description.
-UPGRADE = """
+UPGRADE = f"""
 DELETE FROM api_client_roles one USING api_client_roles other
 WHERE one.id > other.id AND (one.api_client_id, one.role_id) = (other.api_client_id, other.role_id);
 DELETE FROM role_permissions one USING role_permissions other
@@ -31,10 +37,15 @@ INSERT INTO permissions (name, description) VALUES
     ('manage_contacts', 'Create, replace and change contacts'),
     ('delete_contacts', 'Delete contacts')
 ON CONFLICT (name) DO NOTHING;
-INSERT INTO roles (name, description) VALUES
+-- `admin` is always there: it has every permission by its name.
+INSERT INTO roles (name, description)
+SELECT name, description
+FROM (VALUES
     ('admin', 'Everything'),
     ('editor', 'Reads, creates and changes contacts'),
     ('viewer', 'Reads contacts')
+) AS seed (name, description)
+WHERE name = 'admin' OR NOT EXISTS (SELECT FROM roles WHERE name = '{MARK}')
 ON CONFLICT (name) DO NOTHING;
 INSERT INTO role_permissions (role_id, permission_id)
 SELECT roles.id, permissions.id
@@ -45,15 +56,22 @@ FROM (VALUES
 ) AS seed (role, permission)
 JOIN roles ON roles.name = seed.role
 JOIN permissions ON permissions.name = seed.permission
+WHERE NOT EXISTS (SELECT FROM roles WHERE name = '{MARK}')
 ON CONFLICT (role_id, permission_id) DO NOTHING;
 
 INSERT INTO api_client_roles (api_client_id, role_id)
-SELECT client_id, roles.id FROM api_client, roles WHERE roles.name = 'admin'
+SELECT client_id, roles.id FROM api_client, roles
+WHERE roles.name = 'admin' AND NOT EXISTS (SELECT FROM roles WHERE name = '{MARK}')
 ON CONFLICT (api_client_id, role_id) DO NOTHING;
+
+DELETE FROM roles WHERE name = '{MARK}';
 """
 
 # The rows stay: roles and grants are the operator's by now, and the older service reads the same tables.
-DOWNGRADE = """
+DOWNGRADE = f"""
+INSERT INTO roles (name, description)
+VALUES ('{MARK}', 'Keep this row: with it, the next upgrade grants no roles to API clients.')
+ON CONFLICT (name) DO NOTHING;
 ALTER TABLE api_client DROP COLUMN previous_secret_expires, DROP COLUMN previous_hashed_secret;
 ALTER TABLE role_permissions DROP CONSTRAINT uix_role_permissions;
 ALTER TABLE api_client_roles DROP CONSTRAINT uix_api_client_roles;
