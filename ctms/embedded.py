@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import secrets
+import tempfile
 import threading
 import time
 import warnings
@@ -24,6 +25,7 @@ import psutil
 from fasteners import InterProcessLock
 
 from ctms.errors import OperatorError
+from ctms.server_user import make_folder, place_data, place_programs, server_user
 
 with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns where a login manager made none.
@@ -85,9 +87,11 @@ class EmbeddedServer:
         server = cls(folder)
         try:
             server._start()
+        except OperatorError:
+            server._let_go()
+            raise
         except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
-            if server._in_use is not None:
-                server._in_use.close()
+            server._let_go()
             raise OperatorError(
                 f"the embedded PostgreSQL in {folder} does not start ({error}); "
                 f"see {folder / 'postgresql' / 'log'}, or set CTMS_DATA_DIR or CTMS_DB_URL"
@@ -95,21 +99,34 @@ class EmbeddedServer:
         return server
 
     def _start(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         # Blocks while the last user of the server stops it: then it is started again, not used while it dies.
         self._in_use = (self._folder / "in-use.lock").open("w")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         data = self._folder / "postgresql"
+        # The wheel's own lock lies in the temporary folder, where only its first user may open it.
+        lock = InterProcessLock(self._folder / "start.lock")
         with _starting:
-            # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
-            server = get_server(data, cleanup_mode=None, start=False)
-            # The wheel's own lock lies in the temporary folder, where only its first user may open it.
-            server._lock = InterProcessLock(self._folder / "start.lock")  # noqa: SLF001
+            server = self._server_of(data, lock)
             self._initialise(server, data)
             self._start_patiently(server)
         self._server = server
         self.url = server.get_uri(driver="psycopg")
         self._supervisor.start()
+
+    def _server_of(self, data: Path, lock: InterProcessLock) -> PostgresServer:
+        """Return the wheel's object for a server, not started yet; as root, where the server's user can reach it."""
+        if (user := server_user()) is not None:
+            with lock:
+                if not is_running(data):
+                    place_data(data, user)
+        # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
+        server = get_server(data, cleanup_mode=None, start=False)
+        server._lock = lock  # noqa: SLF001
+        if user is not None:
+            server.bin_path = place_programs(server.bin_path, user)
+            server.runtime_path = Path(tempfile.gettempdir())  # for long paths; root's own folder there is closed
+        return server
 
     def _start_patiently(self, server: PostgresServer) -> None:
         """Start it; the wheel gives up after 10 s, which a busy machine or the recovery from a crash may exceed.
@@ -157,6 +174,10 @@ class EmbeddedServer:
                 with configuration.open("a") as file:
                     file.write(_CONFIGURATION)
 
+    def _let_go(self) -> None:
+        if self._in_use is not None:
+            self._in_use.close()
+
     def release(self) -> None:
         """Stop using the server; it is stopped when nobody else uses it."""
         if self._in_use is None:
@@ -180,6 +201,12 @@ def is_killed(data: Path) -> bool:
     """Return whether the server with these data ended without removing its pid file: one that is stopped removes it."""
     process = _process_in_pid_file(data)
     return process is not None and not _is_postgres(process)
+
+
+def is_running(data: Path) -> bool:
+    """Return whether a server with these data runs."""
+    process = _process_in_pid_file(data)
+    return process is not None and _is_postgres(process)
 
 
 def _process_in_pid_file(data: Path) -> int | None:
@@ -212,7 +239,7 @@ def kept_secret(folder: Path, name: str, make: Callable[[], str] = lambda: secre
 
     Two processes that call at once get the same secret.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / name
     draft = folder / f"{name}.{os.getpid()}.{secrets.token_hex(4)}"
     if not path.exists():

@@ -20,7 +20,7 @@ from ctms.suppression.fingerprints import Fingerprints
 from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
-from ctms.testing.servers import empty_database, folder_of_run, process_name
+from ctms.testing.servers import empty_database, folder_of_run, let_server_enter, process_name
 from tests.serving import Served, serve_as_is
 
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks"]
@@ -50,6 +50,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the long tests begin first; all else stays as it was shuffled."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(tmp_path_factory: pytest.TempPathFactory) -> pytest.TempPathFactory:
+    """pytest's, whose folders, those of `tmp_path` included, the embedded server can reach also as root."""
+    make = tmp_path_factory.mktemp
+
+    def mktemp(basename: str, numbered: bool = True) -> Path:
+        folder = make(basename, numbered)
+        let_server_enter(folder)
+        return folder
+
+    tmp_path_factory.mktemp = mktemp  # type: ignore[method-assign]
+    return tmp_path_factory
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from ctms.testing.servers import let_server_enter
+
 FOLDER_OF_RUN = "PYTEST_DEBUG_TEMPROOT"
 """The variable that names the folder of a test run, for all its processes."""
 
@@ -38,6 +40,7 @@ def prepare(folder: Path, flask: str, environment: dict[str, str]) -> None:
 def _make(prepared: Path, flask: str, environment: dict[str, str]) -> None:
     draft = prepared.with_name("drafted")
     draft.mkdir()
+    let_server_enter(draft)
     command = [flask, "--app", "wsgi", "db", "upgrade"]
     variables = {**environment, "CTMS_DATA_DIR": str(draft)}
     root = Path(__file__).parent.parent

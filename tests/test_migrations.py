@@ -173,15 +173,15 @@ def test_what_was_taken_away_stays_away_after_a_way_back(flask: Flask, url: str,
     flask("ctms", "roles", "delete", "viewer", "--yes")
     flask("ctms", "clients", "create", "id_new", "new@example.com")
     roles = query(url, "SELECT name, description FROM roles ORDER BY name")
-    assert ["admin", "editor"] == [name for name, _ in roles]
+    assert [name for name, _ in roles] == ["admin", "editor"]
     given = "SELECT r.name, p.name FROM role_permissions g JOIN roles r ON r.id = role_id JOIN permissions p"
     given += " ON p.id = permission_id WHERE r.name <> 'admin' ORDER BY 1, 2"
     assert query(url, given) == [("editor", "view_contacts")]
 
     for _ in range(2):  # the older service creates a client of its own each time
         flask("db", "downgrade", back_to)
-        old = "INSERT INTO api_client (client_id, email, enabled, hashed_secret) VALUES ('id_old', 'o@x.org', true, 'x')"
-        query(url, f"{old} ON CONFLICT DO NOTHING")
+        old = "INSERT INTO api_client (client_id, email, enabled, hashed_secret)"
+        query(url, f"{old} VALUES ('id_old', 'o@x.org', true, 'x') ON CONFLICT DO NOTHING")
         flask("db", "upgrade")
 
         assert roles_of_clients(url) == {"id_one": [], "id_off": ["admin"], "id_new": [], "id_old": []}

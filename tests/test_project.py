@@ -37,7 +37,7 @@ FLOORS = (
     {"ctms.database"},
     {"ctms.pool"},
     {"ctms.embedded", "ctms.hooks"},
-    {"ctms.settings", "ctms.paths"},
+    {"ctms.settings", "ctms.paths", "ctms.server_user"},
     {"ctms.environment"},
     {"ctms.addresses", "ctms.current", "ctms.errors"},
 )

@@ -57,6 +57,7 @@ def busy_processors(number: int) -> Iterator[None]:
 def run(seed: int, output: Path) -> bool:
     """Run the test command in a fresh clone; return whether it passed."""
     folder = Path(tempfile.mkdtemp(prefix="ctms-shuffled-"))
+    folder.chmod(0o711)  # as root, PostgreSQL runs as a user of its own from the environment that is made here
     try:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "ctms")], check=True)
         command = ["bash", "-euo", "pipefail", "-c", f"{test_command()} -- --randomly-seed={seed}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ctms.pool import libpq_url
+from ctms.server_user import is_root
 
 ONLY_PROCESS = "master"
 
@@ -19,11 +21,23 @@ def process_name(config: pytest.Config) -> str:
 
 
 def folder_of_run(config: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one folder for all processes of this test run, made when missing."""
+    """Return one folder for all processes of this test run, made when missing, that the server's user can reach."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if process_name(config) == ONLY_PROCESS else base.parent) / "ctms"
     folder.mkdir(exist_ok=True)
+    let_server_enter(folder)
     return folder
+
+
+def let_server_enter(folder: Path) -> None:
+    """Let the embedded server into a folder of this test run: as root it has a user of its own.
+
+    pytest closes its folders to other users. What lies elsewhere than in the temporary folder stays as it is.
+    """
+    temporary = Path(tempfile.gettempdir()).resolve()
+    for one in (folder.resolve(), *folder.resolve().parents) if is_root() else ():
+        if one.is_relative_to(temporary) and one != temporary:
+            one.chmod(one.stat().st_mode | 0o011)
 
 
 def without_durability(server: str) -> None:

@@ -18,6 +18,7 @@ import psycopg
 import requests
 
 from ctms.pool import Connection
+from ctms.testing.servers import let_server_enter
 from tests.chaos.other_side import OtherSide, other_side, plugin
 from tests.chaos.postgresql import kill, wait_until_it_answers
 from tests.chaos.workers import Workers, workers
@@ -170,6 +171,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"seed {given.seed}")
     with tempfile.TemporaryDirectory(prefix="c") as folder:
+        let_server_enter(Path(folder))
         for name, value in run(Path(folder), **vars(given)).items():
             print(f"{name}: {value:,}")
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from ctms.testing.servers import let_server_enter
 from tests.chaos.other_side import other_side, plugin
 from tests.chaos.workers import workers
 from tests.serving import Served, serve
@@ -152,6 +153,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"seed {given.seed}")
     with tempfile.TemporaryDirectory(prefix="c") as folder:
+        let_server_enter(Path(folder))
         for name, value in run(Path(folder), **vars(given)).items():
             print(f"{name}: {value:,}")
 

@@ -7,10 +7,12 @@ import math
 import re
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from ctms.testing.servers import let_server_enter
 from tests.monitoring.definitions import FOLDER
 from tests.monitoring.pipeline import Pipeline, pipeline
 from tools.dashboards.pictures import Series, draw
@@ -44,7 +46,10 @@ def ask(running: Pipeline, panel: dict[str, Any], target: dict[str, Any]) -> lis
 def main() -> None:
     """Run traffic that comes and goes, then draw."""
     chance = Random(1)  # noqa: S311  traffic, no secret
-    with tempfile.TemporaryDirectory(prefix="c") as folder, pipeline(Path(folder)) as running:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c")))
+        let_server_enter(folder)
+        running = stack.enter_context(pipeline(folder))
         running.start = time.time()
         while (gone := time.time() - running.start) < SECONDS:
             for client in running.clients.values():
