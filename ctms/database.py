@@ -15,8 +15,10 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
+from psycopg import errors
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -50,6 +52,10 @@ CHECK_TIMEOUT_IN_SECONDS = 2
 """How long a health check waits for the database."""
 
 
+_NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn)
+_NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+
+
 class EmbeddedUrl:
     """Starts the embedded server when the first connection is made, not when the app is: `--help` needs none."""
 
@@ -74,6 +80,7 @@ def init_database(app: Flask, settings: Settings) -> None:
     """Make the engine and the pool of the app; nothing is connected yet."""
     embedded_url = EmbeddedUrl(settings) if settings.embedded else None
     app.extensions["ctms.embedded"] = embedded_url
+    app.extensions["ctms.operator_errors"] = operator_errors  # for the migrations, which import nothing of CTMS
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.db_url or "postgresql+psycopg://"
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         "pool_recycle": settings.db_pool_recycle,
@@ -147,14 +154,46 @@ def release_database(app: Flask) -> None:
         embedded_url.release()
 
 
+def database_problem(error: BaseException | None) -> str | None:
+    """Say in one line what an operator has to know about an error of the database; None: it is a fault of ours."""
+    if isinstance(error, _NO_SCHEMA):
+        return (
+            "the database does not have the tables of this version: run `flask db upgrade` first"
+            " (`flask ctms serve` does it for the embedded one)"
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, _NOT_ALLOWED):
+        return f"the database does not allow it: {reason}"
+    if isinstance(error, psycopg.OperationalError):
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
+            return f"the database cannot be reached: {reason}{_hint(error)}"
+        return f"the database did not do it, try again: {reason}"
+    return None
+
+
+def _hint(error: psycopg.OperationalError) -> str:
+    # The error of a failed connection has no SQLSTATE; libpq knows whether the server asked for the password.
+    if error.pgconn is None or not error.pgconn.used_password:
+        return ""
+    return " (special characters of the password in CTMS_DB_URL are percent-encoded: @ as %40, % as %25)"
+
+
+@contextmanager
+def operator_errors() -> Iterator[None]:
+    """Raise `OperatorError` for an error of the database that an operator can put right, in place of it."""
+    try:
+        yield
+    except (DBAPIError, psycopg.Error) as error:
+        problem = database_problem(error.orig if isinstance(error, DBAPIError) else error)
+        if problem is None:
+            raise
+        raise OperatorError(problem) from error
+
+
 def check_reachable() -> None:
     """Connect once. Raises `OperatorError`, one line that does not show the URL's password."""
-    try:
-        with db.engine.connect():
-            pass
-    except Exception as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise OperatorError(f"the database cannot be reached: {reason}") from error
+    with operator_errors(), db.engine.connect():
+        pass
 
 
 def check_migrated() -> None:

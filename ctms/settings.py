@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import marshmallow as ma
 import platformdirs
+import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -24,15 +26,27 @@ from ctms.errors import SettingsError
 SECRET_KEY_MIN_LENGTH = 32
 """Bytes: RFC 7518, 3.2 asks of an HS256 key that it be at least as long as the hash."""
 
+_PERCENT_ENCODING = "in user names and passwords write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
+
 
 def _database_url(value: str) -> str:
     """Give the URL the driver that we use; the other spellings are common and mean the same."""
+    address, _, query = value.partition("@")[2].partition("?")
+    # The rest of a password with an `@` would be taken for a host, which messages name.
+    if "@" in address or any("@" in part and "=" not in part for part in query.split("&")):
+        raise ma.ValidationError(f"has a special character that is not percent-encoded: {_PERCENT_ENCODING}")
     try:
         url = make_url(value)
     except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
-        raise ma.ValidationError("is not a database URL") from error
+        raise ma.ValidationError(
+            f"is not a database URL, such as postgresql://USER:PASSWORD@HOST:5432/NAME; {_PERCENT_ENCODING}"
+        ) from error
     if url.drivername not in {"postgres", "postgresql", "postgres+psycopg", "postgresql+psycopg"}:
         raise ma.ValidationError("must start with postgresql:// (PostgreSQL is the only database)")
+    try:
+        make_conninfo("", **dict.fromkeys(url.query, "any"))
+    except psycopg.ProgrammingError as error:
+        raise ma.ValidationError(f"has a parameter after ? that libpq does not know; {_PERCENT_ENCODING}") from error
     return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 

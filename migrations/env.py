@@ -52,4 +52,6 @@ def run_online() -> None:
 if context.is_offline_mode():
     run_offline()
 else:
-    run_online()
+    # What an operator has to put right, such as a wrong password, is one line and no traceback.
+    with current_app.extensions["ctms.operator_errors"]():
+        run_online()

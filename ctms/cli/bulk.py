@@ -23,10 +23,10 @@ from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, Outcome, Work, work_off
 from ctms.bulk.entries import Entry
 from ctms.bulk.report import CSV, JSON_LINES, Report
 from ctms.bulk.worklist import WorkList
-from ctms.cli.group import database_problem
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
+from ctms.database import database_problem
 from ctms.errors import OperatorError, UnfinishedError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import click
-import psycopg
 from flask import Flask
 from flask.cli import AppGroup, ScriptInfo
-from psycopg import errors
-from sqlalchemy.exc import DBAPIError
 
-from ctms.errors import OperatorError, PluginError
+from ctms.database import operator_errors
+from ctms.errors import PluginError
 from ctms.hooks.manager import Plugins
-
-_NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn)
-_NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
 
 class Group(AppGroup):
@@ -68,28 +63,5 @@ class Group(AppGroup):
         answer in time or is not migrated.
         """
         self._app_info(ctx)
-        try:
+        with operator_errors():
             return super().invoke(ctx)
-        except (DBAPIError, psycopg.Error) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            problem = database_problem(cause)
-            if problem is None:
-                raise
-            raise OperatorError(problem) from error
-
-
-def database_problem(error: BaseException | None) -> str | None:
-    """Say in one line what an operator has to know about an error of the database; None: it is a fault of ours."""
-    if isinstance(error, _NO_SCHEMA):
-        return (
-            "the database does not have the tables of this version: run `flask db upgrade` first"
-            " (`flask ctms serve` does it for the embedded one)"
-        )
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if isinstance(error, _NOT_ALLOWED):
-        return f"the database does not allow it: {reason}"
-    if isinstance(error, psycopg.OperationalError):
-        if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
-            return f"the database cannot be reached: {reason}"
-        return f"the database did not do it, try again: {reason}"
-    return None
