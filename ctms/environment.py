@@ -6,7 +6,11 @@ Each may also come from a file, named by the same variable with `_FILE` behind i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import difflib
+import os
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,80 +18,191 @@ import marshmallow as ma
 from environs import EnvError, FileAwareEnv
 
 from ctms.errors import SettingsError
+from ctms.readers import Reader, reader_for, reader_named
 
 T = TypeVar("T")
 
-_WANTED = {"int": "must be a whole number", "bool": "must be true or false", "float": "must be a number"}
+REQUIRED: Any = dataclasses.MISSING
+"""The default of a setting that must be set."""
+
+_FILE = "_FILE"
+
+
+class DeclarationError(TypeError):
+    """A class of settings that cannot be read from variables; the message names the field, for the author."""
+
+
+class _MissingError(SettingsError):
+    """A setting that is required is not set."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """How one field is read: variable, what it means, `environs` reader, check, conversion, whether it is secret.
 
-    `check` raises `marshmallow.ValidationError` with what is wrong, worded to follow the variable's name, and
-    without the value, which may be secret; `convert` may raise so too.
+    Without `read` and `convert` the field's annotation decides how the text is read. `check` raises
+    `marshmallow.ValidationError` with what is wrong, worded to follow the variable's name, and without the value, which
+    may be secret; `convert` may raise so too.
     """
 
     variable: str
     help: str
-    read: str = "str"
+    read: str | None = None
     check: Callable[[Any], None] | None = None
     convert: Callable[[Any], Any] | None = None
     secret: bool = False
 
-    def value(self, env: FileAwareEnv, default: Any) -> Any:
-        """Read it from `env`; `default` when it is not set. Raises as `environs`, `check` and `convert` do."""
-        raw = env.str(self.variable, None)
+    def value(self, env: FileAwareEnv, reader: Reader, default: Any) -> Any:
+        """Read it from `env`; `default` when it is not set. Raises `SettingsError`, without the value."""
+        try:
+            raw = env.str(self.variable, None)
+        except (ValueError, OSError):
+            raise SettingsError(f"{self.variable}{_FILE} must name a readable file") from None
         if raw is None or not str(raw).strip():
+            if default is REQUIRED:
+                raise _MissingError(f"{self.variable} is missing")
             return default
-        value = getattr(env, self.read)(
-            self.variable, validate=self.check, error_messages={"invalid": _WANTED.get(self.read, "cannot be read")}
-        )
-        return self.convert(value) if self.convert else value
+        try:
+            value = getattr(env, reader.method)(self.variable, **reader.options)
+            value = reader.convert(value) if reader.convert else value
+        except (EnvError, ma.ValidationError):
+            raise SettingsError(f"{self.variable} {reader.wants}") from None
+        try:
+            if self.check:
+                self.check(value)
+            return self.convert(value) if self.convert else value
+        except ma.ValidationError as error:
+            raise SettingsError(f"{self.variable} {'; '.join(map(str, _flat(error.messages)))}") from error
+        except Exception as error:  # noqa: BLE001  of a plugin's function, whose message may repeat the value
+            raise SettingsError(f"{self.variable} cannot be read ({type(error).__name__})") from None
 
 
-def setting(variable: str, help: str, *, default: Any, **how: Any) -> Any:  # noqa: A002
-    """Make a dataclass field that is read from `variable`; `how` as the fields of `Setting`.
+def setting(
+    variable: str,
+    help: str,  # noqa: A002
+    *,
+    default: Any = REQUIRED,
+    check: Callable[[Any], None] | None = None,
+    convert: Callable[[Any], Any] | None = None,
+    read: str | None = None,
+    secret: bool = False,
+) -> Any:
+    """Make a dataclass field that is read from `variable`, as the type that the field is annotated with.
 
-    A callable `default` is called when the value is needed.
+    Without a `default` the variable must be set; a callable `default` is called when the value is needed. `secret`
+    keeps the value out of what is shown. `check` is called with the value and raises `marshmallow.ValidationError`,
+    with words that follow the variable's name and do not repeat the value.
+
+    Where the annotation does not say how the text is read, `convert` makes the value of it, or `read` names a reader of
+    `environs`, such as `"json"`; with both, `convert` gets what was read.
     """
-    made = {"default_factory": default} if callable(default) else {"default": default}
-    return field(metadata={"setting": Setting(variable, help, **how)}, **made)
+    options: dict[str, Any] = {"repr": not secret}
+    if default is REQUIRED:
+        options["kw_only"] = True  # may follow fields with defaults
+    elif callable(default):
+        options["default_factory"] = default
+    elif isinstance(default, list | dict | set):
+        options["default_factory"] = lambda: copy(default)
+    else:
+        options["default"] = default
+    return field(metadata={"setting": Setting(variable, help, read, check, convert, secret)}, **options)
 
 
 def declared(cls: type) -> list[tuple[str, Setting, Any]]:
-    """All settings of a dataclass, in order: field name, how it is read, default."""
+    """All settings of a dataclass, in order: field name, how it is read, default, which may be `REQUIRED`.
+
+    Raises `DeclarationError` for a field that `setting()` did not make.
+    """
     found = []
     for item in dataclasses.fields(cls):
+        if "setting" not in item.metadata:
+            raise DeclarationError(f"the field {item.name} of its {cls.__name__} is not made by setting()")
         made = item.default_factory
         default = item.default if made is dataclasses.MISSING else made()
         found.append((item.name, item.metadata["setting"], default))
     return found
 
 
-def read_settings(cls: type[T], prefix: str = "") -> T:
-    """Read a dataclass from the environment, each variable with `prefix` before it.
+def prefixed(cls: type, prefix: str) -> list[tuple[str, Setting, Any]]:
+    """Return what `declared` returns, each variable with `prefix` before it."""
+    return [
+        (name, dataclasses.replace(how, variable=f"{prefix}{how.variable}"), default)
+        for name, how, default in declared(cls)
+    ]
 
-    Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value.
+
+def read_values(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Read the fields of a dataclass from the environment, each variable with `prefix` before it.
+
+    Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value. Raises
+    `DeclarationError` where the class does not say how a field is read.
     """
     env = FileAwareEnv(eager=True, strip_whitespace=True)
+    readers = _readers(cls)
     values: dict[str, Any] = {}
     problems = []
-    for name, how, default in declared(cls):
-        prefixed = dataclasses.replace(how, variable=f"{prefix}{how.variable}")
+    settings = prefixed(cls, prefix)
+    for name, how, default in settings:
         try:
-            values[name] = prefixed.value(env, default)
-        except ma.ValidationError as error:
-            problems.append(f"{prefixed.variable} {_reason(error)}")
-        except EnvError as error:
-            problems.append(f"{prefixed.variable} {_reason(error.__cause__ or error)}")
-        except (ValueError, OSError):
-            problems.append(f"{prefixed.variable}_FILE must name a readable file")
+            values[name] = how.value(env, readers[name], default)
+        except _MissingError as error:
+            slips = set(set_variables(prefix)) - variables(settings) if prefix else ()
+            close = close_to(how.variable, sorted(slips), prefix)
+            problems.append(error.message + (f" ({close} is set: did you mean {how.variable}?)" if close else ""))
+        except SettingsError as error:
+            problems.append(error.message)
     if problems:
         raise SettingsError("; ".join(problems))
-    return cls(**values)
+    return values
 
 
-def _reason(error: BaseException) -> str:
-    messages = error.messages if isinstance(error, ma.ValidationError) else ["cannot be read"]
-    return "; ".join(str(message) for message in messages)
+def read_settings(cls: type[T], prefix: str = "") -> T:
+    """Read a dataclass from the environment as `read_values` does."""
+    return cls(**read_values(cls, prefix))
+
+
+def variables(declared: Iterable[tuple[str, Setting, Any]]) -> set[str]:
+    """Return all variables that settings are read from, those that name files included."""
+    return {f"{how.variable}{end}" for _, how, _ in declared for end in ("", _FILE)}
+
+
+def close_to(variable: str, known: Iterable[str], prefix: str, cutoff: float = 0.6) -> str | None:
+    """Return which of the `known` variables may be meant by `variable`; all begin with `prefix`."""
+    ends = {name.removeprefix(prefix): name for name in known if name.startswith(prefix)}
+    close = difflib.get_close_matches(variable.removeprefix(prefix), ends, 1, cutoff)
+    return ends[close[0]] if close else None
+
+
+def set_variables(prefix: str) -> list[str]:
+    """Return the variables of the environment that begin with `prefix` and are not empty, in the order of names."""
+    return sorted(name for name, value in os.environ.items() if name.startswith(prefix) and value.strip())
+
+
+def _readers(cls: type) -> Mapping[str, Reader]:
+    hints: dict[str, Any] | None = None
+    readers = {}
+    for name, how, _ in declared(cls):
+        if how.read is None and how.convert is not None:
+            readers[name] = Reader("str", "must be text")
+            continue
+        try:
+            if hints is None and (how.read is None or how.read == "list"):
+                hints = typing.get_type_hints(cls)
+            annotation = (hints or {}).get(name)
+            readers[name] = reader_named(how.read, annotation) if how.read else reader_for(annotation)
+        except (TypeError, NameError, AttributeError) as error:
+            raise DeclarationError(f"the field {name} of its {cls.__name__} cannot be read: {error}") from error
+        if not hasattr(FileAwareEnv, readers[name].method):
+            raise DeclarationError(f"the field {name} of its {cls.__name__} has an unknown reader, read={how.read!r}")
+    return readers
+
+
+def _flat(messages: Any) -> Iterator[Any]:
+    """Give the messages of a validation error, however they are nested."""
+    if isinstance(messages, Mapping):
+        messages = messages.values()
+    elif isinstance(messages, str) or not isinstance(messages, Iterable):
+        yield messages
+        return
+    for message in messages:
+        yield from _flat(message)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from ctms.environment import Setting, declared, read_settings, setting
+from ctms.environment import Setting, close_to, declared, read_settings, set_variables, setting, variables
 from ctms.errors import SettingsError
+
+PREFIX = "CTMS_"
+PREFIX_OF_PLUGINS = "CTMS_PLUGIN_"
 
 SECRET_KEY_MIN_LENGTH = 32
 """Bytes: RFC 7518, 3.2 asks of an HS256 key that it be at least as long as the hash."""
@@ -55,7 +60,7 @@ def _long_enough(value: str) -> None:
         raise ma.ValidationError(f"is too short: at least {SECRET_KEY_MIN_LENGTH} bytes are needed")
 
 
-def _all_long_enough(values: list[str]) -> None:
+def _all_long_enough(values: tuple[str, ...]) -> None:
     for value in values:
         _long_enough(value)
 
@@ -84,10 +89,6 @@ def _not_negative(value: int) -> None:
 def _port(value: int) -> None:
     if not 0 < value < 65536:
         raise ma.ValidationError("must be a port from 1 to 65535")
-
-
-def _names(values: list[str]) -> tuple[str, ...]:
-    return tuple(name for value in values if (name := value.strip()))
 
 
 def _default_data_dir() -> Path:
@@ -119,35 +120,30 @@ class Settings:
         "CTMS_DB_POOL_SIZE",
         "Connections that each process keeps open.",
         default=8,
-        read="int",
         check=_positive,
     )
     db_max_overflow: int = setting(
         "CTMS_DB_MAX_OVERFLOW",
         "Further connections that a process may open under load.",
         default=8,
-        read="int",
         check=_not_negative,
     )
     db_pool_timeout: int = setting(
         "CTMS_DB_POOL_TIMEOUT_IN_SECONDS",
         "How long a request waits for a connection before it is answered with 503.",
         default=5,
-        read="int",
         check=_positive,
     )
     db_pool_recycle: int = setting(
         "CTMS_DB_POOL_RECYCLE_IN_SECONDS",
         "The age at which an idle connection is replaced.",
         default=3600,
-        read="int",
         check=_positive,
     )
     db_statement_timeout: int = setting(
         "CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS",
         "How long a statement of a request may run before the database stops it.",
         default=20,
-        read="int",
         check=_positive,
     )
     secret_key: str | None = setting(
@@ -161,19 +157,16 @@ class Settings:
         "CTMS_SECRET_KEY_FALLBACKS",
         "Older keys, separated by commas, whose tokens are still accepted.",
         default=(),
-        read="list",
         check=_all_long_enough,
-        convert=tuple,
         secret=True,
     )
     token_expiration: int = setting(
-        "CTMS_TOKEN_EXPIRATION", "Seconds that a token is valid.", default=3600, read="int", check=_positive
+        "CTMS_TOKEN_EXPIRATION", "Seconds that a token is valid.", default=3600, check=_positive
     )
     token_failures_per_minute: int = setting(
         "CTMS_TOKEN_FAILURES_PER_MINUTE",
         "Failed attempts at a token, per process, client id and address, before the answer is 429.",
         default=30,
-        read="int",
         check=_positive,
     )
     erasure_key: str | None = setting(
@@ -195,7 +188,6 @@ class Settings:
         "CTMS_USE_MOZLOG",
         "Logs in MozLog JSON; false: readable text.",
         default=True,
-        read="bool",
     )
     logging_level: str = setting(
         "CTMS_LOGGING_LEVEL",
@@ -208,45 +200,34 @@ class Settings:
         "CTMS_LOG_SQLALCHEMY",
         "Logs the statements that SQLAlchemy sends, never their values.",
         default=False,
-        read="bool",
     )
     sentry_dsn: str | None = setting(
         "SENTRY_DSN", "Where errors are reported. Unset: nowhere.", default=None, secret=True
     )
-    sentry_debug: bool = setting(
-        "CTMS_SENTRY_DEBUG", "Lets the Sentry client log what it does.", default=False, read="bool"
-    )
+    sentry_debug: bool = setting("CTMS_SENTRY_DEBUG", "Lets the Sentry client log what it does.", default=False)
     host: str = setting("HOST", "The address that `flask ctms serve` binds.", default="127.0.0.1")
-    port: int = setting("PORT", "The port that `flask ctms serve` binds.", default=8000, read="int", check=_port)
+    port: int = setting("PORT", "The port that `flask ctms serve` binds.", default=8000, check=_port)
     plugins: tuple[str, ...] | None = setting(
         "CTMS_PLUGINS",
         "Names of plugins, separated by commas: only these are loaded. Unset: all that are installed.",
         default=None,
-        read="list",
-        convert=_names,
     )
     plugins_disabled: tuple[str, ...] = setting(
         "CTMS_PLUGINS_DISABLED",
         "Names of plugins, separated by commas, that are not loaded.",
         default=(),
-        read="list",
-        convert=_names,
     )
-    plugins_trace: bool = setting(
-        "CTMS_PLUGINS_TRACE", "Logs every call of a plugin's hook.", default=False, read="bool"
-    )
+    plugins_trace: bool = setting("CTMS_PLUGINS_TRACE", "Logs every call of a plugin's hook.", default=False)
     workers: int = setting(
         "CTMS_WORKERS",
         "Processes that serve. Unset: as many as there are cores.",
         default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        read="int",
         check=_positive,
     )
     threads: int = setting(
         "CTMS_THREADS",
         "Threads of each process: requests that it works on at once.",
         default=4,
-        read="int",
         check=_positive,
     )
 
@@ -254,14 +235,12 @@ class Settings:
         "CTMS_WORKER_CONCURRENCY",
         "Calls to backends and deletion handlers that one `flask ctms worker` has under way at once.",
         default=4,
-        read="int",
         check=_positive,
     )
     worker_metrics_port: int | None = setting(
         "CTMS_WORKER_METRICS_PORT",
         "The port, on HOST, where `flask ctms worker` serves its metrics. Unset: nowhere.",
         default=None,
-        read="int",
         check=_port,
     )
     pushgateway_url: str | None = setting(
@@ -287,11 +266,36 @@ class Settings:
     def from_environment(cls) -> Settings:
         """Read the environment.
 
-        Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value.
+        Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value. A
+        variable that begins with `CTMS_` and is nearly one of ours cannot be used, either.
         """
+        refuse_misspelt(name for name in set_variables(PREFIX) if not name.startswith(PREFIX_OF_PLUGINS))
         return read_settings(cls)
 
     @classmethod
     def declared(cls) -> list[tuple[str, Setting, Any]]:
         """All settings, in order: field name, how it is read, default."""
         return declared(cls)
+
+
+_MISSPELT = 0.8
+"""How alike two names are of which one is a slip, as `difflib` measures it, without `CTMS_`."""
+
+_OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)")
+
+
+def refuse_misspelt(names: Iterable[str]) -> None:
+    """Raise `SettingsError` where some of these variables are nearly settings.
+
+    Others are somebody else's: Kubernetes sets variables for a service called `ctms`, tools and older deployments have
+    theirs. Nor is a slip what has more words than a setting, such as `CTMS_DB_URL_OLD`.
+    """
+    known = variables(Settings.declared())
+    problems = []
+    for name in names:
+        right = name in known or _OF_KUBERNETES.search(name)
+        close = None if right else close_to(name, sorted(known), PREFIX, _MISSPELT)
+        if close is not None and not name.startswith(f"{close}_"):
+            problems.append(f"there is no setting {name}: did you mean {close}?")
+    if problems:
+        raise SettingsError("; ".join(problems))

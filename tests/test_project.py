@@ -39,6 +39,7 @@ FLOORS = (
     {"ctms.embedded", "ctms.hooks"},
     {"ctms.settings", "ctms.paths", "ctms.server_user"},
     {"ctms.environment"},
+    {"ctms.readers"},
     {"ctms.addresses", "ctms.current", "ctms.errors"},
 )
 

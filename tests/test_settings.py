@@ -184,3 +184,51 @@ def test_a_key_is_long_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, CTMS_SECRET_KEY="ä" * 16).secret_key == "ä" * 16
     with pytest.raises(SettingsError, match="CTMS_SECRET_KEY is too short"):
         read(monkeypatch, CTMS_SECRET_KEY="a" * 31)
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("CTMS_DB_URI", "CTMS_DB_URL"),
+        ("CTMS_DBURL_FILE", "CTMS_DB_URL_FILE"),
+        ("CTMS_SECRET_KEY_FIEL", "CTMS_SECRET_KEY_FILE"),
+        ("CTMS_SECRET_KEY_FALLBACK", "CTMS_SECRET_KEY_FALLBACKS"),
+        ("CTMS_WORKER", "CTMS_WORKERS"),
+        ("CTMS_LOG_LEVEL", "CTMS_LOGGING_LEVEL"),
+        ("CTMS_PLUGINS_DISABLE", "CTMS_PLUGINS_DISABLED"),
+        ("CTMS_WORKER_METRIC_PORT", "CTMS_WORKER_METRICS_PORT"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, slip: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        read(monkeypatch, **{slip: "private"})
+
+    assert error.value.message == f"there is no setting {slip}: did you mean {meant}?"
+
+
+OTHERS = [
+    *("CTMS_TEST_PROCESSES", "CTMS_DB_USER", "CTMS_DB_NAME", "CTMS_DB_PASSWORD", "CTMS_DB_HOST", "CTMS_DB_PORT"),
+    *("CTMS_DB_URL_OLD", "CTMS_SECRET_KEY_ID", "CTMS_SECRET_KEY_OLD", "CTMS_WORKERS_MAX", "CTMS_ENV", "CTMS_VERSION"),
+    # What an older deployment leaves behind.
+    *("CTMS_ACOUSTIC_CLIENT_SECRET", "CTMS_ACOUSTIC_SYNC_FEATURE_FLAG", "CTMS_BACKGROUND_HEALTHCHECK_PATH"),
+    *("CTMS_FASTAPI_ENV", "CTMS_IS_GUNICORN", "CTMS_ACOUSTIC_MAX_UPDATES_PER_MINUTE"),
+    # What Kubernetes sets for services called ctms, ctms-db, ctms-worker and ctms-workers.
+    *(
+        f"{service}_{end}"
+        for service in ("CTMS", "CTMS_DB", "CTMS_WORKER", "CTMS_WORKERS")
+        for end in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR")
+    ),
+    # A plugin's: whether it has such a setting is for the plugins to say.
+    "CTMS_PLUGIN_DECLARED_PATHS",
+]
+
+
+@pytest.mark.parametrize("variable", OTHERS)
+def test_a_variable_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "tcp://10.0.0.1:8000")
+
+    assert Settings.from_environment() == Settings()
+
+
+def test_a_misspelt_variable_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, CTMS_DB_URI=" ") == Settings()

@@ -18,6 +18,8 @@ All settings are environment variables. They are read once, when the service or 
 be used is refused then, in one line that names the variable and never shows its value.
 
 - A variable that is empty counts as unset.
+- A variable that begins with `CTMS_` and is nearly one of these stops the start: "did you mean …?". So does one that
+  begins as those of a plugin that is on and is none of its settings. Any other variable is left alone.
 - Each may also come from a file: `CTMS_SECRET_KEY_FILE=/run/secrets/key` reads `CTMS_SECRET_KEY` from there,
   without the white space at both ends. Where both are given, the file counts.
 - Booleans are `true` or `false`, also `1` or `0`, `yes` or `no`, `on` or `off`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from ctms.cli.output import json_option, write_json, write_table
 from ctms.environment import Setting
 from ctms.hooks.manager import load_plugins
+from ctms.readers import spelled
 from ctms.settings import Settings
 
 MASK = "***"
@@ -56,8 +57,8 @@ def shown_settings(found: Any, declared: Iterable[tuple[str, Setting, Any]]) -> 
 
 def shown_value(setting: Setting, value: Any) -> Any:
     """Return the value as it may be shown: a database URL without its passwords, of other secrets nothing."""
-    if value is None or value == () or not setting.secret:
-        return str(value) if isinstance(value, Path) else value
+    if not setting.secret or value is None or (isinstance(value, Sized) and not value):
+        return spelled(value)
     if setting.variable != "CTMS_DB_URL":
         return MASK
     url = make_url(value)

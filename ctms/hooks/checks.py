@@ -6,19 +6,28 @@ import dataclasses
 import difflib
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 import flask_smorest
 import pluggy
 
-from ctms.environment import declared, read_settings
+from ctms.environment import (
+    DeclarationError,
+    Setting,
+    close_to,
+    declared,
+    read_values,
+    set_variables,
+    variables,
+)
 from ctms.errors import PluginError, SettingsError
 from ctms.hooks import specs
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
+from ctms.settings import PREFIX, PREFIX_OF_PLUGINS, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +118,47 @@ def plugin_settings(plugin: Plugin, cls: object) -> Any:
     if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
         raise problem(plugin, "its Settings are not a dataclass", cure)
     try:
-        declared(cls)
-    except KeyError as error:
-        raise problem(plugin, "a field of its Settings cannot be read from a variable", cure) from error
-    try:
-        return read_settings(cls, plugin.prefix)
+        values = read_values(cls, plugin.prefix)
+    except DeclarationError as error:
+        typed = "give it a type that the reference of ctms.plugins lists, or a convert"
+        raise problem(plugin, str(error), cure if "not made by" in str(error) else typed) from error
     except SettingsError as error:
         raise problem(plugin, error.message, f"set it right, or set CTMS_PLUGINS_DISABLED={plugin.name}") from error
-    except Exception as error:
-        raise problem(plugin, f"its Settings failed with {reason(error)}") from error
+    try:
+        return cls(**values)
+    except (Exception, SystemExit) as error:
+        what = f"its Settings failed with {reason(error)}"
+        raise problem(plugin, mask_secrets(what, declared(cls), values)) from error
+
+
+def misspelt(plugins: Iterable[Plugin], unusable: Container[str]) -> Iterator[PluginError]:
+    """Give an error for each plugin whose variables in the environment are not all settings of it.
+
+    A variable is the plugin's whose name it has, and where two have the beginning of its name, the longer's; but what
+    is a setting of any plugin is right. Variables of plugins that are off, `unusable` or not installed are not looked
+    at: nobody knows their settings.
+    """
+    owners = sorted(plugins, key=lambda plugin: -len(plugin.name))
+    known = {variable for plugin in owners for variable in variables(plugin.declared_settings())}
+    for variable in set_variables(PREFIX_OF_PLUGINS):
+        owner = next((plugin for plugin in owners if variable.startswith(plugin.prefix)), None)
+        if variable in known:
+            continue
+        if owner is None:
+            close = close_to(variable, sorted(variables(Settings.declared())), PREFIX, 0.9)
+            if close is not None:  # CTMS_PLUGIN_DISABLED
+                yield PluginError(f"there is no setting {variable}: did you mean {close}?")
+        elif owner.why_off is None and owner.name not in unusable:
+            yield _no_setting(owner, variable)
+
+
+def _no_setting(plugin: Plugin, variable: str) -> PluginError:
+    own = plugin.declared_settings()
+    close = close_to(variable, sorted(variables(own)), plugin.prefix)
+    there = f"the settings are {', '.join(how.variable for _, how, _ in own)}" if own else "it has no settings"
+    return problem(
+        plugin, f"there is no setting {variable}", f"did you mean {close}?" if close else f"unset it, {there}"
+    )
 
 
 def ask(manager: pluggy.PluginManager, plugin: Plugin, hook: str, trace: bool) -> list[Any]:
@@ -169,14 +210,19 @@ def name_of(value: Any) -> str:
     return str(value.name or "")
 
 
-def _without_secrets(plugin: Plugin, text: str) -> str:
-    """A plugin's exception may quote what it was told."""
-    for name, how, _ in plugin.declared_settings():
-        value = getattr(plugin.settings, name)
+def mask_secrets(text: str, declared: Iterable[tuple[str, Setting, Any]], values: Mapping[str, Any]) -> str:
+    """Return the text without the values of secret settings: a plugin's exception may quote what it was given."""
+    for name, how, _ in declared:
+        value = values.get(name)
         if how.secret and value:
-            for secret in value if isinstance(value, list | tuple) else (value,):
+            for secret in value if isinstance(value, list | tuple | set | frozenset) else (value,):
                 text = text.replace(str(secret), MASK)
     return text
+
+
+def _without_secrets(plugin: Plugin, text: str) -> str:
+    own = plugin.declared_settings()
+    return mask_secrets(text, own, {name: getattr(plugin.settings, name) for name, _, _ in own})
 
 
 def _trace(plugin: Plugin, hook: str, what: str) -> None:

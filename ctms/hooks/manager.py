@@ -112,6 +112,8 @@ def survey_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None
             except PluginError as error:
                 plugins.problems.append(error)
     plugins.problems += plugins.clashes()
+    broken = {name for problem in plugins.problems for name in problem.plugins}
+    plugins.problems += checks.misspelt(plugins, broken)
     return plugins
 
 

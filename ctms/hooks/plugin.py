@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ctms.environment import Setting, declared
+from ctms.environment import Setting, prefixed
+from ctms.settings import PREFIX_OF_PLUGINS
 
 T = TypeVar("T")
 
@@ -30,16 +30,13 @@ class Plugin:
     @property
     def prefix(self) -> str:
         """What the variables of its settings begin with."""
-        return f"CTMS_PLUGIN_{self.name.upper()}_"
+        return f"{PREFIX_OF_PLUGINS}{self.name.upper()}_"
 
     def declared_settings(self) -> list[tuple[str, Setting, Any]]:
         """All its settings, in order, as `Settings.declared` gives ours: the variables have their prefix."""
         if self.settings is None:
             return []
-        return [
-            (name, dataclasses.replace(how, variable=f"{self.prefix}{how.variable}"), default)
-            for name, how, default in declared(type(self.settings))
-        ]
+        return prefixed(type(self.settings), self.prefix)
 
 
 @dataclass(frozen=True)

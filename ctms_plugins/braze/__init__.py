@@ -40,19 +40,17 @@ class Settings:
         "RESUBSCRIBE",
         "Makes who has not opted out here subscribed there, also who has unsubscribed there.",
         default=False,
-        read="bool",
     )
     batch: int = setting(
-        "BATCH", "Contacts in one call: 50 for some plans.", default=MOST_IN_A_CALL, read="int", check=_check_batch
+        "BATCH", "Contacts in one call: 50 for some plans.", default=MOST_IN_A_CALL, check=_check_batch
     )
     verify_after: float = setting(
         "VERIFY_AFTER_IN_SECONDS",
         "How long after a deletion profiles with the address are looked for: Braze deletes in its own time.",
         default=3600.0,
-        read="float",
     )
-    concurrency: int = setting("CONCURRENCY", "Calls under way at once.", default=2, read="int")
-    timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=20.0, read="float")
+    concurrency: int = setting("CONCURRENCY", "Calls under way at once.", default=2)
+    timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=20.0)
 
 
 def _client(settings: Settings) -> Client | None:

@@ -26,7 +26,6 @@ class Settings:
         "PATH",
         "A TOML or JSON file, or a folder of them, that declares waitlists. Unset: none are declared.",
         default=None,
-        read="path",
         check=_check_path,
     )
 

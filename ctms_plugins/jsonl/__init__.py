@@ -32,13 +32,12 @@ class Settings:
     """Where the lines go, and when another file is begun."""
 
     path: Path | None = setting(  # noqa: RUF009  it is a field
-        "PATH", "The file that is written to. Unset: none.", default=None, read="path", check=_check_path
+        "PATH", "The file that is written to. Unset: none.", default=None, check=_check_path
     )
     max_bytes: int = setting(
         "MAX_BYTES",
         "The size at which a file is put aside.",
         default=100_000_000,
-        read="int",
         check=_check_positive,
     )
     every: str = setting(

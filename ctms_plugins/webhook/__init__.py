@@ -53,30 +53,26 @@ class Settings:
     verify_url: str | None = setting(
         "VERIFY_URL", "Where is asked whether they are. Unset: nobody is asked.", default=None, check=_check_url
     )
-    verify_after: float = setting(
-        "VERIFY_AFTER_IN_SECONDS", "How long after an erasure is asked.", default=0.0, read="float"
-    )
+    verify_after: float = setting("VERIFY_AFTER_IN_SECONDS", "How long after an erasure is asked.", default=0.0)
     secrets: list[str] = setting(  # noqa: RUF009  it is a field
         "SECRETS",
         "The secrets that sign, separated by commas: a new one beside the old while you rotate.",
         default=list,
-        read="list",
         secret=True,
         check=_check_secrets,
     )
-    document: bool = setting("DOCUMENT", "Sends the whole contact, not only its id.", default=False, read="bool")
+    document: bool = setting("DOCUMENT", "Sends the whole contact, not only its id.", default=False)
     allow_private: bool = setting(
-        "ALLOW_PRIVATE", "Allows addresses that are not public, and plain http.", default=False, read="bool"
+        "ALLOW_PRIVATE", "Allows addresses that are not public, and plain http.", default=False
     )
     ca_file: Path | None = setting(  # noqa: RUF009
         "CA_FILE",
         "The authorities that https is held to (PEM). Unset: the usual ones.",
         default=None,
-        read="path",
         check=_check_path,
     )
-    timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=10.0, read="float")
-    concurrency: int = setting("CONCURRENCY", "Messages about contacts under way at once.", default=4, read="int")
+    timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=10.0)
+    concurrency: int = setting("CONCURRENCY", "Messages about contacts under way at once.", default=4)
 
 
 def _client(settings: Settings, *urls: str) -> Client:

@@ -23,7 +23,7 @@ import dataclasses
 class Settings:
     url: str = setting("URL", "Where it is.", default="https://example.com/")
     key: str = setting("KEY", "Its key.", default="", secret=True)
-    limit: int = setting("LIMIT", "How many.", default=3, read="int")
+    limit: int = setting("LIMIT", "How many.", default=3)
 
 class Nothing:
     def push(self, contacts): ...

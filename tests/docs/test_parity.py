@@ -10,19 +10,21 @@ from pathlib import Path
 import click
 import pytest
 
+from ctms import plugins as plugin_api
 from ctms.cli import ctms
 from ctms.hooks.manager import load_plugins
 from ctms.settings import Settings
 from ctms.testing.plugins import bundled
 from tests.docs import pages
 from tests.docs.pages import DOCS, PAGES, ROOT
-from tools import settings_reference
+from tools import plugin_api_reference, settings_reference
 
 ALL = "\n".join(page.read_text() for page in PAGES)
 _CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 HALF_A_PAGE = 40
+OF_EXAMPLES = "CTMS_PLUGIN_ACME_"
 
 
 def prose(page: Path) -> str:
@@ -71,13 +73,28 @@ def test_the_settings_are_those_of_the_code() -> None:
     assert all(f"`{setting.variable}`" in written for _, setting, _ in Settings.declared())
 
 
+def test_the_plugin_api_is_that_of_the_code() -> None:
+    written = plugin_api_reference.PAGE.read_text()
+
+    assert written == plugin_api_reference.page(), "run `tox -e reference`"
+    assert sorted(re.findall(r"^### `(\w+)`$", written, re.MULTILINE)) == sorted(plugin_api.__all__)
+    assert "](reference/plugin-api.md)" in (DOCS / "README.md").read_text()
+
+
+def test_a_new_export_cannot_be_left_out_of_the_plugin_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin_api, "__all__", [*plugin_api.__all__, "forgotten"])
+
+    with pytest.raises(LookupError, match="forgotten"):
+        plugin_api_reference.page()
+
+
 def test_a_setting_that_is_named_exists() -> None:
     known = {setting.variable for _, setting, _ in Settings.declared()}
     for plugin in load_plugins(Settings(), bundled()):
         known |= {setting.variable for _, setting, _ in plugin.declared_settings()}
     files = {f"{variable}_FILE" for variable in known}
 
-    named = set(re.findall(r"\bCTMS_[A-Z_]*[A-Z]\b", ALL))
+    named = {name for name in re.findall(r"\bCTMS_[A-Z_]*[A-Z]\b", ALL) if not name.startswith(OF_EXAMPLES)}
     assert named - known - files - {"CTMS_TEST_PROCESSES"} == set()
 
 

@@ -138,15 +138,48 @@ CASES = (
     ),
     Case(
         "field of another kind",
-        ("a field of its Settings cannot be read from a variable", "ctms.plugins.setting()"),
+        ("the field limit of its Settings is not made by setting()", "ctms.plugins.setting()"),
         SETTINGS.format(decorator="@dataclasses.dataclass", field="limit: int = 3"),
+    ),
+    Case(
+        "field of a type that cannot be read",
+        (
+            "the field limits of its Settings cannot be read: no variable can hold a value of the type dict",
+            "give it a type that the reference of ctms.plugins lists, or a convert",
+        ),
+        SETTINGS.format(
+            decorator="@dataclasses.dataclass", field='limits: dict = setting("LIMITS", "How many.", default=dict)'
+        ),
+    ),
+    Case(
+        "setting that is missing",
+        (
+            "CTMS_PLUGIN_ACME_KEY is missing (CTMS_PLUGIN_ACME_KYE is set: did you mean CTMS_PLUGIN_ACME_KEY?)",
+            "set it right, or set CTMS_PLUGINS_DISABLED=acme",
+        ),
+        SETTINGS.format(decorator="@dataclasses.dataclass", field='key: str = setting("KEY", "The key.", secret=True)'),
+        environment={"CTMS_PLUGIN_ACME_KYE": "hunter2"},
+    ),
+    Case(
+        "misspelt setting",
+        ("there is no setting CTMS_PLUGIN_ACME_LIMT", "did you mean CTMS_PLUGIN_ACME_LIMIT?"),
+        SETTINGS.format(
+            decorator="@dataclasses.dataclass", field='limit: int = setting("LIMIT", "How many.", default=3)'
+        ),
+        environment={"CTMS_PLUGIN_ACME_LIMT": "4"},
+    ),
+    Case(
+        "setting of a plugin that has none",
+        ("there is no setting CTMS_PLUGIN_ACME_LIMIT", "unset it, it has no settings"),
+        HUB,
+        environment={"CTMS_PLUGIN_ACME_LIMIT": "4"},
     ),
     Case(
         "value that cannot be used",
         ("CTMS_PLUGIN_ACME_LIMIT must be a whole number", "set it right, or set CTMS_PLUGINS_DISABLED=acme"),
         SETTINGS.format(
             decorator="@dataclasses.dataclass",
-            field='limit: int = setting("LIMIT", "How many.", default=3, read="int")',
+            field='limit: int = setting("LIMIT", "How many.", default=3)',
         ),
         environment={"CTMS_PLUGIN_ACME_LIMIT": "many"},
     ),

@@ -1,0 +1,169 @@
+"""Write `docs/reference/plugin-api.md` from what `ctms.plugins` exports."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ctms.plugins
+from ctms.environment import REQUIRED
+from ctms.errors import ApiError
+from ctms.readers import SCALARS
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "plugin-api.md"
+WIDTH = 100
+
+INTRODUCTION = """\
+# `ctms.plugins`
+
+<!-- Written by `tox -e reference` from ctms/plugins.py. -->
+
+All that a plugin may import from CTMS, but for [`ctms.testing`](testing.md) in its tests. What is here stays; anything
+else may change with any version. Each [hook](../README.md#hooks) has a page of its own.
+"""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Hooks": ("hookimpl", "RegistrationError"),
+    "Settings": ("setting",),
+    "Waitlists": ("Waitlist", "Message"),
+    "Backends and deletion handlers": ("Backend", "DeletionHandler", "ContactState", "Identities"),
+    "Outcomes": (*("Outcome", "Outcomes", "Done", "TryLater", "SlowDown", "Refused", "Accepted", "Pause"),),
+    "Routes": ("Blueprint", "answer", "connection", "Question"),
+    "Errors of routes": ("ApiError", "BadRequest", "Forbidden", "NotFound", "Conflict", "Invalid"),
+    "Commands": ("OperatorError",),
+    "Health checks": ("HealthCheck",),
+}
+"""The headings of the page, and what is below each."""
+
+VALUES = {
+    "hookimpl": "Marks a function or method of a plugin as the implementation of the hook of its name. With"
+    " `optionalhook=True` a hook that this version of CTMS does not have is passed over.",
+    "Identities": "The nine identities of a contact, by name, as `GET /identity/{email_id}` answers them.",
+    "Outcome": "Any of `Done`, `TryLater`, `SlowDown`, `Refused`, `Accepted` and `Pause`.",
+    "Outcomes": "What a call answers: one `Outcome` for all contacts, or a mapping of one for each `email_id`; None"
+    " means done. A contact that a mapping does not name is tried again later.",
+}
+"""What is said of exports that have no docstring of their own."""
+
+TYPES = """\
+A plugin's settings are the fields of a dataclass called `Settings`, beside its hooks:
+
+```python
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from ctms.plugins import setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    key: str = setting("KEY", "The API key.", secret=True)
+    url: str | None = setting("URL", "Where it is. Unset: nowhere.", default=None)
+    seats: int = setting("SEATS", "Seats for each person.", default=3)
+    every: Literal["day", "hour"] = setting("EVERY", "When another file begins.", default="day")
+    patience: timedelta = setting("PATIENCE", "How long an answer may take.", default=timedelta(seconds=10))
+    lists: list[str] = setting("LISTS", "Names of newsletters.", default=list)
+```
+
+The variables of the plugin `acme` are `CTMS_PLUGIN_ACME_KEY` and so on; each may come from a file
+(`CTMS_PLUGIN_ACME_KEY_FILE`), and one that is empty is not set. A value that cannot be read stops the start, in a line
+that names the variable and never shows the value. So does a setting that is missing, here `KEY`, and a variable with
+the plugin's beginning that is none of its settings.
+
+| Type | The variable |
+| --- | --- |
+"""
+
+MORE_TYPES = """\
+| an enum | must be one of its values where all are text, else one of the names of its members |
+| `Literal[…]` | must be one of these |
+| `list[X]`, `tuple[X, ...]`, `Sequence[X]` (a tuple), `set[X]`, `frozenset[X]` | has entries, separated by commas, \
+each of the type `X`: one of these types, but no list and no `timedelta` |
+| `X \\| None` | as `X`; None where it is the default |
+
+For any other type give `convert`, a function that makes the value of the text, or `read`.
+
+"""
+
+
+def page() -> str:
+    """Return the page. Raises `LookupError` where an export is in no group."""
+    grouped = [name for names in GROUPS.values() for name in names]
+    lost = sorted(set(ctms.plugins.__all__) ^ set(grouped))
+    if lost:
+        raise LookupError(f"exported or described, not both: {', '.join(lost)}")
+    return INTRODUCTION + "".join(f"\n## {heading}\n\n{_group(heading, names)}" for heading, names in GROUPS.items())
+
+
+def _group(heading: str, names: tuple[str, ...]) -> str:
+    types = ""
+    if heading == "Settings":
+        rows = "".join(f"| `{_type_name(kind)}` | {wants} |\n" for kind, (_, wants) in SCALARS.items())
+        types = f"{TYPES}{rows}{MORE_TYPES}"
+    return types + "\n".join(_export(name, getattr(ctms.plugins, name)) for name in names)
+
+
+def _type_name(kind: type) -> str:
+    return kind.__name__ if kind.__module__ in {"builtins", "pathlib"} else f"{kind.__module__}.{kind.__name__}"
+
+
+def _export(name: str, exported: Any) -> str:
+    if name in VALUES:
+        return f"### `{name}`\n\n{VALUES[name]}\n"
+    status = ""
+    if inspect.isclass(exported) and issubclass(exported, ApiError) and exported is not ApiError:
+        status = f"Answers with the status {exported.status}. "
+    words = f"### `{name}`\n\n{_signature(name, exported)}{status}{_text(exported)}\n"
+    return words + "".join(
+        f"\n{_signature(f'{name}.{method}', found)}{_text(found)}\n" for method, found in _methods(exported)
+    )
+
+
+def _methods(exported: Any) -> Iterator[tuple[str, Any]]:
+    if inspect.isclass(exported):
+        for name, found in vars(exported).items():
+            if not name.startswith("_") and inspect.isfunction(found):
+                yield name, found
+
+
+def _signature(name: str, exported: Any) -> str:
+    try:
+        signature = inspect.signature(exported)
+    except ValueError:
+        return ""
+    parameters = [one for one in signature.parameters.values() if one.name != "self"]
+    shown = [_parameter(one) for one in parameters]
+    named = next((index for index, one in enumerate(parameters) if one.kind is one.KEYWORD_ONLY), None)
+    if named is not None and all(one.kind is not one.VAR_POSITIONAL for one in parameters):
+        shown.insert(named, "*")
+    returned = signature.return_annotation
+    ending = "" if inspect.isclass(exported) or returned is signature.empty else f" -> {returned}"
+    line = f"{name}({', '.join(shown)}){ending}"
+    if len(line) > WIDTH:
+        line = f"{name}(\n" + "".join(f"    {one},\n" for one in shown) + f"){ending}"
+    return f"```text\n{line}\n```\n\n"
+
+
+def _parameter(one: inspect.Parameter) -> str:
+    stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+    annotation = one.annotation
+    if hasattr(annotation, "__forward_arg__"):
+        annotation = annotation.__forward_arg__
+    written = str(annotation).strip("\"'")
+    kind = "" if annotation is one.empty else f": {written}"
+    if one.default is REQUIRED:
+        return f"{one.name}{kind} = ..."
+    if one.default is one.empty:
+        return f"{stars}{one.name}{kind}"
+    return f"{one.name}{kind} = {one.default!r}"
+
+
+def _text(exported: Any) -> str:
+    return inspect.getdoc(exported) or ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
