@@ -20,7 +20,7 @@ import psycopg
 from psycopg.types.json import Json
 
 from ctms.cli.serve import granian
-from ctms.contacts import queries, removal, statements
+from ctms.contacts import accounts, queries, removal, statements
 from ctms.contacts.statements import EMAIL, LISTS, PARTS
 from ctms.erasure.erase import BY_DELETE, Order, write_record
 from ctms.pool import Connection, Cursor, Question, connect_arguments, libpq_url
@@ -118,9 +118,12 @@ def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -
 def delete(connection: Connection, address: str) -> list[str]:
     """Delete the contact with the address; who it was must be known before it can go."""
     with connection.pipeline(), connection.transaction():
+        others = accounts.count(connection, address)
         found = removal.lock_address(connection, address)
+        (also_known_in,) = others.fetchone() or (0,)
         removal.delete(connection, found)
-        write_record(connection, Order(by="client:bare", origin=BY_DELETE), contacts=len(found))
+        order = Order(by="client:bare", origin=BY_DELETE)
+        write_record(connection, order, contacts=len(found), also_known_in=also_known_in)
     return [one.identities for one in found]
 
 
