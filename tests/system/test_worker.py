@@ -245,7 +245,7 @@ def test_an_edit_that_commits_while_the_push_is_settled_is_not_lost(running: Run
     with connected(running.served) as editor, connected(running.served) as settler:
         editor.execute("BEGIN")
         editor.execute("UPDATE outbox SET version = 2 WHERE email_id = %s", (made[1],))
-        values = {"backend": "mirror", "ids": made[::-1], "versions": [1, 1, 1], "began": datetime.now(UTC)}
+        values = {"backend": "mirror", "ids": made[::-1], "versions": [1] * 3, "began": datetime.now(UTC), "back": []}
         settling = Thread(target=settler.execute, args=(_DONE, values))
         settling.start()
         waits = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
