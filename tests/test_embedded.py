@@ -163,6 +163,20 @@ def test_its_log_repeats_no_values(postgres: str, shared_folder: Path) -> None:
     assert "jane.private" not in log
 
 
+def test_a_start_that_fails_does_not_repeat_the_log_of_postgresql(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    EmbeddedServer.acquire(tmp_path).release()
+    with (tmp_path / "postgresql" / "postgresql.conf").open("a") as file:
+        file.write("max_connections = none\n")
+
+    with pytest.raises(OperatorError, match="does not start"):
+        EmbeddedServer.acquire(tmp_path)
+
+    assert "max_connections" in (tmp_path / "postgresql" / "log").read_text()
+    assert [record.name for record in caplog.records if record.name != "ctms.embedded"] == []
+
+
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
