@@ -161,7 +161,7 @@ class ErasureBackendSchema(ma.Schema):
     name = PlainText()
     installed = Flag(metadata={"description": "False when no plugin declares the backend any more: nobody deletes."})
     pending = ma.fields.Integer(metadata={"description": "Still to be deleted there."})
-    done = ma.fields.Integer(metadata={"description": "Deleted there, or never there."})
+    done = ma.fields.Integer(metadata={"description": "Deleted there, as the backend says."})
     parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
     reason = text()
     started_at = Timestamp()

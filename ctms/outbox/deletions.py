@@ -2,7 +2,7 @@
 
 An edit and a deletion share the contact's one row of the outbox, which says only that the backend must hear of the
 contact. A row of `erasure_deletions` says that the backend must be made to delete it, even where a contact with the
-same id exists again. The row is deleted once the backend has deleted the contact, or is known never to have had it.
+same id exists again. The row is deleted once the backend has answered that the contact is deleted there.
 
 Whoever changes these tables locks the rows of the outbox first, then those of `erasure_backends` in the order of
 backend and erasure, then those of `erasure_deletions`.

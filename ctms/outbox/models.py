@@ -41,7 +41,10 @@ class Waiting(Model):
 
 
 class Mirrored(Model):
-    """A contact that a backend which wants only some has: it must hear when the contact is none of those any more."""
+    """A contact that a backend which wants only some may have: it must hear when the contact is none of those any more.
+
+    The table lacks contacts that were pushed while the backend wanted all (`Receiver.unlisted_at`).
+    """
 
     __tablename__ = "outbox_mirrored"
 
@@ -53,7 +56,7 @@ class Receiver(Model):
     """How a backend or deletion handler (`kind`) is doing: paused by hand, or cut off by the open breaker.
 
     `failures` are consecutive failures; until `open_until`, the end of the cool-down, it is not called. `next_call_at`
-    keeps to its rate.
+    keeps to its rate. At `unlisted_at` a backend was last pushed contacts that `outbox_mirrored` does not list.
     """
 
     __tablename__ = "receivers"
@@ -67,3 +70,4 @@ class Receiver(Model):
     next_call_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_error: Mapped[str | None] = mapped_column(Text)
     last_success_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    unlisted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

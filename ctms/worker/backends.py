@@ -13,7 +13,7 @@ from uuid import UUID
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.hooks.receivers import Backend, ContactState
-from ctms.outbox import deletions
+from ctms.outbox import deletions, mirrored
 from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.deletions import Delay, Deletion
 from ctms.outbox.lanes import Lane
@@ -77,11 +77,6 @@ _AGAIN = """
     FROM clock_timestamp() AS now, unnest(%(ids)s::uuid[]) AS c ORDER BY c
     ON CONFLICT (backend, email_id) DO UPDATE SET version = greatest(o.version + 1, excluded.version)"""
 
-_MIRRORED = "SELECT email_id FROM outbox_mirrored WHERE backend = %s AND email_id = ANY(%s)"
-_MIRROR = """
-    INSERT INTO outbox_mirrored (backend, email_id) SELECT %s, c FROM unnest(%s::uuid[]) AS c ON CONFLICT DO NOTHING"""
-_UNMIRROR = "DELETE FROM outbox_mirrored WHERE backend = %s AND email_id = ANY(%s)"
-
 
 @dataclass
 class _Push:
@@ -129,7 +124,7 @@ class BackendWork:
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
         """Read the contacts as they are now; those that the backend neither wants nor has need no push.
 
-        A contact that an erasure deleted is pushed as gone first, also where it exists again.
+        A contact that an erasure deleted is pushed as gone first, whatever the backend has, also where it exists again.
         """
         keys = [item.key for item in items]
         # Before the documents: what an erasure deletes between the two has another version in the outbox.
@@ -144,6 +139,8 @@ class BackendWork:
         verdicts: dict[Item, Verdict] = {}
         if self._backend.selects:
             self._select(connection, documents, verdicts)
+        elif any(documents.values()):  # before the push, as in `_select`
+            mirrored.record_unlisted(connection, self.lane.name)
         batch = [item for item in documents if item not in verdicts]
         for item in batch:
             item.payload.state = ContactState(item.email_id, documents[item])
@@ -164,7 +161,7 @@ class BackendWork:
         if finished:
             gone = [item.key for item in finished if item.payload.gone]
             if self._backend.selects and gone:
-                connection.execute(_UNMIRROR, (self.lane.name, gone))
+                mirrored.remove(connection, self.lane.name, gone)
             back = [item.key for item in finished if item.payload.back]
             settled |= self._settled(connection, _DONE, {**self._named(finished), "began": batch.began, "back": back})
         later = {item: _later(verdict) for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
@@ -214,7 +211,7 @@ class BackendWork:
         items = list(items)
         if self._backend.selects:
             there = [item.key for item in items if item.payload.state and not item.payload.gone]
-            connection.execute(_MIRROR, (self.lane.name, there))
+            mirrored.add(connection, self.lane.name, there)
         values = {"backend": self.lane.name, "ids": [item.key for item in items], "priority": LIVE}
         connection.execute(_AGAIN, values)
 
@@ -226,7 +223,10 @@ class BackendWork:
         }
 
     def _select(self, connection: Connection, documents: dict[Item, Any], verdicts: dict[Item, Verdict]) -> None:
-        """Note those that the backend will have; of what it does not want, only what it has stays, as gone."""
+        """List those that the backend will have; of what it does not want, only what it may have stays, as gone.
+
+        Where an erasure waits, what the backend has is not guessed: the backend itself must say that nothing is left.
+        """
         for item, document in documents.items():
             if document is None:
                 continue
@@ -237,12 +237,12 @@ class BackendWork:
                 logger.exception("backend %s cannot tell whether it wants contact %s", self.lane.name, item.email_id)
                 verdicts[item] = verdict_of_error(error, item.attempts, item.failures)
         wanted = [item.key for item, document in documents.items() if document is not None and item not in verdicts]
-        others = [item.key for item, document in documents.items() if document is None]
+        others = {item.key for item, doc in documents.items() if doc is None and not item.payload.deletions}
         if wanted:  # before the push: the service may be killed between the two
-            connection.execute(_MIRROR, (self.lane.name, wanted))
+            mirrored.add(connection, self.lane.name, wanted)
         if others:
-            has: set[UUID] = {key for (key,) in connection.execute(_MIRRORED, (self.lane.name, others)).fetchall()}
-            verdicts |= {item: Finished() for item in documents if item.key in set(others) - has}
+            unknown = others - mirrored.find(connection, self.lane.name, others)
+            verdicts |= {item: Finished() for item in documents if item.key in unknown}
 
     def _key(self, batch: Batch) -> str:
         """Return the key of these states: the same when just they are tried again."""

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ctms.addresses import comparison_key, spell_out
+from ctms.outbox import mirrored
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
 from ctms.pool import Connection
 
@@ -53,7 +54,13 @@ class Selection:
 
 
 def resync(connection: Connection, backend: str, selection: Selection) -> Iterator[int]:
-    """Have the contacts of a selection wait for the backend; gives how many more do, batch by batch."""
+    """Have the contacts of a selection wait for the backend; gives how many more do, batch by batch.
+
+    Where all contacts are chosen and the backend has begun to select, those that it does not want are pushed as gone.
+    """
+    if selection == Selection() and outbox().backends[backend].selects:
+        for _ in mirrored.complete(connection, backend):
+            yield 0
     lists = (("newsletters", "newsletter", selection.newsletter), ("waitlists", "waitlist", selection.waitlist))
     which = [_ON_LIST.format(table=table, kind=kind) for table, kind, name in lists if name is not None]
     values: dict[str, Any] = {

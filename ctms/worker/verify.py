@@ -14,6 +14,7 @@ from ctms.contacts.documents import with_status
 from ctms.errors import OperatorError
 from ctms.hooks.comparison import differences
 from ctms.hooks.receivers import Backend, Fetches
+from ctms.outbox import mirrored
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.outbox.lanes import BACKEND, Lane
 from ctms.pool import Connection
@@ -31,8 +32,6 @@ _MIRRORED = _SAMPLE.format(table="outbox_mirrored", which="backend = %(backend)s
 _FEWEST_PAGES = 2_000
 
 _WAITING = "SELECT email_id, parked_at IS NOT NULL FROM outbox WHERE backend = %s AND email_id = ANY(%s)"
-_HAS = """
-    INSERT INTO outbox_mirrored (backend, email_id) SELECT %s, c FROM unnest(%s::uuid[]) AS c ON CONFLICT DO NOTHING"""
 
 
 @dataclass
@@ -77,7 +76,7 @@ def repair(connection: Connection, backend: Backend, found: Findings) -> None:
     """Have those that are not as they ought to be pushed again."""
     with connection.transaction():
         if backend.selects:  # it pushes what it does not want, as gone, only where it is known to have it
-            connection.execute(_HAS, (backend.name, found.extra))
+            mirrored.add(connection, backend.name, found.extra)
         wrong = [UUID(one) for one in found.wrong]
         outbox().changed(connection, wrong, priority=RESYNC, backends=[backend.name])
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from ctms import pool
-from ctms.outbox import deletions, receivers
+from ctms.outbox import deletions, mirrored, receivers
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.worker import backends, erasures, sweep
 
@@ -46,9 +46,9 @@ def filled(request: pytest.FixtureRequest, app: Flask) -> None:  # noqa: ARG001 
                 SELECT id, 'other', {MANY}, 0, 0, now(), now() FROM erasure RETURNING erasure_id)
             INSERT INTO erasure_deletions (erasure_id, backend, email_id, parked)
             SELECT erasure_id, 'other', o.email_id, true FROM backend, outbox o WHERE o.backend = 'other'""")
-        connection.execute(
-            "ANALYZE outbox, erasures, erasure_handlers, erasure_tasks, receivers, erasure_deletions, erasure_backends"
-        )
+        connection.execute("INSERT INTO outbox_mirrored SELECT backend, email_id FROM outbox")
+        connection.execute("ANALYZE outbox, outbox_mirrored, receivers, erasures")
+        connection.execute("ANALYZE erasure_handlers, erasure_tasks, erasure_backends, erasure_deletions")
 
 
 def looked_at(plan: Any) -> int:
@@ -67,6 +67,7 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
     "one of four lanes": (backends._CLAIM, {**OF_BACKEND, "lanes": 4, "priority": 0}),
     "erasures": (erasures._CLAIM, ("other", 1, 1, 0, 100)),
     "erasures in four lanes": (erasures._CLAIM, ("other", 4, 4, 0, 100)),
+    "contacts that a backend may have": (mirrored._FIND, {"backend": "other", "ids": SOME}),
     "deletions": (deletions._FIND, ("other", SOME)),
     "parked deletions": (deletions._PARKED, ("other", SOME)),
     "deletions to retry": (STALLED.format(behind=""), OF_ERASURE),
