@@ -146,6 +146,7 @@ class ErasureHandlerSchema(ma.Schema):
     """How far a deletion handler is: numbers of contacts, and the last reason why it was not done with one."""
 
     name = PlainText()
+    installed = Flag(metadata={"description": "False when no plugin declares the handler any more: nobody deletes."})
     pending = ma.fields.Integer()
     done = ma.fields.Integer(metadata={"description": "Erased, as the other system says."})
     verified = ma.fields.Integer(metadata={"description": "Looked for, and not found any more."})

@@ -19,7 +19,7 @@ from ctms.cli.suppressions import address_argument
 from ctms.erasure import records
 from ctms.errors import NotFoundError
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.outbox.receivers import WORDS, registered
+from ctms.outbox.receivers import WORDS
 
 erasures = AppGroup(
     "erasures",
@@ -30,8 +30,9 @@ id_argument = click.argument("erasure_id", type=click.UUID, metavar="ID")
 
 COLUMNS = ("id", "requested_at", "requested_by", "origin", "forget", "contacts", "unknown", "status")
 SHOWN = (*COLUMNS, "also_known_in")
-OF_HANDLERS = ("deletion handler", "pending", "done", "verified", "parked", "reason", "started_at", "changed_at")
-OF_BACKENDS = ("backend", "pending", "done", "parked", "reason", "started_at", "changed_at")
+PROGRESS = ("parked", "reason", "started_at", "changed_at")
+OF_HANDLERS = ("deletion handler", "installed", "pending", "done", "verified", *PROGRESS)
+OF_BACKENDS = ("backend", "installed", "pending", "done", *PROGRESS)
 
 
 @erasures.command("list")
@@ -140,9 +141,8 @@ def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bo
 def _warn_of_missing(record: Mapping[str, Any]) -> None:
     """Name the deletion handlers and backends with something left to do that no plugin provides."""
     for kind, of_kind in ((HANDLER, record["handlers"]), (BACKEND, record["backends"])):
-        there = registered(kind)
         for one in of_kind:
-            if (one["pending"] or one["parked"]) and one["name"] not in there:
+            if (one["pending"] or one["parked"]) and not one["installed"]:
                 say(
                     f"no plugin provides the {WORDS[kind]} {one['name']}: its part waits until one does,"
                     " or until `erasures close`"

@@ -41,8 +41,9 @@ _FROM = f"""
     FROM {Erasure.__tablename__} e, LATERAL (
         SELECT coalesce(sum(h.pending), 0) AS pending, coalesce(sum(h.parked), 0) AS parked,
             coalesce(json_agg(json_build_object(
-                'name', h.handler, 'pending', h.pending, 'done', h.done, 'verified', h.verified, 'parked', h.parked,
-                'reason', h.reason, 'started_at', {timestamp("h.started_at")},
+                'name', h.handler, 'installed', h.handler = ANY(%s), 'pending', h.pending, 'done', h.done,
+                'verified', h.verified, 'parked', h.parked, 'reason', h.reason,
+                'started_at', {timestamp("h.started_at")},
                 'changed_at', {timestamp("h.changed_at")}) ORDER BY h.handler COLLATE "C"), '[]') AS handlers
         FROM {ErasureHandler.__tablename__} h WHERE h.erasure_id = e.id) h, LATERAL (
         SELECT coalesce(sum(b.pending), 0) AS pending, coalesce(sum(b.parked), 0) AS parked,
@@ -101,7 +102,7 @@ _CLOSE = {HANDLER: _CLOSE_HANDLER, BACKEND: _CLOSE_BACKEND}
 
 def record(erasure_id: UUID) -> Question:
     """Ask for the record of an erasure, a JSON object."""
-    return Question(_ONE, (outbox().names, erasure_id))
+    return Question(_ONE, (*_installed(), erasure_id))
 
 
 def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
@@ -155,4 +156,9 @@ def close(connection: Connection, erasure_id: UUID, kind: str, name: str, by: st
 
 
 def _records(connection: Connection, sql: str, value: Any) -> list[dict[str, Any]]:
-    return [json.loads(text) for (text,) in connection.execute(sql, (outbox().names, value)).fetchall()]
+    return [json.loads(text) for (text,) in connection.execute(sql, (*_installed(), value)).fetchall()]
+
+
+def _installed() -> tuple[list[str], list[str]]:
+    """Return the names of the deletion handlers and backends of the app, in the order of the statements."""
+    return handlers().names, outbox().names

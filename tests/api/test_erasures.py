@@ -50,7 +50,7 @@ class TestDelete:
         times = {record.pop("requested_at")[:10]}
         for handler in record["handlers"]:
             times |= {handler.pop("started_at")[:10], handler.pop("changed_at")[:10]}
-        counts = {"pending": 1, "done": 0, "verified": 0, "parked": 0, "reason": None}
+        counts = {"installed": True, "pending": 1, "done": 0, "verified": 0, "parked": 0, "reason": None}
         assert record == {
             "id": deleted.headers["Erasure-Id"],
             "requested_by": "client:id_test",
@@ -64,6 +64,15 @@ class TestDelete:
             "backends": [],
         }
         assert execute("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD')") in times
+
+    def test_a_handler_that_no_plugin_declares_any_more_is_not_installed(self, api: ApiClient) -> None:
+        deleted = api.delete(f"/ctms/{address_of(api.post('/ctms', full()).json)}")
+        execute("DELETE FROM erasure_tasks WHERE handler = :handler", handler=CRM)
+        execute("UPDATE erasure_handlers SET handler = 'old' WHERE handler = :handler", handler=CRM)
+
+        handlers = record_of(api, deleted)["handlers"]
+
+        assert {one["name"]: one["installed"] for one in handlers} == {"old": False, SHOP: True}
 
     def test_each_handler_is_told_the_identities_as_the_api_gives_them(self, api: ApiClient) -> None:
         contact = api.post("/ctms", full()).json

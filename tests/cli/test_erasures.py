@@ -121,9 +121,9 @@ class TestShow:
         assert run_json(cli, "erasures", "show", erasure) == api.get(f"/erasures/{erasure}").json
         shown = run(cli, "erasures", "show", erasure).stdout
         assert "client:id_test" in shown
-        assert [line.split()[:5] for line in shown.splitlines()[-2:]] == [
-            [CRM, "0", "0", "0", "1"],
-            [SHOP, "1", "0", "0", "0"],
+        assert [line.split()[:6] for line in shown.splitlines()[-2:]] == [
+            [CRM, "yes", "0", "0", "0", "1"],
+            [SHOP, "yes", "1", "0", "0", "0"],
         ]
         assert "unknown [to] us" in shown
 
@@ -231,10 +231,10 @@ class TestBackends:
 
         assert [one["id"] for one in run_json(cli, "erasures", "list", "--unfinished")] == [erasure]
         lines = run(cli, "erasures", "show", erasure).stdout.splitlines()
-        assert [line.split()[:4] for line in lines[-3:]] == [
-            ["backend", "pending", "done", "parked"],
-            ["copy", "1", "0", "0"],
-            ["mirror", "1", "0", "0"],
+        assert [line.split()[:5] for line in lines[-3:]] == [
+            ["backend", "installed", "pending", "done", "parked"],
+            ["copy", "yes", "1", "0", "0"],
+            ["mirror", "yes", "1", "0", "0"],
         ]
         self.park("copy")
         assert run_json(cli, "erasures", "show", erasure)["status"] == "parked"
