@@ -172,7 +172,8 @@ class Settings:
     erasure_key: str | None = setting(
         "CTMS_ERASURE_KEY",
         "Keys the fingerprints of erased and suppressed addresses: 32 bytes or more. Unset: made and kept beside the"
-        " embedded database; on a server of one's own no fingerprints are kept.",
+        " embedded database; on a server of one's own no fingerprints are kept, and `serve`, `delete-bulk` and the"
+        " heartbeat warn of it.",
         default=None,
         check=_long_enough,
         secret=True,
@@ -261,6 +262,11 @@ class Settings:
     def embedded(self) -> bool:
         """True where the service brings its own PostgreSQL."""
         return self.db_url is None
+
+    @property
+    def has_erasure_key(self) -> bool:
+        """True where fingerprints of addresses are kept: the embedded database brings a key of its own."""
+        return self.embedded or self.erasure_key is not None
 
     @classmethod
     def from_environment(cls) -> Settings:

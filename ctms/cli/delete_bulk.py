@@ -16,9 +16,10 @@ from ctms.bulk.entries import Entry, settled
 from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
 from ctms.cli.lists import column_option, read_lists
+from ctms.cli.output import say
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, Deletion
 from ctms.erasure.erase import BY_COMMAND, Order
-from ctms.suppression.fingerprints import require_key
+from ctms.suppression.fingerprints import KEY_MISSING, fingerprints, require_key
 
 
 def _given(emails: tuple[str, ...]) -> list[Entry]:
@@ -87,6 +88,8 @@ def delete_bulk(
     check_can_ask(chosen, files)
     if forget:
         require_key()
+    elif not fingerprints().available:
+        say(f"Warning: {KEY_MISSING}.")
     order = Order(by=f"operator:{operator()}", origin=BY_COMMAND, forget=forget, include_fxa=include_fxa)
     deletion = Deletion(order)
 

@@ -22,6 +22,7 @@ from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
+from ctms.cli.output import say
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
 from ctms.database import (
@@ -35,6 +36,7 @@ from ctms.database import (
 )
 from ctms.errors import OperatorError
 from ctms.settings import Settings
+from ctms.suppression.fingerprints import KEY_MISSING
 from ctms.telemetry.journal import Journal
 from ctms.telemetry.logs import log_summaries
 from ctms.telemetry.slots import FOLDER, Slots, folder_of_run
@@ -81,6 +83,8 @@ def _prepare_database(settings: Settings) -> None:
     if not settings.embedded:
         check_reachable()
         check_migrated()
+        if not settings.has_erasure_key:
+            say(f"CTMS: warning: {KEY_MISSING}")
         return
     click.echo(f"CTMS: embedded PostgreSQL in {settings.data_dir}")
     upgrade()

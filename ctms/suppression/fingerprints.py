@@ -19,6 +19,10 @@ from ctms.database import erasure_key
 from ctms.errors import OperatorError
 from ctms.settings import Settings
 
+KEY_MISSING = (
+    "CTMS_ERASURE_KEY is not set: what is erased cannot be found by address afterwards, and no address can be forgotten"
+    " or suppressed"
+)
 NO_KEY = "CTMS_ERASURE_KEY is not set: without it no address can be forgotten, suppressed or looked for"
 
 

@@ -23,13 +23,15 @@ from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
 from ctms.outbox import receivers
 from ctms.pool import Connection
+from ctms.settings import Settings
+from ctms.suppression.fingerprints import KEY_MISSING
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LEVELS = ("ok", "warning", "error")
-OWN_CHECKS = ("database", "migrations", "receivers")
+OWN_CHECKS = ("database", "migrations", "receivers", "erasure_key")
 
 Problem = tuple[str, str] | None
 """A level and what is wrong, or None."""
@@ -142,7 +144,8 @@ def init_health(app: Flask, registered: Sequence[Registered[HealthCheck]]) -> No
 class OwnChecks:
     """What requests need: a database that answers within `CHECK_TIMEOUT_IN_SECONDS`, its schema at the newest revision.
 
-    Where there are backends or deletion handlers, also how those are doing, which is never worse than a warning.
+    Where there are backends or deletion handlers, also how those are doing; and whether `CTMS_ERASURE_KEY` is missing.
+    Neither is worse than a warning.
 
     In a thread, since to find the server's address and to connect may each take as long as they are allowed to.
     """
@@ -159,7 +162,11 @@ class OwnChecks:
         """Return what is wrong, by the checks' names."""
         late: Problem = ("error", f"the database does not answer within {CHECK_TIMEOUT_IN_SECONDS} s")
         found = run.answer.result() if run.wait(CHECK_TIMEOUT_IN_SECONDS) and not run.answer.exception() else None
-        return found or {"database": late, "migrations": _UNREAD}
+        return {**(found or {"database": late, "migrations": _UNREAD}), **self._key()}
+
+    def _key(self) -> dict[str, Problem]:
+        settings: Settings = self._app.extensions["ctms.settings"]
+        return {} if settings.has_erasure_key else {"erasure_key": ("warning", KEY_MISSING)}
 
     def _ask(self) -> dict[str, Problem]:
         with self._app.app_context(), quick_connection() as connection:

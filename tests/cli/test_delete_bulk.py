@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from ctms.cli import ctms
 from ctms.cli.bulk import operator
 from ctms.cli.lists import MAX_LINES
+from ctms.suppression.fingerprints import Fingerprints
 from tests.cli.test_group import no_database, no_tables
 from tests.contacts.factories import full
 from tests.contacts.rows import execute
@@ -38,6 +39,12 @@ def summary(result: Result) -> dict[str, str]:
 
 def people() -> int:
     return int(execute("SELECT count(*) FROM emails"))
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every app has a key, but for what says otherwise."""
+    monkeypatch.setattr(Fingerprints, "available", True)
 
 
 @pytest.fixture
@@ -217,7 +224,20 @@ def test_a_database_that_cannot_be_used_is_one_line(no_database: CliRunner, no_t
     assert len((away.stderr + empty.stderr).splitlines()) == 2
 
 
-def test_to_forget_needs_a_key(cli: CliRunner, addresses: list[str]) -> None:
+def test_without_a_key_it_warns(cli: CliRunner, addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    warned = "Warning: CTMS_ERASURE_KEY is not set: what is erased cannot be found by address afterwards"
+    with monkeypatch.context() as missing:
+        missing.setattr(Fingerprints, "available", False)
+        without = delete(cli, "--email", addresses[0], "--yes")
+    with_key = delete(cli, "--email", addresses[1], "--yes")
+
+    assert without.stderr.startswith(warned)
+    assert without.stderr.count("\n") == 1
+    assert with_key.stderr == ""
+
+
+def test_to_forget_needs_a_key(cli: CliRunner, addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fingerprints, "available", False)
     refused = delete(cli, "--email", addresses[0], "--forget", "--yes", status=1)
 
     assert "CTMS_ERASURE_KEY" in refused.stderr

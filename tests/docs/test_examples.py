@@ -82,9 +82,17 @@ def test_a_postgresql_of_ones_own_is_set_up(postgres: str, tmp_path: Path) -> No
 
     pages.run(HOW_TO / "use-your-own-postgresql.md", reader(environment_for(tmp_path)), tmp_path, says)
 
-    with serve(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY) as running:
+    with serve(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, CTMS_ERASURE_KEY="k" * 32) as running:
         heartbeat = requests.get(f"{running.url}/__heartbeat__", timeout=30)
     assert heartbeat.json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("page", ["use-your-own-postgresql.md", "deploy.md", "adopt-an-existing-database.md"])
+def test_who_sets_the_signing_key_sets_the_erasure_key_too(page: str) -> None:
+    blocks = [block.text for block in pages.blocks(HOW_TO / page) if "CTMS_SECRET_KEY" in block.text]
+
+    assert blocks
+    assert all("CTMS_ERASURE_KEY" in block for block in blocks)
 
 
 def test_an_existing_database_is_adopted_and_given_back(postgres: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ctms import pool
 from ctms.outbox import receivers
 from ctms.outbox.lanes import BACKEND, Lane
 from ctms.outbox.receivers import State
+from ctms.settings import Settings
 from ctms.telemetry import health
 from ctms.worker.breaker import Breaker, BreakerState
 from tests.http import ApiClient
@@ -26,6 +27,7 @@ __all__ = ["ctms_plugins"]
 def heartbeat(anonymous: ApiClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """Asks how the service is doing, inside the test's transaction; returns what is wrong with the receivers."""
     monkeypatch.setattr(health, "quick_connection", pool.lend)
+    monkeypatch.setattr(Settings, "has_erasure_key", True)
 
     def ask() -> Any:
         answer = anonymous.get("/__heartbeat__")

@@ -164,7 +164,8 @@ class Shelf:
         return self.declared
 
 
-def test_the_heartbeat_is_degraded_never_down(apps: Apps, api: ApiClient) -> None:
+def test_the_heartbeat_is_degraded_never_down(apps: Apps, api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "has_erasure_key", True)
     plugin = Shelf(
         HealthCheck(name="good", check=lambda: None), HealthCheck(name="full", check=lambda: "the shelf is full")
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from ctms import database
 from ctms.app import create_app
@@ -18,6 +19,7 @@ from ctms.telemetry import health
 from tests.conftest import empty_database
 from tests.http import Answer, ApiClient
 
+ERASURE_KEY = "k" * 32
 UNREACHABLE = {
     "database": {"status": "error", "message": "the database does not answer within 2 s"},
     "migrations": {"status": "error", "message": "the schema's revision cannot be read"},
@@ -33,6 +35,7 @@ def silent() -> Iterator[socket.socket]:
 
 
 def ask(settings: Settings, path: str, **changes: Any) -> Answer:
+    changes = {"erasure_key": ERASURE_KEY, **changes}
     return Answer(create_app(replace(settings, **changes), []).test_client().get(path))
 
 
@@ -97,7 +100,8 @@ def test_a_database_without_a_schema(settings: Settings, postgres: str, worker_i
 
 def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_id: str) -> None:
     """An older one is an error, a newer one, while it is rolled out, a warning."""
-    app = create_app(replace(settings, db_url=empty_database(postgres, f"revised_{worker_id}")), [])
+    url = empty_database(postgres, f"revised_{worker_id}")
+    app = create_app(replace(settings, db_url=url, erasure_key=ERASURE_KEY), [])
     client = ApiClient(app.test_client(), None)
     with app.app_context():
         database.upgrade()
@@ -116,3 +120,12 @@ def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_i
     assert "flask db upgrade" in older.json["details"]["migrations"]["message"]
     assert newer.status_code == 200
     assert newer.json["checks"] == {"database": "ok", "migrations": "warning"}
+
+
+def test_a_missing_erasure_key_is_a_warning(settings: Settings, migrated_app: Flask) -> None:
+    answer = ask(settings, "/__heartbeat__", erasure_key=None, db_url=database.database_url(migrated_app)())
+
+    assert answer.status_code == 200
+    assert answer.json["status"] == "warning"
+    assert answer.json["checks"] == {"database": "ok", "migrations": "ok", "erasure_key": "warning"}
+    assert answer.json["details"]["erasure_key"]["message"].startswith("CTMS_ERASURE_KEY is not set: ")
