@@ -130,6 +130,7 @@ def serve_as_is(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterat
         )
     try:
         url = f"http://127.0.0.1:{port}"
+        wait_until_announced(process, output)
         wait_until_up(url, process, output)
         secret = re.search(r"client secret: +(secret_\S+)", output.read_text())
         yield Served(url, folder, process, output, environment, client_secret=secret[1] if secret else "")
@@ -148,6 +149,15 @@ def end(process: subprocess.Popen[Any]) -> None:
         process.kill()
         process.wait()
         raise
+
+
+def wait_until_announced(process: subprocess.Popen[str], output: Path) -> None:
+    """Wait until the service says where it serves."""
+    give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+    while "CTMS: serving on " not in (written := output.read_text()) or not written.endswith("\n"):
+        assert process.poll() is None, f"the service ended with {process.returncode}: {written}"
+        assert time.monotonic() < give_up, f"the service does not answer: {written}"
+        time.sleep(0.02)
 
 
 def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from types import FrameType
 from typing import Any
 
@@ -42,6 +43,7 @@ from ctms.telemetry.logs import log_summaries
 from ctms.telemetry.slots import FOLDER, Slots, folder_of_run
 
 SHUTDOWN_TIMEOUT_IN_SECONDS = 30
+_LISTEN_INTERVAL_IN_SECONDS = 0.05
 
 _WELCOME = """\
 This is the first start. An API client with the role `admin` was made; its secret is shown this once:
@@ -104,12 +106,40 @@ def _serve(app: Flask, settings: Settings) -> None:
             os.environ["CTMS_ERASURE_KEY"] = erasure_key(settings) or ""
         multiprocessing.set_start_method("spawn", force=True)
         server = granian("ctms.cli.serve:worker_app", settings)
-        click.echo(
-            f"CTMS: serving on {_url(settings)} with {settings.workers} processes; docs at {_url(settings)}/docs"
-        )
-        sys.stdout.flush()
-        server.serve()
+        with _announced(settings):
+            server.serve()
         Journal(Slots(metrics), log_summaries).settle()  # what processes that have ended had still to tell
+
+
+@contextmanager
+def _announced(settings: Settings) -> Iterator[None]:
+    """Inside, print that the service is there as soon as one of its processes listens."""
+    ended = threading.Event()
+
+    def announce() -> None:
+        while not ended.wait(_LISTEN_INTERVAL_IN_SECONDS):
+            if _is_listening(settings):
+                processes = "1 process" if settings.workers == 1 else f"{settings.workers} processes"
+                click.echo(f"CTMS: serving on {_url(settings)} with {processes}; docs at {_url(settings)}/docs")
+                sys.stdout.flush()
+                return
+
+    thread = threading.Thread(target=announce, name="announce", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _is_listening(settings: Settings) -> bool:
+    family, _, _, _, address = _address(settings)
+    if ip_address(address[0]).is_unspecified:
+        address = ("::1" if family == socket.AF_INET6 else "127.0.0.1", *address[1:])
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(address) == 0
 
 
 def worker_app() -> Flask:
@@ -167,13 +197,18 @@ def _url(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
+def _address(settings: Settings) -> tuple[Any, ...]:
+    """Return what `getaddrinfo` says of HOST and PORT. Raises `OperatorError` where the host has no address."""
+    try:
+        return socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise OperatorError(f"HOST {settings.host} cannot be resolved") from error
+
+
 @contextmanager
 def _reserved_port(settings: Settings) -> Iterator[None]:
     """Hold the port, so that of two starts at once one fails. The workers bind it beside us, with SO_REUSEPORT."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise OperatorError(f"HOST {settings.host} cannot be resolved") from error
+    family, _, _, _, address = _address(settings)
     with socket.socket(family, socket.SOCK_STREAM) as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are just ending do no harm
         try:

@@ -22,11 +22,13 @@ from sqlalchemy.engine import make_url
 from ctms.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
 from tests.contacts.factories import minimal
+from tests.prepared import prepare
 from tests.serving import (
     FLASK,
     START_TIMEOUT_IN_SECONDS,
     STOP_TIMEOUT_IN_SECONDS,
     Served,
+    end,
     environment_for,
     free_port,
     run_flask,
@@ -74,6 +76,29 @@ class TestFirstStart:
 
         assert done.stdout.count('"primary_email":"jane@example.com"') == 2
         assert "detail" not in done.stdout
+
+    @pytest.mark.parametrize(
+        ("host", "reached_at", "workers"),
+        [("127.0.0.1", "127.0.0.1", "1"), ("0.0.0.0", "127.0.0.1", "2")],  # noqa: S104
+    )
+    def test_it_says_that_it_serves_when_it_answers(
+        self, tmp_path: Path, host: str, reached_at: str, workers: str
+    ) -> None:
+        prepare(tmp_path, FLASK, environment_for(tmp_path))
+        port = free_port()
+        environment = environment_for(tmp_path, PORT=str(port), CTMS_WORKERS=workers, HOST=host)
+        process = subprocess.Popen([FLASK, "ctms", "serve"], env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if line.startswith("CTMS: serving on "))
+            answer = requests.get(f"http://{reached_at}:{port}/__lbheartbeat__", timeout=60)
+        finally:
+            end(process)
+            process.stdout.close()
+
+        assert answer.status_code == 200
+        counted = "1 process;" if workers == "1" else f"{workers} processes;"
+        assert line.startswith(f"CTMS: serving on http://{host}:{port} with {counted} docs at ")
 
     def test_nothing_secret_is_readable_by_others(self, served: Served) -> None:
         assert (served.folder / "secret-key").stat().st_mode & 0o077 == 0
