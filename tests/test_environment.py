@@ -98,7 +98,7 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "text", "value"), GOOD, ids=str)
+@pytest.mark.parametrize(("annotation", "text", "value"), GOOD)
 def test_a_value_has_the_type_of_its_field(
     monkeypatch: pytest.MonkeyPatch, annotation: Any, text: str, value: Any
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_value_has_the_type_of_its_field(
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize(("annotation", "wants"), BAD, ids=str)
+@pytest.mark.parametrize(("annotation", "wants"), BAD)
 @pytest.mark.parametrize("end", ["", "_FILE"])
 def test_a_bad_value_is_named_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, annotation: Any, wants: str, end: str
@@ -134,7 +134,6 @@ def test_a_number_is_finite(monkeypatch: pytest.MonkeyPatch, value: str) -> None
 @pytest.mark.parametrize(
     "annotation",
     [dict[str, str], object, int | str, tuple[int, str], list[dict[str, str]], list[dt.timedelta], Callable[[], None]],
-    ids=str,
 )
 def test_a_type_that_no_variable_can_hold(annotation: Any) -> None:
     with pytest.raises(DeclarationError, match=r"^the field x of its Settings cannot be read: no variable can hold a"):

@@ -27,6 +27,7 @@ from ctms.hooks import specs
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
+from ctms.hooks.trials import bounded, find_unstorable
 from ctms.settings import PREFIX, PREFIX_OF_PLUGINS, Settings
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,20 @@ def _answers(manager: pluggy.PluginManager, plugin: Plugin, hook: str) -> list[A
             raise problem(plugin, f"{hook} yielded one {type(value).__name__}", cure)
         if not name_of(value):
             raise problem(plugin, f"{hook} yielded one {type(value).__name__} without a name", "name it")
+        if isinstance(value, Waitlist):
+            _try_rules(plugin, value)
     return values
+
+
+def _try_rules(plugin: Plugin, waitlist: Waitlist) -> None:
+    try:
+        found = bounded(lambda: find_unstorable(waitlist))
+    except (TimeoutError, SystemExit) as error:
+        what = f"the rules of the waitlist {waitlist.name!r} were tried and failed with {reason(error)}"
+        raise problem(plugin, what) from error
+    if found is not None:
+        cure = "store text or a number instead: in marshmallow, Decimal(as_string=True) or Float()"
+        raise problem(plugin, f"ctms_waitlists yields the waitlist {waitlist.name!r}: {found}", cure)
 
 
 def _holds_registrations(result: Any) -> bool:

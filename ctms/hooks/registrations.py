@@ -15,6 +15,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 Fields = dict[str, Any]
 
 
+class NotJson(TypeError):
+    """A value of the rules for a waitlist that JSON does not have."""
+
+
 class RegistrationError(Exception):
     """A declaration that cannot be used; the message says what to change. Raised while it is made."""
 
@@ -34,6 +38,24 @@ def check_callable(kind: str, what: str, value: object) -> None:
         raise RegistrationError(f"{what} of a {kind} must be callable, not {type(value).__name__}")
 
 
+def not_json(value: Any) -> str | None:
+    """Return the kind of the first value that JSON does not have, such as `Decimal`; None where there is none."""
+    if isinstance(value, Mapping):
+        return next((kind for item in value.items() for part in item if (kind := not_json(part))), None)
+    if isinstance(value, list | tuple):
+        return next((kind for part in value if (kind := not_json(part))), None)
+    try:
+        json.dumps(value, allow_nan=False)
+    except TypeError:
+        return type(value).__name__
+    except ValueError:
+        return "float that is not finite"
+    return None
+
+
+_UNKNOWN: Mapping[str, Any] = {"accept": ma.INCLUDE, "refuse": ma.RAISE, "drop": ma.EXCLUDE}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Waitlist:
     """The rules for the `fields` of a waitlist.
@@ -44,8 +66,9 @@ class Waitlist:
     The rules are a marshmallow `schema` (class or instance), a function `check` that takes the fields and returns
     those to store, or both, the schema first. Stored is JSON: what the schema dumps of what it loaded. Errors are
     `marshmallow.ValidationError`, keyed by field. `unknown` says what becomes of fields that the schema does not
-    name: `"accept"` keeps them, `"refuse"` makes them errors. `json_schema` describes the fields where the
-    marshmallow schema does not; `title` and `description` are for people. Rules do no I/O: they run in requests.
+    name: `"accept"` keeps them, `"refuse"` makes them errors, `"drop"` leaves them out. A schema whose `Meta.unknown`
+    says otherwise is refused. `json_schema` describes the fields where the marshmallow schema does not; `title` and
+    `description` are for people. Rules do no I/O: they run in requests, and when the service starts.
     """
 
     name: str
@@ -53,7 +76,7 @@ class Waitlist:
     description: str = ""
     schema: type[ma.Schema] | ma.Schema | None = None
     check: Callable[[Fields], Fields] | None = None
-    unknown: Literal["accept", "refuse"] = "refuse"
+    unknown: Literal["accept", "refuse", "drop"] = "refuse"
     json_schema: Mapping[str, Any] | None = None
 
     _loader: ma.Schema | None = field(init=False, repr=False, compare=False, default=None)
@@ -65,10 +88,14 @@ class Waitlist:
             )
         if not self.title:
             raise RegistrationError(f"the waitlist {self.name!r} needs a title")
-        if self.unknown not in {"accept", "refuse"}:
-            raise RegistrationError(f"unknown is 'accept' or 'refuse', not {self.unknown!r}")
+        if self.unknown not in _UNKNOWN:
+            raise RegistrationError(f"unknown is 'accept', 'refuse' or 'drop', not {self.unknown!r}")
         if self.schema is None and self.check is None:
             raise RegistrationError(f"the waitlist {self.name!r} has no rules: give a schema or a check")
+        if self.schema is None and self.unknown == "drop":
+            raise RegistrationError(
+                f"the waitlist {self.name!r} drops unknown fields, and has no schema that says which"
+            )
         if self.check is not None:
             check_callable("waitlist", "check", self.check)
         object.__setattr__(self, "_loader", self._make_loader())
@@ -81,7 +108,19 @@ class Waitlist:
             raise RegistrationError(
                 f"schema of the waitlist {self.name!r} must be a marshmallow schema, not {type(schema).__name__}"
             )
+        said = schema.unknown if schema.unknown != ma.RAISE else getattr(type(schema).Meta, "unknown", None)
+        if said is not None and said != _UNKNOWN[self.unknown]:
+            meant = next(choice for choice, unknown in _UNKNOWN.items() if unknown == said)
+            raise RegistrationError(
+                f"schema of the waitlist {self.name!r} has unknown={said.upper()}, and the waitlist has"
+                f" unknown={self.unknown!r}: say unknown={meant!r}, or leave it out of the schema"
+            )
         return schema
+
+    @property
+    def loader(self) -> ma.Schema | None:
+        """The marshmallow schema, made once."""
+        return self._loader
 
     @property
     def beginning(self) -> str | None:
@@ -91,13 +130,17 @@ class Waitlist:
     def load(self, fields: Fields) -> Fields:
         """Return the fields to store. Raises `marshmallow.ValidationError`, and whatever a faulty rule raises."""
         if self._loader is not None:
-            loaded = self._loader.load(fields, unknown=ma.INCLUDE if self.unknown == "accept" else ma.RAISE)
+            loaded = self._loader.load(fields, unknown=_UNKNOWN[self.unknown])
             fields = self._as_json(self._loader, loaded)
         if self.check is not None:
             fields = self.check(fields)
             if not isinstance(fields, dict):
                 raise TypeError(f"check of the waitlist {self.name!r} returned no fields but {type(fields).__name__}")
-        json.dumps(fields, allow_nan=False)  # raises here, where the rules are named, not when the fields are stored
+        try:  # here, where the rules are named, not when the fields are stored
+            json.dumps(fields, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            kind = "value that contains itself" if "ircular" in str(error) else not_json(fields) or "value"
+            raise NotJson(f"the rules of the waitlist {self.name!r} make a {kind}, which JSON does not have") from error
         return fields
 
     @staticmethod

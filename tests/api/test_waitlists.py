@@ -88,6 +88,7 @@ class Trips:
     def ctms_waitlists(self) -> Iterator[Waitlist]:
         yield Waitlist(name="trip", title="Trip", description="Somewhere.", schema=Trip)
         yield Waitlist(name="free-trip", title="Free", schema=Place(), unknown="accept")
+        yield Waitlist(name="lax-trip", title="Lax", schema=Place, unknown="drop")
         yield Waitlist(name="checked", title="Checked", check=dict)
 
 
@@ -114,6 +115,7 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("trip", {"to": {"country": "fr", "note": "x"}, "stops": [{"country": "de"}], "seats": 2, "code": "AB"}),
     ("trip", {"to": {"country": "fr"}, "code": None, "odd": "X"}),
     ("free-trip", {"country": "de", "more": True}),
+    ("lax-trip", {"country": "de", "more": True}),
     ("Hub", {}),
 ]
 REFUSED: list[tuple[str, Any]] = [
@@ -151,6 +153,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("trip", {"to": {"country": "de"}, "made": "x"}),
     ("trip", {"to": {"country": "de"}, "more": 1}),
     ("free-trip", {"more": True}),
+    ("lax-trip", {"more": True}),
 ]
 
 
@@ -249,7 +252,7 @@ class TestEntries:
         assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
         schemas = document["components"]["schemas"]
         named = [name for name in schemas if name.startswith("Fields.")]
-        assert len(named) == len(LISTS) + len(["checked", "free-trip", "relay", "trip", "vpn", "*"])
+        assert len(named) == len(LISTS) + len(["checked", "free-trip", "lax-trip", "relay", "trip", "vpn", "*"])
         assert {"Fields.Relay-any", "Fields.relay_any_2", "Fields.relay_any_3"} <= set(named), named
         assert schemas["Fields.tree"]["description"] == ("Tree: the fields of the waitlist `tree`. Its fields nest.")
         assert schemas["Fields.trip"]["description"].endswith("Where somebody goes, and how.")
@@ -293,6 +296,7 @@ class TestList:
             ("checked", "trips"),
             ("free-trip", "trips"),
             ("hub", "declared"),
+            ("lax-trip", "trips"),
             ("relay", "relay"),
             ("relay any", "declared"),
             ("relay-eu-1", "declared"),

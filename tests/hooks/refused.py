@@ -37,6 +37,18 @@ class Settings:
 )
 
 
+SCHEMA = """
+import marshmallow as ma
+
+class Fields(ma.Schema):
+    {body}
+
+@hookimpl
+def ctms_waitlists():
+    yield Waitlist(name="hub", title="Hub", schema=Fields)
+"""
+
+
 @dataclass(frozen=True)
 class Case:
     """One or two plugins `acme` and `bolt`, each of a package of its own, and what the one line says.
@@ -125,6 +137,28 @@ CASES = (
         "bad registration",
         ("ctms_waitlists failed with RegistrationError: the waitlist 'hub' has no rules: give a schema or a check",),
         implements("ctms_waitlists", 'yield Waitlist(name="hub", title="Hub")'),
+    ),
+    Case(
+        "schema that contradicts the waitlist",
+        (
+            "ctms_waitlists failed with RegistrationError: schema of the waitlist 'hub' has unknown=INCLUDE",
+            "and the waitlist has unknown='refuse'",
+            "say unknown='accept', or leave it out of the schema",
+        ),
+        SCHEMA.format(body="class Meta:\n        unknown = ma.INCLUDE"),
+    ),
+    Case(
+        "field that makes no JSON",
+        (
+            "ctms_waitlists yields the waitlist 'hub': the field price makes a Decimal, which JSON does not have",
+            "store text or a number instead",
+        ),
+        SCHEMA.format(body="price = ma.fields.Decimal()"),
+    ),
+    Case(
+        "rules that end the process",
+        ("the rules of the waitlist 'hub' were tried and failed with SystemExit: 3", OFF),
+        "import sys\n" + HUB.replace("check=dict", "check=lambda fields: sys.exit(3)"),
     ),
     Case(
         "command without a name",

@@ -14,6 +14,7 @@ from ctms.app import create_app
 from ctms.clients.tokens import tokens
 from ctms.contacts.waitlists import waitlists
 from ctms.errors import PluginError
+from ctms.hooks import trials
 from ctms.hooks.manager import GROUP, Plugins, load_plugins
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs
@@ -268,8 +269,9 @@ def raising(fields):
 def ctms_waitlists():
     yield Waitlist(name="raising", title="Raises", check=raising)
     yield Waitlist(name="nothing", title="Returns nothing", check=lambda fields: None)
-    yield Waitlist(name="no-json", title="Returns no JSON", check=lambda fields: {"at": object()})
-    yield Waitlist(name="not-a-number", title="Returns no JSON", check=lambda fields: {"at": float("nan")})
+    # What no trial at the start finds.
+    yield Waitlist(name="no-json", title="Returns no JSON", check=lambda fields: fields and {"at": object()})
+    yield Waitlist(name="not-a-number", title="Returns no JSON", check=lambda fields: fields and {"at": float("nan")})
 """
 
 
@@ -296,6 +298,45 @@ def test_faulty_rules_cost_their_own_request_only(
         assert unchanged["waitlists"] == kept["waitlists"]
         other = api.post("/ctms", contact_body(waitlists=[{"name": "relay"}, {"name": "any", "fields": {"a": 1}}]))
         assert other.status_code == 201
+
+
+@pytest.mark.parametrize("where", ["check", "schema"])
+def test_rules_that_hang_do_not_keep_the_start_waiting(where: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("ctms-slow", {"slow": START + SLOW})
+    monkeypatch.setenv("CTMS_PLUGIN_SLOW_WHERE", where)
+    monkeypatch.setattr(trials, "MAX_SECONDS", 0.2)
+
+    with pytest.raises(PluginError) as error:
+        load_plugins(Settings(), named("slow"))
+
+    assert "the rules of the waitlist 'slow' were tried and failed with TimeoutError: no answer within 0.2 seconds" in (
+        error.value.message
+    )
+
+
+SLOW = """
+import time
+from dataclasses import dataclass
+import marshmallow as ma
+
+@dataclass
+class Settings:
+    where: str = setting("WHERE", "What hangs.")
+
+class Hanging(ma.fields.Field):
+    def _deserialize(self, *_, **__):
+        time.sleep(5)
+
+class Fields(ma.Schema):
+    field = Hanging()
+
+@hookimpl
+def ctms_waitlists(settings):
+    if settings.where == "schema":
+        yield Waitlist(name="slow", title="Slow", schema=Fields)
+    else:
+        yield Waitlist(name="slow", title="Slow", check=lambda fields: time.sleep(5))
+"""
 
 
 EXACT = """

@@ -18,6 +18,7 @@ from flask import Flask
 
 from ctms.plugins import Waitlist, hookimpl
 from ctms.testing import ApiClient, WaitlistContract
+from ctms.testing.contracts.waitlists import UNKNOWN
 from ctms.testing.isolation import InputOutput, no_io
 
 Fields = dict[str, Any]
@@ -54,6 +55,14 @@ def test_good_rules_pass() -> None:
     contract.test_any_object_is_accepted_or_refused(good)
 
 
+@pytest.mark.parametrize("unknown", ["accept", "drop"])
+def test_good_rules_pass_whatever_becomes_of_unknown_fields(unknown: str) -> None:
+    contract, good = Hub(), waitlist(unknown=unknown)
+
+    contract.test_unknown_fields_are_treated_as_declared(good)
+    contract.test_any_object_is_accepted_or_refused(good)
+
+
 def test_a_suite_without_examples_holds_nothing() -> None:
     class Empty(Hub):
         bad = ()
@@ -72,8 +81,8 @@ def refuse_everything(_fields: Fields) -> Fields:
     [
         (refuse_everything, "are refused"),
         (lambda fields: {"seats": fields["seats"] + 1}, "change what they returned"),
-        (lambda fields: {**fields, "when": dt.date(2026, 1, 1)}, "raise TypeError"),
-        (lambda fields: {**fields, "ratio": float("nan")}, "raise ValueError"),
+        (lambda fields: {**fields, "when": dt.date(2026, 1, 1)}, "raise NotJson"),
+        (lambda fields: {**fields, "ratio": float("nan")}, "raise NotJson"),
         (lambda fields: {**fields, "pair": (1, 2)}, "which JSON stores as"),
         (list, "raise TypeError"),
         (lambda fields: {"seats": fields["sets"]}, "raise KeyError"),
@@ -133,6 +142,7 @@ def test_a_rule_that_stumbles_over_a_value_is_found() -> None:
     [
         ("accept", lambda fields: {"seats": fields["seats"]}, "accept"),
         ("accept", refuse_everything, "are refused"),
+        ("drop", lambda fields: {**fields, UNKNOWN: 1}, "drop"),
     ],
 )
 def test_unknown_fields_must_be_treated_as_declared(

@@ -23,6 +23,7 @@ from ctms.contacts.waitlists import Waitlists
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Waitlist
+from ctms.hooks.trials import bounded
 
 Schema = dict[str, Any]
 
@@ -85,10 +86,10 @@ def fields_schema(registered: Registered[Waitlist]) -> Schema:
     waitlist = registered.value
     try:
         given = waitlist.json_schema
-        described = _from_marshmallow(waitlist) if given is None else dict(given)
+        described = bounded(lambda: _from_marshmallow(waitlist)) if given is None else dict(given)
         json.dumps(described, allow_nan=False)
         jsonschema_rs.Draft202012Validator(described, offline=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = (
             error.message if isinstance(error, jsonschema_rs.ValidationError) else f"{type(error).__name__}: {error}"
         )
@@ -108,7 +109,7 @@ def _from_marshmallow(waitlist: Waitlist) -> Schema:
     APISpec(title="", version="", openapi_version="3.1.0", plugins=[plugin])
     assert plugin.converter is not None  # noqa: S101  `APISpec` has just made it
     described: Schema = plugin.converter.schema2jsonschema(schema)  # type: ignore[no-untyped-call]
-    return {**described, "additionalProperties": waitlist.unknown == "accept"}
+    return {**described, "additionalProperties": waitlist.unknown != "refuse"}
 
 
 def list_of(waitlists: Waitlists) -> list[Schema]:

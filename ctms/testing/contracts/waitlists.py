@@ -82,6 +82,8 @@ class WaitlistContract:
         fields = {**self.good[0], UNKNOWN: 1}
         if waitlist.unknown == "refuse":
             assert set(_errors(waitlist, fields)) == {UNKNOWN}, 'declared with unknown="refuse"'
+        elif waitlist.unknown == "drop":
+            assert UNKNOWN not in _load(waitlist, fields), 'declared with unknown="drop"'
         else:
             assert _load(waitlist, fields).get(UNKNOWN) == 1, 'declared with unknown="accept"'
 
