@@ -16,6 +16,7 @@ from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlists import init_waitlists
 from ctms.database import init_database
 from ctms.erasure.handlers import init_erasure
+from ctms.hooks.checks import logging_tracebacks
 from ctms.hooks.manager import init_plugins
 from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
@@ -73,11 +74,12 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     account = open_journal(files, metrics.count, log_summaries, tick=metrics.connections.sample)
     init_metrics(app, metrics, files, account)
     init_requests(app, account.add)
-    plugins = init_plugins(app, settings, plugins_found)
-    init_health(app, plugins.collect("ctms_health_checks"))
-    init_outbox(app, plugins.collect("ctms_backends"))
-    init_erasure(app, plugins.collect("ctms_deletion_handlers"))
-    init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
-    init_api(app, plugins.collect("ctms_blueprints"))
+    with logging_tracebacks(settings):
+        plugins = init_plugins(app, settings, plugins_found)
+        init_health(app, plugins.collect("ctms_health_checks"))
+        init_outbox(app, plugins.collect("ctms_backends"))
+        init_erasure(app, plugins.collect("ctms_deletion_handlers"))
+        init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
+        init_api(app, plugins.collect("ctms_blueprints"))
     metrics.expect(answers(app))
     return app

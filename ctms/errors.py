@@ -55,6 +55,10 @@ class ConflictError(OperatorError):
     exit_code = 10
 
 
+class LoggedError(RuntimeError):
+    """An unexpected error that was logged where it happened, with whose it is: it is answered with 500."""
+
+
 class ApiError(Exception):
     """A request that is answered with an error.
 

@@ -13,6 +13,7 @@ from ctms.api.blueprint import permission_of
 from ctms.api.openapi import Api
 from ctms.errors import PluginError
 from ctms.hooks.checks import reason
+from ctms.hooks.places import place_of, place_of_error
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.telemetry.requests import template
 
@@ -55,16 +56,17 @@ def _register(
                 *names,
             )
         for method in unguarded(app, rule):
+            place = _in(place_of(app.view_functions[rule.endpoint]))
             raise PluginError(
-                f"{brings} with {method} {path}, which nothing guards:"
+                f"{brings} with {method} {path}, which nothing guards{place}:"
                 " decorate the view with @blueprint.guard(permission) of a ctms.plugins.Blueprint",
                 plugin.name,
             )
         brought[_shape(rule)] = plugin
     if failure is not None:
         raise PluginError(
-            f"{brings}, which cannot be registered ({reason(failure)}): mend or uninstall {plugin.package},"
-            f" or set CTMS_PLUGINS_DISABLED={plugin.name}",
+            f"{brings}, which cannot be registered ({reason(failure)}){_in(place_of_error(failure, plugin.module))}:"
+            f" mend or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}",
             plugin.name,
         ) from failure
     return brought
@@ -75,6 +77,10 @@ def unguarded(app: Flask, rule: Rule) -> Iterator[str]:
     for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
         if permission_of(app.view_functions[rule.endpoint], method) is ...:
             yield method
+
+
+def _in(place: str | None) -> str:
+    return f", in {place}" if place else ""
 
 
 def _shape(rule: Rule) -> str:

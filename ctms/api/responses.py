@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from ctms.errors import ApiError, Unavailable
+from ctms.errors import ApiError, LoggedError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -61,5 +61,6 @@ def _database_through_pool(error: DBAPIError) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    logger.error("unexpected error", exc_info=error, extra={"rid": g.get("request_id")})
+    if not isinstance(error, LoggedError):
+        logger.error("unexpected error", exc_info=error, extra={"rid": g.get("request_id")})
     return error_response(500, "Internal Server Error")

@@ -16,7 +16,7 @@ from ctms.cli.output import json_option, say, write_json, write_record, write_ta
 from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
 from ctms.errors import NotFoundError, OperatorError, PluginError
-from ctms.hooks.checks import name_of
+from ctms.hooks.checks import log_traceback, name_of
 from ctms.hooks.manager import Plugins, survey_plugins, why_off
 from ctms.hooks.plugin import Plugin
 from ctms.settings import Settings
@@ -111,6 +111,7 @@ def examined(settings: Settings, commands: Group | None = None) -> Plugins:
     """
     found = survey_plugins(settings)
     sound = [plugin.name for plugin in found if plugin.why_off is None and found.problem_of(plugin.name) is None]
+    known = list(found.problems)
     while True:
         try:
             app = create_app(dataclasses.replace(settings, plugins=tuple(sound), plugins_disabled=()))
@@ -120,10 +121,14 @@ def examined(settings: Settings, commands: Group | None = None) -> Plugins:
             found.problems.append(error)
             remaining = [name for name in sound if name not in error.plugins]
             if remaining == sound:
-                return found
+                break
             sound = remaining
         else:
-            return found
+            break
+    if settings.plugins_trace:  # now that there are logs; those of the app are logged
+        for problem in known:
+            log_traceback(problem)
+    return found
 
 
 def _with(settings: Settings, name: str) -> Settings:

@@ -12,6 +12,7 @@ import marshmallow as ma
 from flask import Flask
 
 from ctms.current import extension
+from ctms.errors import LoggedError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Waitlist
 
@@ -84,8 +85,8 @@ class Waitlists:
     def validate(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the `fields` of the waitlist `name` to store; where no plugin knows it, as they are.
 
-        Raises `marshmallow.ValidationError`, by field, and whatever a faulty rule raises, after logging and counting
-        whose it is.
+        Raises `marshmallow.ValidationError`, by field, and `LoggedError` for whatever else a rule raises: that is
+        logged and counted with whose it is.
         """
         rules = self._rules(name)
         if rules is None:
@@ -95,11 +96,11 @@ class Waitlists:
             return rules.registered.value.load(fields)
         except ma.ValidationError:
             raise
-        except Exception:
+        except (Exception, SystemExit) as error:  # one that ends the process would end the service
             rules.failures.inc()
             plugin = rules.registered.plugin.name
             logger.exception("waitlist rules of plugin %s failed", plugin, extra={"plugin": plugin})
-            raise
+            raise LoggedError(f"waitlist rules of plugin {plugin} failed") from error
         finally:
             rules.seconds.observe(perf_counter() - started)
 

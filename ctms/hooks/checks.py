@@ -6,7 +6,9 @@ import dataclasses
 import difflib
 import inspect
 import logging
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -24,6 +26,7 @@ from ctms.environment import (
 )
 from ctms.errors import PluginError, SettingsError
 from ctms.hooks import specs
+from ctms.hooks.places import place_of, place_of_error, raised_by
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
@@ -45,10 +48,32 @@ REGISTRATIONS: Mapping[str, type[Any]] = {
 """What each hook yields."""
 
 
-def problem(plugin: Plugin, what: str, cure: str = "") -> PluginError:
-    """Return the error about one plugin: `what` is wrong in one line, and the `cure`, where it is not the usual one."""
+def problem(plugin: Plugin, what: str, cure: str = "", place: str | None = None) -> PluginError:
+    """Return the error about one plugin: `what` is wrong in one line, and the `cure`, where it is not the usual one.
+
+    `place` is the file and line in the plugin's code.
+    """
     usual = f"mend or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}"
-    return PluginError(f"{plugin.title}: {' '.join(what.split())}: {cure or usual}", plugin.name)
+    where = f", in {place}" if place else ""
+    return PluginError(f"{plugin.title}: {' '.join(what.split())}{where}: {cure or usual}", plugin.name)
+
+
+@contextmanager
+def logging_tracebacks(settings: Settings) -> Iterator[None]:
+    """Log the traceback of a plugin's fault that stops the start, where the settings want plugins traced."""
+    try:
+        yield
+    except PluginError as error:
+        if settings.plugins_trace:
+            log_traceback(error)
+        raise
+
+
+def log_traceback(error: PluginError) -> None:
+    """Log what the plugin raised, if it raised: the kinds of its exceptions and their lines, never their messages."""
+    if error.__cause__ is not None:
+        plugin = ", ".join(error.plugins)
+        logger.info("plugin %s cannot be used", plugin, exc_info=error.__cause__, extra={"plugin": plugin})
 
 
 def reason(error: BaseException) -> str:
@@ -65,7 +90,9 @@ def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: obje
     try:
         manager.register(implementation, plugin.name)
     except (pluggy.PluginValidationError, ValueError) as error:
-        raise problem(plugin, _registering_problem(error)) from error
+        hook = re.search(r"^(ctms_\w+)\(", str(error).rpartition("hookimpl definition: ")[2])
+        place = place_of(getattr(implementation, hook[1], None)) if hook else None
+        raise problem(plugin, _registering_problem(error), place=place) from error
     found = set()
     for caller in manager.get_hookcallers(implementation) or []:
         if caller.name not in specs.HOOKS:
@@ -78,6 +105,7 @@ def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: obje
                     plugin,
                     f"{caller.name} has a default value for {named}, and would get that instead of the argument",
                     "remove the default value",
+                    place_of(one.function),
                 )
     if not found:
         raise problem(
@@ -93,15 +121,18 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: Plugin, impleme
         options = manager.parse_hookimpl_opts(implementation, name)
         if options is None:
             if name in specs.HOOKS:
-                raise problem(plugin, f"{name} is not marked as a hook", "mark it with @ctms.plugins.hookimpl")
+                place = place_of(getattr(implementation, name))
+                raise problem(plugin, f"{name} is not marked as a hook", "mark it with @ctms.plugins.hookimpl", place)
             continue
+        place = place_of(getattr(implementation, name))
         hook = options.get("specname") or name
         if options.get("wrapper") or options.get("hookwrapper"):
-            raise problem(plugin, f"{hook} is a wrapper, and hooks are not wrapped", "mark it with a plain @hookimpl")
+            cure = "mark it with a plain @hookimpl"
+            raise problem(plugin, f"{hook} is a wrapper, and hooks are not wrapped", cure, place)
         if hook not in specs.HOOKS and not options.get("optionalhook"):
             close = difflib.get_close_matches(hook, specs.HOOKS, 1)
             hint = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(specs.HOOKS)}"
-            raise problem(plugin, f"there is no hook {hook}", hint)
+            raise problem(plugin, f"there is no hook {hook}", hint, place)
 
 
 def _registering_problem(error: Exception) -> str:
@@ -117,19 +148,21 @@ def plugin_settings(plugin: Plugin, cls: object) -> Any:
         return None
     cure = "make Settings a dataclass whose fields are all made by ctms.plugins.setting()"
     if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
-        raise problem(plugin, "its Settings are not a dataclass", cure)
+        raise problem(plugin, "its Settings are not a dataclass", cure, place_of(cls))
     try:
         values = read_values(cls, plugin.prefix)
     except DeclarationError as error:
         typed = "give it a type that the reference of ctms.plugins lists, or a convert"
-        raise problem(plugin, str(error), cure if "not made by" in str(error) else typed) from error
+        hint = cure if "not made by" in str(error) else typed
+        raise problem(plugin, str(error), hint, place_of(cls)) from error
     except SettingsError as error:
         raise problem(plugin, error.message, f"set it right, or set CTMS_PLUGINS_DISABLED={plugin.name}") from error
     try:
         return cls(**values)
     except (Exception, SystemExit) as error:
         what = f"its Settings failed with {reason(error)}"
-        raise problem(plugin, mask_secrets(what, declared(cls), values)) from error
+        place = place_of_error(error, plugin.module)
+        raise problem(plugin, mask_secrets(what, declared(cls), values), place=place) from error
 
 
 def misspelt(plugins: Iterable[Plugin], unusable: Container[str]) -> Iterator[PluginError]:
@@ -191,28 +224,33 @@ def _answers(manager: pluggy.PluginManager, plugin: Plugin, hook: str) -> list[A
         # A `RegistrationError` says what to change, which may be a file of the operator's.
         change = f"change that, or set CTMS_PLUGINS_DISABLED={plugin.name}"
         cure = change if isinstance(error, RegistrationError) else ""
-        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}", cure) from error
+        # One that the plugin raised itself says where.
+        told = isinstance(error, RegistrationError) and raised_by(error, plugin.module)
+        place = None if told else place_of_error(error, plugin.module)
+        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}", cure, place) from error
+    place = place_of(caller.get_hookimpls()[0].function)
     if none or other:
-        raise problem(plugin, f"{hook} returned {'None' if none else f'one {type(other[0]).__name__}'}", cure)
+        raise problem(plugin, f"{hook} returned {'None' if none else f'one {type(other[0]).__name__}'}", cure, place)
     for value in values:
         if not isinstance(value, wanted):
-            raise problem(plugin, f"{hook} yielded one {type(value).__name__}", cure)
+            raise problem(plugin, f"{hook} yielded one {type(value).__name__}", cure, place)
         if not name_of(value):
-            raise problem(plugin, f"{hook} yielded one {type(value).__name__} without a name", "name it")
+            raise problem(plugin, f"{hook} yielded one {type(value).__name__} without a name", "name it", place)
         if isinstance(value, Waitlist):
-            _try_rules(plugin, value)
+            _try_rules(plugin, value, place)
     return values
 
 
-def _try_rules(plugin: Plugin, waitlist: Waitlist) -> None:
+def _try_rules(plugin: Plugin, waitlist: Waitlist, place: str | None) -> None:
     try:
         found = bounded(lambda: find_unstorable(waitlist))
     except (TimeoutError, SystemExit) as error:
         what = f"the rules of the waitlist {waitlist.name!r} were tried and failed with {reason(error)}"
-        raise problem(plugin, what) from error
+        raised = place_of_error(error, plugin.module) if isinstance(error, SystemExit) else place
+        raise problem(plugin, what, place=raised) from error
     if found is not None:
         cure = "store text or a number instead: in marshmallow, Decimal(as_string=True) or Float()"
-        raise problem(plugin, f"ctms_waitlists yields the waitlist {waitlist.name!r}: {found}", cure)
+        raise problem(plugin, f"ctms_waitlists yields the waitlist {waitlist.name!r}: {found}", cure, place)
 
 
 def _holds_registrations(result: Any) -> bool:

@@ -21,6 +21,7 @@ from flask import Flask
 from ctms.current import extension
 from ctms.errors import PluginError
 from ctms.hooks import checks, specs
+from ctms.hooks.places import module_of, place_of_error
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.settings import Settings
 
@@ -152,7 +153,7 @@ def why_off(name: str, settings: Settings) -> str | None:
 
 def _described(point: EntryPoint, settings: Settings) -> Plugin:
     package, version = (point.dist.name, point.dist.version) if point.dist else ("an unknown package", "")
-    return Plugin(point.name, package, version, why_off(point.name, settings))
+    return Plugin(point.name, package, version, why_off(point.name, settings), module=module_of(point))
 
 
 def _imported(plugin: Plugin, point: EntryPoint) -> object:
@@ -160,7 +161,8 @@ def _imported(plugin: Plugin, point: EntryPoint) -> object:
         loaded = point.load()
         return loaded() if inspect.isclass(loaded) else loaded
     except (Exception, SystemExit) as error:
-        raise checks.problem(plugin, f"it cannot be imported ({checks.reason(error)})") from error
+        place = place_of_error(error, plugin.module)
+        raise checks.problem(plugin, f"it cannot be imported ({checks.reason(error)})", place=place) from error
 
 
 def _twins(points: Sequence[EntryPoint]) -> Mapping[str, list[EntryPoint]]:

@@ -21,6 +21,7 @@ class Plugin:
     why_off: str | None = None
     hooks: tuple[str, ...] = ()
     settings: Any = None
+    module: str = ""
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ import marshmallow as ma
 import pytest
 
 from ctms.contacts.waitlists import Waitlists
+from ctms.errors import LoggedError
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist
 
@@ -118,7 +119,7 @@ class TestWatching:
     def test_an_unexpected_error_is_counted_and_logged_with_the_plugin(
         self, waitlists: Waitlists, watched: dict[str, Watched], caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level(logging.ERROR), pytest.raises(RuntimeError):
+        with caplog.at_level(logging.ERROR), pytest.raises(LoggedError):
             waitlists.validate("broken", {})
 
         assert (watched["broken"].failed, len(watched["broken"].seconds)) == (1, 1)

@@ -61,6 +61,8 @@ class Case:
     acme: str
     bolt: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    has_place: bool = True
+    """Whether the fault has a place in the plugin's code."""
     needs_app: bool = False
     """Whether it is found only when an app is made, not when plugins are loaded."""
 
@@ -95,7 +97,12 @@ CASES = (
         ("ctms_waitlists is not marked as a hook", "mark it with @ctms.plugins.hookimpl"),
         HUB.replace("@hookimpl", ""),
     ),
-    Case("no hook", ("it implements no hook", "mark its functions with @ctms.plugins.hookimpl"), "x = 1"),
+    Case(
+        "no hook",
+        ("it implements no hook", "mark its functions with @ctms.plugins.hookimpl"),
+        "x = 1",
+        has_place=False,
+    ),
     Case(
         "wrong argument",
         (
@@ -193,6 +200,7 @@ CASES = (
         ),
         SETTINGS.format(decorator="@dataclasses.dataclass", field='key: str = setting("KEY", "The key.", secret=True)'),
         environment={"CTMS_PLUGIN_ACME_KYE": "hunter2"},
+        has_place=False,
     ),
     Case(
         "misspelt setting",
@@ -201,12 +209,14 @@ CASES = (
             decorator="@dataclasses.dataclass", field='limit: int = setting("LIMIT", "How many.", default=3)'
         ),
         environment={"CTMS_PLUGIN_ACME_LIMT": "4"},
+        has_place=False,
     ),
     Case(
         "setting of a plugin that has none",
         ("there is no setting CTMS_PLUGIN_ACME_LIMIT", "unset it, it has no settings"),
         HUB,
         environment={"CTMS_PLUGIN_ACME_LIMIT": "4"},
+        has_place=False,
     ),
     Case(
         "value that cannot be used",
@@ -216,6 +226,7 @@ CASES = (
             field='limit: int = setting("LIMIT", "How many.", default=3)',
         ),
         environment={"CTMS_PLUGIN_ACME_LIMIT": "many"},
+        has_place=False,
     ),
     Case(
         "settings that fail",
@@ -228,42 +239,49 @@ CASES = (
         "waitlist registered twice",
         ("ctms_waitlists registers 'hub' twice", "remove or rename one"),
         HUB.rstrip() + '\n    yield Waitlist(name="hub", title="Hub", check=dict)',
+        has_place=False,
     ),
     Case(
         "waitlist of two",
         ("both register 'hub' with ctms_waitlists", "rename one, or set CTMS_PLUGINS_DISABLED=bolt"),
         HUB,
         HUB,
+        has_place=False,
     ),
     Case(
         "command of two",
         ("both register 'count' with ctms_commands", "rename one"),
         implements("ctms_commands", 'yield click.Command("count")'),
         implements("ctms_commands", 'yield click.Command("count")'),
+        has_place=False,
     ),
     Case(
         "health check of two",
         ("both register 'hub' with ctms_health_checks", "rename one"),
         implements("ctms_health_checks", 'yield HealthCheck(name="hub", check=str)'),
         implements("ctms_health_checks", 'yield HealthCheck(name="hub", check=str)'),
+        has_place=False,
     ),
     Case(
         "blueprint of two",
         ("both register 'Hub' with ctms_blueprints", "rename one"),
         ROUTE.format(name="Hub", path="/hub", guard=GUARD),
         ROUTE.format(name="Hub", path="/other", guard=GUARD),
+        has_place=False,
     ),
     Case(
         "name not enabled",
         ("CTMS_PLUGINS names nobody, which no installed package brings", "install it or remove the name"),
         HUB,
         environment={"CTMS_PLUGINS": "acme,nobody"},
+        has_place=False,
     ),
     Case(
         "name not disabled",
         ("CTMS_PLUGINS_DISABLED names nobody, which no installed package brings", "install it or remove the name"),
         HUB,
         environment={"CTMS_PLUGINS_DISABLED": "nobody"},
+        has_place=False,
     ),
     Case(
         "path of the service",
@@ -273,6 +291,7 @@ CASES = (
         ),
         ROUTE.format(name="Hub", path="/ctms/<string:other>", guard=GUARD),
         needs_app=True,
+        has_place=False,
     ),
     Case(
         "path of two",
@@ -283,6 +302,7 @@ CASES = (
         ROUTE.format(name="Hub", path="/hub", guard=GUARD),
         ROUTE.format(name="Other", path="/hub", guard=GUARD),
         needs_app=True,
+        has_place=False,
     ),
     Case(
         "route without a guard",
@@ -298,23 +318,27 @@ CASES = (
         ("ctms_blueprints yields the blueprint 'Contacts', a name that the service has", "rename it"),
         ROUTE.format(name="Contacts", path="/hub", guard=GUARD),
         needs_app=True,
+        has_place=False,
     ),
     Case(
         "blueprint that cannot be registered",
         ("ctms_blueprints yields the blueprint 'Hub', which cannot be registered (", OFF),
         ROUTE.format(name="Hub", path="hub", guard=GUARD),
         needs_app=True,
+        has_place=False,
     ),
     Case(
         "health check of the service",
         ("ctms_health_checks yields 'database', a check that the service has", "rename it"),
         implements("ctms_health_checks", 'yield HealthCheck(name="database", check=str)'),
         needs_app=True,
+        has_place=False,
     ),
     Case(
         "command of the service",
         ("ctms_commands yields 'serve', a command that the service has", "rename it"),
         implements("ctms_commands", 'yield click.Command("serve")'),
         needs_app=True,
+        has_place=False,
     ),
 )

@@ -96,85 +96,6 @@ def test_settings_are_read_for_each_app(site: Site, monkeypatch: pytest.MonkeyPa
     ]
 
 
-OF_TWO = {
-    "CTMS_PLUGIN_QUAY_NAME": "of quay",
-    "CTMS_PLUGIN_QUAY_EAST_NAME_FILE": "",  # empty is unset
-    "CTMS_PLUGIN_QUAY_EAST_LIMITS": "1",
-    "CTMS_PLUGIN_ABSENT_NAME": "of a plugin that is not installed",
-    "CTMS_PLUGIN_OFF_NAME": "of a plugin that is off",
-}
-
-
-def test_variables_belong_to_the_plugin_with_the_longest_name(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("quay", "quay_east", "off"):
-        site.install(f"ctms-{name}", {name: START + WITH_SETTINGS.replace('"quay"', f'"{name}"')})
-    for variable, value in OF_TWO.items():
-        monkeypatch.setenv(variable, value)
-    points = named("quay", "quay_east", "off")
-
-    plugins = load_plugins(Settings(plugins_disabled=("off",)), points)
-    assert registered(plugins) == ["of quay", "quay_east"]
-
-    monkeypatch.setenv("CTMS_PLUGIN_QUAY_EAST_NAM", "slip")
-    with pytest.raises(PluginError) as error:
-        load_plugins(Settings(plugins_disabled=("off",)), points)
-    assert error.value.plugins == ("quay_east",)
-    assert error.value.message == (
-        "plugin 'quay_east' of ctms-quay_east 1.2.3: there is no setting CTMS_PLUGIN_QUAY_EAST_NAM:"
-        " did you mean CTMS_PLUGIN_QUAY_EAST_NAME?"
-    )
-    assert registered(load_plugins(Settings(plugins=("quay",)), points)) == ["of quay"]
-
-
-def test_a_setting_of_either_plugin_is_right(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = START + WITH_SETTINGS
-    site.install("ctms-quay", {"quay": source.replace('"NAME"', '"EAST_NAME"')})
-    site.install("ctms-quay-east", {"quay_east": source.replace('"NAME"', '"OTHER"').replace('"quay"', '"east"')})
-    monkeypatch.setenv("CTMS_PLUGIN_QUAY_EAST_NAME", "of quay")
-
-    assert registered(load_plugins(Settings(), named("quay", "quay_east"))) == ["of quay", "east"]
-
-
-@pytest.mark.parametrize(
-    ("slip", "meant"),
-    [
-        ("CTMS_PLUGIN_DISABLED", "CTMS_PLUGINS_DISABLED"),
-        ("CTMS_PLUGIN_TRACE", "CTMS_PLUGINS_TRACE"),
-        ("CTMS_PLUGIN_DISABLED_FILE", "CTMS_PLUGINS_DISABLED_FILE"),
-    ],
-)
-def test_a_setting_of_ours_that_is_misspelt_as_a_plugins(
-    site: Site, monkeypatch: pytest.MonkeyPatch, slip: str, meant: str
-) -> None:
-    site.install("ctms-quay", {"quay": START + WITH_SETTINGS})
-    monkeypatch.setenv(slip, "quay")
-
-    with pytest.raises(PluginError, match=f"^there is no setting {slip}: did you mean {meant}[?]$"):
-        load_plugins(Settings(), named("quay"))
-
-
-FAILING_SETTINGS = """
-from dataclasses import dataclass
-
-@dataclass(frozen=True)
-class Settings:
-    keys: list[str] = setting("KEYS", "Some.", default=list, secret=True)
-
-    def __post_init__(self):
-        raise SystemExit(f"no good: {self.keys}")
-"""
-
-
-def test_settings_that_fail_do_not_show_secrets(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.install("ctms-quay", {"quay": START + FAILING_SETTINGS + HUB})
-    monkeypatch.setenv("CTMS_PLUGIN_QUAY_KEYS", "hunter2,hunter3")
-
-    with pytest.raises(PluginError) as error:
-        load_plugins(Settings(), named("quay"))
-
-    assert "its Settings failed with SystemExit: no good: ['***', '***']" in error.value.message
-
-
 def test_a_plugin_that_is_a_class_is_made_for_each_app(site: Site) -> None:
     source = """
 class Acme:
@@ -213,6 +134,15 @@ def _waitlists_of(app: Flask) -> list[str]:
     return [one.value.name for one in app.extensions["ctms.plugins"].collect("ctms_waitlists")]
 
 
+START_ROUTE = """
+class Failing(Blueprint):
+    def register(self, *_):
+        fail()
+
+@hookimpl
+def ctms_blueprints():
+    yield Failing("Hub", __name__)
+"""
 TRACED = ("hook ctms_waitlists of plugin acme is called", "hook ctms_waitlists of plugin acme registers 'hub'")
 
 
@@ -248,6 +178,34 @@ def test_a_trace_of_a_failure(site: Site, settings: Settings, caplog: pytest.Log
     assert "hook ctms_waitlists of plugin acme failed, plugin 'acme' of ctms-acme 1.2.3: " in caplog.messages[1]
 
 
+@pytest.mark.parametrize("mozlog", [True, False])
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        (HUB.replace("yield", "fail(); yield"), "fail(); yield"),
+        ("fail()", "fail()"),
+        (START_ROUTE, "fail()"),
+    ],
+    ids=["hook", "import", "blueprint"],
+)
+def test_a_trace_shows_the_traceback_without_messages(  # noqa: PLR0917  it takes a whole case
+    fault: str, line: str, mozlog: bool, site: Site, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    site.install("ctms-acme", {"acme": f'{START}def fail(*_):\n    raise LookupError("hun" + "ter2")\n{fault}'})
+
+    try:
+        with pytest.raises(PluginError, match="LookupError: hunter2") as raised:
+            create_app(_traced(settings, mozlog=mozlog), named("acme"))
+    finally:
+        init_logs(settings)
+
+    logged = capfd.readouterr().err.partition("plugin acme cannot be used")[2]
+    assert line in logged
+    assert "LookupError" in logged
+    assert "hunter2" not in logged
+    assert f", in {site.folder}/acme.py, line 4" in raised.value.message
+
+
 def test_without_a_trace_nothing_is_logged(site: Site, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     site.install("ctms-acme", {"acme": START + HUB})
 
@@ -270,12 +228,13 @@ def ctms_waitlists():
     yield Waitlist(name="raising", title="Raises", check=raising)
     yield Waitlist(name="nothing", title="Returns nothing", check=lambda fields: None)
     # What no trial at the start finds.
+    yield Waitlist(name="exits", title="Ends the process", check=lambda fields: fields and exit(3))
     yield Waitlist(name="no-json", title="Returns no JSON", check=lambda fields: fields and {"at": object()})
     yield Waitlist(name="not-a-number", title="Returns no JSON", check=lambda fields: fields and {"at": float("nan")})
 """
 
 
-@pytest.mark.parametrize("name", ["raising", "nothing", "no-json", "not-a-number"])
+@pytest.mark.parametrize("name", ["raising", "nothing", "exits", "no-json", "not-a-number"])
 def test_faulty_rules_cost_their_own_request_only(
     name: str, site: Site, apps: Apps, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -288,9 +247,10 @@ def test_faulty_rules_cost_their_own_request_only(
         body = contact_body(waitlists=[{"name": "relay"}, {"name": name, "fields": {"secret": "of a person"}}])
 
         assert_error(api.post("/ctms", body), 500, "Internal Server Error")
+        (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]  # once, with whose it is
         assert_error(api.patch(f"/ctms/{kept['email']['email_id']}", {"waitlists": body["waitlists"]}), 500)
 
-        (record, *_) = [record for record in caplog.records if record.name == "ctms.contacts.waitlists"]
+        assert record.name == "ctms.contacts.waitlists"
         assert record.getMessage() == "waitlist rules of plugin faulty failed"
         assert record.__dict__["plugin"] == "faulty"
         assert api.get(f"/ctms?primary_email={body['email']['primary_email']}").json == []

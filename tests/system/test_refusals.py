@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,11 @@ def test_the_service_does_not_start(case: Case, site: Site, monkeypatch: pytest.
         message = run(CliRunner(), command, status=1).stderr
         for part in (*case.says, *titles(case)):
             assert part in message
+        found = re.search(r", in (/\S+\.py), line (\d+)", message)
+        assert (found is not None) == case.has_place, message
+        if found is not None:
+            assert Path(found[1]).parent == site.folder
+            assert int(found[2]) <= len(Path(found[1]).read_text().splitlines())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -209,7 +215,8 @@ def test_a_process_with_a_package_that_pip_installed(with_pip: Any, tmp_path: Pa
         refused = run_flask("ctms", command, environment=environment, cwd=tmp_path)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr == (
-            "Error: plugin 'acme' of ctms-acme 2.0: there is no hook ctms_waitlist: did you mean ctms_waitlists?\n"
+            "Error: plugin 'acme' of ctms-acme 2.0: there is no hook ctms_waitlist,"
+            f" in {tmp_path}/site/acme.py, line 4: did you mean ctms_waitlists?\n"
         )
     listed = run_flask("ctms", "plugins", "list", environment=environment, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
