@@ -14,6 +14,7 @@ import jsonschema_rs
 import marshmallow as ma
 
 from ctms.plugins import Message, RegistrationError
+from ctms_plugins.declared.causes import regex_problem, type_problem
 
 # What a schema may say. JSON Schema itself ignores keywords that it does not know; here a misspelt one is refused, and
 # so is what names a schema by more than its place: the schemas become parts of the OpenAPI document.
@@ -76,7 +77,9 @@ class Rules:
                 offline=True,
             )
         except jsonschema_rs.ValidationError as error:
-            raise RegistrationError(f"{_path(error)}: {error.message}") from error
+            regex = error.message.endswith('is not a "regex"')
+            what = regex_problem(error.instance) if regex else error.message
+            raise RegistrationError(f"{_path(error)}: {what}") from error
 
     def check(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields as they are. Raises `marshmallow.ValidationError`, by field."""
@@ -101,6 +104,8 @@ def _check_schema(schema: dict[str, Any]) -> None:
         raise RegistrationError(f"{_path(problem)} cannot be used here")
     if problem.instance_path[-1] == "$ref":
         raise RegistrationError(f"{_path(problem)} must begin with #/, since nothing is fetched from elsewhere")
+    if problem.kind.name == "anyOf" and problem.instance_path[-1] == "type":
+        raise RegistrationError(f"{_path(problem)}: {type_problem(problem.instance)}")
     raise RegistrationError(f"{_path(problem)}: {problem.message}")
 
 

@@ -17,6 +17,7 @@ from ctms.hooks.manager import load_plugins
 from ctms.plugins import OperatorError, RegistrationError, Waitlist
 from ctms.settings import Settings
 from ctms_plugins import declared
+from ctms_plugins.declared.causes import regex_problem
 from tests.docs import pages
 from tests.serving import serve
 
@@ -65,6 +66,18 @@ def problems(schema: dict[str, Any], fields: dict[str, Any], write: Write) -> An
     with pytest.raises(ma.ValidationError) as raised:
         waitlist.load(fields)
     return raised.value.messages
+
+
+HARMLESS_PATTERNS = [r"\(?=a", r"[(?=]a", r"[^\](?=]b", r"a\\1", r"(?:a)+", r"(?i)a", r"a+?"]
+
+
+@pytest.mark.parametrize("pattern", HARMLESS_PATTERNS)
+def test_what_only_looks_like_a_slow_pattern(pattern: str, write: Write) -> None:
+    schema = {"properties": {"b": {"pattern": pattern}}}
+
+    assert waitlists(write(json.dumps({"hub": {"title": "Hub", "schema": schema}}), "lists.json"))
+    assert "look-around" not in regex_problem(pattern)
+    assert "back-reference" not in regex_problem(pattern)
 
 
 class TestFiles:
@@ -127,7 +140,20 @@ BAD_SCHEMAS = {
         'b = {typ = "string"}',
         "schema.properties.b has typ, which JSON Schema 2020-12 does not know",
     ),
-    "a misspelt type": ('b = {type = "strnig"}', 'schema.properties.b.type: "strnig" is not valid'),
+    "a misspelt type": (
+        'b = {type = "strnig"}',
+        'schema.properties.b.type: "strnig" is no type: did you mean "string"?',
+    ),
+    "a misspelt type in a list": (
+        'b = {type = ["null", "bool"]}',
+        'schema.properties.b.type: "bool" is no type: did you mean "boolean"?',
+    ),
+    "a type of another language": (
+        'b = {type = "text"}',
+        'schema.properties.b.type: "text" is no type: did you mean "string"?',
+    ),
+    "a type that is none at all": ("b = {type = 5}", "schema.properties.b.type: 5 is no type: the types are array, "),
+    "no type": ("b = {type = []}", "schema.properties.b.type: must be a type, or a list of different ones, not []: "),
     "text for a number": ('b = {minimum = "1"}', 'schema.properties.b.minimum: "1" is not of type "number"'),
     "a reference to elsewhere": (
         'b = {"$ref" = "https://example.com/schema.json"}',
@@ -136,8 +162,23 @@ BAD_SCHEMAS = {
     "a reference to nothing": ('b = {"$ref" = "#/$defs/b"}', "schema: Pointer '/$defs/b' does not exist"),
     "a name of its own": ('b = {"$id" = "b"}', "schema.properties.b.$id cannot be used here"),
     "an unknown format": ('b = {format = "nonsense"}', "schema.properties.b.format: Unknown format: 'nonsense'"),
-    "a pattern that is none": ('b = {pattern = "("}', 'schema.properties.b.pattern: "(" is not a "regex"'),
-    "a pattern that can be slow": ('b = {pattern = "(?=a)a"}', "schema.properties.b.pattern: "),
+    "a pattern that is none": ('b = {pattern = "("}', 'schema.properties.b.pattern: "(" is no regular expression'),
+    "a pattern that can be slow": (
+        'b = {pattern = "(?=a)a"}',
+        'schema.properties.b.pattern: "(?=a)a" has look-arounds, such as (?=…) or (?<!…), which take more than',
+    ),
+    "a pattern that looks back": (
+        "b = {pattern = '(?<!a)(b)\\1'}",
+        'schema.properties.b.pattern: "(?<!a)(b)\\\\1" has look-arounds, such as (?=…) or (?<!…), and back-references',
+    ),
+    "a pattern that does not go back": (
+        'b = {pattern = "(?>a)"}',
+        'schema.properties.b.pattern: "(?>a)" has atomic groups',
+    ),
+    "a pattern that is too large": (
+        'b = {pattern = "a{1000}{1000}"}',
+        'schema.properties.b.pattern: "a{1000}{1000}" is too large an expression',
+    ),
 }
 BAD_JSON = {
     "JSON": ('{"good": {"title": "Good", "schema": {}},\n"bad": {,}}', "lists.json, line 2: "),
