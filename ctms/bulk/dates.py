@@ -16,6 +16,8 @@ MAX_LENGTH = 100
 
 _EPOCH = re.compile(r"\d{9,13}(?:\.\d+)?|\d{15,19}", re.ASCII)
 """Seconds to nanoseconds. Other numbers are compact dates (`20240524`, `20240524101500`), or no date."""
+_TOO_MANY_DIGITS = re.compile(r"(?<![.,\d])\d{15,}")
+"""No part of a date, though the readers take the first of them for one. A fraction of a second may have so many."""
 _MAX_SECONDS = 10**11
 """Year 5138: a larger number counts milliseconds, microseconds or nanoseconds."""
 
@@ -53,7 +55,7 @@ def parse_date(text: str) -> datetime | None:
     can be no month, or no day, it is the other one.
     """
     text = text.strip()
-    if not 6 <= len(text) <= MAX_LENGTH:
+    if not 6 <= len(text) <= MAX_LENGTH or (_TOO_MANY_DIGITS.search(text) and not _EPOCH.fullmatch(text)):
         return None
     for read in _READERS:
         try:
