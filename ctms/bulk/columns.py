@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ctms.errors import ListError
 
@@ -76,6 +77,7 @@ class Columns:
     reason: int | None = None
 
 
+@lru_cache(4096)  # the objects of a document have the same few
 def simplify(name: str) -> str:
     """Return the name of a column in lower case, without what is no letter or digit."""
     return re.sub(r"[\W_]", "", name).lower()

@@ -1,49 +1,47 @@
-"""JSON: an object a line, or documents of any shape and size that hold the records somewhere."""
+"""JSON: an object a line, or documents of any shape and size that hold the records in one place.
+
+A place is the path of keys that leads to a record, with `ITEM` for any element of an array. A record is an object with
+an address, or an address in an array. Of records within each other the outermost counts.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
-
-import ijson
 
 from ctms.bulk.columns import AmbiguousColumnsError, Wanted, choose
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.lines import MAX_LINE, Lines
 from ctms.bulk.tables import clean_reason
+from ctms.bulk.values import ITEM, MAX_DEPTH, Members, Path, Value, Values, is_start, members_of
 from ctms.errors import ListError
 
-MAX_VALUE = 1 << 20
-"""Characters of one value in a document."""
+SAMPLE = 1 << 16
+"""Characters that are read before the place of the records is decided, unless the document ends before."""
 
-MAX_MEMBERS = 500
-"""Members of an object that are looked at."""
-
-MAX_DEPTH = 50
-"""Objects and arrays within each other."""
-
-Members = dict[str, Any]
+MAX_PATHS = 500
+"""Paths of elements without an address, before the place of the records is known."""
 
 
 def looks_like_json(line: str) -> bool:
-    """True for the beginning of an object or an array."""
-    return line.lstrip().startswith(("{", "["))
+    """True for the beginning of an object or an array, but not for a link of Markdown (`[jane@example.com](…)`)."""
+    return line.lstrip().startswith(("{", "[")) and ("@" not in line or is_start(line))
 
 
 def read_json(number: int, line: str, wanted: Wanted, lines: Lines) -> Iterator[Entry]:
     """Give the entries of JSON whose first line is this one. Raises `ListError` where it has no addresses."""
     lines.give_back([(number, line)])
-    try:
-        first = _as_object(line)
-        records = None if first is None else _Records(first, wanted)
-    except AmbiguousColumnsError:
-        raise
-    except ListError:
-        records = None  # an object of another kind: the records are within it
-    return _read_documents(wanted, lines) if records is None else _read_lines(records, lines)
+    first = _as_object(line)
+    if first is not None and not _has_list_of_addresses(first, wanted):
+        try:
+            return _read_lines(_Records(first, wanted), lines)
+        except AmbiguousColumnsError:
+            raise
+        except ListError:
+            pass  # an object of another kind: the records are within it
+    return _Documents(wanted, Values(lines)).entries()
 
 
 class _Records:
@@ -75,87 +73,223 @@ def _read_lines(records: _Records, lines: Lines) -> Iterator[Entry]:
         yield bad_entry(number, "not a JSON object") if members is None else records.entry(number, members)
 
 
-def _read_documents(wanted: Wanted, lines: Lines) -> Iterator[Entry]:
-    document = _Document(wanted)
-    parse = ijson.parse_coro(events := ijson.sendable_list(), multiple_values=True, use_float=True)
-    number = silent = 0
-    try:
-        for number, piece in lines.pieces():
-            parse.send(piece.encode())
-            silent = 0 if events else silent + len(piece)
-            if silent > MAX_VALUE:
-                raise ListError(f"line {number} has a value that is too long")
-            for prefix, event, value in events:
-                entry = document.take(number, prefix, event, value)
-                if entry is not None:
-                    yield entry
-            events.clear()
-        parse.close()
-    except (ijson.JSONError, UnicodeEncodeError):
-        raise ListError(f"line {number} is not JSON, or the document does not end there") from None
-    document.check()
+class _Documents:
+    """Documents that are being read. First some values are held, until it is known where the records are."""
 
-
-class _Document:
-    """A document that is being read: what is open at this point, and where the records are."""
-
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, values: Values) -> None:
         self._wanted = wanted
-        self._open: list[_Open] = []
+        self._values = values
+        self._held: list[Value] = []
+        self._held_since = 0
+        self._skipped: set[Path] = set()
+        """Paths of the elements that were held and then forgotten, without an address among them."""
+        self._bare: int | None = None
+        """Line of the first document without an address, before the place of the records was known."""
+        self._columns: list[str] = []
+        """The members of the largest object that is no record."""
+
+        self._place: Path | None = None
+        self._element: Path = ()
+        """The part of the place up to its last array: each of its elements is an entry, if only a bad one."""
         self._records: _Records | None = None
-        self._place: str | None = None
-        self._others: list[str] = []
+        """None where the records are addresses."""
+        self._line = 0
+        self._count = 0
+        self._in_element = 0
+        self._in_document = 0
+        self._lists = _Lists()
+        self._inner_list = False
+        """True when an array within a record has addresses: if it is the only record, it may be about the list."""
+        self._addresses: set[str | None] = set()
+        """The first two addresses."""
 
-    def take(self, number: int, prefix: str, event: str, value: Any) -> Entry | None:
-        """Take the next event of the parser; returns the entry that is complete with it."""
-        if event in {"start_map", "start_array"}:
-            if len(self._open) == MAX_DEPTH:
-                raise ListError(f"line {number} is nested too deeply")
-            self._open.append(_Open(number, {} if event == "start_map" else None))
-        elif event == "map_key":
-            self._open[-1].name = value
-        elif event == "end_map":
-            return self._end(prefix, self._open.pop())
-        elif event == "end_array":
-            self._open.pop()
-        elif prefix == "item" and isinstance(value, str):
-            return make_entry(number, value.strip())  # a list of addresses, not of objects
-        elif self._open and (members := self._open[-1].members) is not None and len(members) < MAX_MEMBERS:
-            members[self._open[-1].name] = value
-        return None
+    def entries(self) -> Iterator[Entry]:
+        """Give the entries."""
+        for value in self._values:
+            if self._place is not None:
+                yield from self._read(value)
+                continue
+            self._held.append(value)
+            if value.path == () or self._values.read - self._held_since > SAMPLE:
+                yield from self._decide(ended=value.path == ())
+        if self._place is None and self._bare is not None:
+            raise self._no_addresses(self._bare)
+        if self._inner_list and len(self._addresses) == 1:
+            raise ListError(
+                f"line {self._line}: the only record has an address and also a list of addresses, and it is not known"
+                " which are meant: keep one of them"
+            )
 
-    def check(self) -> None:
-        """Raise `ListError` where there were objects and none was a record."""
-        if self._others and self._records is None:
-            choose(self._others, self._wanted, lambda _: False)
+    def _decide(self, *, ended: bool) -> Iterator[Entry]:
+        """Decide where the records are, if any value that is held is one, and read what is held."""
+        candidates = [value for value in self._held if _is_record(value, self._wanted)]
+        if not candidates:
+            self._forget(ended=ended)
+            return
+        if not ended:  # the records that have begun may be around those that have ended
+            candidates += [value for value in self._values.open_objects() if _is_record(value, self._wanted)]
+        paths = {value.path for value in candidates}
+        first = next(
+            value for value in candidates if not any(value.path[:end] in paths for end in range(len(value.path)))
+        )
+        place = first.path
+        for value in candidates:
+            if value.path[: len(place)] != place:
+                raise _several_places(first.line, value.line)
+        self._place, self._line = place, first.line
+        self._element = place[: max((end + 1 for end, step in enumerate(place) if step is ITEM), default=0)]
+        self._records = None if isinstance(first.content, str) else _Records(first.content, self._wanted)
+        if self._element in self._skipped:
+            raise ListError(
+                f"line {first.line}: no address is in what comes before, for more than {SAMPLE:,} characters"
+            )
+        if self._bare is not None and ITEM in place:
+            raise self._no_addresses(self._bare)
+        held, self._held = self._held, []
+        self._lists = _Lists()
+        for value in held:
+            yield from self._read(value)
 
-    def _end(self, prefix: str, ended: _Open) -> Entry | None:
-        """Return the entry of an object, if it is a record."""
-        members = ended.members or {}
-        if self._records is None and members:
-            try:
-                self._records, self._place = _Records(members, self._wanted), prefix
-            except AmbiguousColumnsError:
-                raise
-            except ListError:
-                self._others = max(self._others, list(members), key=len)
-        if self._records is None or prefix != self._place:
-            return None
-        return self._records.entry(ended.line, members)
+    def _forget(self, *, ended: bool) -> None:
+        """Forget what is held and has no address."""
+        for value in self._held:
+            self._lists.add(value)
+            self._note_columns(value)
+        if ended:
+            document = self._held.pop()
+            # Documents are records without an address, where the others are documents.
+            self._held = [value for value in self._held if value.path == ()]
+            if not self._lists.are_empty(document):
+                self._bare = self._bare or document.line
+                self._held.append(document)
+            self._lists = _Lists()
+        if not ended or len(self._held) > MAX_PATHS:
+            self._skipped |= {value.path for value in self._held if value.path[-1:] in {(), (ITEM,)}}
+            self._held = []
+            if len(self._skipped) > MAX_PATHS:
+                raise self._no_addresses(1)
+        self._held_since = self._values.read
+
+    def _read(self, value: Value) -> Iterator[Entry]:
+        """Give the entry of a value, if it is a record or should be one."""
+        path, place = value.path, self._place or ()
+        self._lists.add(value)
+        if path == place:
+            self._in_element += 1
+            self._in_document += 1
+            yield self._entry(value)
+        elif path[: len(place)] == place:
+            if len(self._addresses) < 2 and not self._inner_list and ITEM in path[len(place) :]:
+                self._inner_list = _is_record(value, self._wanted)
+        elif _is_record(value, self._wanted):
+            raise _several_places(self._line, value.line)
+        if path == self._element:
+            if not self._in_element and (path or not self._lists.are_empty(value)):
+                self._in_document += 1
+                yield self._numbered(bad_entry(value.line, "no address"))
+            self._in_element = 0
+        if path == ():
+            if not self._in_document and not self._lists.are_empty(value):
+                raise self._no_addresses(value.line)
+            self._in_document = 0
+            self._lists = _Lists()
+
+    def _entry(self, value: Value) -> Entry:
+        content = value.content
+        if self._records is None:
+            entry = (
+                make_entry(value.line, content.strip())
+                if isinstance(content, str)
+                else bad_entry(value.line, "no address: it is not text")
+            )
+        elif isinstance(content, dict):
+            entry = self._records.entry(value.line, content)
+        else:
+            entry = bad_entry(value.line, "not a JSON object")
+        if len(self._addresses) < 2:
+            self._addresses.add(entry.address)
+        return self._numbered(entry)
+
+    def _numbered(self, entry: Entry) -> Entry:
+        """Have the problem of an entry say which record it is: many may be on one line."""
+        self._count += 1
+        return entry._replace(problem=f"record {self._count:,}: {entry.problem}") if entry.problem else entry
+
+    def _note_columns(self, value: Value) -> None:
+        if isinstance(value.content, dict):
+            self._columns = max(self._columns, list(value.content), key=len)
+
+    def _no_addresses(self, line: int) -> ListError:
+        """Return the error for a document without addresses."""
+        try:
+            if self._place is None and (self._columns or self._wanted.names):
+                choose(self._columns, self._wanted, lambda _: False)
+        except ListError as error:
+            return error
+        return ListError(f"line {line}: the document that begins there has no addresses")
 
 
-@dataclass
-class _Open:
-    """An object whose end has not been read, with its members so far; or an array."""
+class _Lists:
+    """The arrays of a document."""
 
-    line: int
-    members: Members | None
-    name: str = ""
+    def __init__(self) -> None:
+        self._empty = self._full = False
+
+    def add(self, value: Value) -> None:
+        """Add a value of the document; only arrays count."""
+        if value.is_array:
+            self._empty |= value.is_empty
+            self._full |= not value.is_empty
+
+    def are_empty(self, document: Value) -> bool:
+        """True when the document is a list of nobody: empty, or with empty arrays only."""
+        return (document.is_empty or self._empty) and not self._full
+
+
+def _is_record(value: Value, wanted: Wanted) -> bool:
+    """True for an object with an address, and for an address that is an element of an array."""
+    content = value.content
+    if isinstance(content, str):
+        # An array of text that is the whole document is a list, whatever its text is.
+        return value.path[-1:] == (ITEM,) and not wanted.names and ("@" in content or len(value.path) == 1)
+    if not isinstance(content, dict) or not content:
+        return False
+    try:
+        _Records(content, wanted)
+    except AmbiguousColumnsError:
+        return True
+    except ListError:
+        return False
+    return True
+
+
+def _has_list_of_addresses(value: Any, wanted: Wanted, path: Path = ()) -> bool:
+    """True when an array within the value has addresses, or it is too deep to be looked through."""
+    if len(path) > MAX_DEPTH:
+        return True
+    if isinstance(value, dict):
+        inner: Iterable[tuple[str | None, Any]] = value.items()
+    elif isinstance(value, list):
+        inner = ((ITEM, item) for item in value)
+    else:
+        return False
+    return any(
+        (ITEM in (*path, step) and _is_record(Value((*path, step), 0, item), wanted))
+        or _has_list_of_addresses(item, wanted, (*path, step))
+        for step, item in inner
+    )
+
+
+def _several_places(first: int, second: int) -> ListError:
+    return ListError(
+        f"records with addresses are at several places, as in the lines {first} and {second}, and it is not known which"
+        " are meant: keep those of one place"
+    )
 
 
 def _as_object(line: str) -> Members | None:
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_pairs_hook=members_of)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -52,16 +52,25 @@ def opt_out_column_options(command: F) -> F:
 def read_lists(files: Sequence[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
     """Give the entries of several lists, which have still to be settled; problems then name the list, too.
 
-    Raises `ListError`.
+    An empty list is remarked on. Raises `ListError`.
     """
-    return lists.read(files[0], wanted) if len(files) == 1 else _read_each(files, wanted)
+    return _remark_if_empty(lists.read(files[0], wanted)) if len(files) == 1 else _read_each(files, wanted)
+
+
+def _remark_if_empty(entries: Iterator[Entry], name: str | None = None) -> Iterator[Entry]:
+    is_empty = True
+    for entry in entries:
+        is_empty = False
+        yield entry
+    if is_empty:
+        say(f"{name}: the list is empty" if name else "the list is empty")
 
 
 def _read_each(files: Iterable[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
     for file in files:
         name = Path(file.name).name
         try:
-            for entry in lists.read(file, wanted):
+            for entry in _remark_if_empty(lists.read(file, wanted), name):
                 yield entry._replace(problem=f"{entry.problem} ({name})") if entry.problem else entry
         except ListError as error:
             raise ListError(f"{name}: {error.message}") from None
@@ -71,7 +80,7 @@ class ListReader:
     """Reads the addresses of a list in batches; shows the first bad lines and counts all."""
 
     def __init__(self, file: BinaryIO, wanted: Wanted, connection: Connection | None = None) -> None:
-        self._entries = lists.read(file, wanted)
+        self._entries = _remark_if_empty(lists.read(file, wanted))
         self._connection = connection
         self.read = 0
         """Entries so far."""

@@ -16,9 +16,9 @@ import pytest
 
 from ctms.bulk import columns
 from ctms.bulk.columns import Wanted
-from ctms.bulk.documents import MAX_VALUE
 from ctms.bulk.entries import Entry
 from ctms.bulk.lists import read
+from ctms.bulk.values import MAX_VALUE
 from ctms.errors import ListError
 
 EXPORTS = Path(__file__).parent / "exports"
@@ -221,9 +221,9 @@ def test_records_of_a_document_that_cannot_be_used() -> None:
 
     assert [(entry.line, entry.problem) for entry in read_all(text)] == [
         (2, None),
-        (3, "no address: there is no text in EmailAddress"),
-        (4, "no address: there is no text in EmailAddress"),
-        (5, "no address: there is no @"),
+        (3, "record 2: no address: there is no text in EmailAddress"),
+        (4, "record 3: no address: there is no text in EmailAddress"),
+        (5, "record 4: no address: there is no @"),
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from ctms.bulk.documents import SAMPLE
 from ctms.cli import ctms
 from ctms.cli.lists import MAX_LINES
 from ctms.suppression.fingerprints import fingerprints
@@ -206,6 +207,11 @@ def test_bad_lines_come_in_the_order_of_the_file(cli: CliRunner, command: str) -
         ("1,jane@blocked.example\n", "--column"),
         ('[{"Customer": "jane@blocked.example"}]', "Customer"),
         (b"PK\x03\x04", "CSV"),
+        ('{"bounces": [{"email": "jane@blocked.example"}], "complaints": [{"email": "joe@b.example"}]}', "places"),
+        ('{"data": [{"email": "jane@blocked.example"}]}\n{"items": [{"email": "joe@b.example"}]}', "places"),
+        ('{"email": "jane@blocked.example", "emails": ["joe@b.example"]}', "keep one"),
+        ('{"data": [{"email": "jane@blocked.example"}]}\n{"message": "jane, slow down"}', "no addresses"),
+        ("[" * 20_000, "nested too deeply"),
     ],
 )
 def test_list_whose_column_is_not_known_changes_nothing(
@@ -219,6 +225,37 @@ def test_list_whose_column_is_not_known_changes_nothing(
     assert "jane" not in refused.stderr
     assert refused.stdout == ""
     assert not reached(command)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "email\n", "# nobody\n\n", "id,email\n", "[]", '{"SuppressedDestinationSummaries": []}']
+)
+def test_empty_list_is_remarked_on(cli: CliRunner, command: str, content: str) -> None:
+    assert call(cli, command, content).stderr == "the list is empty\n"
+    assert "empty" not in call(cli, command, "other@blocked.example").stderr
+
+
+def test_outermost_record_counts(cli: CliRunner, command: str) -> None:
+    others = ["u10@blocked.example", "u12@blocked.example"]
+    for address in (ADDRESS, *others):
+        insert_contact(primary_email=address)
+
+    call(cli, command, json.dumps([{"email": others[0], "referrer": {"email": ADDRESS}}, {"email": others[1]}]))
+
+    assert not reached(command)
+    assert all(reached(command, other) for other in others)
+
+
+def test_bad_record_is_named(cli: CliRunner, command: str) -> None:
+    insert_contact(primary_email=ADDRESS)
+
+    done = call(cli, command, json.dumps(["nobody", ADDRESS, None]), status=3)
+
+    assert done.stderr.splitlines()[:2] == [
+        "line 1: record 1: no address: there is no @",
+        "line 1: record 3: no address: it is not text",
+    ]
+    assert reached(command)
 
 
 def test_column_is_named(cli: CliRunner, command: str) -> None:
@@ -246,7 +283,10 @@ def test_damaged_list_is_no_success(cli: CliRunner, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys.modules["ctms.cli.suppressions"], "BATCH", 2)  # the package has the group of that name
     records = ",".join(f'{{"EmailAddress": "p{number}@b.example"}}' for number in range(5))
 
-    done = call(cli, "import", f'{{"Suppressions": [{records}', status=3)
+    assert "is not JSON" in call(cli, "import", f'{{"Suppressions": [{records}', status=2).stderr
+    assert execute("SELECT count(*) FROM suppressions") == 0
+
+    done = call(cli, "import", f'{{"note": "{"x" * SAMPLE}", "Suppressions": [{records}', status=3)
 
     assert json.loads(done.stdout)["added"] == 4
     assert "the rest of the list was not read" in done.stderr
@@ -280,3 +320,13 @@ def test_bad_lines_of_several_lists_name_the_list(cli: CliRunner, tmp_path: Path
     ]
     assert refused.exit_code == 2
     assert refused.stderr.startswith("Error: three.csv: line 1: no column is known")
+
+
+def test_empty_one_of_several_lists_is_named(cli: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text(f"{ADDRESS}\n")
+    (tmp_path / "two.csv").write_text("id,email\n")
+
+    done = cli.invoke(ctms, ["opt-out", "--yes", str(tmp_path / "one.txt"), str(tmp_path / "two.csv")])
+
+    assert done.exit_code == 0
+    assert done.stderr == "two.csv: the list is empty\n"
