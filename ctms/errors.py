@@ -138,7 +138,7 @@ class TooManyRequests(ApiError):
 
 
 class Unavailable(ApiError):
-    """The database cannot be reached or does not answer in time; trying again later may work."""
+    """The database does not answer in time, or the process is too busy; trying again later may work."""
 
     status = 503
 

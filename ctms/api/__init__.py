@@ -8,7 +8,7 @@ import flask_smorest
 from flask import Flask
 
 from ctms.api import contacts, erasures, identities, pages, platform, token, updates, waitlists
-from ctms.api.drain import BodyDrain
+from ctms.api.drain import BodyDrain, init_body_slots
 from ctms.api.extensions import register_plugin_blueprints
 from ctms.api.openapi import Api
 from ctms.api.responses import init_errors
@@ -32,7 +32,8 @@ BLUEPRINTS = (
 def init_api(app: Flask, of_plugins: Sequence[Registered[flask_smorest.Blueprint]] = ()) -> None:
     """Register the routes, ours and those of plugins, and what documents them. Raises `PluginError`."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_IN_BYTES
-    app.wsgi_app = BodyDrain(app.wsgi_app)  # type: ignore[method-assign]
+    slots = init_body_slots(app, app.extensions["ctms.settings"])
+    app.wsgi_app = BodyDrain(app.wsgi_app, slots)  # type: ignore[method-assign]
     api = Api(app)
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)

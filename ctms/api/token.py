@@ -9,6 +9,7 @@ import marshmallow as ma
 from flask import Response, request
 
 from ctms.api.blueprint import Blueprint
+from ctms.api.drain import body_slots, has_body
 from ctms.api.openapi import BASIC_SCHEME
 from ctms.api.openapi.errors import TOKEN_ERROR
 from ctms.api.responses import error_response, json_text
@@ -78,6 +79,7 @@ _REQUEST = {
 )
 def token() -> Response:
     """Exchange a client's id and secret for a token."""
+    _read_form()
     try:
         form = Blueprint.ARGUMENTS_PARSER.parse(TokenRequestSchema(), request, location="form")
     except Invalid as error:
@@ -99,6 +101,14 @@ def token() -> Response:
         return _wrong_credentials(form)
     text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'
     return json_text(text, headers=_NEVER_STORED)
+
+
+def _read_form() -> None:
+    """Read the form, which the request then holds, as one of the few that wait for a client that may never finish."""
+    asked = current_request()
+    if has_body(asked.environ):
+        with body_slots().form():
+            asked.form  # noqa: B018  the first use reads it
 
 
 def _uses_basic() -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ctms.api import drain
-from ctms.api.drain import BodyDrain
+from ctms.api.drain import BodyDrain, BodySlots
+from ctms.errors import Unavailable
 
 
 class Endless(io.RawIOBase):
@@ -27,7 +28,7 @@ class Endless(io.RawIOBase):
         return bytes(size)
 
 
-def respond(stream: Any, *, read: int = 0, **environ: Any) -> None:
+def respond(stream: Any, *, read: int = 0, slots: Any = None, **environ: Any) -> None:
     """Answer a request with this body, of which the app reads so much, and send the answer as a WSGI server does."""
 
     def app(environ: Any, _start: Any) -> Iterable[bytes]:
@@ -36,7 +37,7 @@ def respond(stream: Any, *, read: int = 0, **environ: Any) -> None:
         return [b"refused"]
 
     given = {"wsgi.input": stream, "wsgi.input_terminated": True, **environ}
-    response = BodyDrain(app)(given, lambda *_: None)  # type: ignore[arg-type]
+    response = BodyDrain(app, slots or BodySlots(4))(given, lambda *_: None)  # type: ignore[arg-type]
     assert b"".join(response) == b"refused"
     getattr(response, "close", lambda: None)()
 
@@ -54,7 +55,7 @@ def test_the_rest_is_read(headers: dict[str, str], read: int) -> None:
 def test_the_answer_is_sent_first() -> None:
     body = io.BytesIO(bytes(3_000_000))
     given = {"wsgi.input": body, "wsgi.input_terminated": True, "CONTENT_LENGTH": "3000000"}
-    response: Any = BodyDrain(lambda *_: [b"refused"])(given, lambda *_: None)  # type: ignore[arg-type]
+    response: Any = BodyDrain(lambda *_: [b"refused"], BodySlots(4))(given, lambda *_: None)  # type: ignore[arg-type]
 
     assert list(response) == [b"refused"]
     assert body.tell() == 0
@@ -91,20 +92,86 @@ def test_without_a_body_or_a_server_that_knows_its_end_nothing_is_read(environ: 
     assert body.taken == 0
 
 
-def test_a_client_that_stops_sending_holds_a_thread_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_slowly_holds_a_thread_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "MAX_DRAIN_SECONDS", 0.1)
-    gone = threading.Event()
 
-    class Stalled(io.RawIOBase):
-        def read(self, _size: int = -1) -> bytes:
-            gone.wait(60)
-            raise OSError
+    class Slow(Endless):
+        def read(self, size: int = -1) -> bytes:
+            time.sleep(0.01)
+            return super().read(size)
 
-    started = time.monotonic()
-    respond(Stalled(), CONTENT_LENGTH="10")
+    body = Slow()
+    respond(body, CONTENT_LENGTH=str(drain.MAX_DRAIN_IN_BYTES))
 
-    assert 0.1 <= time.monotonic() - started < 30
-    gone.set()
+    assert 0 < body.taken < drain.MAX_DRAIN_IN_BYTES
+
+
+class Stalled(io.RawIOBase):
+    """A body of a client that stops sending, until it is gone."""
+
+    def __init__(self) -> None:
+        self.reads = threading.Event()
+        self.gone = threading.Event()
+
+    def read(self, _size: int = -1) -> bytes:
+        self.reads.set()
+        self.gone.wait(60)
+        raise OSError
+
+
+def test_clients_that_stop_sending_hold_some_threads_only() -> None:
+    """Those beyond the slots are not read; when a client is gone, its slot is free again."""
+    slots = BodySlots(5)
+    assert slots.drains == 2
+    stalled = [Stalled() for _ in range(slots.drains)]
+    threads = [
+        threading.Thread(target=respond, args=(body,), kwargs={"slots": slots, "CONTENT_LENGTH": "10"})
+        for body in stalled
+    ]
+    for thread in threads:
+        thread.start()
+    assert all(body.reads.wait(30) for body in stalled)
+
+    beyond = io.BytesIO(bytes(10))
+    respond(beyond, slots=slots, CONTENT_LENGTH="10")
+    assert beyond.tell() == 0
+
+    stalled[0].gone.set()
+    threads[0].join(30)
+    respond(beyond, slots=slots, CONTENT_LENGTH="10")
+    assert beyond.tell() == 10
+
+    stalled[1].gone.set()
+    threads[1].join(30)
+
+
+def test_forms_beyond_the_slots_are_refused() -> None:
+    slots = BodySlots(2)
+
+    with slots.form(), pytest.raises(Unavailable), slots.form():
+        pytest.fail("a second one waits for its client")
+    with pytest.raises(KeyError), slots.form():
+        raise KeyError
+    with slots.form():
+        pass
+
+
+@pytest.mark.parametrize("threads", range(2, 40))
+def test_one_thread_at_least_waits_for_no_client(threads: int) -> None:
+    slots = BodySlots(threads)
+
+    assert slots.forms >= 1
+    assert slots.forms + slots.drains == threads - 1
+
+
+def test_a_single_thread_reads_forms_and_drains_nothing() -> None:
+    body = io.BytesIO(bytes(10))
+    slots = BodySlots(1)
+
+    with slots.form():
+        respond(body, slots=slots, CONTENT_LENGTH="10")
+
+    assert body.tell() == 0
 
 
 def test_a_body_that_was_read_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +180,10 @@ def test_a_body_that_was_read_costs_no_thread(monkeypatch: pytest.MonkeyPatch) -
             pass
         return [b"ok"]
 
-    monkeypatch.setattr(drain, "_drain", lambda _body: pytest.fail("there is nothing left"))
+    monkeypatch.setattr(BodySlots, "drain", lambda *_: pytest.fail("there is nothing left"))
     given = {"wsgi.input": io.BytesIO(bytes(2500)), "wsgi.input_terminated": True, "CONTENT_LENGTH": "2500"}
 
-    response = BodyDrain(app)(given, lambda *_: None)  # type: ignore[arg-type]
+    response = BodyDrain(app, BodySlots(4))(given, lambda *_: None)  # type: ignore[arg-type]
 
     assert response == [b"ok"]
 
@@ -130,6 +197,6 @@ def test_the_body_can_be_read_line_by_line() -> None:
         return [b""]
 
     given = {"wsgi.input": io.BytesIO(b"a\nb\nc\nd\n"), "wsgi.input_terminated": True, "CONTENT_LENGTH": "8"}
-    BodyDrain(app)(given, lambda *_: None)  # type: ignore[arg-type]
+    BodyDrain(app, BodySlots(4))(given, lambda *_: None)  # type: ignore[arg-type]
 
     assert found == [b"a\n", [b"b\n"], [b"c\n", b"d\n"], b""]
