@@ -111,9 +111,12 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     500: ("InternalError", "A fault of the service", ERROR, {"a fault": "Internal Server Error"}, ()),
     503: (
         "Unavailable",
-        "The database cannot be reached or is too slow; trying again may help",
+        "The database cannot be reached or is too slow, or the service is too busy; trying again may help",
         ERROR,
-        {"away": "the database is not available"},
+        {
+            "away": "the database is not available",
+            "busy": "too many clients have not finished sending their requests",
+        },
         ("Retry-After",),
     ),
 }
