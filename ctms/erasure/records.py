@@ -81,23 +81,23 @@ _RETRY = f"""
         FROM counted c WHERE h.erasure_id = %(id)s AND h.handler = c.handler)
     SELECT handler, number FROM counted ORDER BY handler"""
 
-_CLOSE_HANDLER = (
-    f"SELECT FROM {ErasureHandler.__tablename__} WHERE erasure_id = %(id)s AND handler = %(name)s FOR NO KEY UPDATE",
-    f"DELETE FROM {ErasureTask.__tablename__} WHERE erasure_id = %(id)s AND handler = %(name)s",
-    f"""UPDATE {ErasureHandler.__tablename__} h SET
-        done = h.done + h.pending + h.parked, pending = 0, parked = 0, reason = %(reason)s,
-        changed_at = clock_timestamp()
-    WHERE erasure_id = %(id)s AND handler = %(name)s RETURNING done""",
-)
-_CLOSE_BACKEND = (
-    f"SELECT FROM {ErasureBackend.__tablename__} WHERE erasure_id = %(id)s AND backend = %(name)s FOR NO KEY UPDATE",
-    f"DELETE FROM {ErasureDeletion.__tablename__} WHERE erasure_id = %(id)s AND backend = %(name)s",
-    f"""UPDATE {ErasureBackend.__tablename__} b SET
-        done = b.done + b.pending + b.parked, pending = 0, parked = 0, reason = %(reason)s,
-        changed_at = clock_timestamp()
-    WHERE erasure_id = %(id)s AND backend = %(name)s RETURNING done""",
-)
-_CLOSE = {HANDLER: _CLOSE_HANDLER, BACKEND: _CLOSE_BACKEND}
+
+def _close(numbers: str, waiting: str, column: str) -> tuple[str, str, str]:
+    """Return the statements that lock the numbers of one `column`, delete what waits for it, and count it as done."""
+    of_one = f"erasure_id = %(id)s AND {column} = %(name)s"
+    return (
+        f"SELECT FROM {numbers} WHERE {of_one} FOR NO KEY UPDATE",
+        f"DELETE FROM {waiting} WHERE {of_one}",
+        f"""UPDATE {numbers} SET
+            done = done + pending + parked, pending = 0, parked = 0, reason = %(reason)s, changed_at = clock_timestamp()
+        WHERE {of_one} RETURNING done""",
+    )
+
+
+_CLOSE = {
+    HANDLER: _close(ErasureHandler.__tablename__, ErasureTask.__tablename__, "handler"),
+    BACKEND: _close(ErasureBackend.__tablename__, ErasureDeletion.__tablename__, "backend"),
+}
 
 
 def record(erasure_id: UUID) -> Question:

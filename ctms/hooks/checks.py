@@ -225,8 +225,8 @@ def _answers(manager: pluggy.PluginManager, plugin: Plugin, hook: str) -> list[A
         change = f"change that, or set CTMS_PLUGINS_DISABLED={plugin.name}"
         cure = change if isinstance(error, RegistrationError) else ""
         # One that the plugin raised itself says where.
-        told = isinstance(error, RegistrationError) and raised_by(error, plugin.module)
-        place = None if told else place_of_error(error, plugin.module)
+        names_place = isinstance(error, RegistrationError) and raised_by(error, plugin.module)
+        place = None if names_place else place_of_error(error, plugin.module)
         raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}", cure, place) from error
     place = place_of(caller.get_hookimpls()[0].function)
     if none or other:
