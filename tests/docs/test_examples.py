@@ -63,7 +63,7 @@ def test_the_readme_has_the_two_commands(documented: Served) -> None:
 
     assert "\n" not in start + test
     assert start.endswith(".venv/bin/flask ctms serve")
-    assert test.endswith(".venv/bin/tox")
+    assert test.endswith(".venv/bin/tox run-parallel")
     assert documented.process.args[1:] == start.split("&&")[-1].split()[1:]  # type: ignore[index]
     assert start in (DOCS / "tutorial.md").read_text()
 
