@@ -6,7 +6,7 @@ hook is called once in every worker process of `flask ctms serve`, and once for 
 the app. A hook that raises, returns what it should not, or claims what another plugin claims stops the start, with a
 message that names the plugin, its package and the cure.
 
-`docs/hooks` has a page for each, with an example that the tests run.
+`docs/reference/hooks` has a page for each, with an example that the tests run.
 """
 
 from __future__ import annotations

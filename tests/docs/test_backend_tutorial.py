@@ -12,7 +12,7 @@ from tests.docs.test_examples import HERE
 from tests.serving import free_port, serve
 from tests.testing.environments import Environment
 
-PAGE = DOCS / "tutorial-backend.md"
+PAGE = DOCS / "tutorials" / "backend.md"
 SERVE = "command: serve"
 # The address of the CRM, as the page writes it for a URL and for Python.
 CRM = ("127.0.0.1:9000", '"127.0.0.1", 9000')
@@ -37,4 +37,4 @@ def test_it_works(tmp_path: Path) -> None:
 
 
 def test_it_starts_as_the_other_tutorial_does() -> None:
-    assert pages.marked(PAGE, "command: install") == pages.marked(DOCS / "tutorial-plugin.md", "command: install")
+    assert pages.marked(PAGE, "command: install") == pages.marked(DOCS / "tutorials" / "plugin.md", "command: install")

@@ -43,7 +43,7 @@ def with_database(postgres: str, name: str, folder: Path) -> dict[str, str]:
     return environment_for(folder, CTMS_DB_URL=empty_database(postgres, name), CTMS_SECRET_KEY=SECRET_KEY)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=pages.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorials" / "first-steps.md"], ids=pages.name)
 def test_what_a_newcomer_is_told_works(page: Path, documented: Served, tmp_path: Path) -> None:
     here = {HERE: documented.url, "secret_…": documented.client_secret}
 
@@ -65,7 +65,7 @@ def test_the_readme_has_the_two_commands(documented: Served) -> None:
     assert start.endswith(".venv/bin/flask ctms serve")
     assert test.endswith(".venv/bin/tox run-parallel")
     assert documented.process.args[1:] == start.split("&&")[-1].split()[1:]  # type: ignore[index]
-    assert start in (DOCS / "tutorial.md").read_text()
+    assert start in (DOCS / "tutorials" / "first-steps.md").read_text()
 
 
 def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:

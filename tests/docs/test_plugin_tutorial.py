@@ -12,7 +12,7 @@ from tests.docs.test_examples import HERE
 from tests.serving import serve
 from tests.testing.environments import Environment
 
-PAGE = DOCS / "tutorial-plugin.md"
+PAGE = DOCS / "tutorials" / "plugin.md"
 SERVE = "command: serve"
 
 

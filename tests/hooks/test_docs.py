@@ -39,7 +39,7 @@ RECEIVERS = ["Outcomes", "Batches and limits", "Privacy"]
 
 def page(hook: str) -> Path:
     """Return the page about a hook."""
-    return DOCS / "hooks" / f"{hook}.md"
+    return DOCS / "reference" / "hooks" / f"{hook}.md"
 
 
 def signature(hook: str) -> str:
@@ -54,7 +54,7 @@ def example(hook: str) -> str:
 
 
 def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
-    assert sorted(path.stem for path in (DOCS / "hooks").iterdir()) == sorted(specs.HOOKS)
+    assert sorted(path.stem for path in (DOCS / "reference" / "hooks").iterdir()) == sorted(specs.HOOKS)
     assert set(REGISTRATIONS) == set(specs.HOOKS)
 
 
