@@ -21,7 +21,7 @@ INTRODUCTION = """\
 <!-- Written by `tox -e reference` from ctms/plugins.py. -->
 
 All that a plugin may import from CTMS, but for [`ctms.testing`](testing.md) in its tests. What is here stays; anything
-else may change with any version. Each [hook](../README.md#hooks) has a page of its own.
+else may change with any version. Each [hook](hooks/README.md) has a page of its own.
 """
 
 GROUPS: Mapping[str, tuple[str, ...]] = {

@@ -54,7 +54,7 @@ def example(hook: str) -> str:
 
 
 def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
-    assert sorted(path.stem for path in (DOCS / "reference" / "hooks").iterdir()) == sorted(specs.HOOKS)
+    assert sorted(path.stem for path in (DOCS / "reference" / "hooks").glob("ctms_*")) == sorted(specs.HOOKS)
     assert set(REGISTRATIONS) == set(specs.HOOKS)
 
 
