@@ -74,7 +74,8 @@ def test_writes_one_after_another_leave_two_jobs_at_the_most(app: Flask) -> None
         most = woken(LANES[0])
         rows("UPDATE procrastinate_jobs SET scheduled_at = scheduled_at - interval '0.3 second'")
 
-    assert most == 2
+    # On a busy machine time passes here too, and the second job may not be needed.
+    assert most <= 2
 
 
 def test_a_job_that_runs_does_not_see_what_is_written_now(app: Flask) -> None:  # noqa: ARG001  its transaction
