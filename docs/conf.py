@@ -40,12 +40,14 @@ suppress_warnings = ["misc.highlighting_failure"]
 html_theme = "furo"
 html_title = f"CTMS {version}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_use_index = False
 html_show_copyright = False
 mermaid_use_local = "mermaid.mjs"
+mermaid_fullscreen_button = "+"
 copybutton_exclude = ".linenos, .gp, .go"
 
 INDEX = "docs/README"
