@@ -1,4 +1,4 @@
-"""Write `docs/reference/plugin-api.md` from what `ctms.plugins` exports."""
+"""Write the reference of `ctms.plugins` and `ctms.testing` from their exports and docstrings."""
 
 from __future__ import annotations
 
@@ -8,20 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import ctms.plugins
+import ctms.testing
 from ctms.environment import REQUIRED
 from ctms.errors import ApiError
 from ctms.readers import SCALARS
+from ctms.testing import fixtures
 
-PAGE = Path(__file__).parent.parent / "docs" / "reference" / "plugin-api.md"
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+PAGE = REFERENCE / "plugin-api.md"
+TESTING_PAGE = REFERENCE / "testing-api.md"
 WIDTH = 100
+_FIXTURE = type(fixtures.app)
 
 INTRODUCTION = """\
 # `ctms.plugins`
 
 <!-- Written by `tox -e reference` from ctms/plugins.py. -->
 
-All that a plugin may import from CTMS, but for [`ctms.testing`](testing.md) in its tests. What is here stays; anything
-else may change with any version. Each [hook](hooks/README.md) has a page of its own.
+All that a plugin may import from CTMS, but for [`ctms.testing`](testing-api.md) in its tests. What is here stays;
+anything else may change with any version. Each [hook](hooks/README.md) has a page of its own.
+"""
+
+TESTING_INTRODUCTION = """\
+# `ctms.testing`
+
+<!-- Written by `tox -e reference` from ctms/testing. -->
+
+The exports of `ctms.testing`. [Testing plugins](testing.md) shows how to use them, and lists the fixtures.
 """
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -98,6 +111,31 @@ def page() -> str:
     return INTRODUCTION + "".join(f"\n## {heading}\n\n{_group(heading, names)}" for heading, names in GROUPS.items())
 
 
+def testing_page() -> str:
+    """Return the page about `ctms.testing`: the contracts, then everything else."""
+    contracts = [name for name in ctms.testing.__all__ if name.endswith("Contract")]
+    others = [name for name in ctms.testing.__all__ if name not in contracts]
+    parts = [TESTING_INTRODUCTION, "\n## Contracts\n", *map(_contract, contracts), "\n## Helpers\n"]
+    parts += [f"\n{_export(name, getattr(ctms.testing, name))}" for name in others]
+    return "".join(parts)
+
+
+def _contract(name: str) -> str:
+    contract = getattr(ctms.testing, name)
+    members = [(member, getattr(contract, member)) for base in contract.__mro__[:-1] for member in vars(base)]
+    tests = [_row(member, found) for member, found in members if member.startswith("test_")]
+    fixtures = [_row(member, found) for member, found in members if isinstance(found, _FIXTURE)]
+    words = f"\n### `{name}`\n\n{_text(contract)}\n\n"
+    return words + "".join(
+        ["| Fixture | Value |\n| --- | --- |\n", *fixtures, "\n| Test | Requirement |\n| --- | --- |\n", *tests]
+    )
+
+
+def _row(name: str, found: Any) -> str:
+    first = _text(found).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+    return f"| `{name}` | {first} |\n"
+
+
 def _group(heading: str, names: tuple[str, ...]) -> str:
     types = ""
     if heading == "Settings":
@@ -167,3 +205,4 @@ def _text(exported: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    TESTING_PAGE.write_text(testing_page())

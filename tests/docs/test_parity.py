@@ -10,6 +10,7 @@ import click
 import pytest
 
 from ctms import plugins as plugin_api
+from ctms import testing as testing_api
 from ctms.cli import ctms
 from ctms.hooks.manager import load_plugins
 from ctms.settings import Settings
@@ -83,6 +84,15 @@ def test_the_plugin_api_is_that_of_the_code() -> None:
     assert written == plugin_api_reference.page(), "run `tox -e reference`"
     assert sorted(re.findall(r"^### `(\w+)`$", written, re.MULTILINE)) == sorted(plugin_api.__all__)
     assert "](reference/plugin-api.md)" in (DOCS / "README.md").read_text()
+
+
+def test_the_testing_api_is_that_of_the_code() -> None:
+    written = plugin_api_reference.TESTING_PAGE.read_text()
+
+    assert written == plugin_api_reference.testing_page(), "run `tox -e reference`"
+    assert sorted(re.findall(r"^### `(\w+)`$", written, re.MULTILINE)) == sorted(testing_api.__all__)
+    for contract in (getattr(testing_api, name) for name in testing_api.__all__ if name.endswith("Contract")):
+        assert [name for name in dir(contract) if name.startswith("test_") and f"| `{name}` |" not in written] == []
 
 
 def test_a_new_export_cannot_be_left_out_of_the_plugin_api(monkeypatch: pytest.MonkeyPatch) -> None:
