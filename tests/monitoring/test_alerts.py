@@ -71,7 +71,7 @@ def test_an_alert_has_a_runbook_that_names_it(alert: Alert) -> None:
 
     assert (ROOT / alert.runbook).parent == RUNBOOKS
     assert f"`{alert.name}`" in page
-    for part in ("## What it means", "## What to look at", "## What to do"):
+    for part in ("## Meaning", "## Diagnosis", "## Mitigation"):
         assert part in page
 
 
