@@ -1,1 +1,1 @@
-"""Grafana's dashboards, `docs/monitoring/grafana/*.json`, and what they are made from: `python -m tools.dashboards`."""
+"""Generator of the Grafana dashboards in `docs/monitoring/grafana/`: `python -m tools.dashboards`."""

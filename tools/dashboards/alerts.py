@@ -1,4 +1,4 @@
-"""The dashboard CTMS Alerts: what is raised, what was, and how far each alert is from being raised."""
+"""The dashboard CTMS Alerts: firing alerts, their history, and the distance of each from its threshold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DAY = 86400.0
 MIB = 1024.0**2
 
 # Alerts about Prometheus itself have no environment.
-_RAISED = 'ALERTS{environment=~"$environment|", alertname=~"Ctms.*", alertstate="firing"'
+_FIRING = 'ALERTS{environment=~"$environment|", alertname=~"Ctms.*", alertstate="firing"'
 
 
 def _alert(
@@ -29,8 +29,8 @@ def _alert(
 _NOW = [
     Panel(
         "Pages",
-        "Alerts that wake somebody.",
-        [_q(f'count({_RAISED}, severity="page"}}) or vector(0)')],
+        "Firing alerts that page the engineer on call.",
+        [_q(f'count({_FIRING}, severity="page"}}) or vector(0)')],
         "stat",
         width=4,
         height=6,
@@ -38,25 +38,25 @@ _NOW = [
     ),
     Panel(
         "Tickets",
-        "Alerts that can wait for the morning.",
-        [_q(f'count({_RAISED}, severity="ticket"}}) or vector(0)')],
+        "Firing alerts that open a ticket.",
+        [_q(f'count({_FIRING}, severity="ticket"}}) or vector(0)')],
         "stat",
         width=4,
         height=6,
         thresholds=[("orange", 1)],
     ),
     Panel(
-        "Raised",
-        "What is raised. Each has a page in docs/runbooks.",
-        [_q(f"{_RAISED}}}")],
+        "Firing",
+        "Firing alerts. Each has a runbook in docs/runbooks.",
+        [_q(f"{_FIRING}}}")],
         "table",
         width=16,
         height=6,
     ),
     Panel(
-        "When",
-        "When what was raised.",
-        [_q(f"count by (alertname, severity) ({_RAISED}}})", "{{alertname}} ({{severity}})")],
+        "Alert history",
+        "Times at which each alert fired.",
+        [_q(f"count by (alertname, severity) ({_FIRING}}})", "{{alertname}} ({{severity}})")],
         "state-timeline",
         width=24,
     ),
@@ -65,7 +65,7 @@ _NOW = [
 _API = [
     _alert(
         "CtmsRequestsFail",
-        "The share of requests that is answered with 5xx.",
+        "Share of requests that got a 5xx response.",
         "docs/runbooks/requests-fail.md",
         [
             _q(
@@ -79,7 +79,7 @@ _API = [
     ),
     _alert(
         "CtmsRequestsSlow",
-        "The share of requests that take longer than half a second (ticket) or five (page).",
+        "Share of requests that take longer than 0.5 s (ticket) or 5 s (page).",
         "docs/runbooks/requests-slow.md",
         [
             _q(
@@ -94,38 +94,39 @@ _API = [
     ),
     _alert(
         "CtmsInstanceDown",
-        "1: the instance answers Prometheus; 0: it does not.",
+        "1: the instance responds to Prometheus; 0: it does not.",
         "docs/runbooks/instance-down.md",
         [_q('up{ENV, job="ctms-api"}', "{{instance}}")],
     ),
     _alert(
         "CtmsNotScraped",
-        "Instances of the API that Prometheus knows of.",
+        "API instances among the scrape targets.",
         "docs/runbooks/not-scraped.md",
         [_q('count(up{ENV, job="ctms-api"}) or vector(0)', "instances")],
     ),
     _alert(
         "CtmsTokenFailures",
-        "Requests at `/token` that got none, within 5 minutes.",
+        "Failed requests to `/token` within 5 minutes, by cause.",
         "docs/runbooks/token-failures.md",
         [_q("sum by (cause) (increase(ctms_token_failures_total{ENV}[5m]))", "{{cause}}")],
         thresholds=[("orange", 50)],
     ),
     _alert(
         "CtmsPoolExhausted",
-        "Requests that wait for a connection to the database, and those that did in vain within 5 minutes.",
+        "Requests that wait for a database connection, and those that timed out waiting within 5 minutes.",
         "docs/runbooks/pool-exhausted.md",
         [
             _q('sum by (instance) (ctms_database_connections{ENV, state="waiting"})', "{{instance}} waiting"),
             _q(
-                "sum by (instance) (increase(ctms_database_connection_timeouts_total{ENV}[5m]))", "{{instance}} in vain"
+                "sum by (instance) (increase(ctms_database_connection_timeouts_total{ENV}[5m]))",
+                "{{instance}} timed out",
             ),
         ],
         thresholds=[("orange", 0)],
     ),
     _alert(
         "CtmsErasureLate",
-        "Age of the oldest unfinished erasure, deletions at backends included: a ticket at 25 days, a page at 28.",
+        "Age of the oldest unfinished erasure, including deletions at backends: ticket at 25 days, page at 28.",
         "docs/runbooks/erasure-late.md",
         [_q("max(ctms_erasures_oldest_seconds{ENV})", "oldest")],
         unit="s",
@@ -133,14 +134,14 @@ _API = [
     ),
     _alert(
         "CtmsWaitlistRulesFail",
-        "Unexpected errors of the waitlist rules of plugins within 15 minutes.",
+        "Unexpected errors in the waitlist rules of plugins within 15 minutes.",
         "docs/runbooks/waitlist-rules-fail.md",
         [_q("sum by (plugin) (increase(ctms_waitlist_rules_failures_total{ENV}[15m]))", "{{plugin}}")],
         thresholds=[("orange", 0)],
     ),
     _alert(
         "CtmsMetricsFilesLarge",
-        "What the files take in which the processes of an instance add up their metrics.",
+        "Size of the metrics files of each instance.",
         "docs/runbooks/metrics-files-large.md",
         [_q("max by (instance) (ctms_metrics_files_bytes{ENV})", "{{instance}}")],
         unit="bytes",
@@ -151,13 +152,13 @@ _API = [
 _WORKER = [
     _alert(
         "CtmsWorkerDown",
-        "1: the worker answers Prometheus; 0: it does not.",
+        "1: the worker responds to Prometheus; 0: it does not.",
         "docs/runbooks/worker-down.md",
         [_q('up{ENV, job="ctms-worker"}', "{{instance}}")],
     ),
     _alert(
         "CtmsWorkerSilent",
-        "How long ago any worker last looked for work.",
+        "Time since any worker last polled for work.",
         "docs/runbooks/worker-silent.md",
         [_q("time() - max(last_over_time(ctms_background_last_loop_timestamp_seconds{ENV}[1d]))", "last loop")],
         unit="s",
@@ -165,13 +166,13 @@ _WORKER = [
     ),
     _alert(
         "CtmsWorkerNotScraped",
-        "Workers that Prometheus knows of.",
+        "Workers among the scrape targets.",
         "docs/runbooks/not-scraped.md",
         [_q('count(up{ENV, job="ctms-worker"}) or vector(0)', "workers")],
     ),
     _alert(
         "CtmsSyncLate",
-        "How long the oldest contact has waited for each backend.",
+        "Age of the oldest pending contact of each backend.",
         "docs/runbooks/sync-late.md",
         [_q("max by (backend) (ctms_background_sync_age_seconds{ENV})", "{{backend}}")],
         unit="s",
@@ -179,7 +180,7 @@ _WORKER = [
     ),
     _alert(
         "CtmsParkedGrowing",
-        "How many more contacts are parked than at the best moment of the hour before.",
+        "Increase in parked contacts over the minimum of the past hour.",
         "docs/runbooks/parked-growing.md",
         [
             _q(
@@ -195,7 +196,7 @@ _WORKER = [
 _PIPELINE = [
     _alert(
         "CtmsMetricsNotStored",
-        "How far InfluxDB is behind Prometheus.",
+        "Lag of InfluxDB behind Prometheus.",
         "docs/runbooks/metrics-not-stored.md",
         [
             _q(
@@ -212,6 +213,6 @@ _PIPELINE = [
 ALERTS = Dashboard(
     "ctms-alerts",
     "CTMS Alerts",
-    "What is raised, what was, and how far each alert is from being raised.",
+    "Firing alerts, their history, and the distance of each from its threshold.",
     [("Now", _NOW), ("The API", _API), ("The background service", _WORKER), ("The way to InfluxDB", _PIPELINE)],
 )

@@ -1,4 +1,4 @@
-"""All dashboards, and where they are written to."""
+"""All dashboards and their output folder."""
 
 from __future__ import annotations
 

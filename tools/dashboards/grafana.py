@@ -1,4 +1,4 @@
-"""Dashboards as Grafana reads them: panels, laid out in rows, as the JSON that is imported or provisioned."""
+"""Grafana dashboards: panels laid out in rows, rendered as JSON for import or provisioning."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 WIDTH = 24
-"""The columns of Grafana's grid."""
+"""Number of columns in Grafana's grid."""
 
 SCHEMA = 36
-"""The version of the JSON: Grafana 9 and later read it."""
+"""Schema version of the dashboard JSON, readable by Grafana 9 and later."""
 
 PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 INFLUXDB = {"type": "influxdb", "uid": "${influxdb}"}
@@ -21,13 +21,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Query:
-    """What Prometheus is asked, in PromQL, and how Grafana names each series of the answer."""
+    """A PromQL query, and the legend of each series in its result."""
 
     expr: str
     legend: str = ""
 
     def target(self, instant: bool, shape: str) -> Json:
-        """Return the query as a panel holds it; `shape` is `time_series`, `table` or `heatmap`."""
+        """Return the query as a panel target; `shape` is `time_series`, `table` or `heatmap`."""
         asked = {"instant": True, "range": False} if instant else {"instant": False, "range": True}
         return {
             "datasource": PROMETHEUS,
@@ -40,13 +40,13 @@ class Query:
 
 @dataclass(frozen=True)
 class InfluxQuery:
-    """What InfluxDB is asked, in InfluxQL, and how Grafana names each series of the answer."""
+    """An InfluxQL query, and the legend of each series in its result."""
 
     query: str
     legend: str
 
     def target(self, instant: bool, shape: str) -> Json:
-        """Return the query as a panel holds it."""
+        """Return the query as a panel target."""
         return {
             "datasource": INFLUXDB,
             "query": self.query,
@@ -58,7 +58,7 @@ class InfluxQuery:
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel: what it shows, in which unit, and from which values on it is orange or red (`thresholds`)."""
+    """A panel with its queries and unit, and the values at which it turns orange or red (`thresholds`)."""
 
     title: str
     description: str
@@ -73,7 +73,7 @@ class Panel:
     from_zero: bool = True
 
     def json(self, number: int, x: int, y: int) -> Json:
-        """Return the panel at a place of the grid."""
+        """Return the panel at a position of the grid."""
         instant = self.kind in {"stat", "table"}
         shape = {"table": "table", "heatmap": "heatmap"}.get(self.kind, "time_series")
         targets = [{"refId": chr(65 + n), **query.target(instant, shape)} for n, query in enumerate(self.queries)]
@@ -154,7 +154,7 @@ _LOOKS: dict[str, Json] = {
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A dashboard: rows, each with a title and panels, for one environment at a time."""
+    """A dashboard of titled rows of panels, for one environment at a time."""
 
     uid: str
     title: str
@@ -162,7 +162,7 @@ class Dashboard:
     rows: Sequence[tuple[str, Sequence[Panel]]]
 
     def json(self) -> str:
-        """Return the dashboard as Grafana imports it."""
+        """Return the dashboard as JSON for import into Grafana."""
         panels = self._panels()
         dashboard = {
             "uid": self.uid,

@@ -1,18 +1,18 @@
-"""Queries, with words for what stands in most of them."""
+"""PromQL queries with placeholders for common matchers."""
 
 from __future__ import annotations
 
 from tools.dashboards.grafana import Query
 
-WORDS = {
-    "ENV": 'environment="$environment"',  # the environment that is looked at
-    "API": 'path_template!~"/__.*|/metrics"',  # without the requests of those who watch
-    "[R]": "[$__rate_interval]",  # the range that Grafana thinks fit for a rate
+PLACEHOLDERS = {
+    "ENV": 'environment="$environment"',  # the selected environment
+    "API": 'path_template!~"/__.*|/metrics"',  # without health checks and scrapes
+    "[R]": "[$__rate_interval]",  # the range that Grafana recommends for rates
 }
 
 
 def query(expr: str, legend: str = "") -> Query:
-    """Return the query for `expr`, its words replaced by what they stand for."""
-    for word, meaning in WORDS.items():
-        expr = expr.replace(word, meaning)
+    """Return the query for `expr` with its placeholders replaced."""
+    for placeholder, text in PLACEHOLDERS.items():
+        expr = expr.replace(placeholder, text)
     return Query(expr, legend)

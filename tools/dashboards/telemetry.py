@@ -1,4 +1,4 @@
-"""The dashboard CTMS Telemetry: what the service does."""
+"""The dashboard CTMS Telemetry: traffic, errors, latency and background work of the service."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _REQUESTS = "sum(rate(ctms_requests_total{ENV, API}[R]))"
 _DURATIONS = "rate(ctms_requests_duration_seconds_bucket{ENV, API}[R])"
 
 _AT_A_GLANCE = [
-    _stat("Requests per second", "Requests per second, without those for health and metrics.", _q(_REQUESTS), "reqps"),
+    _stat("Requests per second", "Requests per second, without health checks and metrics.", _q(_REQUESTS), "reqps"),
     _stat(
-        "Failing",
-        "The share of requests that is answered with 5xx.",
+        "Error rate",
+        "Share of requests that got a 5xx response.",
         _q(f"{_ERRORS} / {_REQUESTS}"),
         "percentunit",
         (("red", 0.05),),
     ),
     _stat(
         "95th percentile",
-        "Nineteen of twenty requests take no longer than this.",
+        "Latency that 95 % of requests do not exceed.",
         _q(f"histogram_quantile(0.95, sum by (le) ({_DURATIONS}))"),
         "s",
         (("orange", 0.5), ("red", 5)),
     ),
     _stat(
         "Contacts",
-        "Contacts that the database holds, as its planner estimates.",
+        "Contacts in the database, as estimated by its planner.",
         _q("max(ctms_contacts_total{ENV})"),
     ),
     _stat(
         "Instances up",
-        "Instances of the API, and workers, that answer Prometheus.",
+        "API instances and workers that respond to Prometheus.",
         _q('sum by (job) (up{ENV, job=~"ctms-.*"})', "{{job}}"),
     ),
     _stat(
@@ -55,14 +55,14 @@ _AT_A_GLANCE = [
 _REQUEST_PANELS = [
     Panel(
         "Requests by status",
-        "Requests per second by the first digit of their status.",
+        "Requests per second, by class of status code.",
         [_q("sum by (status_code_family) (rate(ctms_requests_total{ENV, API}[R]))", "{{status_code_family}}")],
         unit="reqps",
         stacked=True,
     ),
     Panel(
         "Requests by route",
-        "Requests per second by method and route; `unmatched` are paths that no route has.",
+        "Requests per second, by method and route; `unmatched` are paths without a route.",
         [
             _q(
                 "sum by (method, path_template) (rate(ctms_requests_total{ENV, API}[R])) > 0",
@@ -73,20 +73,20 @@ _REQUEST_PANELS = [
         stacked=True,
     ),
     Panel(
-        "Refused and failed by status",
-        "Requests per second that are answered with 4xx or 5xx.",
+        "Errors by status",
+        "4xx and 5xx responses per second, by status code.",
         [_q('sum by (status_code) (rate(ctms_requests_total{ENV, API, status_code=~"[45].."}[R]))', "{{status_code}}")],
         unit="reqps",
     ),
     Panel(
-        "Durations",
-        "How many requests take how long.",
+        "Latency distribution",
+        "Number of requests in each latency bucket.",
         [_q("sum by (le) (increase(ctms_requests_duration_seconds_bucket{ENV, API}[R]))", "{{le}}")],
         "heatmap",
     ),
     Panel(
-        "Percentiles",
-        "The times within which half, 95 % and 99 % of the requests are answered.",
+        "Latency percentiles",
+        "Latency that 50 %, 95 % and 99 % of requests do not exceed.",
         [
             _q(f"histogram_quantile({share}, sum by (le) ({_DURATIONS}))", legend)
             for share, legend in ((0.5, "50 %"), (0.95, "95 %"), (0.99, "99 %"))
@@ -95,7 +95,7 @@ _REQUEST_PANELS = [
     ),
     Panel(
         "95th percentile by route",
-        "Which routes are slow.",
+        "95th percentile of latency, by method and route.",
         [
             _q(
                 f"histogram_quantile(0.95, sum by (le, method, path_template) ({_DURATIONS})) > 0",
@@ -109,14 +109,14 @@ _REQUEST_PANELS = [
 _CLIENT_PANELS = [
     Panel(
         "Requests by client",
-        "Requests per second of each API client, as its token proves it.",
+        "Requests per second of each API client, identified by its token.",
         [_q("sum by (client_id) (rate(ctms_api_requests_total{ENV}[R]))", "{{client_id}}")],
         unit="reqps",
         stacked=True,
     ),
     Panel(
-        "Refused and failed by client",
-        "Requests per second that are answered with 4xx or 5xx, by API client.",
+        "Errors by client",
+        "4xx and 5xx responses per second, by API client.",
         [
             _q(
                 "sum by (client_id, status_code_family)"
@@ -127,15 +127,15 @@ _CLIENT_PANELS = [
         unit="reqps",
     ),
     Panel(
-        "Tokens not given",
-        "Requests per second at `/token` that got none, by cause.",
+        "Token failures",
+        "Failed requests to `/token` per second, by cause.",
         [_q("sum by (cause) (rate(ctms_token_failures_total{ENV}[R]))", "{{cause}}")],
         unit="reqps",
         width=4,
     ),
     Panel(
-        "Callers not let in",
-        "Requests per second that were refused for their token or for a permission, by cause.",
+        "Authorization failures",
+        "Requests per second refused for a token or a missing permission, by cause.",
         [_q("sum by (cause) (rate(ctms_auth_failures_total{ENV}[R]))", "{{cause}}")],
         unit="reqps",
         width=4,
@@ -145,7 +145,7 @@ _CLIENT_PANELS = [
 _DATABASE_PANELS = [
     Panel(
         "Connections",
-        "Connections that requests use, requests that wait for one, and how many connections there may be.",
+        "Connections in use, requests waiting for one, and the limit of connections.",
         [
             _q("sum by (state) (ctms_database_connections{ENV})", "{{state}}"),
             _q("sum(ctms_database_connections_limit{ENV})", "limit"),
@@ -153,20 +153,20 @@ _DATABASE_PANELS = [
     ),
     Panel(
         "Time in the database",
-        "Seconds of each second that requests wait for PostgreSQL, all of them together.",
+        "Seconds per second that all requests together wait for PostgreSQL.",
         [_q("sum by (kind) (rate(ctms_database_seconds_sum{ENV}[R]))", "{{kind}}")],
         width=4,
     ),
     Panel(
-        "Waited in vain",
-        "Requests per second that waited for a connection and got none: 503.",
+        "Connection timeouts",
+        "Requests per second that timed out waiting for a connection (503).",
         [_q("sum by (instance) (rate(ctms_database_connection_timeouts_total{ENV}[R]))", "{{instance}}")],
         unit="reqps",
         width=4,
     ),
     Panel(
         "Contacts over time",
-        "Contacts that the database holds, as its planner estimates.",
+        "Contacts in the database, as estimated by its planner.",
         [_q("max(ctms_contacts_total{ENV})", "contacts")],
         from_zero=False,
     ),
@@ -174,8 +174,8 @@ _DATABASE_PANELS = [
 
 _PLUGIN_PANELS = [
     Panel(
-        "Time of waitlist rules",
-        "95th percentile of the time that the waitlist rules of each plugin take for one subscription.",
+        "Waitlist rule time",
+        "95th percentile of the time that a plugin's waitlist rules take for one subscription.",
         [
             _q(
                 "histogram_quantile(0.95, sum by (le, plugin) (rate(ctms_waitlist_rules_seconds_bucket{ENV}[R])))",
@@ -185,8 +185,8 @@ _PLUGIN_PANELS = [
         unit="s",
     ),
     Panel(
-        "Faults of waitlist rules",
-        "Unexpected errors of the waitlist rules of plugins in each minute: each failed a request.",
+        "Waitlist rule errors",
+        "Unexpected errors in the waitlist rules of plugins per minute; each failed a request.",
         [_q("sum by (plugin) (rate(ctms_waitlist_rules_failures_total{ENV}[R])) * 60", "{{plugin}}")],
     ),
     Panel(
@@ -201,33 +201,33 @@ _PLUGIN_PANELS = [
 _BACKGROUND_PANELS = [
     Panel(
         "Backlog",
-        "Contacts that each backend is still to be told of.",
+        "Contacts pending for each backend.",
         [_q("max by (backend) (ctms_background_sync_backlog{ENV})", "{{backend}}")],
     ),
     Panel(
-        "Oldest waiting",
-        "How long the oldest of them has waited.",
+        "Oldest pending contact",
+        "Age of the oldest pending contact of each backend.",
         [_q("max by (backend) (ctms_background_sync_age_seconds{ENV})", "{{backend}}")],
         unit="s",
         thresholds=[("orange", 900)],
     ),
     Panel(
-        "Parked and tried again",
-        "Contacts that a backend refused, and those that wait for another try.",
+        "Parked and retried",
+        "Parked contacts, and contacts that wait for a retry.",
         [
             _q("max by (backend) (ctms_background_sync_parked{ENV})", "{{backend}} parked"),
-            _q("max by (backend) (ctms_background_sync_retries{ENV})", "{{backend}} tried again"),
+            _q("max by (backend) (ctms_background_sync_retries{ENV})", "{{backend}} retried"),
         ],
     ),
     Panel(
-        "Contacts told",
-        "Contacts per second that backends were told of, by what came of it.",
+        "Contacts pushed",
+        "Contacts pushed to backends per second, by outcome.",
         [_q("sum by (backend, status) (rate(ctms_background_sync_total{ENV}[R]))", "{{backend}} {{status}}")],
         unit="cps",
     ),
     Panel(
         "Calls",
-        "Calls per second to backends and deletion handlers.",
+        "Calls to backends and deletion handlers per second, by outcome.",
         [
             _q(
                 "sum by (backend, method, status) (rate(ctms_background_requests_total{ENV}[R]))",
@@ -238,7 +238,7 @@ _BACKGROUND_PANELS = [
     ),
     Panel(
         "95th percentile of calls",
-        "How long backends and deletion handlers take to answer.",
+        "95th percentile of the duration of calls to backends and deletion handlers.",
         [
             _q(
                 "histogram_quantile(0.95,"
@@ -249,15 +249,15 @@ _BACKGROUND_PANELS = [
         unit="s",
     ),
     Panel(
-        "Since the last loop",
-        "How long ago each worker last looked for work.",
+        "Time since last loop",
+        "Time since each worker last polled for work.",
         [_q("time() - ctms_background_last_loop_timestamp_seconds{ENV}", "{{instance}}")],
         unit="s",
         thresholds=[("red", 300)],
     ),
     Panel(
-        "Files of the metrics",
-        "What the files take in which the processes of an instance add up their metrics.",
+        "Metrics files",
+        "Size of the metrics files of each instance.",
         [_q("max by (instance) (ctms_metrics_files_bytes{ENV})", "{{instance}}")],
         unit="bytes",
         thresholds=[("orange", 256 * MIB)],
@@ -268,7 +268,7 @@ _IN_RANGE = "$timeFilter AND \"environment\" = '$environment'"
 _YEAR_PANELS = [
     Panel(
         "Requests by day",
-        "Requests of each API client by day. Choose a range of weeks.",
+        "Requests of each API client per day. Select a range of weeks.",
         [
             InfluxQuery(
                 'SELECT sum("more") FROM (SELECT non_negative_difference(max("value")) AS "more"'
@@ -282,7 +282,7 @@ _YEAR_PANELS = [
     ),
     Panel(
         "Contacts by day",
-        "The most contacts that the database held on each day, as its planner estimates.",
+        "Highest number of contacts in the database on each day, as estimated by its planner.",
         [
             InfluxQuery(
                 f'SELECT max("value") FROM "ctms_contacts_total" WHERE {_IN_RANGE}'
@@ -298,7 +298,7 @@ _YEAR_PANELS = [
 TELEMETRY = Dashboard(
     "ctms-telemetry",
     "CTMS Telemetry",
-    "What the contact service does: its requests, clients, database, erasures and background work.",
+    "Requests, clients, database, erasures and background work of the contact service.",
     [
         ("At a glance", _AT_A_GLANCE),
         ("Requests and their times", _REQUEST_PANELS),
