@@ -15,9 +15,10 @@ from ctms.api.openapi import examples
 from ctms.api.parameters import path_id
 from ctms.api.responses import json_text
 from ctms.clients.access import DELETE, VIEW_ERASURES
-from ctms.contacts.fields import REQUIRED, Flag, Group, Message, PlainText, Timestamp, Uuid, invalid
+from ctms.contacts import fields
+from ctms.contacts.fields import invalid
 from ctms.contacts.queries import IDENTITIES
-from ctms.contacts.schemas import Schema, text
+from ctms.contacts.schemas import Schema
 from ctms.erasure import records
 from ctms.erasure.erase import BY_API, Order
 from ctms.erasure.requests import InvalidAddressesError, erase_requested
@@ -42,39 +43,24 @@ _ID = {
 class _Strict(Schema):
     """What is to be deleted is not guessed: a member with a wrong name is no member less."""
 
-    error_messages = {**Schema.error_messages, "unknown": Message("Unknown field", "extra_forbidden")}  # noqa: RUF012
+    error_messages = {**Schema.error_messages, "unknown": fields.Message("Unknown field", "extra_forbidden")}  # noqa: RUF012
 
     class Meta:
         unknown = ma.RAISE
 
 
-class _Items(ma.fields.List[Any]):
-    """A list of what is to be erased."""
-
-    default_error_messages = {**REQUIRED, "invalid": Message("Input should be a valid list", "list_type")}  # noqa: RUF012
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if isinstance(value, list) and len(value) > MAX_CONTACTS:
-            raise invalid(f"List should have at most {MAX_CONTACTS} items", "too_long")
-        return super()._deserialize(value, attr, data, **kwargs)
-
-
-def _uuid() -> Uuid:
-    return Uuid(load_default=None, allow_none=True)
-
-
 class ErasureIdentitiesSchema(_Strict):
     """By which identities to find contacts: all that are given must match, and null is not given."""
 
-    email_id = _uuid()
-    primary_email = text()
-    basket_token = _uuid()
-    sfdc_id = text()
-    mofo_contact_id = text()
-    mofo_email_id = text()
-    amo_user_id = text()
-    fxa_id = text()
-    fxa_primary_email = text()
+    email_id = fields.UUID(load_default=None)
+    primary_email = fields.String(load_default=None)
+    basket_token = fields.UUID(load_default=None)
+    sfdc_id = fields.String(load_default=None)
+    mofo_contact_id = fields.String(load_default=None)
+    mofo_email_id = fields.String(load_default=None)
+    amo_user_id = fields.String(load_default=None)
+    fxa_id = fields.String(load_default=None)
+    fxa_primary_email = fields.String(load_default=None)
 
     @ma.post_load
     def given(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -88,19 +74,19 @@ class ErasureIdentitiesSchema(_Strict):
 class ErasureRequestSchema(_Strict):
     """Whom to erase: at least one, and at most 5,000 in all."""
 
-    emails = _Items(
-        PlainText(255, shortest=1),
+    emails = fields.List(
+        fields.String(255, min_length=1),
+        max_items=MAX_CONTACTS,
         metadata={
-            "description": "Their `primary_email`, in any spelling; nothing else, unless the database holds it as one.",
-            "maxItems": MAX_CONTACTS,
+            "description": "Their `primary_email`, in any spelling; nothing else, unless the database holds it as one."
         },
     )
-    identities = _Items(Group(ErasureIdentitiesSchema), metadata={"maxItems": MAX_CONTACTS})
-    forget = Flag(
+    identities = fields.List(fields.SubDocument(ErasureIdentitiesSchema), max_items=MAX_CONTACTS)
+    forget = fields.Boolean(
         load_default=False,
         metadata={"description": "Suppress the addresses, too: no contact with one of them can be made any more."},
     )
-    include_fxa = Flag(
+    include_fxa = fields.Boolean(
         load_default=False,
         metadata={
             "description": "Erase also the other contacts that carry one of the addresses as `fxa_primary_email`, which"
@@ -128,7 +114,7 @@ class ErasureRequestSchema(_Strict):
 class ErasureResultSchema(ma.Schema):
     """What has been erased here; other systems hear of it next."""
 
-    id = Uuid(metadata={"description": "Names the record: `GET /erasures/{id}`."})
+    id = fields.UUID(metadata={"description": "Names the record: `GET /erasures/{id}`."})
     contacts = ma.fields.Integer(metadata={"description": "How many contacts are gone."})
     unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
         metadata={"description": "How many items named nobody."}
@@ -145,42 +131,46 @@ class ErasureResultSchema(ma.Schema):
 class ErasureHandlerSchema(ma.Schema):
     """How far a deletion handler is: numbers of contacts, and the last reason why it was not done with one."""
 
-    name = PlainText()
-    installed = Flag(metadata={"description": "False when no plugin declares the handler any more: nobody deletes."})
+    name = fields.String()
+    installed = fields.Boolean(
+        metadata={"description": "False when no plugin declares the handler any more: nobody deletes."}
+    )
     pending = ma.fields.Integer()
     done = ma.fields.Integer(metadata={"description": "Erased, as the other system says."})
     verified = ma.fields.Integer(metadata={"description": "Looked for, and not found any more."})
     parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
-    reason = text()
-    started_at = Timestamp()
-    changed_at = Timestamp()
+    reason = fields.String(load_default=None)
+    started_at = fields.Timestamp()
+    changed_at = fields.Timestamp()
 
 
 class ErasureBackendSchema(ma.Schema):
     """The progress of a backend: numbers of contacts, and the last reason why one was not deleted there."""
 
-    name = PlainText()
-    installed = Flag(metadata={"description": "False when no plugin declares the backend any more: nobody deletes."})
+    name = fields.String()
+    installed = fields.Boolean(
+        metadata={"description": "False when no plugin declares the backend any more: nobody deletes."}
+    )
     pending = ma.fields.Integer(metadata={"description": "Still to be deleted there."})
     done = ma.fields.Integer(metadata={"description": "Deleted there, as the backend says."})
     parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
-    reason = text()
-    started_at = Timestamp()
-    changed_at = Timestamp()
+    reason = fields.String(load_default=None)
+    started_at = fields.Timestamp()
+    changed_at = fields.Timestamp()
 
 
 class ErasureSchema(ma.Schema):
     """The record of a deletion. It names nobody."""
 
-    id = Uuid()
-    requested_at = Timestamp()
-    requested_by = PlainText(
+    id = fields.UUID()
+    requested_at = fields.Timestamp()
+    requested_by = fields.String(
         metadata={"description": "`client:` and the id of an API client, or `operator:` and a name."}
     )
-    origin = PlainText(
+    origin = fields.String(
         metadata={"description": "What asked for it: `delete` and `api` are the API's, `command` is `flask ctms`."}
     )
-    forget = Flag(metadata={"description": "True when the addresses were suppressed, too."})
+    forget = fields.Boolean(metadata={"description": "True when the addresses were suppressed, too."})
     contacts = ma.fields.Integer()
     unknown = ma.fields.Integer()  # type: ignore[assignment]  # no option of the schema
     also_known_in = ma.fields.Integer(
@@ -190,7 +180,7 @@ class ErasureSchema(ma.Schema):
             " stayed. Null of erasures by earlier versions."
         },
     )
-    status = PlainText(
+    status = fields.String(
         choices=records.STATUSES,
         metadata={
             "description": "The first of these that is true of any deletion handler or backend: a contact is parked,"

@@ -12,13 +12,15 @@ import marshmallow as ma
 
 from ctms import addresses
 from ctms.api.parsing import problems
-from ctms.contacts.fields import Field, Flag, PlainText, Uuid, invalid
+from ctms.contacts import fields
+from ctms.contacts.fields import Message, invalid
 from ctms.contacts.queries import IDENTITIES, Position
 from ctms.contacts.schemas import Schema
 from ctms.errors import BadRequest, Invalid
 
+_INTEGER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 _SPACE_FOR_PLUS = re.compile(r" (?=\d\d:?\d\d$)")
-_UUID = Uuid()
+_UUID = fields.UUID()
 
 
 def contact_id(email_id: str) -> UUID:
@@ -35,25 +37,19 @@ def path_id(name: str, value: str) -> UUID:
     return found
 
 
-class AddressText(PlainText):
-    """An address to look for, in any spelling; one with a `+` that was not escaped arrives with a space."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        return addresses.plus_for_space(super()._deserialize(value, attr, data, **kwargs))
-
-
 class IdentitiesQuery(Schema):
     """By which identities to look for contacts: all that are given must match."""
 
-    email_id = Uuid()
-    primary_email = AddressText()
-    basket_token = Uuid()
-    sfdc_id = PlainText()
-    mofo_contact_id = PlainText()
-    mofo_email_id = PlainText()
-    amo_user_id = PlainText()
-    fxa_id = PlainText()
-    fxa_primary_email = AddressText()
+    email_id = fields.UUID()
+    # A `+` that was not escaped arrives as a space.
+    primary_email = fields.String(post_load=addresses.plus_for_space)
+    basket_token = fields.UUID()
+    sfdc_id = fields.String()
+    mofo_contact_id = fields.String()
+    mofo_email_id = fields.String()
+    amo_user_id = fields.String()
+    fxa_id = fields.String()
+    fxa_primary_email = fields.String(post_load=addresses.plus_for_space)
 
 
 def some_identity(identities: Mapping[str, Any]) -> None:
@@ -62,36 +58,48 @@ def some_identity(identities: Mapping[str, Any]) -> None:
         raise BadRequest(f"No identifiers provided, at least one is needed: {', '.join(IDENTITIES)}")
 
 
-class Instant(Field):
+MAX_LIMIT = 1000
+"""Maximum number of items on a page."""
+
+
+class Instant(fields.Field, ma.fields.DateTime):
     """A date and time, ISO 8601; without an offset it is UTC."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(metadata={"description": "Without an offset it is UTC."}, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
         try:
-            # A `+` that was not escaped arrives as a space: what was meant is plain.
+            # A `+` that was not escaped arrives as a space; the meaning is unambiguous.
             moment = datetime.fromisoformat(_SPACE_FOR_PLUS.sub("+", value))
             return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError) as error:
             raise invalid("Input should be a valid datetime", "datetime_parsing") from error
 
 
-class Limit(Field):
-    """How many items a page has at the most."""
+class Limit(fields.Field, ma.fields.Integer):
+    """The maximum number of items on a page."""
 
-    lowest, highest = 1, 1000
+    default_error_messages = {"invalid": Message("Input should be a valid integer", "int_parsing")}  # noqa: RUF012
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if not re.fullmatch(r"[+-]?\d{1,9}", value, re.ASCII):
-            raise invalid("Input should be a valid integer", "int_parsing")
-        number = int(value)
-        if number < self.lowest:
-            raise invalid(f"Input should be at least {self.lowest}", "greater_than_equal")
-        if number > self.highest:
-            raise invalid(f"Input should be at most {self.highest}", "less_than_equal")
-        return number
+    def __init__(self, **kwargs: Any) -> None:
+        validators = [
+            ma.validate.Range(min=1, error=Message("Input should be at least {min}", "greater_than_equal")),
+            ma.validate.Range(max=MAX_LIMIT, error=Message("Input should be at most {max}", "less_than_equal")),
+        ]
+        super().__init__(validate=validators, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
+        if not _INTEGER.fullmatch(value):  # `int` would also read "1_0"
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
-class Cursor(Field):
-    """Where the page before ended, as its `after` said."""
+class Cursor(fields.Field, ma.fields.String):
+    """The end of the previous page, as its `after` says."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(metadata={"description": "The `after` of the page before."}, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         try:
@@ -107,4 +115,4 @@ class UpdatesQuery(Schema):
     end = Instant(load_default=None)
     limit = Limit(load_default=100)
     after = Cursor(load_default=None)
-    mofo_relevant = Flag(load_default=None)
+    mofo_relevant = fields.Boolean(load_default=None)

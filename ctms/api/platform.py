@@ -10,7 +10,7 @@ from flask import Response, redirect
 from ctms.api.blueprint import Blueprint
 from ctms.api.openapi.errors import ERROR
 from ctms.api.responses import json_text
-from ctms.contacts.fields import PlainText
+from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
 from ctms.telemetry.health import heartbeat, version
 
@@ -27,13 +27,13 @@ VERSION = {
 class LivenessSchema(Schema):
     """It answers."""
 
-    status = PlainText(choices=("ok",))
+    status = fields.String(choices=("ok",))
 
 
 class HeartbeatSchema(Schema):
     """How the parts are."""
 
-    status = PlainText(choices=("ok", "warning", "error"))
+    status = fields.String(choices=("ok", "warning", "error"))
     checks = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.String())
     details = ma.fields.Dict(keys=ma.fields.String())
 

@@ -16,7 +16,7 @@ from ctms.api.responses import error_response, json_text
 from ctms.clients.attempts import attempts
 from ctms.clients.registry import WrongCredentials, authenticate
 from ctms.clients.tokens import tokens
-from ctms.contacts.fields import PlainText
+from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
 from ctms.current import current_request
 from ctms.errors import ApiError, Invalid
@@ -34,17 +34,17 @@ _NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 class TokenRequestSchema(Schema):
     """The credentials, unless they come by HTTP Basic, which counts when both are there."""
 
-    grant_type = PlainText(choices=("client_credentials", "refresh_token"))
-    client_id = PlainText(255)
-    client_secret = PlainText(255)
-    scope = PlainText()
+    grant_type = fields.String(choices=("client_credentials", "refresh_token"))
+    client_id = fields.String(255)
+    client_secret = fields.String(255)
+    scope = fields.String()
 
 
 class TokenSchema(Schema):
     """A bearer token (RFC 6749, 5.1)."""
 
-    access_token = PlainText(required=True)
-    token_type = PlainText(required=True, choices=("bearer",))
+    access_token = fields.String(required=True)
+    token_type = fields.String(required=True, choices=("bearer",))
     expires_in = ma.fields.Integer(required=True, metadata={"description": "Seconds"})
 
 

@@ -12,7 +12,7 @@ from ctms.api.openapi import Api
 from ctms.api.openapi.waitlists import describe_entries, list_of
 from ctms.api.responses import json_text
 from ctms.clients.access import VIEW
-from ctms.contacts.fields import PlainText
+from ctms.contacts import fields
 from ctms.contacts.waitlists import Waitlists
 from ctms.current import extension
 
@@ -28,10 +28,10 @@ def _described(words: str) -> dict[str, str]:
 class WaitlistRules(ma.Schema):
     """What is known of a waitlist, or of all whose names fit a pattern."""
 
-    name = PlainText(metadata=_described("The name. With a `*` at the end, all names that begin so."))
-    title = PlainText()
-    description = PlainText()
-    plugin = PlainText(metadata=_described("The plugin that brings the rules."))
+    name = fields.String(metadata=_described("The name. With a `*` at the end, all names that begin so."))
+    title = fields.String()
+    description = fields.String()
+    plugin = fields.String(metadata=_described("The plugin that brings the rules."))
     schema = ma.fields.Dict(metadata=_described("The JSON Schema (2020-12) of the fields."))
 
 

@@ -20,7 +20,7 @@ from psycopg.types.json import Json
 from ctms import addresses
 from ctms.contacts import queries, statements
 from ctms.contacts.documents import same_contact
-from ctms.contacts.fields import Kept
+from ctms.contacts.fields import LegacyAddress
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
 from ctms.contacts.statements import GROUPS, LISTS
 from ctms.contacts.waitlists import waitlists
@@ -258,11 +258,11 @@ def _check_address(
     """
     address = email.get("primary_email")
     others = _holders(connection, email) - {email_id}
-    if not others and not isinstance(address, Kept):
+    if not others and not isinstance(address, LegacyAddress):
         return
     row = connection.execute(statements.LOCK_ADDRESS, (email_id,)).fetchone()
     stored = row[0] if row else None
-    if isinstance(address, Kept):
+    if isinstance(address, LegacyAddress):
         if stored != address:
             raise Invalid([{"loc": ["body", "email", "primary_email"], **address.problem}])
     elif stored is not None and address is not None and addresses.is_same(stored, address):
@@ -276,7 +276,7 @@ def _check_address(
 def _holders(connection: Connection, email: Values) -> set[uuid.UUID]:
     """Return the contacts that have the address, if it has several spellings: the unique index only knows one."""
     address = email.get("primary_email")
-    spelt = addresses.spellings(address) if address and not isinstance(address, Kept) else ()
+    spelt = addresses.spellings(address) if address and not isinstance(address, LegacyAddress) else ()
     if len(spelt) < 2:
         return set()
     return {email_id for (email_id,) in connection.execute(statements.ids_by_address(len(spelt)), spelt).fetchall()}

@@ -17,7 +17,7 @@ import marshmallow as ma
 
 from ctms import addresses
 from ctms.contacts import schemas
-from ctms.contacts.fields import Address, Group, Subscriptions, Timestamp
+from ctms.contacts.fields import Address, SubDocument, Subscriptions, Timestamp
 
 
 def timestamp(column: str) -> str:
@@ -120,7 +120,7 @@ def same_contact(document: str, contact: Mapping[str, Any]) -> bool:
         else:
             told, known = [contact[name] or {}], [stored[name]]
             group = field
-        assert isinstance(group, Group)  # noqa: S101  a contact is made of groups and lists of them
+        assert isinstance(group, SubDocument)  # noqa: S101  a contact is made of groups and lists of them
         if len(told) != len(known) or not all(map(_agrees(group.schema), told, known)):
             return False
     return True

@@ -1,14 +1,14 @@
-"""The kinds of value that a contact is made of.
+"""The kinds of fields of a contact: marshmallow's own, with the messages, types and limits of this API.
 
-Every message carries the `type` that clients switch on, and none repeats the submitted value, which is a
-person's. Text that PostgreSQL cannot store (U+0000, lone surrogates) is refused here.
+Every message carries the `type` that clients switch on. No message repeats the submitted value, which is personal
+data. Text that PostgreSQL cannot store (U+0000, lone surrogates) is refused here.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from math import isfinite
 from typing import Any
@@ -21,13 +21,11 @@ from ctms import addresses
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 _UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\}?", re.ASCII | re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
-_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
 
 MAX_ENTRIES = 1000
-"""How many newsletters or waitlists one request may hold."""
+"""Maximum number of newsletters or waitlists in one request."""
 MAX_DEPTH = 50
-"""How deeply the fields of a waitlist may nest."""
+"""Maximum nesting depth of the fields of a waitlist."""
 
 
 class Message(str):
@@ -41,165 +39,179 @@ class Message(str):
         message.type = type
         return message
 
+    def format(self, *args: object, **kwargs: object) -> Message:
+        """Return the formatted message; marshmallow formats the messages of fields and validators."""
+        return Message(super().format(*args, **kwargs), self.type)
+
 
 def invalid(text: str, type: str, field: str = "_schema") -> ma.ValidationError:  # noqa: A002
-    """Make the exception that marshmallow collects."""
+    """Return the exception that marshmallow collects."""
     return ma.ValidationError([Message(text, type)], field_name=field)
 
 
-REQUIRED: dict[str, Any] = {
-    "required": Message("Field required", "missing"),
-    "null": Message("Must not be null", "null"),
-}
-
-
 class Field(ma.fields.Field[Any]):
-    """A field with our words for what is missing or null."""
+    """A field with our messages for a missing value and null. The first failing validator ends the validation."""
 
-    default_error_messages = REQUIRED
+    default_error_messages = {  # noqa: RUF012
+        "required": Message("Field required", "missing"),
+        "null": Message("Must not be null", "null"),
+    }
+
+    def _validate(self, value: Any) -> None:
+        for validator in self.validators:
+            validator(value)
 
 
-class PlainText(Field):
-    """Unicode text of `shortest` to `longest` characters; with `choices`, one of these."""
+class String(Field, ma.fields.String):
+    """Unicode text of `min_length` to `max_length` characters; with `choices`, one of these."""
+
+    default_error_messages = {"invalid": Message("Input should be a valid string", "string_type")}  # noqa: RUF012
 
     def __init__(
         self,
-        longest: int | None = None,
+        max_length: int | None = None,
         *,
-        shortest: int = 0,
+        min_length: int = 0,
         choices: tuple[str, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.longest = longest
-        self.shortest = shortest
-        self.choices = choices
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if not isinstance(value, str):
-            raise invalid("Input should be a valid string", "string_type")
-        if self.longest is not None and len(value) > self.longest:
-            raise invalid(f"String should have at most {self.longest} characters", "string_too_long")
-        if len(value) < self.shortest:
-            raise invalid(f"String should have at least {self.shortest} characters", "string_too_short")
-        if _NOT_STORABLE.search(value):
-            raise invalid("String should not hold U+0000 or half a surrogate pair", "string_unicode")
-        if self.choices is not None and value not in self.choices:
-            raise invalid(f"Input should be one of {', '.join(map(repr, self.choices))}", "literal_error")
-        return value
+        validators: list[Callable[[str], Any]] = []
+        if max_length is not None:
+            too_long = Message("String should have at most {max} characters", "string_too_long")
+            validators.append(ma.validate.Length(max=max_length, error=too_long))
+        if min_length:
+            too_short = Message("String should have at least {min} characters", "string_too_short")
+            validators.append(ma.validate.Length(min=min_length, error=too_short))
+        validators.append(_check_text)
+        if choices is not None:
+            unknown = Message(f"Input should be one of {', '.join(map(repr, choices))}", "literal_error")
+            validators.append(ma.validate.OneOf(choices, error=unknown))
+        super().__init__(validate=validators, **kwargs)
 
 
-class Flag(Field):
-    """A boolean, in one of the many ways to say it."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, int | float) and value in (0, 1):
-            return bool(value)
-        if isinstance(value, str):
-            word = value.lower()
-            if word in _TRUE:
-                return True
-            if word in _FALSE:
-                return False
-        raise invalid("Input should be a valid boolean", "bool_parsing")
+def _check_text(value: str) -> None:
+    if _NOT_STORABLE.search(value):
+        raise invalid("String should not hold U+0000 or half a surrogate pair", "string_unicode")
 
 
-class Uuid(Field):
+class Boolean(Field, ma.fields.Boolean):
+    """A boolean, in any of the spellings that marshmallow knows, in any case."""
+
+    default_error_messages = {"invalid": Message("Input should be a valid boolean", "bool_parsing")}  # noqa: RUF012
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> bool:
+        return super()._deserialize(value.lower() if isinstance(value, str) else value, attr, data, **kwargs)
+
+
+class UUID(Field, ma.fields.UUID):
     """A UUID, of one `version` if given."""
 
+    default_error_messages = {  # noqa: RUF012
+        "type": Message("Input should be a valid UUID", "uuid_type"),
+        "invalid_uuid": Message("Input should be a valid UUID", "uuid_parsing"),
+    }
+
     def __init__(self, *, version: int | None = None, **kwargs: Any) -> None:
+        if version is not None:
+            kwargs |= {
+                "validate": _require_version(version),
+                "metadata": {"description": f"A UUID of version {version}."},
+            }
         super().__init__(**kwargs)
-        self.version = version
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> uuid.UUID:
         if not isinstance(value, str):
-            raise invalid("Input should be a valid UUID", "uuid_type")
+            raise self.make_error("type")
         if not _UUID.fullmatch(value):  # `uuid.UUID` would also read " 0x_…"
-            raise invalid("Input should be a valid UUID", "uuid_parsing")
-        parsed = uuid.UUID(value.lower())
-        if self.version is not None and parsed.version != self.version:
-            raise invalid(f"UUID version {self.version} expected", "uuid_version")
-        return parsed
+            raise self.make_error("invalid_uuid")
+        return super()._deserialize(value.lower(), attr, data, **kwargs)
 
 
-class Day(Field):
+def _require_version(version: int) -> Callable[[uuid.UUID], None]:
+    def require_version(value: uuid.UUID) -> None:
+        if value.version != version:
+            raise invalid(f"UUID version {version} expected", "uuid_version")
+
+    return require_version
+
+
+class Date(Field, ma.fields.Date):
     """A date, `YYYY-MM-DD` (RFC 3339, full-date)."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if isinstance(value, str) and _DATE.fullmatch(value):
-            try:
-                return date.fromisoformat(value)
-            except ValueError:
-                pass
-        raise invalid("Input should be a valid date, as in 2020-01-27", "date_parsing")
+    default_error_messages = {  # noqa: RUF012
+        "invalid": Message("Input should be a valid date, as in 2020-01-27", "date_parsing")
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> date:
+        if not isinstance(value, str) or not _DATE.fullmatch(value):  # marshmallow would also read 20200127
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
-class AbsoluteUrl(PlainText):
+class AbsoluteUrl(String):
     """An absolute URL, stored in the normal form of the WHATWG URL standard (`http://Example.com` → `http://example.com/`)."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        text = super()._deserialize(value, attr, data, **kwargs)
-        try:
-            return ada_url.URL(text).href
-        except ValueError as error:
-            raise invalid("Input should be an absolute URL, as in https://example.com/", "url_parsing") from error
+    def __init__(self, **kwargs: Any) -> None:
+        description = "An absolute URL, stored in its normal form: `http://Example.com` becomes `http://example.com/`."
+        super().__init__(post_load=_normalize_url, metadata={"format": "uri", "description": description}, **kwargs)
 
 
-class Kept(str):
-    """Text that is no address. It may stay where it is stored already: `problem` says what is wrong with it."""
+def _normalize_url(value: str) -> str:
+    try:
+        return ada_url.URL(value).href
+    except ValueError as error:
+        raise invalid("Input should be an absolute URL, as in https://example.com/", "url_parsing") from error
+
+
+class LegacyAddress(str):
+    """Text that is not an address, but may stay where it is already stored. `problem` says what is wrong with it."""
 
     __slots__ = ("problem",)
     problem: dict[str, str]
 
 
-class Address(PlainText):
+class Address(String):
     """An e-mail address, loaded in its normal form (`ctms.addresses`).
 
-    With `keep_odd` what is no address is loaded as `Kept`, for the writer to compare with what is stored.
+    With `allow_legacy`, text that is not an address is loaded as `LegacyAddress`. The writer compares it with what is
+    stored.
     """
 
-    def __init__(self, *, keep_odd: bool = False, **kwargs: Any) -> None:
-        super().__init__(255, **kwargs)
-        self.keep_odd = keep_odd
+    def __init__(self, *, allow_legacy: bool = False, **kwargs: Any) -> None:
+        description = (
+            "An e-mail address, internationalised ones too (RFC 6531); no two contacts share one, in any spelling."
+        )
+        if allow_legacy:
+            description += " What is no address may be given again where it is stored already."
+        metadata = {"format": "idn-email", "description": description}
+        super().__init__(255, post_load=self._normalize, metadata=metadata, **kwargs)
+        self.allow_legacy = allow_legacy
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        text = super()._deserialize(value, attr, data, **kwargs)
+    def _normalize(self, value: str) -> str:
         try:
-            return addresses.normalize(text)
+            return addresses.normalize(value)
         except addresses.InvalidAddressError as error:
-            if not self.keep_odd:
+            if not self.allow_legacy:
                 raise invalid(str(error), "email_parsing") from error
-            kept = Kept(text)
-            kept.problem = {"msg": str(error), "type": "email_parsing"}
-            return kept
+            legacy = LegacyAddress(value)
+            legacy.problem = {"msg": str(error), "type": "email_parsing"}
+            return legacy
 
 
-class AccountAddress(PlainText):
-    """The address of an account: any text, as its service spells it.
-
-    Around an address, white space and a display name are dropped: else nobody would find it again by the address.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(255, load_default=None, allow_none=True, **kwargs)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        return addresses.strip_display_name(super()._deserialize(value, attr, data, **kwargs))
-
-
-class Object(Field):
+class Object(Field, ma.fields.Dict):
     """Any JSON object that PostgreSQL can store, nested up to `MAX_DEPTH` levels."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        if not isinstance(value, dict):
-            raise invalid("Input should be a valid object", "dict_type")
-        _check_storable(value, MAX_DEPTH)
-        return value
+    default_error_messages = {"invalid": Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
+
+    def __init__(self, **kwargs: Any) -> None:
+        description = (
+            "What it may hold depends on the name of the waitlist: see the schemas `Fields.…`, or ask"
+            f" `GET /waitlists`. It nests at most {MAX_DEPTH} levels."
+        )
+        super().__init__(validate=_check_storable, metadata={"description": description}, **kwargs)
 
 
-def _check_storable(value: Any, levels: int) -> None:
+def _check_storable(value: Any, levels: int = MAX_DEPTH) -> None:
     if isinstance(value, str):
         if _NOT_STORABLE.search(value):
             raise invalid("Text should not hold U+0000 or half a surrogate pair", "string_unicode")
@@ -213,17 +225,17 @@ def _check_storable(value: Any, levels: int) -> None:
             _check_storable(item, levels - 1)
 
 
-class Timestamp(Field):
+class Timestamp(ma.fields.DateTime):
     """An instant that the database sets, ISO 8601 with `+00:00`; never read."""
 
     def __init__(self) -> None:
         super().__init__(dump_only=True, allow_none=True)
 
 
-class Group(ma.fields.Nested):
-    """An object of a contact. `actions` are words that may stand for it (`"DELETE"`), handed over as they are."""
+class SubDocument(Field, ma.fields.Nested):
+    """An object inside a contact. `actions` are words that may replace it (`"DELETE"`), loaded as they are."""
 
-    default_error_messages = {**REQUIRED, "type": Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
+    default_error_messages = {"type": Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
 
     def __init__(self, schema: Any, *, actions: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(schema, **kwargs)
@@ -235,27 +247,39 @@ class Group(ma.fields.Nested):
         return super()._deserialize(value, attr, data, *args, **kwargs)
 
 
-class Subscriptions(ma.fields.List[Any]):
-    """A list of entries with names, each name once. `actions` as with `Group` (`"UNSUBSCRIBE"`)."""
+class List(Field, ma.fields.List[Any]):
+    """A list of at most `max_items` entries."""
 
-    default_error_messages = {**REQUIRED, "invalid": Message("Input should be a valid list", "list_type")}  # noqa: RUF012
+    default_error_messages = {"invalid": Message("Input should be a valid list", "list_type")}  # noqa: RUF012
+
+    def __init__(self, entry: ma.fields.Field[Any], *, max_items: int, **kwargs: Any) -> None:
+        super().__init__(entry, **kwargs)
+        self.max_items = max_items
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        # Not a validator: validators run after every entry has been loaded.
+        if isinstance(value, list) and len(value) > self.max_items:
+            raise invalid(f"List should have at most {self.max_items} items", "too_long")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Subscriptions(List):
+    """A list of entries with names, each name once. `actions` as in `SubDocument` (`"UNSUBSCRIBE"`)."""
 
     def __init__(self, schema: Any, *, actions: tuple[str, ...] = (), **kwargs: Any) -> None:
-        super().__init__(Group(schema), **kwargs)
+        super().__init__(SubDocument(schema), max_items=MAX_ENTRIES, **kwargs)
         self.actions = actions
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if isinstance(value, str) and value in self.actions:
             return value
-        if isinstance(value, list) and len(value) > MAX_ENTRIES:
-            raise invalid(f"List should have at most {MAX_ENTRIES} items", "too_long")
-        entries: list[dict[str, Any]] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[assignment]
+        entries: list[dict[str, Any]] = super()._deserialize(value, attr, data, **kwargs)
         first = {entry["name"]: index for index, entry in reversed(list(enumerate(entries)))}
-        twice = {
+        repeated = {
             index: {"name": [Message("Name should be given once", "name_repeated")]}
             for index, entry in enumerate(entries)
             if first[entry["name"]] != index
         }
-        if twice:
-            raise ma.ValidationError(twice)
+        if repeated:
+            raise ma.ValidationError(repeated)
         return entries

@@ -10,20 +10,8 @@ from typing import Any
 
 import marshmallow as ma
 
-from ctms.contacts.fields import (
-    AbsoluteUrl,
-    AccountAddress,
-    Address,
-    Day,
-    Flag,
-    Group,
-    Message,
-    Object,
-    PlainText,
-    Subscriptions,
-    Timestamp,
-    Uuid,
-)
+from ctms import addresses
+from ctms.contacts import fields
 from ctms.contacts.waitlists import waitlists
 
 DELETE = "DELETE"
@@ -33,113 +21,104 @@ UNSUBSCRIBE = "UNSUBSCRIBE"
 class Schema(ma.Schema):
     """Unknown members are ignored on the way in."""
 
-    error_messages = {"type": Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
+    error_messages = {"type": fields.Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
 
     class Meta:
         unknown = ma.EXCLUDE
 
 
-def text(longest: int | None = None, default: str | None = None, **kwargs: Any) -> PlainText:
-    """Optional text: null unless given."""
-    return PlainText(longest, load_default=default, allow_none=True, **kwargs)
-
-
-def flag(*, default: bool = False) -> Flag:
-    """An optional boolean, never null."""
-    return Flag(load_default=default)
-
-
 class EmailSchema(Schema):
     """The contact's address and what is said of the person."""
 
-    email_id = Uuid(version=4, load_default=None, allow_none=True)
-    primary_email = Address(required=True)
-    basket_token = Uuid(load_default=None, allow_none=True)
-    double_opt_in = flag()
-    sfdc_id = text(255)
-    first_name = text(255)
-    last_name = text(255)
-    mailing_country = text(255)
-    email_format = PlainText(choices=("H", "T", "N", ""), load_default="H")
-    email_lang = text(5, "en")
-    has_opted_out_of_email = flag()
-    unsubscribe_reason = text()
-    create_timestamp = Timestamp()
-    update_timestamp = Timestamp()
+    email_id = fields.UUID(version=4, load_default=None)
+    primary_email = fields.Address(required=True)
+    basket_token = fields.UUID(load_default=None)
+    double_opt_in = fields.Boolean(load_default=False)
+    sfdc_id = fields.String(255, load_default=None)
+    first_name = fields.String(255, load_default=None)
+    last_name = fields.String(255, load_default=None)
+    mailing_country = fields.String(255, load_default=None)
+    email_format = fields.String(choices=("H", "T", "N", ""), load_default="H")
+    email_lang = fields.String(5, load_default="en", allow_none=True)
+    has_opted_out_of_email = fields.Boolean(load_default=False)
+    unsubscribe_reason = fields.String(load_default=None)
+    create_timestamp = fields.Timestamp()
+    update_timestamp = fields.Timestamp()
 
 
 class EmailPutSchema(EmailSchema):
     """The contact's address and what is said of the person; the id must be there, and be that of the path."""
 
-    email_id = Uuid(version=4, required=True)
-    primary_email = Address(required=True, keep_odd=True)
+    email_id = fields.UUID(version=4, required=True)
+    primary_email = fields.Address(required=True, allow_legacy=True)
 
 
 class EmailPatchSchema(EmailSchema):
     """What to change of the contact's address and of what is said of the person."""
 
-    primary_email = Address(keep_odd=True)
+    primary_email = fields.Address(allow_legacy=True)
 
 
 class AmoSchema(Schema):
     """What addons.mozilla.org knows about the person."""
 
-    add_on_ids = text(500)
-    display_name = text(255)
-    email_opt_in = flag()
-    language = text(5)
-    last_login = Day(load_default=None, allow_none=True)
-    location = text(255)
-    profile_url = text(40)
-    user = flag()
-    user_id = text(40)
-    username = text(100)
-    create_timestamp = Timestamp()
-    update_timestamp = Timestamp()
+    add_on_ids = fields.String(500, load_default=None)
+    display_name = fields.String(255, load_default=None)
+    email_opt_in = fields.Boolean(load_default=False)
+    language = fields.String(5, load_default=None)
+    last_login = fields.Date(load_default=None)
+    location = fields.String(255, load_default=None)
+    profile_url = fields.String(40, load_default=None)
+    user = fields.Boolean(load_default=False)
+    user_id = fields.String(40, load_default=None)
+    username = fields.String(100, load_default=None)
+    create_timestamp = fields.Timestamp()
+    update_timestamp = fields.Timestamp()
 
 
 class FxaSchema(Schema):
     """The person's account."""
 
-    fxa_id = text(50)
-    primary_email = AccountAddress()
-    created_date = text(50)
-    lang = text(255)
-    first_service = text(50)
-    account_deleted = flag()
+    fxa_id = fields.String(50, load_default=None)
+    # Any text, as the service spells it, but without what would keep a search by the address from finding it.
+    primary_email = fields.String(255, load_default=None, post_load=addresses.strip_display_name)
+    created_date = fields.String(50, load_default=None)
+    lang = fields.String(255, load_default=None)
+    first_service = fields.String(50, load_default=None)
+    account_deleted = fields.Boolean(load_default=False)
 
 
 class MofoSchema(Schema):
     """What the foundation knows about the person."""
 
-    mofo_email_id = text(255)
-    mofo_contact_id = text(255)
-    mofo_relevant = flag()
+    mofo_email_id = fields.String(255, load_default=None)
+    mofo_contact_id = fields.String(255, load_default=None)
+    mofo_relevant = fields.Boolean(load_default=False)
 
 
 class NewsletterSchema(Schema):
     """One newsletter."""
 
-    name = PlainText(255, required=True)
-    subscribed = flag(default=True)
-    format = PlainText(choices=("H", "T"), load_default="H")
-    lang = text(5, "en", shortest=2)
-    source = AbsoluteUrl(load_default=None, allow_none=True)
-    unsub_reason = text()
-    create_timestamp = Timestamp()
-    update_timestamp = Timestamp()
+    name = fields.String(255, required=True)
+    subscribed = fields.Boolean(load_default=True)
+    format = fields.String(choices=("H", "T"), load_default="H")
+    lang = fields.String(5, min_length=2, load_default="en", allow_none=True)
+    source = fields.AbsoluteUrl(load_default=None)
+    unsub_reason = fields.String(load_default=None)
+    create_timestamp = fields.Timestamp()
+    update_timestamp = fields.Timestamp()
 
 
 class WaitlistSchema(Schema):
     """One waitlist; what `fields` may hold depends on its name."""
 
-    name = PlainText(255, shortest=1, required=True)
-    source = AbsoluteUrl(load_default=None, allow_none=True)
-    fields_ = Object(load_default=dict, data_key="fields", attribute="fields")
-    subscribed = flag(default=True)
-    unsub_reason = text()
-    create_timestamp = Timestamp()
-    update_timestamp = Timestamp()
+    name = fields.String(255, min_length=1, required=True)
+    source = fields.AbsoluteUrl(load_default=None)
+    fields_ = fields.Object(load_default=dict, data_key="fields", attribute="fields")
+    subscribed = fields.Boolean(load_default=True)
+    unsub_reason = fields.String(load_default=None)
+    create_timestamp = fields.Timestamp()
+    update_timestamp = fields.Timestamp()
 
     @ma.post_load
     def check_fields(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -155,31 +134,31 @@ class WaitlistSchema(Schema):
 class VpnWaitlistSchema(Schema):
     """What old clients knew of the waitlist `vpn`."""
 
-    geo = PlainText(allow_none=True)
-    platform = PlainText(allow_none=True)
+    geo = fields.String(allow_none=True)
+    platform = fields.String(allow_none=True)
 
 
 class RelayWaitlistSchema(Schema):
     """What old clients knew of the waitlists `relay…`."""
 
-    geo = PlainText(allow_none=True)
+    geo = fields.String(allow_none=True)
 
 
 class ContactSchema(Schema):
     """A contact to be created."""
 
-    email = Group(EmailSchema, required=True)
-    amo = Group(AmoSchema, load_default=None, allow_none=True)
-    fxa = Group(FxaSchema, load_default=None, allow_none=True)
-    mofo = Group(MofoSchema, load_default=None, allow_none=True)
-    newsletters = Subscriptions(NewsletterSchema, load_default=list, allow_none=True)
-    waitlists = Subscriptions(WaitlistSchema, load_default=list, allow_none=True)
+    email = fields.SubDocument(EmailSchema, required=True)
+    amo = fields.SubDocument(AmoSchema, load_default=None)
+    fxa = fields.SubDocument(FxaSchema, load_default=None)
+    mofo = fields.SubDocument(MofoSchema, load_default=None)
+    newsletters = fields.Subscriptions(NewsletterSchema, load_default=list, allow_none=True)
+    waitlists = fields.Subscriptions(WaitlistSchema, load_default=list, allow_none=True)
 
 
 class ContactPutSchema(ContactSchema):
     """A contact that takes the place of the one before."""
 
-    email = Group(EmailPutSchema, required=True)
+    email = fields.SubDocument(EmailPutSchema, required=True)
 
 
 def _but_name(schema: type[Schema]) -> Schema:
@@ -189,45 +168,45 @@ def _but_name(schema: type[Schema]) -> Schema:
 class ContactPatchSchema(Schema):
     """What to change of a contact."""
 
-    email = Group(EmailPatchSchema(partial=True))
-    amo = Group(AmoSchema(partial=True), actions=(DELETE,))
-    fxa = Group(FxaSchema(partial=True), actions=(DELETE,))
-    mofo = Group(MofoSchema(partial=True), actions=(DELETE,))
-    newsletters = Subscriptions(_but_name(NewsletterSchema), actions=(UNSUBSCRIBE,))
-    waitlists = Subscriptions(_but_name(WaitlistSchema), actions=(UNSUBSCRIBE,))
+    email = fields.SubDocument(EmailPatchSchema(partial=True))
+    amo = fields.SubDocument(AmoSchema(partial=True), actions=(DELETE,))
+    fxa = fields.SubDocument(FxaSchema(partial=True), actions=(DELETE,))
+    mofo = fields.SubDocument(MofoSchema(partial=True), actions=(DELETE,))
+    newsletters = fields.Subscriptions(_but_name(NewsletterSchema), actions=(UNSUBSCRIBE,))
+    waitlists = fields.Subscriptions(_but_name(WaitlistSchema), actions=(UNSUBSCRIBE,))
 
 
 class ListedContactSchema(Schema):
     """A contact as it is found in a list."""
 
-    amo = Group(AmoSchema)
-    email = Group(EmailSchema)
-    fxa = Group(FxaSchema)
-    mofo = Group(MofoSchema)
-    newsletters = Subscriptions(NewsletterSchema)
-    waitlists = Subscriptions(WaitlistSchema)
-    vpn_waitlist = Group(VpnWaitlistSchema)
-    relay_waitlist = Group(RelayWaitlistSchema)
+    amo = fields.SubDocument(AmoSchema)
+    email = fields.SubDocument(EmailSchema)
+    fxa = fields.SubDocument(FxaSchema)
+    mofo = fields.SubDocument(MofoSchema)
+    newsletters = fields.Subscriptions(NewsletterSchema)
+    waitlists = fields.Subscriptions(WaitlistSchema)
+    vpn_waitlist = fields.SubDocument(VpnWaitlistSchema)
+    relay_waitlist = fields.SubDocument(RelayWaitlistSchema)
 
 
 class ContactDocumentSchema(ListedContactSchema):
     """A contact, asked for by its id."""
 
-    status = PlainText(choices=("ok",))
+    status = fields.String(choices=("ok",))
 
 
 class IdentitySchema(Schema):
     """The ids by which a contact is known."""
 
-    email_id = Uuid()
-    primary_email = PlainText()
-    basket_token = PlainText(allow_none=True)
-    sfdc_id = PlainText(allow_none=True)
-    mofo_contact_id = PlainText(allow_none=True)
-    mofo_email_id = PlainText(allow_none=True)
-    amo_user_id = PlainText(allow_none=True)
-    fxa_id = PlainText(allow_none=True)
-    fxa_primary_email = PlainText(allow_none=True)
+    email_id = fields.UUID()
+    primary_email = fields.String()
+    basket_token = fields.String(allow_none=True)
+    sfdc_id = fields.String(allow_none=True)
+    mofo_contact_id = fields.String(allow_none=True)
+    mofo_email_id = fields.String(allow_none=True)
+    amo_user_id = fields.String(allow_none=True)
+    fxa_id = fields.String(allow_none=True)
+    fxa_primary_email = fields.String(allow_none=True)
 
 
 class UpdatesSchema(Schema):
@@ -236,6 +215,6 @@ class UpdatesSchema(Schema):
     start = ma.fields.DateTime()
     end = ma.fields.DateTime()
     limit = ma.fields.Integer()
-    after = PlainText(allow_none=True)
-    next = PlainText(allow_none=True)
+    after = fields.String(allow_none=True)
+    next = fields.String(allow_none=True)
     items = ma.fields.List(ma.fields.Nested(ListedContactSchema))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import marshmallow as ma
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctms.contacts.fields import Flag, Group, PlainText, Subscriptions
+from ctms.contacts.fields import Boolean, Message, String, SubDocument, Subscriptions
 from ctms.contacts.schemas import ContactPatchSchema, ContactSchema
 from tests.contacts.factories import full, minimal
 from tests.http import ApiClient, assert_error
@@ -74,22 +75,22 @@ def stored_value(contact: dict[str, Any], group: str, field: str) -> Any:
     return (found[0] if isinstance(found, list) else found)[field]
 
 
-@pytest.mark.parametrize(("group", "field", "longest"), TEXTS)
+@pytest.mark.parametrize(("group", "field", "max_length"), TEXTS)
 class TestText:
     def test_as_long_as_its_column_in_characters(
-        self, api: ApiClient, group: str, field: str, longest: int | None
+        self, api: ApiClient, group: str, field: str, max_length: int | None
     ) -> None:
-        text = "😀" * (longest or 5000)
+        text = "😀" * (max_length or 5000)
 
         created = api.post("/ctms", with_value(group, field, text))
 
         assert created.status_code == 201
         assert stored_value(created.json, group, field) == text
 
-    def test_longer_is_refused_everywhere(self, api: ApiClient, group: str, field: str, longest: int | None) -> None:
-        if longest is None:
+    def test_longer_is_refused_everywhere(self, api: ApiClient, group: str, field: str, max_length: int | None) -> None:
+        if max_length is None:
             return
-        contact = with_value(group, field, "secretive"[:1] * (longest + 1))
+        contact = with_value(group, field, "secretive"[:1] * (max_length + 1))
         created = api.post("/ctms", full())
         contact["email"]["email_id"] = created.json["email"]["email_id"]
         path = created.headers["Location"]
@@ -99,13 +100,13 @@ class TestText:
             assert body["detail"][0]["type"] == "string_too_long"
         assert api.get(path).json == created.json
 
-    def test_what_is_no_text_is_refused(self, api: ApiClient, group: str, field: str, longest: int | None) -> None:
+    def test_what_is_no_text_is_refused(self, api: ApiClient, group: str, field: str, max_length: int | None) -> None:
         values: tuple[Any, ...] = (1, 1.5, True, [], {}, ["a"])
         for value in values:
             assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
 
     def test_what_postgresql_cannot_store_is_refused(
-        self, api: ApiClient, group: str, field: str, longest: int | None
+        self, api: ApiClient, group: str, field: str, max_length: int | None
     ) -> None:
         path = api.post("/ctms", minimal()).headers["Location"]
         for text in NOT_STORABLE:
@@ -278,7 +279,17 @@ def test_every_text_of_a_contact_is_tested_here(schema: type[ContactSchema] | ty
     apart = {"primary_email", "email_format", "format", "source"}
     for name, group in schema().fields.items():
         inner = group.inner if isinstance(group, Subscriptions) else group
-        assert isinstance(inner, Group)
+        assert isinstance(inner, SubDocument)
         for field_name, field in inner.schema.load_fields.items():
-            if type(field) in {PlainText, Flag} and field_name not in apart:
+            if type(field) in {String, Boolean} and field_name not in apart:
                 assert (name, field_name) in known
+
+
+def test_a_message_that_a_validator_formats_keeps_its_type() -> None:
+    too_long = ma.validate.Length(max=3, error=Message("At most {max} characters", "too_long"))
+
+    with pytest.raises(ma.ValidationError) as failure:
+        too_long("four")
+
+    message: Any = failure.value.messages[0]
+    assert (message, message.type) == ("At most 3 characters", "too_long")

@@ -1,7 +1,7 @@
-"""From marshmallow to JSON Schema: our kinds of field, and the two directions.
+"""From marshmallow to JSON Schema: requests and responses.
 
-What a request may hold is as its schema reads it. What an answer holds is always all there, and the groups of a
-contact in it are as the tables can hold them (`rows`).
+apispec describes a request as its schema reads it. A response holds every member of its schema, and the sub-documents
+of a contact in it are described by the columns of their tables (`rows`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import singledispatch
 from typing import Any
 
 import marshmallow as ma
@@ -18,13 +17,12 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from apispec.ext.marshmallow.schema_resolver import SchemaResolver
 
-from ctms.api.openapi.rows import ROWS, row_name, row_schema, widen_to_answers
-from ctms.api.parameters import Cursor, Instant, Limit
+from ctms.api.openapi.rows import ROWS, describe_choices, is_stored, row_name, row_schema
 from ctms.contacts import fields
 from ctms.contacts.schemas import ContactSchema
 
 DEFAULT = "Default: `{}`."
-"""The sentence that names the default of a member of a request."""
+"""Sentence that states the default of a member of a request."""
 
 _ACTIONS = {
     "DELETE": "`DELETE` resets the group to its defaults.",
@@ -32,91 +30,8 @@ _ACTIONS = {
 }
 
 
-@singledispatch
-def kind(_field: ma.fields.Field[Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a field of ours, but for its being nullable; empty for marshmallow's own."""
-    return {}
-
-
-@kind.register
-def _(field: fields.PlainText) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "string"}
-    if field.longest is not None:
-        schema["maxLength"] = field.longest
-    if field.shortest:
-        schema["minLength"] = field.shortest
-    if field.choices is not None:
-        schema["enum"] = list(field.choices)
-    return schema
-
-
-@kind.register
-def _(_field: fields.AbsoluteUrl) -> dict[str, Any]:
-    return {
-        "type": "string",
-        "format": "uri",
-        "description": "An absolute URL, stored in its normal form: `http://Example.com` becomes `http://example.com/`.",
-    }
-
-
-@kind.register
-def _(field: fields.Address) -> dict[str, Any]:
-    description = (
-        "An e-mail address, internationalised ones too (RFC 6531); no two contacts share one, in any spelling."
-    )
-    if field.keep_odd:
-        description += " What is no address may be given again where it is stored already."
-    return {"type": "string", "format": "idn-email", "maxLength": field.longest, "description": description}
-
-
-@kind.register
-def _(_field: fields.Flag) -> dict[str, Any]:
-    return {"type": "boolean"}
-
-
-@kind.register
-def _(field: fields.Uuid) -> dict[str, Any]:
-    schema = {"type": "string", "format": "uuid"}
-    return {**schema, "description": f"A UUID of version {field.version}."} if field.version else schema
-
-
-@kind.register
-def _(_field: fields.Day) -> dict[str, Any]:
-    return {"type": "string", "format": "date"}
-
-
-@kind.register
-def _(_field: fields.Object) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "additionalProperties": True,
-        "description": "What it may hold depends on the name of the waitlist: see the schemas `Fields.…`, or ask"
-        f" `GET /waitlists`. It nests at most {fields.MAX_DEPTH} levels.",
-    }
-
-
-@kind.register
-def _(_field: fields.Timestamp) -> dict[str, Any]:
-    return {"type": "string", "format": "date-time"}
-
-
-@kind.register
-def _(_field: Instant) -> dict[str, Any]:
-    return {"type": "string", "format": "date-time", "description": "Without an offset it is UTC."}
-
-
-@kind.register
-def _(_field: Limit) -> dict[str, Any]:
-    return {"type": "integer", "minimum": Limit.lowest, "maximum": Limit.highest}
-
-
-@kind.register
-def _(_field: Cursor) -> dict[str, Any]:
-    return {"type": "string", "description": "The `after` of the page before."}
-
-
 class Converter(OpenAPIConverter):
-    """apispec's converter, which also knows whether it describes a request or an answer."""
+    """apispec's converter, aware of whether it describes a request or a response."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,7 +39,7 @@ class Converter(OpenAPIConverter):
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Describe what is answered, for a while."""
+        """Describe responses inside the block."""
         before, self._answering = self._answering, True
         try:
             yield
@@ -132,12 +47,12 @@ class Converter(OpenAPIConverter):
             self._answering = before
 
     def init_attribute_functions(self) -> None:
-        """Add what describes our own kinds of field."""
+        """Add the functions for what apispec does not describe as this API does."""
         super().init_attribute_functions()  # type: ignore[no-untyped-call]
-        self.attribute_functions += [self.field2kind, self.field2free, self.field2actions]
+        self.attribute_functions += [self.field2free, self.field2list, self.field2actions]
 
     def resolve_nested_schema(self, schema: Any) -> Any:
-        """Refer to the schema; in an answer, to the row if it is one."""
+        """Return a reference to the schema, or in a response to its row if it has one."""
         cls = schema if isinstance(schema, type) else type(schema)
         if not self._answering or cls not in ROWS:
             return super().resolve_nested_schema(schema)  # type: ignore[no-untyped-call]
@@ -147,9 +62,9 @@ class Converter(OpenAPIConverter):
         return {"$ref": f"#/components/schemas/{name}"}
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
-        """Describe a schema in the words of its docstring. In an answer all its members are there.
+        """Describe a schema by its docstring. A response holds all its members.
 
-        The description names the default of a member: generators of TypeScript types require a member that has a
+        The description of a member states its default: generators of TypeScript types require a member that has a
         `default`.
         """
         converted: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
@@ -164,7 +79,7 @@ class Converter(OpenAPIConverter):
         return {"description": inspect.getdoc(cls), **converted}
 
     def schema2parameters(self, schema: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        """Describe parameters: each is there or not, but never null."""
+        """Describe parameters, each of which is present or absent, but never null."""
         parameters: list[dict[str, Any]] = super().schema2parameters(schema, **kwargs)
         for parameter in parameters:
             described = parameter["schema"]
@@ -175,31 +90,33 @@ class Converter(OpenAPIConverter):
         return parameters
 
     def field2default(self, field: ma.fields.Field[Any], **_: Any) -> dict[str, Any]:
-        """Name the value that stands for a member that is not given; where nothing does, nothing."""
+        """Return the value that an absent member gets, if it gets one."""
         partial = getattr(field.parent, "partial", None)
         if field.load_default is ma.missing or partial is True or (partial and field.name in partial):
             return {}
         default = field.load_default() if callable(field.load_default) else field.load_default
         return {} if default is None and not field.allow_none else {"default": default}
 
-    def field2kind(self, field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
-        """Describe a field of ours."""
-        schema = kind(field)
-        if schema and field.allow_none:
-            schema["type"] = [schema["type"], "null"]
-            if "enum" in schema:
-                schema["enum"].append(None)
-        return widen_to_answers(field, schema) if schema and not self._answering else schema
+    def field2choices(self, field: ma.fields.Field[Any], **kwargs: Any) -> dict[str, Any]:
+        """Describe the choices of a field, by a pattern in a request where a response may hold other text."""
+        described: dict[str, Any] = super().field2choices(field, **kwargs)
+        if not described or self._answering or not is_stored(field):
+            return described
+        return describe_choices(described["enum"])
 
     def field2free(self, _field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
-        """Say of an object that may have any members that it may."""
+        """Return `additionalProperties` as generated clients read it: `true`, not `{}`."""
         return {"additionalProperties": True} if ret.get("additionalProperties") == {} else {}
 
+    def field2list(self, field: ma.fields.Field[Any], **_: Any) -> dict[str, Any]:
+        """Describe the limits of a list in a request."""
+        if self._answering or not isinstance(field, fields.List):
+            return {}
+        unique = {"description": "Each name once."} if isinstance(field, fields.Subscriptions) else {}
+        return {"maxItems": field.max_items, **unique}
+
     def field2actions(self, field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
-        """Describe how many entries a list may have, and which words may stand for a group or list."""
-        if isinstance(field, fields.Subscriptions) and not self._answering:
-            ret["maxItems"] = fields.MAX_ENTRIES
-            ret["description"] = "Each name once."
+        """Describe the words that may replace a sub-document or list."""
         actions = getattr(field, "actions", ())
         if not actions:
             return {}
@@ -209,16 +126,16 @@ class Converter(OpenAPIConverter):
 
 
 class Resolver(SchemaResolver):
-    """apispec's resolver, which tells the converter when it is at an answer."""
+    """apispec's resolver, which tells the converter when it describes a response."""
 
     def resolve_response(self, response: Any) -> None:
-        """Describe the schemas of an answer."""
+        """Describe the schemas of a response."""
         with self.converter.answering():
             super().resolve_response(response)  # type: ignore[no-untyped-call]
 
 
 class Marshmallow(MarshmallowPlugin):
-    """apispec's plugin with our converter and our names."""
+    """apispec's plugin with this API's converter and names of schemas."""
 
     Converter = Converter
     Resolver = Resolver
@@ -228,10 +145,10 @@ class Marshmallow(MarshmallowPlugin):
 
 
 def schema_name(schema: ma.Schema | type[ma.Schema]) -> str:
-    """Name a schema in the document.
+    """Return the name of a schema in the document.
 
-    The plain names (`Contact`, `Email`) are those of what is answered. What is sent is an `…Input`, a `…Put`, or,
-    where only what is to change is given, a `…Patch`.
+    Responses have the plain names (`Contact`, `Email`). Requests are an `…Input`, a `…Put` or, for a partial update,
+    a `…Patch`.
     """
     cls = schema if isinstance(schema, type) else type(schema)
     name = cls.__name__.removesuffix("Schema").removesuffix("Document")

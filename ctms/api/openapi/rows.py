@@ -1,7 +1,7 @@
-"""The groups of a contact as they are answered: whatever the columns can hold, however odd, as the database renders it.
+"""The sub-documents of a contact in responses: whatever the columns can hold, as the database renders it.
 
-So these shapes come from the tables, where those of requests come from the rules that new values obey. But what was
-read may be sent: the types in requests cover those in answers, and what else new values obey is said of the values.
+Their schemas come from the tables, those of requests from the rules for new values. A client may send what it has read:
+the types in requests cover those in responses, and further rules for new values restrict the values, not the types.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROWS: dict[type[ma.Schema], tuple[type[Model], bool]] = {
     schemas.NewsletterSchema: (models.Newsletter, False),
     schemas.WaitlistSchema: (models.Waitlist, False),
 }
-"""The table of each group or entry, and whether its row may be missing: then its members are null or false."""
+"""The table of each sub-document or entry, and whether its row may be missing: then its members are null or false."""
 
 _KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
     (String, {"type": "string"}),
@@ -38,12 +38,12 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
 
 
 def row_name(schema: type[ma.Schema]) -> str:
-    """Return the name of the group or entry in the document."""
+    """Return the name of the sub-document or entry in the OpenAPI document."""
     return ROWS[schema][0].__name__
 
 
 def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
-    """Return the JSON Schema of the group or entry, with every member that `schema` lists."""
+    """Return the JSON Schema of the sub-document or entry, with every member that `schema` lists."""
     model, may_miss = ROWS[schema]
     columns = cast(Table, model.__table__).columns
     properties = {
@@ -53,18 +53,17 @@ def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def widen_to_answers(field: ma.fields.Field[Any], described: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema `described` of a member of requests, with a type that covers the member in answers.
+def is_stored(field: ma.fields.Field[Any]) -> bool:
+    """Return whether a response holds the field as its column holds it."""
+    return not ROWS.keys().isdisjoint(type(field.parent).__mro__)
 
-    Answers hold any text where requests hold one of a few words: a pattern takes the place of the enumeration.
-    """
-    if "enum" not in described or ROWS.keys().isdisjoint(type(field.parent).__mro__):
-        return described
-    words = [word for word in described["enum"] if word is not None]
-    named = [f"`{word}`" if word else "the empty text" for word in words]
+
+def describe_choices(enum: list[str | None]) -> dict[str, Any]:
+    """Return the JSON Schema of one of the choices, with a type that covers any text, which a response may hold."""
+    choices = [choice for choice in enum if choice is not None]
+    named = [f"`{choice}`" if choice else "the empty text" for choice in choices]
     return {
-        **{key: value for key, value in described.items() if key != "enum"},
-        "pattern": f"^({'|'.join(map(re.escape, words))})$",
+        "pattern": f"^({'|'.join(map(re.escape, choices))})$",
         "description": f"{', '.join(named[:-1])} or {named[-1]}.",
     }
 
