@@ -74,8 +74,24 @@ class TestIfNoneMatch:
     def test_it_does_not_hide_that_nobody_is_there(self, api: ApiClient) -> None:
         assert api.get(f"/ctms/{uuid.uuid4()}", headers={"If-None-Match": "*"}).status_code == 404
 
+    @pytest.mark.parametrize("form", ["{}", "*"])
+    def test_a_write_ignores_it(self, api: ApiClient, path: str, form: str) -> None:
+        changed = api.patch(path, {}, headers={"If-None-Match": form.format(tag(api, path))})
+
+        assert changed.status_code == 200
+        assert changed.json["status"] == "ok"
+
 
 class TestIfMatch:
+    @pytest.mark.parametrize("form", ['"other"', "W/{}", "*"])
+    def test_a_read_ignores_it(self, api: ApiClient, path: str, form: str) -> None:
+        known = tag(api, path)
+        headers = {"If-Match": form.format(known)}
+
+        assert api.get(path, headers=headers).status_code == 200
+        assert api.get(path, headers={**headers, "If-None-Match": '"other"'}).status_code == 200
+        assert api.get(path, headers={**headers, "If-None-Match": known}).status_code == 304
+
     def write(self, api: ApiClient, method: str, contact: dict[str, Any], **headers: str) -> Any:
         path = f"/ctms/{contact['email']['email_id']}"
         if method == "DELETE":
