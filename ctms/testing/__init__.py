@@ -19,8 +19,8 @@ pytest.register_assert_rewrite(
 from ctms.testing.contacts import contact_body  # noqa: E402
 from ctms.testing.contracts import BackendContract, DeletionHandlerContract, WaitlistContract  # noqa: E402
 from ctms.testing.http import Answer, ApiClient, assert_error  # noqa: E402
-from ctms.testing.other_side import OtherSide, Received, Reply  # noqa: E402
 from ctms.testing.receivers import FakeBackend, FakeDeletionHandler  # noqa: E402
+from ctms.testing.stub_server import ReceivedRequest, Reply, StubServer  # noqa: E402
 
 __all__ = [
     "Answer",
@@ -29,9 +29,9 @@ __all__ = [
     "DeletionHandlerContract",
     "FakeBackend",
     "FakeDeletionHandler",
-    "OtherSide",
-    "Received",
+    "ReceivedRequest",
     "Reply",
+    "StubServer",
     "WaitlistContract",
     "assert_error",
     "contact_body",

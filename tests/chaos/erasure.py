@@ -19,7 +19,7 @@ import requests
 
 from ctms.pool import Connection
 from ctms.testing.servers import let_server_enter
-from tests.chaos.other_side import OtherSide, other_side, plugin
+from tests.chaos.faulty_server import FaultyServer, plugin, run_faulty_server
 from tests.chaos.postgresql import kill, wait_until_it_answers
 from tests.chaos.workers import Workers, workers
 from tests.serving import FLASK, Served, serve
@@ -81,7 +81,7 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
     """Erase, kill and look; returns the figures. Raises `AssertionError` where anything is left or lost."""
     chance = random.Random(seed)  # noqa: S311
     (folder / "doomed.txt").write_text("".join(f"{_DOOMED}{i}@example.com\n" for i in range(1, contacts + 1)))
-    with other_side(0.1) as other:
+    with run_faulty_server(0.1) as other:
         library = plugin(folder, other.url, backend=True, handler=True)
         with serve(folder, PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
             url = served.database_url()
@@ -139,7 +139,7 @@ def _wait_until_erased(url: str) -> None:
             time.sleep(0.1)
 
 
-def _look(connection: Connection, other: OtherSide, ids: set[str], kept: Any) -> None:
+def _look(connection: Connection, other: FaultyServer, ids: set[str], kept: Any) -> None:
     assert not _ids(connection, _DOOMED)
     assert _kept(connection) == kept, "others were touched"
     assert set(other.erased) == ids, f"the handler has not seen {len(ids - set(other.erased))}"

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from ctms.testing.servers import let_server_enter
-from tests.chaos.other_side import other_side, plugin
+from tests.chaos.faulty_server import plugin, run_faulty_server
 from tests.chaos.workers import workers
 from tests.serving import Served, serve
 
@@ -81,7 +81,7 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
     """Edit, kill and compare; returns the figures. Raises `AssertionError` where anything differs."""
     chance = random.Random(seed)  # noqa: S311
     ids = [uuid.UUID(int=chance.getrandbits(128), version=4) for _ in range(contacts)]
-    with other_side(failing) as other:
+    with run_faulty_server(failing) as other:
         library = plugin(folder, other.url, backend=True)
         with serve(folder, PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
             token = served.token()

@@ -14,7 +14,7 @@ import pytest
 from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState
 from ctms.settings import Settings
-from ctms.testing import OtherSide
+from ctms.testing import StubServer
 from ctms_plugins.braze.mapping import attributes_of
 from ctms_plugins.webhook.backend import Changes
 from tests.docs import pages
@@ -51,10 +51,10 @@ def test_the_receiver_of_the_page_reads_a_message() -> None:
     exec(pages.marked(page("webhook"), "file: receiver.py"), code)  # noqa: S102  that is what readers do
     state = ContactState("an-id", {"email": {"update_timestamp": "2026-01-27T10:00:00.123456+00:00"}})
 
-    with OtherSide() as other_side:
-        Changes(client(), other_side.url).push([state], "key")
+    with StubServer() as stub_server:
+        Changes(client(), stub_server.url).push([state], "key")
 
-    (request,) = other_side.received
+    (request,) = stub_server.received
     message = code["received"](request.body, dict(request.headers), OLD)
     shown = json.loads(next(block.text for block in pages.blocks(page("webhook")) if block.language == "json"))
     assert {**message, "data": sorted(message["data"])} == {**shown, "data": sorted(shown["data"])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctms.testing import Received, Reply
+from ctms.testing import ReceivedRequest, Reply
 
 KEY = "a-key"
 OWN = ("external_id", "email", "first_name", "last_name", "country", "language", "email_subscribe")
@@ -17,7 +17,7 @@ class Workspace:
         self.profiles: dict[str, dict[str, Any]] = {}
         self.strangers: list[dict[str, Any]] = []
 
-    def __call__(self, request: Received) -> Reply:
+    def __call__(self, request: ReceivedRequest) -> Reply:
         """Answer."""
         if request.headers["Authorization"] != f"Bearer {KEY}":
             return Reply(401, body={"message": "Invalid API key"})

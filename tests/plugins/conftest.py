@@ -1,4 +1,4 @@
-"""What tests of bundled backends and deletion handlers share: the other side, over real HTTP."""
+"""Fixtures for tests of bundled backends and deletion handlers: another system, over real HTTP."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ctms.testing import OtherSide
+from ctms.testing import StubServer
 
 
 @pytest.fixture
-def other_side() -> Iterator[OtherSide]:
-    """A server that remembers what it was sent, and fails as it is told to."""
-    with OtherSide() as running:
+def stub_server() -> Iterator[StubServer]:
+    """Run a server that records requests and fails on demand."""
+    with StubServer() as running:
         yield running

@@ -13,7 +13,7 @@ from ctms.hooks.comparison import differences
 from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState, Done, OperatorError, Pause, Refused, SlowDown, TryLater
 from ctms.settings import Settings
-from ctms.testing import BackendContract, OtherSide, Reply
+from ctms.testing import BackendContract, Reply, StubServer
 from ctms.testing.contracts.backends import everything
 from ctms_plugins.braze.backend import NoExport, Profiles
 from ctms_plugins.braze.calls import RefusedTogether
@@ -26,17 +26,17 @@ MakeContact = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def workspace(other_side: OtherSide) -> Workspace:
+def workspace(stub_server: StubServer) -> Workspace:
     """What stands for Braze."""
     made = Workspace()
-    other_side.reply = made
+    stub_server.reply = made
     return made
 
 
 @pytest.fixture
-def profiles(workspace: Workspace, other_side: OtherSide) -> Profiles:  # noqa: ARG001  answers there
+def profiles(workspace: Workspace, stub_server: StubServer) -> Profiles:  # noqa: ARG001  answers there
     """The backend, talking to it."""
-    return Profiles(Client(other_side.url, KEY, 0.5))
+    return Profiles(Client(stub_server.url, KEY, 0.5))
 
 
 def state(document: dict[str, Any]) -> ContactState:
@@ -59,16 +59,16 @@ class TestContract(BackendContract):
         """Talks to what stands for Braze."""
         return profiles
 
-    @pytest.fixture(params=[*OtherSide.FAILURES, "no JSON", "another's JSON", "a list"])
+    @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])
     def failing_implementation(
-        self, profiles: Profiles, other_side: OtherSide, request: pytest.FixtureRequest
+        self, profiles: Profiles, stub_server: StubServer, request: pytest.FixtureRequest
     ) -> Profiles:
         """The same while Braze fails."""
         wrong = {"no JSON": b"<h1>Sign in</h1>", "another's JSON": {"ok": True}, "a list": []}
         if request.param in wrong:
-            other_side.reply = Reply(200, body=wrong[request.param])
+            stub_server.reply = Reply(200, body=wrong[request.param])
         else:
-            other_side.fails(request.param)
+            stub_server.fails(request.param)
         return profiles
 
 
@@ -155,11 +155,11 @@ class TestMapping:
         double: bool,
         sent: str | None,
         workspace: Workspace,
-        other_side: OtherSide,
+        stub_server: StubServer,
         make_contact: MakeContact,
     ) -> None:
         contact = make_contact(email={"has_opted_out_of_email": opted_out, "double_opt_in": double})
-        profiles = Profiles(Client(other_side.url, KEY, 5), resubscribe=resubscribe)
+        profiles = Profiles(Client(stub_server.url, KEY, 5), resubscribe=resubscribe)
 
         profiles.push([state(contact)], "key")
 
@@ -192,14 +192,14 @@ class TestMapping:
 
 
 class TestCalls:
-    def test_deletions_go_fifty_at_a_time(self, profiles: Profiles, other_side: OtherSide) -> None:
+    def test_deletions_go_fifty_at_a_time(self, profiles: Profiles, stub_server: StubServer) -> None:
         ids = [f"id-{number}" for number in range(75)]
 
         assert profiles.push([ContactState(one, None) for one in ids], "key") == dict.fromkeys(ids, Done())
-        assert [len(request.json["external_ids"]) for request in other_side.received] == [50, 25]
+        assert [len(request.json["external_ids"]) for request in stub_server.received] == [50, 25]
 
     def test_many_are_exported_fifty_at_a_time(
-        self, profiles: Profiles, other_side: OtherSide, make_contact: MakeContact
+        self, profiles: Profiles, stub_server: StubServer, make_contact: MakeContact
     ) -> None:
         contact = make_contact()
         profiles.push([state(contact)], "key")
@@ -207,11 +207,11 @@ class TestCalls:
         found = profiles.fetch([*(f"id-{number}" for number in range(60)), contact["email"]["email_id"]])
 
         assert list(found) == [contact["email"]["email_id"]]
-        assert [request.path for request in other_side.received[1:]] == ["/users/export/ids"] * 2
+        assert [request.path for request in stub_server.received[1:]] == ["/users/export/ids"] * 2
 
-    def test_an_export_that_fails_is_no_export(self, profiles: Profiles, other_side: OtherSide) -> None:
+    def test_an_export_that_fails_is_no_export(self, profiles: Profiles, stub_server: StubServer) -> None:
         for reply in (Reply(500), Reply(400, body={"message": "no"}), Reply(200, body={"message": "success"})):
-            other_side.reply = reply
+            stub_server.reply = reply
             with pytest.raises(NoExport):
                 profiles.fetch(["an-id"])
 
@@ -238,8 +238,8 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcomes"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcomes: Any, profiles: Profiles, other_side: OtherSide) -> None:
-    other_side.reply = reply
+def test_what_answers_mean(reply: Reply, outcomes: Any, profiles: Profiles, stub_server: StubServer) -> None:
+    stub_server.reply = reply
 
     assert profiles.push([A, B], "key") == outcomes
 
@@ -258,9 +258,9 @@ ALL_WRONG: dict[str, tuple[Reply, str]] = {
 
 @pytest.mark.parametrize(("reply", "reason"), ALL_WRONG.values(), ids=ALL_WRONG)
 def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(
-    reply: Reply, reason: str, profiles: Profiles, other_side: OtherSide
+    reply: Reply, reason: str, profiles: Profiles, stub_server: StubServer
 ) -> None:
-    other_side.reply = reply
+    stub_server.reply = reply
 
     with pytest.raises(RefusedTogether):
         profiles.push([A, B], "key")
@@ -269,24 +269,24 @@ def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(
 
 class TestLimits:
     def test_after_the_last_call_nothing_is_sent_until_the_reset(
-        self, profiles: Profiles, other_side: OtherSide
+        self, profiles: Profiles, stub_server: StubServer
     ) -> None:
         headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 300)}
-        other_side.reply = Reply(201, headers, {"message": "success"})
+        stub_server.reply = Reply(201, headers, {"message": "success"})
 
         first, second = profiles.push([A], "key"), profiles.push([A], "key")
 
         assert first == {"a": Done()}
         assert isinstance(second["a"], SlowDown)
         assert 200 < second["a"].after <= 300
-        assert len(other_side.received) == 1
+        assert len(stub_server.received) == 1
         profiles.push([], "key")
         with pytest.raises(NoExport):
             profiles.fetch(["a"])
-        assert len(other_side.received) == 2, "each path has a limit of its own"
+        assert len(stub_server.received) == 2, "each path has a limit of its own"
 
-    def test_a_limit_that_is_hit(self, profiles: Profiles, other_side: OtherSide) -> None:
-        other_side.reply = Reply(429, {"X-RateLimit-Reset": str(int(time.time()) + 300)})
+    def test_a_limit_that_is_hit(self, profiles: Profiles, stub_server: StubServer) -> None:
+        stub_server.reply = Reply(429, {"X-RateLimit-Reset": str(int(time.time()) + 300)})
 
         outcome = profiles.push([A], "key")["a"]
 
@@ -329,11 +329,11 @@ class TestSettings:
 
 
 def test_the_key_is_ours_whatever_the_machine_says(
-    profiles: Profiles, other_side: OtherSide, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    profiles: Profiles, stub_server: StubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login other password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
 
     assert profiles.push([A], "key") == {"a": Done()}
-    assert other_side.received[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert stub_server.received[0].headers["Authorization"] == f"Bearer {KEY}"

@@ -11,7 +11,7 @@ import pytest
 from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState, Done, Identities, Pause, Refused, SlowDown, TryLater
 from ctms.settings import Settings
-from ctms.testing import DeletionHandlerContract, OtherSide, Received, Reply
+from ctms.testing import DeletionHandlerContract, ReceivedRequest, Reply, StubServer
 from ctms.testing.contracts.deletion_handlers import stranger
 from ctms_plugins.braze.backend import Profiles
 from ctms_plugins.braze.calls import RefusedTogether
@@ -26,17 +26,17 @@ JANES, JOES = str(JANE["email_id"]), str(JOE["email_id"])
 
 
 @pytest.fixture
-def workspace(other_side: OtherSide) -> Workspace:
+def workspace(stub_server: StubServer) -> Workspace:
     """What stands for Braze."""
     made = Workspace()
-    other_side.reply = made
+    stub_server.reply = made
     return made
 
 
 @pytest.fixture
-def erasures(workspace: Workspace, other_side: OtherSide) -> Erasures:  # noqa: ARG001  answers there
+def erasures(workspace: Workspace, stub_server: StubServer) -> Erasures:  # noqa: ARG001  answers there
     """The deletion handler, talking to it."""
-    return Erasures(Client(other_side.url, KEY, 0.5), patience=5)
+    return Erasures(Client(stub_server.url, KEY, 0.5), patience=5)
 
 
 def add(workspace: Workspace, person: Identities, number: int, **more: Any) -> None:
@@ -60,26 +60,26 @@ class TestContract(DeletionHandlerContract):
         """Talks to what stands for Braze."""
         return erasures
 
-    @pytest.fixture(params=[*OtherSide.FAILURES, "no JSON", "another's JSON", "a list"])
+    @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])
     def failing_implementation(
-        self, erasures: Erasures, other_side: OtherSide, request: pytest.FixtureRequest
+        self, erasures: Erasures, stub_server: StubServer, request: pytest.FixtureRequest
     ) -> Erasures:
         """The same while Braze fails."""
         wrong = {"no JSON": b"<h1>Sign in</h1>", "another's JSON": {"ok": True}, "a list": []}
         if request.param in wrong:
-            other_side.reply = Reply(200, body=wrong[request.param])
+            stub_server.reply = Reply(200, body=wrong[request.param])
         else:
-            other_side.fails(request.param)
+            stub_server.fails(request.param)
         return erasures
 
 
 class TestErase:
     def test_every_profile_with_the_address_goes_and_no_other(
-        self, erasures: Erasures, workspace: Workspace, other_side: OtherSide, make_contact: MakeContact
+        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer, make_contact: MakeContact
     ) -> None:
         ours, kept = make_contact(), make_contact()
         states = [ContactState(one["email"]["email_id"], one) for one in (ours, kept)]
-        Profiles(Client(other_side.url, KEY, 5)).push(states, "key")
+        Profiles(Client(stub_server.url, KEY, 5)).push(states, "key")
         person = stranger(email_id=ours["email"]["email_id"], primary_email=ours["email"]["primary_email"])
         add(workspace, person, 2)
         add(workspace, person, 1, external_id="another-app's")
@@ -98,10 +98,10 @@ class TestErase:
 
         assert len(workspace.strangers) == 1, "it may be another contact's own"
 
-    def test_what_a_call_looks_like(self, erasures: Erasures, other_side: OtherSide) -> None:
+    def test_what_a_call_looks_like(self, erasures: Erasures, stub_server: StubServer) -> None:
         erasures.erase([JANE, JOE])
 
-        (request,) = other_side.received
+        (request,) = stub_server.received
         assert request.path == "/users/delete"
         assert request.json == {
             "email_addresses": [
@@ -109,14 +109,16 @@ class TestErase:
             ]
         }
 
-    def test_more_than_one_call_can_take(self, erasures: Erasures, workspace: Workspace, other_side: OtherSide) -> None:
+    def test_more_than_one_call_can_take(
+        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer
+    ) -> None:
         people = [stranger() for _ in range(60)]
         for person in people:
             add(workspace, person, 1)
 
         assert set(erasures.erase(people).values()) == {Done()}
 
-        assert [len(one.json["email_addresses"]) for one in other_side.received] == [50, 50, 10, 10]
+        assert [len(one.json["email_addresses"]) for one in stub_server.received] == [50, 50, 10, 10]
         assert workspace.strangers == []
 
     def test_more_profiles_than_rounds_go_the_next_time(self, erasures: Erasures, workspace: Workspace) -> None:
@@ -128,20 +130,20 @@ class TestErase:
         assert workspace.strangers == []
 
     def test_where_braze_counts_what_waits_an_export_tells(
-        self, erasures: Erasures, workspace: Workspace, other_side: OtherSide
+        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
-        other_side.reply = lambda one: (
+        stub_server.reply = lambda one: (
             Reply(200, body={"deleted": 2, "message": "success"}) if one.path == "/users/delete" else workspace(one)
         )
         add(workspace, JANE, 1)
 
         assert erasures.erase([JANE, JOE]) == {JANES: TryLater(None, LEFT), JOES: Done()}
 
-    def test_one_without_an_address_has_no_profile(self, erasures: Erasures, other_side: OtherSide) -> None:
+    def test_one_without_an_address_has_no_profile(self, erasures: Erasures, stub_server: StubServer) -> None:
         nobody = {**JANE, "primary_email": None}
 
         assert erasures.erase([nobody]) == erasures.verify([nobody]) == {JANES: Done()}
-        assert other_side.received == []
+        assert stub_server.received == []
 
 
 class TestVerify:
@@ -163,30 +165,30 @@ class TestVerify:
 
         assert erasures.verify([JANE]) == {JANES: Refused(LEFT) if left else Done()}
 
-    def test_exports_end_in_time(self, workspace: Workspace, other_side: OtherSide) -> None:
-        def slow(request: Received) -> Reply:
+    def test_exports_end_in_time(self, workspace: Workspace, stub_server: StubServer) -> None:
+        def slow(request: ReceivedRequest) -> Reply:
             time.sleep(0.2)
             return workspace(request)
 
-        other_side.reply = slow
+        stub_server.reply = slow
         people = [stranger() for _ in range(10)]
 
-        found = list(Erasures(Client(other_side.url, KEY, 5), patience=0.3).verify(people).values())
+        found = list(Erasures(Client(stub_server.url, KEY, 5), patience=0.3).verify(people).values())
 
         assert found[0] == Done()
         assert found[-1] == TryLater(1, "not exported yet")
-        assert len(other_side.received) <= 3
+        assert len(stub_server.received) <= 3
 
-    def test_nothing_is_asked_after_a_limit(self, erasures: Erasures, other_side: OtherSide) -> None:
-        other_side.reply = Reply(429, {"Retry-After": "7"})
+    def test_nothing_is_asked_after_a_limit(self, erasures: Erasures, stub_server: StubServer) -> None:
+        stub_server.reply = Reply(429, {"Retry-After": "7"})
 
         assert erasures.verify([JANE, JOE]) == dict.fromkeys((JANES, JOES), SlowDown(7, "HTTP 429"))
-        assert len(other_side.received) == 1
+        assert len(stub_server.received) == 1
 
     def test_one_that_is_refused_is_not_held_against_the_others(
-        self, erasures: Erasures, workspace: Workspace, other_side: OtherSide
+        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
-        other_side.reply = lambda one: (
+        stub_server.reply = lambda one: (
             Reply(400, body={"message": "invalid"})
             if one.json["email_address"] == JANE["primary_email"]
             else workspace(one)
@@ -205,14 +207,14 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcomes"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcomes: Any, erasures: Erasures, other_side: OtherSide) -> None:
-    other_side.reply = reply
+def test_what_answers_mean(reply: Reply, outcomes: Any, erasures: Erasures, stub_server: StubServer) -> None:
+    stub_server.reply = reply
 
     assert erasures.erase([JANE, JOE]) == outcomes
 
 
-def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(erasures: Erasures, other_side: OtherSide) -> None:
-    other_side.reply = Reply(400, body={"message": "no"})
+def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(erasures: Erasures, stub_server: StubServer) -> None:
+    stub_server.reply = Reply(400, body={"message": "no"})
 
     with pytest.raises(RefusedTogether):
         erasures.erase([JANE, JOE])

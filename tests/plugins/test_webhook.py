@@ -14,7 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState, Done, OperatorError, Pause, Refused, SlowDown, TryLater
 from ctms.settings import Settings
-from ctms.testing import BackendContract, OtherSide, Reply
+from ctms.testing import BackendContract, Reply, StubServer
 from ctms_plugins.webhook.backend import Changes
 from ctms_plugins.webhook.client import retry_after
 from tests.plugins.webhook_client import ENVIRONMENT, NEW, OLD, client, verified
@@ -27,9 +27,9 @@ GONE = ContactState("an-id", None)
 
 
 @pytest.fixture
-def changes(other_side: OtherSide) -> Changes:
-    """The backend, talking to the other side."""
-    return Changes(client(), f"{other_side.url}/hook")
+def changes(stub_server: StubServer) -> Changes:
+    """The backend, connected to the stub server."""
+    return Changes(client(), f"{stub_server.url}/hook")
 
 
 class TestContract(BackendContract):
@@ -47,20 +47,20 @@ class TestContract(BackendContract):
         """Posts here, and not to where it is told to."""
         return changes
 
-    @pytest.fixture(params=OtherSide.FAILURES)
+    @pytest.fixture(params=StubServer.FAILURES)
     def failing_implementation(
-        self, changes: Changes, other_side: OtherSide, request: pytest.FixtureRequest
+        self, changes: Changes, stub_server: StubServer, request: pytest.FixtureRequest
     ) -> Changes:
-        """The same while the other side fails."""
-        other_side.fails(request.param)
+        """The backend, connected to a stub server that fails."""
+        stub_server.fails(request.param)
         return changes
 
 
 class TestMessages:
-    def test_thin_by_default(self, changes: Changes, other_side: OtherSide) -> None:
+    def test_thin_by_default(self, changes: Changes, stub_server: StubServer) -> None:
         assert changes.push([JANE], "key") == {"an-id": Done()}
 
-        (request,) = other_side.received
+        (request,) = stub_server.received
         assert (request.method, request.path) == ("POST", "/hook")
         assert request.headers["Content-Type"] == "application/json"
         assert request.headers["webhook-id"] == "key-an-id"
@@ -70,49 +70,49 @@ class TestMessages:
             "data": {"email_id": "an-id"},
         }
 
-    def test_with_the_document_when_asked_for(self, other_side: OtherSide) -> None:
-        Changes(client(), other_side.url, document=True).push([JANE, GONE], "key")
+    def test_with_the_document_when_asked_for(self, stub_server: StubServer) -> None:
+        Changes(client(), stub_server.url, document=True).push([JANE, GONE], "key")
 
-        changed, deleted = map(verified, other_side.received)
+        changed, deleted = map(verified, stub_server.received)
         assert changed["data"] == {"email_id": "an-id", "contact": DOCUMENT}
         assert (deleted["type"], deleted["data"]) == ("contact.deleted", {"email_id": "an-id"})
         assert datetime.fromisoformat(deleted["timestamp"]) - datetime.now(UTC) < timedelta(minutes=1)
 
-    def test_text_of_any_script_is_signed(self, other_side: OtherSide) -> None:
+    def test_text_of_any_script_is_signed(self, stub_server: StubServer) -> None:
         document = {"email": {**DOCUMENT["email"], "first_name": 'Zoë 🦊 "\n\\', "half a pair": "\ud83e"}}
 
-        Changes(client(), other_side.url, document=True).push([ContactState("an-id", document)], "key")
+        Changes(client(), stub_server.url, document=True).push([ContactState("an-id", document)], "key")
 
-        assert verified(other_side.received[0])["data"]["contact"] == document
+        assert verified(stub_server.received[0])["data"]["contact"] == document
 
-    def test_both_secrets_sign_while_they_rotate(self, other_side: OtherSide) -> None:
-        Changes(client(NEW, OLD), other_side.url).push([JANE], "key")
+    def test_both_secrets_sign_while_they_rotate(self, stub_server: StubServer) -> None:
+        Changes(client(NEW, OLD), stub_server.url).push([JANE], "key")
 
-        (request,) = other_side.received
+        (request,) = stub_server.received
         assert verified(request, OLD) == verified(request, NEW)
         assert len(request.headers["webhook-signature"].split()) == 2
         with pytest.raises(WebhookVerificationError):
             Webhook(base64.b64encode(b"another").decode()).verify(request.body, dict(request.headers))
 
-    def test_a_message_that_is_tried_again_has_its_id_again(self, changes: Changes, other_side: OtherSide) -> None:
-        other_side.reply = Reply(500)
+    def test_a_message_that_is_tried_again_has_its_id_again(self, changes: Changes, stub_server: StubServer) -> None:
+        stub_server.reply = Reply(500)
         changes.push([JANE], "key")
         changes.push([JANE], "key")
         changes.push([JANE], "another")
 
-        assert [request.headers["webhook-id"] for request in other_side.received] == [
+        assert [request.headers["webhook-id"] for request in stub_server.received] == [
             "key-an-id",
             "key-an-id",
             "another-an-id",
         ]
 
-    def test_cookies_are_not_kept(self, changes: Changes, other_side: OtherSide) -> None:
-        other_side.reply = Reply(200, {"Set-Cookie": "who=me"})
+    def test_cookies_are_not_kept(self, changes: Changes, stub_server: StubServer) -> None:
+        stub_server.reply = Reply(200, {"Set-Cookie": "who=me"})
 
         for _ in range(2):
             changes.push([JANE], "key")
 
-        assert [request.headers["Cookie"] for request in other_side.received] == [None, None]
+        assert [request.headers["Cookie"] for request in stub_server.received] == [None, None]
 
 
 def at(seconds: float) -> str:
@@ -147,11 +147,11 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcome: Any, changes: Changes, other_side: OtherSide) -> None:
-    other_side.reply = reply
+def test_what_answers_mean(reply: Reply, outcome: Any, changes: Changes, stub_server: StubServer) -> None:
+    stub_server.reply = reply
 
     assert changes.push([JANE], "key") == {"an-id": outcome}
-    assert len(other_side.received) == 1
+    assert len(stub_server.received) == 1
 
 
 BROKEN = {
@@ -163,8 +163,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_what_no_answer_means(how: str, changes: Changes, other_side: OtherSide) -> None:
-    other_side.fails(how)
+def test_what_no_answer_means(how: str, changes: Changes, stub_server: StubServer) -> None:
+    stub_server.fails(how)
 
     assert changes.push([JANE], "key") == {"an-id": TryLater(None, BROKEN[how])}
 
@@ -177,20 +177,20 @@ def test_a_date_to_wait_for() -> None:
 
 
 def test_nobody_there() -> None:
-    with OtherSide() as short:
+    with StubServer() as short:
         pass
 
     assert Changes(client(), short.url).push([JANE], "key") == {"an-id": TryLater(None, "no answer (ConnectionError)")}
 
 
 @pytest.mark.parametrize("status", [429, 410])
-def test_when_the_receiver_wants_none_the_others_wait(status: int, changes: Changes, other_side: OtherSide) -> None:
-    other_side.reply = Reply(status)
+def test_when_the_receiver_wants_none_the_others_wait(status: int, changes: Changes, stub_server: StubServer) -> None:
+    stub_server.reply = Reply(status)
 
     outcomes = changes.push([JANE, ContactState("another", None)], "key")
 
     assert list(outcomes) == ["an-id"]
-    assert len(other_side.received) == 1
+    assert len(stub_server.received) == 1
 
 
 def test_a_mistake_of_ours_is_not_taken_for_the_networks() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ctms.plugins import ContactState, Done, Pause, TryLater
-from ctms.testing import OtherSide
+from ctms.testing import StubServer
 from ctms_plugins.webhook import addresses
 from ctms_plugins.webhook.backend import Changes
 from tests.plugins.webhook_client import client
@@ -71,49 +71,49 @@ class Names:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "0x7f.1", "2130706433"])
-def test_private_addresses_are_not_called(host: str, other_side: OtherSide) -> None:
-    url = other_side.url.replace("127.0.0.1", host)
+def test_private_addresses_are_not_called(host: str, stub_server: StubServer) -> None:
+    url = stub_server.url.replace("127.0.0.1", host)
 
     outcomes = Changes(client(allow_private=False), url).push([GONE], "key")
 
     assert isinstance(outcomes["an-id"], Pause), outcomes
     assert "not public" in outcomes["an-id"].reason
-    assert other_side.received == []
+    assert stub_server.received == []
 
 
 @pytest.mark.parametrize("found", [["127.0.0.1"], ["93.184.215.14", "127.0.0.1"]])
 def test_names_that_lead_to_them_neither(
-    found: list[str], other_side: OtherSide, monkeypatch: pytest.MonkeyPatch
+    found: list[str], stub_server: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, found)
-    url = other_side.url.replace("127.0.0.1", "hooks.example.com")
+    url = stub_server.url.replace("127.0.0.1", "hooks.example.com")
 
     outcomes = Changes(client(allow_private=False), url).push([GONE], "key")
 
     assert isinstance(outcomes["an-id"], Pause)
-    assert other_side.received == []
+    assert stub_server.received == []
 
 
 def test_a_name_is_looked_up_once_and_that_address_is_called(
-    other_side: OtherSide, monkeypatch: pytest.MonkeyPatch
+    stub_server: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The first answer is where the other side runs, and counts as public here; a second look-up would lead astray.
+    # The first answer is where the stub server runs, and counts as public here; a second look-up would lead astray.
     names = Names(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
     monkeypatch.setattr(addresses, "is_public", lambda address: str(address) == "127.0.0.1")
-    port = other_side.url.rpartition(":")[2]
+    port = stub_server.url.rpartition(":")[2]
 
     changes = Changes(client(allow_private=False), f"http://hooks.example.com:{port}")
     outcomes = [changes.push([GONE], "key") for _ in range(2)]
 
     assert outcomes == [{"an-id": Done()}, {"an-id": Done()}]
     assert names.asked == ["hooks.example.com"]
-    assert {request.headers["Host"] for request in other_side.received} == {f"hooks.example.com:{port}"}
+    assert {request.headers["Host"] for request in stub_server.received} == {f"hooks.example.com:{port}"}
 
 
-def test_the_next_address_is_tried(other_side: OtherSide, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_address_is_tried(stub_server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, ["127.0.0.2", "127.0.0.1"])  # nobody listens on the first
     monkeypatch.setattr(addresses, "is_public", lambda _: True)
-    url = other_side.url.replace("127.0.0.1", "hooks.example.com")
+    url = stub_server.url.replace("127.0.0.1", "hooks.example.com")
 
     assert Changes(client(allow_private=False), url).push([GONE], "key") == {"an-id": Done()}
 
@@ -126,10 +126,10 @@ def test_a_name_that_nobody_has_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
     assert outcomes == {"an-id": TryLater(None, "no answer (ConnectionError)")}
 
 
-def test_no_proxy_connects_in_its_place(other_side: OtherSide, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", other_side.url)
+def test_no_proxy_connects_in_its_place(stub_server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", stub_server.url)
     Names(monkeypatch, [])
 
     Changes(client(allow_private=False), "http://hooks.example.com").push([GONE], "key")
 
-    assert other_side.received == []
+    assert stub_server.received == []

@@ -10,7 +10,7 @@ import pytest
 from ctms.hooks.manager import load_plugins
 from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
 from ctms.settings import Settings
-from ctms.testing import DeletionHandlerContract, OtherSide, Received, Reply
+from ctms.testing import DeletionHandlerContract, ReceivedRequest, Reply, StubServer
 from ctms.testing.contracts.deletion_handlers import stranger
 from ctms_plugins.webhook.erasure import Erasures, RefusedTogether, VerifiedErasures
 from tests.plugins.webhook_client import OLD, client, verified
@@ -18,16 +18,16 @@ from tests.plugins.webhook_client import OLD, client, verified
 JANE, JOE = stranger(fxa_id="jane's"), stranger()
 
 
-def looks(request: Received) -> Reply:
+def looks(request: ReceivedRequest) -> Reply:
     """Answer as a receiver that has nothing left."""
     return Reply(200, body={"remaining": []}) if request.path == "/verify" else Reply(204)
 
 
 @pytest.fixture
-def erasures(other_side: OtherSide) -> VerifiedErasures:
-    """The deletion handler, talking to the other side."""
-    other_side.reply = looks
-    return VerifiedErasures(client(), f"{other_side.url}/erase", f"{other_side.url}/verify")
+def erasures(stub_server: StubServer) -> VerifiedErasures:
+    """The deletion handler, connected to the stub server."""
+    stub_server.reply = looks
+    return VerifiedErasures(client(), f"{stub_server.url}/erase", f"{stub_server.url}/verify")
 
 
 class TestContract(DeletionHandlerContract):
@@ -46,32 +46,32 @@ class TestContract(DeletionHandlerContract):
         """Posts here, and not to where it is told to."""
         return erasures
 
-    @pytest.fixture(params=[*OtherSide.FAILURES, "no JSON"])
+    @pytest.fixture(params=[*StubServer.FAILURES, "no JSON"])
     def failing_implementation(
-        self, erasures: VerifiedErasures, other_side: OtherSide, request: pytest.FixtureRequest
+        self, erasures: VerifiedErasures, stub_server: StubServer, request: pytest.FixtureRequest
     ) -> VerifiedErasures:
-        """The same while the other side fails."""
+        """The handler, connected to a stub server that fails."""
         if request.param == "no JSON":
-            other_side.reply = lambda one: Reply(200 if one.path == "/verify" else 500, body=b"<h1>Sign in</h1>")
+            stub_server.reply = lambda one: Reply(200 if one.path == "/verify" else 500, body=b"<h1>Sign in</h1>")
         else:
-            other_side.fails(request.param)
+            stub_server.fails(request.param)
         return erasures
 
 
-def test_one_message_has_the_identities_of_all(erasures: Erasures, other_side: OtherSide) -> None:
+def test_one_message_has_the_identities_of_all(erasures: Erasures, stub_server: StubServer) -> None:
     assert erasures.erase([JANE, JOE, JANE]) == Done()
 
-    (request,) = other_side.received
+    (request,) = stub_server.received
     message = verified(request)
     assert message["type"] == "contact.erased"
     assert message["data"] == {"contacts": [JANE, JOE]}
 
 
-def test_each_attempt_has_an_id_of_its_own(erasures: Erasures, other_side: OtherSide) -> None:
+def test_each_attempt_has_an_id_of_its_own(erasures: Erasures, stub_server: StubServer) -> None:
     for _ in range(2):
         erasures.erase([JANE])
 
-    assert len({request.headers["webhook-id"] for request in other_side.received}) == 2
+    assert len({request.headers["webhook-id"] for request in stub_server.received}) == 2
 
 
 ANSWERS: dict[str, tuple[Reply, Any]] = {
@@ -86,14 +86,14 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcome: Any, erasures: Erasures, other_side: OtherSide) -> None:
-    other_side.reply = reply
+def test_what_answers_mean(reply: Reply, outcome: Any, erasures: Erasures, stub_server: StubServer) -> None:
+    stub_server.reply = reply
 
     assert erasures.erase([JANE]) == outcome
 
 
-def test_several_that_are_refused_are_tried_in_halves(erasures: Erasures, other_side: OtherSide) -> None:
-    other_side.reply = Reply(422)
+def test_several_that_are_refused_are_tried_in_halves(erasures: Erasures, stub_server: StubServer) -> None:
+    stub_server.reply = Reply(422)
 
     with pytest.raises(RefusedTogether, match="HTTP 422"):
         erasures.erase([JANE, JOE])
@@ -118,12 +118,12 @@ LOOKED: dict[str, tuple[Reply, Any]] = {
 
 @pytest.mark.parametrize(("reply", "outcome"), LOOKED.values(), ids=LOOKED)
 def test_only_what_is_said_is_proof(
-    reply: Reply, outcome: Any, erasures: VerifiedErasures, other_side: OtherSide
+    reply: Reply, outcome: Any, erasures: VerifiedErasures, stub_server: StubServer
 ) -> None:
-    other_side.reply = reply
+    stub_server.reply = reply
 
     assert erasures.verify([JANE, JOE]) == outcome
-    assert verified(other_side.received[0])["type"] == "contact.erased.verify"
+    assert verified(stub_server.received[0])["type"] == "contact.erased.verify"
 
 
 def declared(set_variable: Callable[[str, str], None], **variables: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
-from ctms.testing import Received
+from ctms.testing import ReceivedRequest
 from ctms_plugins.webhook.client import Client
 
 OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
@@ -22,6 +22,6 @@ def client(*secrets: str, timeout: float = 0.5, allow_private: bool = True) -> C
     return Client(secrets or (OLD,), allow_private=allow_private, timeout=timeout)
 
 
-def verified(request: Received, secret: str = OLD) -> Any:
+def verified(request: ReceivedRequest, secret: str = OLD) -> Any:
     """Return the message of a request, as a receiver reads it that has this secret; raises when it is not signed so."""
     return Webhook(secret).verify(request.body, dict(request.headers))

@@ -9,13 +9,13 @@ from typing import Any
 import requests
 from standardwebhooks import Webhook
 
-from ctms.testing import OtherSide, Reply, contact_body
+from ctms.testing import Reply, StubServer, contact_body
 from tests.plugins.braze_workspace import KEY, Workspace
 from tests.plugins.webhook_client import OLD
 from tests.serving import Served, serve
 
 
-def variables(folder: Path, hooks: OtherSide, braze: OtherSide) -> dict[str, str]:
+def variables(folder: Path, hooks: StubServer, braze: StubServer) -> dict[str, str]:
     """Return the settings of the three plugins."""
     return {
         "CTMS_PLUGIN_WEBHOOK_URL": f"{hooks.url}/changes",
@@ -34,7 +34,7 @@ def work(running: Served) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def messages(hooks: OtherSide) -> list[tuple[str, str, Any]]:
+def messages(hooks: StubServer) -> list[tuple[str, str, Any]]:
     """Return the messages that came: where, of which type and with what."""
     read = [(one.path, Webhook(OLD).verify(one.body, dict(one.headers))) for one in hooks.received]
     return [(path, message["type"], message["data"]) for path, message in read]
@@ -50,8 +50,8 @@ def receivers(running: Served) -> dict[str, Any]:
 def test_contacts_come_change_and_go(tmp_path: Path) -> None:
     file, workspace = tmp_path / "contacts.jsonl", Workspace()
     with (
-        OtherSide() as hooks,
-        OtherSide() as braze,
+        StubServer() as hooks,
+        StubServer() as braze,
         serve(tmp_path, **variables(tmp_path, hooks, braze)) as running,
     ):
         braze.reply = workspace

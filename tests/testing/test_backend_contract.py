@@ -53,7 +53,7 @@ class TestMirror(BackendContract):
 
     @pytest.fixture(params=[OSError(), TryLater()])
     def failing_implementation(self, request: pytest.FixtureRequest) -> FakeBackend:
-        """The backend when the other side fails."""
+        """The backend when the other system fails."""
         fake = FakeBackend()
         fake.answer = request.param
         return fake

@@ -58,7 +58,7 @@ class TestForgetter(DeletionHandlerContract):
 
     @pytest.fixture(params=[OSError(), SlowDown(5), Pause("the key is not good any more")])
     def failing_implementation(self, request: pytest.FixtureRequest) -> FakeDeletionHandler:
-        """The handler when the other side fails."""
+        """The handler when the other system fails."""
         fake = FakeDeletionHandler()
         fake.answer = request.param
         return fake
@@ -116,9 +116,9 @@ def test_a_handler_that_takes_less_than_it_says_is_found() -> None:
 
 @pytest.mark.parametrize("answer", [None, Done(), Refused("down"), Accepted(5)])
 def test_a_handler_that_takes_a_failure_for_success_is_found(answer: Any) -> None:
-    with pytest.raises(AssertionError, match="the other side has failed"):
+    with pytest.raises(AssertionError, match="the other system has failed"):
         DeletionHandlerContract().test_what_fails_is_not_done(Erasing(lambda _: answer))
-    with pytest.raises(AssertionError, match="the other side has failed"):
+    with pytest.raises(AssertionError, match="the other system has failed"):
         DeletionHandlerContract().test_what_fails_is_not_done(Looking(SlowDown(5), answer))
 
 

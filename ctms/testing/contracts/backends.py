@@ -40,29 +40,29 @@ def _another(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class BackendContract:
-    """Subclass it, and say which backend it holds: `name`, as the plugin declares it.
+    """A contract to subclass for the backend `name`, as the plugin declares it.
 
-    A backend that reaches another system is held without that system: override the fixture `implementation`, and
-    return the backend with whatever stands for the other side. Override `failing_implementation`, too, and return it
-    with another side that fails; have a parameter for each way in which it may (`OtherSide.FAILURES`).
+    Test a backend that calls another system without that system: override the fixture `implementation`, and return
+    the backend with a replacement such as `StubServer`. Override `failing_implementation`, too, and return the
+    backend with a replacement that fails, with a parameter for each failure (`StubServer.FAILURES`).
     """
 
     name: ClassVar[str]
 
     @pytest.fixture
     def backend(self, app: Flask) -> Backend:
-        """The declaration."""
+        """Return the declaration of the backend."""
         found: Backend = declared(app, "ctms_backends", self.name)
         return found
 
     @pytest.fixture
     def implementation(self, backend: Backend) -> Pushes:
-        """What pushes."""
+        """Return the object whose `push` is tested."""
         return backend.implementation
 
     @pytest.fixture
     def failing_implementation(self) -> Pushes:
-        """What pushes to another side that fails."""
+        """Return the object with another system that fails."""
         pytest.skip("nothing fails: override the fixture `failing_implementation`")
 
     def test_it_is_declared(self, backend: Backend) -> None:
@@ -117,7 +117,7 @@ class BackendContract:
         _push(implementation, [state(everything(make_contact))], "everything")
 
     def test_what_fails_is_not_done(self, failing_implementation: Pushes, make_contact: MakeContact) -> None:
-        """When the other side fails, the backend raises, or says that it is to be tried again: nothing is lost."""
+        """When the other system fails, the backend raises, or says that it is to be tried again: nothing is lost."""
         batch = [state(make_contact())]
         try:
             answer = failing_implementation.push(batch, "in vain")

@@ -38,29 +38,29 @@ def stranger(**known: str) -> Mapping[str, str | None]:
 
 
 class DeletionHandlerContract:
-    """Subclass it, and say which deletion handler it holds: `name`, as the plugin declares it.
+    """A contract to subclass for the deletion handler `name`, as the plugin declares it.
 
-    A handler that reaches another system is held without that system: override the fixture `implementation`, and
-    return the handler with whatever stands for the other side. Override `failing_implementation`, too, and return it
-    with another side that fails; have a parameter for each way in which it may (`OtherSide.FAILURES`).
+    Test a handler that calls another system without that system: override the fixture `implementation`, and return
+    the handler with a replacement such as `StubServer`. Override `failing_implementation`, too, and return the
+    handler with a replacement that fails, with a parameter for each failure (`StubServer.FAILURES`).
     """
 
     name: ClassVar[str]
 
     @pytest.fixture
     def handler(self, app: Flask) -> DeletionHandler:
-        """The declaration."""
+        """Return the declaration of the handler."""
         found: DeletionHandler = declared(app, "ctms_deletion_handlers", self.name)
         return found
 
     @pytest.fixture
     def implementation(self, handler: DeletionHandler) -> Erases:
-        """What erases."""
+        """Return the object whose `erase` is tested."""
         return handler.implementation
 
     @pytest.fixture
     def failing_implementation(self) -> Erases:
-        """What erases on another side that fails."""
+        """Return the object with another system that fails."""
         pytest.skip("nothing fails: override the fixture `failing_implementation`")
 
     def test_it_is_declared(self, handler: DeletionHandler) -> None:
@@ -93,7 +93,7 @@ class DeletionHandlerContract:
         _erase(implementation, people)
 
     def test_what_fails_is_not_done(self, failing_implementation: Erases) -> None:
-        """When the other side fails, the handler raises, or says that it is to be tried again: nobody is left out.
+        """When the other system fails, the handler raises, or says that it is to be tried again: nobody is left out.
 
         Nor is anything proved then, by a handler that can look.
         """
@@ -125,7 +125,7 @@ def _ids(people: Sequence[Identities]) -> list[str]:
 
 
 def _erase(implementation: Erases, people: Sequence[Identities]) -> None:
-    """Erase: all of them are done, or the other side has begun with them."""
+    """Erase people. Each must be done, or accepted by the other system."""
     found = outcomes_of(implementation.erase(people), _ids(people), *ERASED)
     others = {type(outcome).__name__ for outcome in found.values() if not isinstance(outcome, Done | Accepted)}
     assert not others, f"this should have been erased, and is answered with {', '.join(sorted(others))}"

@@ -34,7 +34,7 @@ def assert_kept(answer: Any, email_ids: Iterable[str]) -> None:
     lost = {
         type(outcome).__name__ for outcome in found.values() if not isinstance(outcome, TryLater | SlowDown | Pause)
     }
-    assert not lost, f"the other side has failed, and the answer is {', '.join(sorted(lost))}"
+    assert not lost, f"the other system has failed, and the answer is {', '.join(sorted(lost))}"
 
 
 def _outcome(given: Any, kinds: tuple[type[Outcome], ...]) -> Outcome:

@@ -1,10 +1,14 @@
-"""The other side of what talks HTTP: a server that remembers what it was sent, and fails in every way."""
+"""An HTTP server for tests, in place of another system: it records requests and can fail in many ways.
+
+It keeps connections open as real servers do, which the servers of Werkzeug and pytest-httpserver do not.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +17,8 @@ from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True)
-class Received:
-    """A request that came."""
+class ReceivedRequest:
+    """A request that the server received."""
 
     method: str
     path: str
@@ -23,16 +27,16 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The body, which is JSON. Raises `ValueError` when it is none."""
+        """The parsed body. Raises `ValueError` when it is not JSON."""
         return json.loads(self.body)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered. A `body` that is no bytes is sent as JSON.
+    """A response of the server. A `body` that is not bytes is sent as JSON.
 
-    `waits`: for as long as the server runs, nothing is sent. `sends`: bytes that are sent as they are, in the place of
-    an answer, before the connection is closed.
+    With `waits`, nothing is sent while the server runs. `sends` are bytes that are sent as they are in place of a
+    response, before the connection is closed.
     """
 
     status: int = 204
@@ -42,20 +46,20 @@ class Reply:
     sends: bytes | None = None
 
 
-_CUT = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n{"message": "succ'
+_TRUNCATED = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n{"message": "succ'
 
 
-class OtherSide:
-    """Runs while it is used as a context manager, at `url`; `received` are the requests, oldest first.
+class StubServer:
+    """A server that runs while it is used as a context manager, at `url`. `received` are the requests, oldest first.
 
-    `reply` is what it answers, or a function that makes one of a request. `fails("500")` and the other `FAILURES`
-    make it fail.
+    `reply` is its response, or a function that returns one for a request. `fails("500")` and the other `FAILURES` make
+    it fail.
     """
 
     FAILURES: ClassVar[Mapping[str, Reply]] = {
         "slow": Reply(waits=True),
         "closed": Reply(sends=b""),
-        "half closed": Reply(sends=_CUT),
+        "half closed": Reply(sends=_TRUNCATED),
         "no HTTP": Reply(sends=b"220 mail.example.com ESMTP\r\n"),
         "redirect": Reply(302, {"Location": "/elsewhere"}),
         "429": Reply(429, {"Retry-After": "7"}),
@@ -64,8 +68,8 @@ class OtherSide:
     }
 
     def __init__(self) -> None:
-        self.received: list[Received] = []
-        self.reply: Reply | Callable[[Received], Reply] = Reply()
+        self.received: list[ReceivedRequest] = []
+        self.reply: Reply | Callable[[ReceivedRequest], Reply] = Reply()
         self._server = _Server(self)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -86,26 +90,24 @@ class OtherSide:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that they are waited for, and leave no socket behind
+    daemon_threads = False  # so that they are joined, and leave no socket open
 
-    def __init__(self, side: OtherSide) -> None:
+    def __init__(self, stub: StubServer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.side = side
+        self.stub = stub
         self.stopping = Event()
         self.connections: set[socket.socket] = set()
 
     def stop(self) -> None:
-        """End, with the connections that clients keep open."""
+        """Stop, and shut down the connections that clients keep open."""
         self.shutdown()
         self.stopping.set()
         for connection in list(self.connections):
-            try:
+            with suppress(OSError):  # closed already
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # closed already
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing: a client that went away is what some tests are about."""
+        """Report nothing: some tests are about clients that go away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,22 +122,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.connections.discard(self.connection)
         super().finish()
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Received(self.command, self.path, self.headers, body)
-        self.server.side.received.append(request)
-        reply = self.server.side.reply
+        request = ReceivedRequest(self.command, self.path, self.headers, body)
+        self.server.stub.received.append(request)
+        reply = self.server.stub.reply
         self._send(reply(request) if callable(reply) else reply)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _respond  # noqa: N815
 
     def _send(self, reply: Reply) -> None:
         if reply.waits:
             self.server.stopping.wait()
-            self.close_connection = True
-            return
-        if reply.sends is not None:
-            self.wfile.write(reply.sends)
+        if reply.waits or reply.sends is not None:
+            self.wfile.write(reply.sends or b"")
             self.close_connection = True
             return
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
@@ -149,4 +149,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

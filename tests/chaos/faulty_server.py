@@ -1,4 +1,4 @@
-"""Another system, for a while: it keeps what it is told in memory, and fails as often as it is asked to."""
+"""A server in place of another system: it keeps contacts in memory and fails at a given rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import urllib.request
 from ctms.plugins import Backend, DeletionHandler, hookimpl
 
 
-class OtherSide:
+class Chaos:
     def push(self, contacts, idempotency_key):
         self._send("push", [{"email_id": contact.email_id, "document": contact.document} for contact in contacts])
 
@@ -36,19 +36,19 @@ class OtherSide:
 @hookimpl
 def ctms_backends(settings):
     if BACKEND:
-        yield Backend(name="chaos", implementation=OtherSide(), concurrency=2, timeout=15)
+        yield Backend(name="chaos", implementation=Chaos(), concurrency=2, timeout=15)
 
 
 @hookimpl
 def ctms_deletion_handlers(settings):
     if HANDLER:
-        yield DeletionHandler(name="chaos", implementation=OtherSide(), max_batch=500, timeout=15)
+        yield DeletionHandler(name="chaos", implementation=Chaos(), max_batch=500, timeout=15)
 """
 
 
-class OtherSide(ThreadingHTTPServer):
-    """Listens on loopback. `copies` holds the documents by id, `erased` how often each identity was erased,
-    `gone` the contacts that were pushed as gone.
+class FaultyServer(ThreadingHTTPServer):
+    """A server on loopback. `copies` are the documents by id, `erased` the number of erasures of each identity, `gone`
+    the contacts that were pushed as gone.
     """
 
     daemon_threads = True
@@ -66,14 +66,14 @@ class OtherSide(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Return the base URL."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that was killed is no news."""
+        """Ignore clients that were killed."""
 
     def take(self, what: str, data: list[dict[str, Any]]) -> None:
-        """Keep what it was told."""
+        """Store what a call sent."""
         with self.lock:
             for one in data:
                 if what == "erase":
@@ -86,7 +86,7 @@ class OtherSide(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: OtherSide
+    server: FaultyServer
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
@@ -113,9 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def other_side(failing: float) -> Iterator[OtherSide]:
-    """Run another system that fails so often (0 to 1)."""
-    server = OtherSide(failing)
+def run_faulty_server(failing: float) -> Iterator[FaultyServer]:
+    """Run a server that fails at a rate from 0 to 1."""
+    server = FaultyServer(failing)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -127,7 +127,7 @@ def other_side(failing: float) -> Iterator[OtherSide]:
 
 
 def plugin(folder: Path, url: str, *, backend: bool = False, handler: bool = False) -> Path:
-    """Write a distribution whose plugin tells the other system; returns the folder for `PYTHONPATH`."""
+    """Write a distribution whose plugin calls the server, and return the folder for `PYTHONPATH`."""
     library = folder / "library"
     information = library / "chaos-1.dist-info"
     information.mkdir(parents=True)
