@@ -78,9 +78,9 @@ class Prometheus:
         found: list[dict[str, Any]] = self.get("query", query=query)["result"]
         return found
 
-    def ask_range(self, query: str, start: float, end: float, step: float = 1) -> list[dict[str, Any]]:
+    def ask_range(self, query: str, start: float, end: float) -> list[dict[str, Any]]:
         """Ask for values of a time; returns the series."""
-        found: list[dict[str, Any]] = self.get("query_range", query=query, start=start, end=end, step=step)["result"]
+        found: list[dict[str, Any]] = self.get("query_range", query=query, start=start, end=end, step=1)["result"]
         return found
 
     def up(self) -> dict[str, float]:
