@@ -15,9 +15,16 @@ from ctms.cli import values
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
 from ctms.errors import NotFoundError
-from ctms.suppression.admission import is_suppressed, keep_out
+from ctms.suppression.check import block_writers, is_suppressed
 from ctms.suppression.fingerprints import fingerprints, require_key
-from ctms.suppression.suppressions import BY_COMMAND, IMPORTED, Summary, let_back, summary, suppress
+from ctms.suppression.suppressions import (
+    SOURCE_COMMAND,
+    SOURCE_IMPORT,
+    SuppressionSummary,
+    summarize,
+    suppress,
+    unsuppress,
+)
 
 BATCH = 1000
 """Addresses of a list that one transaction suppresses."""
@@ -55,11 +62,11 @@ def list_suppressions(as_json: bool) -> None:
     Which addresses these are is not kept.
     """
     with pool.reading() as connection:
-        found = summary(connection)
+        found = summarize(connection)
     if as_json:
         write_json([one._asdict() for one in found])
     else:
-        write_table(Summary._fields, found)
+        write_table(SuppressionSummary._fields, found)
 
 
 @suppressions.command("add")
@@ -72,7 +79,7 @@ def add_suppression(address: str, as_json: bool) -> None:
     already.
     """
     require_key()
-    added = _suppress([address], BY_COMMAND)
+    added = _suppress([address], SOURCE_COMMAND)
     if as_json:
         write_json({"added": added, "already": 1 - added})
     else:
@@ -102,7 +109,7 @@ def remove_suppression(address: str, as_json: bool) -> None:
     """Let ADDRESS be stored again. Exits with 4 when it is not suppressed."""
     require_key()
     with pool.lend() as connection:
-        removed = let_back(connection, fingerprints().all_of(address))
+        removed = unsuppress(connection, fingerprints().all_of(address))
     if not removed:
         raise NotFoundError("this address is not suppressed")
     if as_json:
@@ -128,7 +135,7 @@ def import_suppressions(file: BinaryIO, wanted: Wanted, as_json: bool) -> None:
     """
     require_key()
     reader = ListReader(file, wanted)
-    added = sum(_suppress(set(addresses), IMPORTED) for addresses in reader.batches(BATCH))
+    added = sum(_suppress(set(addresses), SOURCE_IMPORT) for addresses in reader.batches(BATCH))
     already = reader.read - added - reader.bad
     counts = {"read": reader.read, "added": added, "already": already, "bad": reader.bad}
     if as_json:
@@ -142,5 +149,5 @@ def _suppress(addresses: Iterable[str], source: str) -> int:
     """Suppress the addresses in one transaction; returns how many were not yet."""
     found = {one for address in addresses if (one := fingerprints().of(address)) is not None}
     with pool.lend() as connection, connection.transaction():
-        keep_out(connection, found)
+        block_writers(connection, found)
         return suppress(connection, found, source)

@@ -27,7 +27,7 @@ from ctms.contacts.waitlists import waitlists
 from ctms.errors import Conflict, Invalid, NotFound
 from ctms.outbox.changes import outbox
 from ctms.pool import Connection
-from ctms.suppression.admission import Admission
+from ctms.suppression.check import SuppressionCheck
 
 Values = Mapping[str, Any]
 
@@ -68,16 +68,16 @@ def create(connection: Connection, contact: Values) -> Created:
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
     row, parts = _row(email), _parts(contact)
-    admission = Admission(connection, email["primary_email"], _account_address(contact))
+    check = SuppressionCheck(connection, email["primary_email"], _account_address(contact))
     if _holders(connection, email) - {email_id}:
-        admission.require()
+        check.raise_if_suppressed()
         raise Conflict(TAKEN_CREATE, "primary_email")
     try:
         for _ in range(ATTEMPTS):
             created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
             document = _find(connection, email_id)
             (new,) = created.fetchone() or (0,)
-            admission.require()
+            check.raise_if_suppressed()
             if new:
                 outbox().changed(connection, [email_id])
             if document is not None and (new or same_contact(document, contact)):
@@ -97,7 +97,7 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     Raises `Conflict` when an identity is another contact's, `Forbidden` when its address is suppressed.
     """
     email = dict(contact["email"])
-    admission = Admission(connection, email["primary_email"], _account_address(contact))
+    check = SuppressionCheck(connection, email["primary_email"], _account_address(contact))
     _check_address(connection, email_id, email, TAKEN_REPLACE, is_new=True)
     row, parts = _row(email), _parts(contact)
     # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
@@ -108,7 +108,7 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
             overwritten = connection.execute(statements.OVERWRITE_EMAIL, row)
             connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
             document = _find(connection, email_id)
-            admission.require()
+            check.raise_if_suppressed()
             if document is not None and (made.rowcount or overwritten.rowcount):
                 # Not before the contact is ours: who holds it waits for the same row of the outbox.
                 outbox().changed(connection, [email_id])
@@ -129,7 +129,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     """
     email = dict(patch.get("email", {}))
     email.pop("email_id", None)
-    admission = Admission(connection, email.get("primary_email"), _account_address(patch))
+    check = SuppressionCheck(connection, email.get("primary_email"), _account_address(patch))
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
     try:
@@ -146,7 +146,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
         raise _conflict(error, TAKEN_CHANGE) from None
     if not updated.rowcount:  # there was no contact; one that came since then was not changed
         raise NotFound(UNKNOWN)
-    admission.require()
+    check.raise_if_suppressed()
     return document
 
 

@@ -23,9 +23,9 @@ from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureT
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 from ctms.pool import Connection
-from ctms.suppression.admission import keep_all_out, keep_out
+from ctms.suppression.check import block_all_writers, block_writers
 from ctms.suppression.fingerprints import fingerprints, require_key
-from ctms.suppression.suppressions import ERASED, suppress
+from ctms.suppression.suppressions import SOURCE_ERASURE, suppress
 
 BY_DELETE = "delete"
 BY_API = "api"
@@ -88,9 +88,9 @@ def hold(connection: Connection, order: Order, addresses: Iterable[str] | None) 
         return
     require_key()
     if addresses is None or order.include_fxa:  # whose addresses the others have is not known yet
-        keep_all_out(connection)
+        block_all_writers(connection)
     else:
-        keep_out(connection, _fingerprints(addresses))
+        block_writers(connection, _fingerprints(addresses))
 
 
 def erase(
@@ -115,7 +115,7 @@ def erase(
     write_record(connection, order, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
     if order.forget:
         primary = (one.primary_email for one in found)
-        suppress(connection, _fingerprints([*primary, *addresses]), ERASED)
+        suppress(connection, _fingerprints([*primary, *addresses]), SOURCE_ERASURE)
     names = handlers().names
     if found and names:
         connection.execute(_ASK_HANDLERS, (order.id, len(found), names))

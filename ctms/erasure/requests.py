@@ -108,12 +108,12 @@ def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[I
 
 def _begin(connection: Connection, order: Order, wanted: Sequence[Identities], key: str) -> Result | None:
     """Make the record of the erasure, or return what the request with the same key did."""
-    mark = fingerprints().mark
+    of_text = fingerprints().of_text
     text = f"{order.by}\n{key}"
     # Without a key of ours: what clients choose at random tells nobody anything, what they ask for would.
-    request_key = mark("Idempotency-Key", text) or hashlib.sha256(text.encode()).digest()
+    request_key = of_text("Idempotency-Key", text) or hashlib.sha256(text.encode()).digest()
     more = ["include_fxa"] if order.include_fxa else []
-    digest = mark("request", json.dumps([order.forget, *map(_plain, wanted), *more]))
+    digest = of_text("request", json.dumps([order.forget, *map(_plain, wanted), *more]))
     values = (order.id, order.by, order.origin, order.forget, request_key, digest)
     if connection.execute(_BEGIN, values).fetchone():
         return None

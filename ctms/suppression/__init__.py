@@ -1,1 +1,1 @@
-"""Addresses that must not come back, kept as keyed fingerprints only."""
+"""Suppressed addresses: they must not be stored again. Only keyed fingerprints of them are kept."""

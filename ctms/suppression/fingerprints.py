@@ -1,7 +1,7 @@
-"""Fingerprints of addresses: keyed HMACs, by which an address is found again and from which nobody gets it back.
+"""Fingerprints of addresses: keyed HMACs (HMAC-SHA-256, RFC 2104).
 
-Without the key a list of likely addresses could be tried against them; so it is kept apart from the database
-(HMAC-SHA-256, RFC 2104).
+A fingerprint identifies an address but does not reveal it. The key is kept apart from the database: whoever has both
+could test likely addresses against the fingerprints.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ NO_KEY = "CTMS_ERASURE_KEY is not set: without it no address can be forgotten, s
 
 
 class Fingerprints:
-    """Makes fingerprints, where there is a key (`CTMS_ERASURE_KEY`)."""
+    """A fingerprint function with the app's key (`CTMS_ERASURE_KEY`), if it has one."""
 
     def __init__(self, key: Callable[[], str | None]) -> None:
         self._find_key = key
 
     @cached_property
     def _key(self) -> bytes | None:
-        found = self._find_key()  # at the first fingerprint, not when the app is made: it may lie in a file
+        found = self._find_key()  # lazily: the key may be in a file, and creating the app must not read it
         return found.encode() if found else None
 
     @property
     def available(self) -> bool:
-        """True when there is a key."""
+        """True when a key is set."""
         return self._key is not None
 
     def of(self, address: str) -> bytes | None:
-        """Return the fingerprint of an address, the same in any spelling (32 bytes); None without a key."""
-        # Not of the database's `lower`, which depends on its locale: a fingerprint outlives a change of the server.
+        """Return the fingerprint of an address (32 bytes), the same for every spelling; None without a key."""
+        # The database's `lower` depends on its locale, and a fingerprint must survive a change of the server.
         return None if self._key is None else self._digest(self._key, comparison_key(address))
 
     def all_of(self, address: str) -> list[bytes]:
-        """Return the fingerprint of an address and those that earlier versions made of its spellings; [] without a key.
+        """Return the fingerprint of an address and those that earlier versions stored for it; [] without a key.
 
-        Earlier versions made one of each spelling: NFC, without outer white space, in Python's lower case.
+        Earlier versions had one for each spelling: NFC, without outer white space, in Python's lower case.
         """
         if self._key is None:
             return []
         earlier = (unicodedata.normalize("NFC", one.strip()).lower() for one in spellings(address))
         return [self._digest(self._key, text) for text in dict.fromkeys((comparison_key(address), *earlier))]
 
-    def mark(self, purpose: str, text: str) -> bytes | None:
-        """Return the fingerprint of something else than an address, exactly as it is; None without a key.
+    def of_text(self, purpose: str, text: str) -> bytes | None:
+        """Return the fingerprint of any other text, compared exactly; None without a key.
 
-        Those of one purpose are not those of another.
+        The same text has a different fingerprint for each purpose.
         """
-        # No address has a NUL in it, so none has this fingerprint.
+        # No address contains a NUL, so no address has this fingerprint.
         return None if self._key is None else hmac.digest(self._key, f"{purpose}\0{text}".encode(), "sha256")
 
     @staticmethod
@@ -71,17 +71,17 @@ class Fingerprints:
 
 
 def init_fingerprints(app: Flask, settings: Settings) -> None:
-    """Give the app its fingerprints."""
+    """Register the fingerprints with the app."""
     app.extensions["ctms.fingerprints"] = Fingerprints(lambda: erasure_key(settings))
 
 
 def fingerprints() -> Fingerprints:
-    """The fingerprints of the current app."""
+    """Return the fingerprints of the current app."""
     found: Fingerprints = extension("ctms.fingerprints")
     return found
 
 
 def require_key() -> None:
-    """Raise `OperatorError` unless there is a key."""
+    """Raise `OperatorError` unless a key is set."""
     if not fingerprints().available:
         raise OperatorError(NO_KEY)

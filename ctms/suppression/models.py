@@ -11,7 +11,7 @@ from ctms.database import Model
 
 
 class Suppression(Model):
-    """An address that must not be stored: its fingerprint, since when, and what asked for it (`source`)."""
+    """An address that must not be stored: its fingerprint, when it was suppressed, and by what (`source`)."""
 
     __tablename__ = "suppressions"
 

@@ -1,4 +1,4 @@
-"""Suppressing addresses, and letting them back in."""
+"""Suppress addresses, lift suppressions and count them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 from ctms.pool import Connection
 from ctms.suppression.models import Suppression
 
-ERASED = "erasure"
-"""The source of a suppression that came with an erasure."""
+SOURCE_ERASURE = "erasure"
+"""The source of suppressions by an erasure."""
 
-BY_COMMAND = "command"
-"""The source of one that an operator made."""
+SOURCE_COMMAND = "command"
+"""The source of suppressions by an operator's command."""
 
-IMPORTED = "import"
-"""The source of those that came in a list."""
+SOURCE_IMPORT = "import"
+"""The source of suppressions from an imported list."""
 
 
-class Summary(NamedTuple):
-    """How many addresses something suppressed, and when: the first one, the last one."""
+class SuppressionSummary(NamedTuple):
+    """The number of addresses that a source has suppressed, and the times of the first and the last."""
 
     source: str
     addresses: int
@@ -39,18 +39,18 @@ _SUMMARY = f"""
 
 
 def suppress(connection: Connection, found: Iterable[bytes], source: str) -> int:
-    """Suppress the addresses of these fingerprints, for which `keep_out` was called.
+    """Suppress the addresses with these fingerprints; call `block_writers` first.
 
-    Returns how many were not suppressed yet; in pipeline mode nothing is waited for, and it is -1.
+    Returns how many were not suppressed before; in pipeline mode the count is not available, and it returns -1.
     """
     return connection.execute(_ADD, (source, sorted(set(found)))).rowcount
 
 
-def let_back(connection: Connection, found: Sequence[bytes]) -> bool:
-    """Let the address with these fingerprints be stored again; returns False when it was not suppressed."""
+def unsuppress(connection: Connection, found: Sequence[bytes]) -> bool:
+    """Lift the suppression of the address with these fingerprints. Returns False when it was not suppressed."""
     return connection.execute(_REMOVE, (list(found),)).rowcount > 0
 
 
-def summary(connection: Connection) -> list[Summary]:
-    """Say how many addresses are suppressed, by what suppressed them; which ones nobody can tell."""
-    return [Summary(*row) for row in connection.execute(_SUMMARY).fetchall()]
+def summarize(connection: Connection) -> list[SuppressionSummary]:
+    """Return how many addresses each source has suppressed. The addresses themselves are not stored."""
+    return [SuppressionSummary(*row) for row in connection.execute(_SUMMARY).fetchall()]

@@ -1,4 +1,4 @@
-"""Fingerprints: the same for one address however it is written, and worth nothing without the key."""
+"""Fingerprints: equal for all spellings of an address, and useless without the key."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ def test_another_key_gives_others(fingerprints: Fingerprints) -> None:
     assert Fingerprints(lambda: KEY + "!").of("jane@example.com") != fingerprints.of("jane@example.com")
 
 
-def test_those_of_other_things_are_of_one_purpose_and_exact(fingerprints: Fingerprints) -> None:
+def test_text_has_one_for_each_purpose_and_is_compared_exactly(fingerprints: Fingerprints) -> None:
     found = {
-        fingerprints.mark("request", "jane@example.com"),
-        fingerprints.mark("request", "Jane@example.com"),
-        fingerprints.mark("key", "jane@example.com"),
-        fingerprints.mark("", "jane@example.com"),
+        fingerprints.of_text("request", "jane@example.com"),
+        fingerprints.of_text("request", "Jane@example.com"),
+        fingerprints.of_text("key", "jane@example.com"),
+        fingerprints.of_text("", "jane@example.com"),
         fingerprints.of("jane@example.com"),
     }
 
     assert len(found) == 5
-    assert fingerprints.mark("key", "a") == fingerprints.mark("key", "a")
+    assert fingerprints.of_text("key", "a") == fingerprints.of_text("key", "a")
 
 
 def test_without_a_key_there_are_none() -> None:
     without = Fingerprints(lambda: None)
 
     assert not without.available
-    assert without.of("jane@example.com") is without.mark("key", "a") is None
+    assert without.of("jane@example.com") is without.of_text("key", "a") is None
 
 
 def test_the_embedded_database_has_a_key_that_stays(tmp_path: Path) -> None:
