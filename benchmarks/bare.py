@@ -23,7 +23,7 @@ from ctms.cli.serve import granian
 from ctms.contacts import accounts, queries, removal, statements
 from ctms.contacts.statements import EMAIL, LISTS, PARTS
 from ctms.erasure.erase import BY_DELETE, Order, write_record
-from ctms.pool import Connection, Cursor, Question, connect_arguments, libpq_url
+from ctms.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
 from ctms.settings import Settings
 
 Environ = dict[str, Any]
@@ -132,11 +132,11 @@ def _json(environ: Environ) -> dict[str, Any]:
     return body
 
 
-def _answer(connection: Connection, question: Question) -> str:
+def _answer(connection: Connection, question: ScalarQuery) -> str:
     return _scalar(_ask(connection, question))
 
 
-def _ask(connection: Connection, question: Question) -> Cursor:
+def _ask(connection: Connection, question: ScalarQuery) -> Cursor:
     return connection.execute(question.sql, question.values)
 
 

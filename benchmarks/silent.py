@@ -23,7 +23,7 @@ def silenced(app: Flask) -> Flask:
     (told,) = [hook for hook in hooks[None] if hook.__module__ == init_requests.__module__]
     hooks[None].remove(told)
     app.after_request(_add_request_id)
-    app.extensions["ctms.pool"].watch = Pool.watch
+    app.extensions["ctms.pool"].observer = Pool.observer
     return app
 
 

@@ -1,8 +1,8 @@
-"""E-mail addresses: the normal form, the spellings under which one may be stored, and how two are compared.
+"""E-mail addresses: their normal form, the spellings under which one may be stored, and their comparison.
 
-Nothing else in CTMS compares addresses. New addresses are stored in their normal form; a database that was adopted
-from an existing deployment also holds raw ones. So a look-up asks for every spelling of an address, and each of these
-is found through the index on `lower(…)`.
+Nothing else in CTMS compares addresses. New addresses are stored in their normal form. A database adopted from an
+existing deployment also holds raw ones. So a look-up searches for every spelling of an address, each through the index
+on `lower(…)`.
 
 Normal form: the local part in NFC, the domain in lower case and Unicode (RFC 5891, U-labels; UTS 46 mapping).
 """
@@ -19,23 +19,23 @@ import email_validator
 import idna
 
 MAX_MIXED_LABELS = 3
-"""Labels of a domain that may each have a spelling of their own; with more, all labels are spelled alike."""
+"""Labels of a domain whose spellings are combined freely; with more of them, all labels have the same form."""
 
 MAX_LENGTH = 255
-"""Characters: the size of the column."""
+"""Characters of an address: the size of the column."""
 
-MAX_SPELT_LENGTH = 512
-"""Characters of text whose spellings are looked for: an address in a display name. Longer text has one spelling."""
+MAX_EXPANDED_LENGTH = 512
+"""Characters of text that may have several spellings, such as an address with a display name."""
 
-CACHED = 8_192
-"""Texts whose parts are remembered: more than one request names, so that it works them out once."""
+CACHE_SIZE = 8_192
+"""Texts whose parts are cached: more than one request contains, so that each is parsed once."""
 
 # An address with one spelling only: ASCII, unquoted, no A-label. Most addresses are of this kind.
 _PLAIN = re.compile(r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]+@(?:(?!xn--)[a-z0-9-]+(?:\.|\Z))+", re.ASCII | re.IGNORECASE)
 
-# An address that email-validator surely accepts, in ASCII: a dot-atom and a host name of two labels or more (RFC 5321),
-# none of them an A-label, the last one not reserved; too short to have a part that is too long. Some that it accepts do
-# not match, and are left to it. No quantifier gives back what it has taken: a list has a million lines.
+# An ASCII address that email-validator is certain to accept: a dot-atom and a host name of at least two labels
+# (RFC 5321). None is an A-label, the last is not reserved, and no part is too long. email-validator decides about all
+# other addresses. The quantifiers are possessive (no backtracking), because a list has a million lines.
 _ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = r"[a-zA-Z0-9]++(?:-[a-zA-Z0-9]++)*+"
 _RESERVED = sorted({name.rpartition(".")[2] for name in email_validator.SPECIAL_USE_DOMAIN_NAMES})
@@ -43,7 +43,7 @@ _NOT_RESERVED = "".join(rf"(?<!\.{re.escape(name)})" for name in _RESERVED)
 _SURE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@{_LABEL}(?:\.{_LABEL})++(?<=[a-zA-Z])(?i:{_NOT_RESERVED})", re.ASCII)
 _MAX_SURE_LENGTH = 64
 
-# White space, and what is invisible at the edges of exported values: zero-width characters, direction marks, BOM.
+# White space and the invisible characters around exported values: zero-width characters, direction marks, BOM.
 _INVISIBLE = " \t\r\n\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u200b-\u200f\u2060\ufeff"
 _EDGES = re.compile(f"^[{_INVISIBLE}]+|[{_INVISIBLE}]+$")
 _MAILTO = re.compile(r"mailto:", re.IGNORECASE)
@@ -52,17 +52,17 @@ _INNER_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
 
 
 class InvalidAddressError(ValueError):
-    """The text is no e-mail address; the message says why and repeats nothing of it."""
+    """The text is not an e-mail address; the message gives the reason and repeats nothing of the text."""
 
 
 def normalize(text: str) -> str:
-    """Return the normal form of an address (RFC 5321; internationalised, RFC 6531); nobody looks the domain up.
+    """Return the normal form of an address (RFC 5321; internationalised, RFC 6531), without a DNS look-up.
 
-    Outer white space and a display name (`Wes <wes@example.com>`) are dropped. Raises `InvalidAddressError`.
+    Removes outer white space and a display name (`Wes <wes@example.com>`). Raises `InvalidAddressError`.
     """
     if _SURE.fullmatch(text) and len(text) <= _MAX_SURE_LENGTH:
         local, _, domain = text.rpartition("@")
-        if local == local.lower():  # some local parts in upper case have another normal form (RFC 2142)
+        if local == local.lower():  # some upper-case local parts have a different normal form (RFC 2142)
             return f"{local}@{domain.lower()}"
     try:
         parsed = email_validator.validate_email(
@@ -79,7 +79,7 @@ def normalize(text: str) -> str:
 
 
 def strip_display_name(text: str) -> str:
-    """Return an address as it is spelt, without outer white space and a display name; what is no address as it is."""
+    """Return an address without outer white space and display name, its spelling kept; return other text unchanged."""
     address = _without_display_name(text.strip())
     if address == text:
         return text
@@ -91,19 +91,16 @@ def strip_display_name(text: str) -> str:
 
 
 def normalize_entry(text: str) -> str:
-    """Return the normal form of the address in a list's entry, without what exports put around it (`parse_entry`).
-
-    Raises `InvalidAddressError`.
-    """
+    """Return the normal form of the address in a list entry (`parse_entry`). Raises `InvalidAddressError`."""
     return normalize(parse_entry(text))
 
 
 def parse_entry(text: str) -> str:
-    """Return the address in a list's entry as it is spelt there, without what exports put around it.
+    """Return the address in a list entry, its spelling kept, without the additions of exports.
 
-    That is white space, invisible characters, a display name, `mailto:` and one `,` or `;` at the end. Raises
-    `InvalidAddressError`, also for a wildcard (`*@example.com`): a local part may be called so, but in a list it means
-    everybody.
+    These are white space, invisible characters, a display name, `mailto:` and one `,` or `;` at the end. Raises
+    `InvalidAddressError`, also for a wildcard (`*@example.com`): it is a valid local part, but in a list it means
+    everyone.
     """
     if is_plainly_valid(text):
         return text
@@ -118,12 +115,12 @@ def parse_entry(text: str) -> str:
 
 
 def is_plainly_valid(text: str) -> bool:
-    """True for an address that needs no closer look: most lines of a list. False says nothing."""
+    """Return True for an address that needs no full validation, as most lines of a list. False proves nothing."""
     return len(text) <= _MAX_SURE_LENGTH and _SURE.fullmatch(text) is not None and text[0] != "*"
 
 
 def trim(text: str) -> str:
-    """Return the entry of a list without what exports put around an address.
+    """Remove what exports put around an address in a list entry.
 
     That is white space and invisible characters, `mailto:`, and one `,` or `;` at the end.
     """
@@ -134,23 +131,23 @@ def trim(text: str) -> str:
 
 
 def comparison_key(text: str) -> str:
-    """Return what all spellings of an address have in common; of text that is no address, its lower case in NFC.
+    """Return the key that all spellings of an address share; for text that is not an address, its lower case in NFC.
 
-    The case mapping is PostgreSQL's `lower` in a UTF-8 locale: character by character.
+    Case is mapped character by character, as by PostgreSQL's `lower` in a UTF-8 locale.
     """
     if _PLAIN.fullmatch(text):
         return text.lower()
-    local, domain = _parts(text) if len(text) <= MAX_SPELT_LENGTH else (to_form("NFC", text), "")
+    local, domain = _parts(text) if len(text) <= MAX_EXPANDED_LENGTH else (to_form("NFC", text), "")
     return to_form("NFC", _lower(f"{local}{domain}"))
 
 
 def is_same(one: str, other: str) -> bool:
-    """True when the two are spellings of one address."""
+    """Return whether the two are spellings of the same address."""
     return one == other or comparison_key(one) == comparison_key(other)
 
 
 def is_normal_form(normal: str, text: str) -> bool:
-    """True when `normal` is the normal form of the text."""
+    """Return whether `normal` is the normal form of the text."""
     try:
         return normalize(text) == normal
     except InvalidAddressError:
@@ -158,12 +155,12 @@ def is_normal_form(normal: str, text: str) -> bool:
 
 
 def spellings(text: str) -> Sequence[str]:
-    """Return the text itself and the other spellings under which its address may be stored, case aside.
+    """Return the text and the other spellings under which its address may be stored, case aside.
 
-    They are to be compared by `lower` in the database (`matches`). Where its locale knows ASCII only, local parts in
-    mixed case outside ASCII may be missed.
+    Compare them by `lower` in the database (`match_condition`). If its locale maps ASCII only, the spellings miss some
+    local parts with non-ASCII letters in mixed case.
     """
-    if len(text) > MAX_SPELT_LENGTH or _PLAIN.fullmatch(text):
+    if len(text) > MAX_EXPANDED_LENGTH or _PLAIN.fullmatch(text):
         return (text,)
     local, domain = _parts(text)
     locals_ = dict.fromkeys(to_form(form, case) for case in _cases(local) for form in ("NFC", "NFD"))
@@ -172,33 +169,33 @@ def spellings(text: str) -> Sequence[str]:
 
 
 def is_found_by(stored: str, asked: str) -> bool:
-    """True when a look-up of one address finds what is stored."""
+    """Return whether a look-up of the address `asked` finds the address `stored`."""
     return _lower(stored) in map(_lower, spellings(asked))
 
 
-def spell_out(addresses: Iterable[str]) -> tuple[list[int], list[str]]:
-    """Return the spellings of all addresses, and for each the position of its address, from 0 on."""
+def expand_spellings(addresses: Iterable[str]) -> tuple[list[int], list[str]]:
+    """Return the spellings of all addresses, preceded by the position of each spelling's address, from 0."""
     pairs = [(position, spelling) for position, text in enumerate(addresses) for spelling in spellings(text)]
     return [position for position, _ in pairs], [spelling for _, spelling in pairs]
 
 
-def matches(column: str, count: int) -> str:
-    """Return the SQL condition that the address in a column is one of `count` spellings: an index look-up each."""
+def match_condition(column: str, count: int) -> str:
+    """Return the SQL condition that the address in a column has one of `count` spellings: one index look-up each."""
     if count == 1:
         return f"lower({column}) = lower(%s)"
     return f"lower({column}) IN ({', '.join(['lower(%s)'] * count)})"
 
 
-def plus_for_space(text: str) -> str:
-    """Return a query parameter's address with a `+` for each inner space: a `+` that was not escaped arrives as one.
+def restore_plus_signs(text: str) -> str:
+    """Replace inner spaces in a query parameter's address by `+`: an unescaped `+` arrives as a space.
 
-    Only a quoted local part has spaces of its own.
+    Only a quoted local part contains real spaces.
     """
     return text if text.lstrip().startswith('"') else _INNER_SPACE.sub("+", text)
 
 
 def _without_display_name(text: str) -> str:
-    """Return the address in angle brackets, where it is alone (RFC 5322, name-addr); any other text as it is."""
+    """Return the address in angle brackets if it is the only one (RFC 5322, name-addr); return other text unchanged."""
     found = _NAME_ADDRESS.fullmatch(text)
     if found is None or ("@" in found["name"] and found["name"].strip('" ') != found["address"]):
         return text
@@ -206,13 +203,13 @@ def _without_display_name(text: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """Return the text in lower case, each character by itself: `str.lower` also looks at what is around a sigma."""
+    """Return the text in lower case, character by character: `str.lower` maps a sigma by its context."""
     return text.lower() if text.isascii() else "".join(character.lower()[0] for character in text)
 
 
-@lru_cache(CACHED)
+@lru_cache(CACHE_SIZE)
 def _parts(text: str) -> tuple[str, str]:
-    """Return the local part in NFC, and the domain in normal form with its @; what has no domain is all local part."""
+    """Return the local part in NFC and the domain in normal form with its @. Text without an @ is all local part."""
     try:
         text = normalize(text)
     except InvalidAddressError:
@@ -224,7 +221,7 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def _unicode_domain(domain: str) -> str:
-    """Return a domain in lower case and Unicode; labels that are none of IDNA stay, in NFC."""
+    """Return a domain in lower case and Unicode. A domain that is invalid in IDNA stays as it is, in NFC."""
     try:
         return idna.decode(idna.uts46_remap(domain, std3_rules=False, transitional=False))
     except idna.IDNAError:
@@ -232,7 +229,7 @@ def _unicode_domain(domain: str) -> str:
 
 
 def _cases(local: str) -> Iterable[str]:
-    """Return the usual cases of a local part, for databases whose locale maps the case of ASCII only."""
+    """Return a local part in the usual cases, for databases whose locale maps the case of ASCII only."""
     if local.isascii():
         return (local,)
     lower, upper = _lower(local), "".join(map(_upper, local))
@@ -240,13 +237,13 @@ def _cases(local: str) -> Iterable[str]:
 
 
 def _upper(character: str) -> str:
-    """Return the capital of a letter, if `lower` leads back from it: not from that of a final sigma."""
+    """Return the capital of a letter if `lower` maps it back, which it does not for a final sigma."""
     upper = character.upper()
     return upper if len(upper) == 1 and _lower(upper) == character else character
 
 
 def _domain_spellings(domain: str) -> Iterable[str]:
-    """Return a domain in normal form, decomposed and as A-labels (RFC 5890): all mixtures where few labels vary."""
+    """Return a domain in normal form, decomposed and as A-labels (RFC 5890); in all mixtures if few labels vary."""
     labels = [_label_spellings(label) for label in domain.split(".")]
     if sum(len(found) > 1 for found in labels) > MAX_MIXED_LABELS:
         return [".".join(found[min(form, len(found) - 1)] for found in labels) for form in range(3)]

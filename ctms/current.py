@@ -1,7 +1,7 @@
-"""The current app, request and `g` themselves, in place of Flask's proxies for them.
+"""Access to the current app, request and `g` without Flask's proxies.
 
-A proxy looks up what it stands for at each use, and that takes longer than the use itself: what runs for every request
-asks once.
+A proxy resolves its object at each use, which takes longer than the use itself. Code that runs for every request
+resolves the object once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def current_request() -> Request:
 
 
 def current_g() -> _AppCtxGlobals:
-    """Return what holds the notes of the app's context. Raises `RuntimeError` outside one."""
+    """Return the namespace of the app's context (`flask.g`). Raises `RuntimeError` outside one."""
     return flask.g._get_current_object()  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def extension(name: str) -> Any:
-    """Return what the app keeps under the name. Raises `RuntimeError` outside an app's context."""
+    """Return the app's extension with this name. Raises `RuntimeError` outside an app's context."""
     return current_app().extensions[name]

@@ -28,11 +28,11 @@ from ctms.errors import OperatorError
 from ctms.paths import MIGRATIONS
 from ctms.pool import (
     Connection,
+    check_connection,
     connect_arguments,
-    connect_patiently,
+    connect_with_retry,
     init_pool,
     libpq_url,
-    refuse_dead_connection,
 )
 from ctms.settings import Settings
 
@@ -95,9 +95,9 @@ def init_database(app: Flask, settings: Settings) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Dialect, _entry: ConnectionPoolEntry, _args: Any, parameters: dict[str, Any]) -> Connection:
         context = parameters.get("context")
-        return connect_patiently(database_url(app)(), context=context, **connect_arguments(settings))
+        return connect_with_retry(database_url(app)(), context=context, **connect_arguments(settings))
 
-    event.listen(engine, "checkout", refuse_dead_connection)
+    event.listen(engine, "checkout", check_connection)
 
 
 def database_url(app: Flask) -> Callable[[], str]:

@@ -18,7 +18,7 @@ import marshmallow as ma
 from environs import EnvError, FileAwareEnv
 
 from ctms.errors import SettingsError
-from ctms.readers import Reader, reader_for, reader_named
+from ctms.readers import Reader, reader_by_name, reader_for
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Setting:
             value = getattr(env, reader.method)(self.variable, **reader.options)
             value = reader.convert(value) if reader.convert else value
         except (EnvError, ma.ValidationError):
-            raise SettingsError(f"{self.variable} {reader.wants}") from None
+            raise SettingsError(f"{self.variable} {reader.expected}") from None
         try:
             if self.check:
                 self.check(value)
@@ -189,7 +189,7 @@ def _readers(cls: type) -> Mapping[str, Reader]:
             if hints is None and (how.read is None or how.read == "list"):
                 hints = typing.get_type_hints(cls)
             annotation = (hints or {}).get(name)
-            readers[name] = reader_named(how.read, annotation) if how.read else reader_for(annotation)
+            readers[name] = reader_by_name(how.read, annotation) if how.read else reader_for(annotation)
         except (TypeError, NameError, AttributeError) as error:
             raise DeclarationError(f"the field {name} of its {cls.__name__} cannot be read: {error}") from error
         if not hasattr(FileAwareEnv, readers[name].method):

@@ -33,7 +33,7 @@ from ctms.hooks.receivers import (
 )
 from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
 from ctms.hooks.specs import hookimpl
-from ctms.pool import Question
+from ctms.pool import ScalarQuery
 
 __all__ = [
     "Accepted",
@@ -55,9 +55,9 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "Pause",
-    "Question",
     "Refused",
     "RegistrationError",
+    "ScalarQuery",
     "SlowDown",
     "TryLater",
     "Waitlist",

@@ -1,7 +1,7 @@
-"""The connections that requests use: psycopg's own, in a pool of their own, `reading()` or `writing()`.
+"""The connection pool for requests: raw psycopg connections, used through `reading()` and `writing()`.
 
-Round trips and their overhead decide how fast a request is. A read is one statement on an autocommit connection;
-a write is one transaction in psycopg's pipeline mode, which sends its statements together.
+Round trips and their overhead dominate the latency of a request. A read is one statement on an autocommit connection.
+A write is one transaction in psycopg's pipeline mode, which sends its statements together.
 """
 
 from __future__ import annotations
@@ -33,79 +33,79 @@ else:
     Cursor = psycopg.Cursor
 
 
-class Question(NamedTuple):
-    """A scalar query, one row of one column at the most, and its values."""
+class ScalarQuery(NamedTuple):
+    """A query that returns at most one row of one column, and its values."""
 
     sql: str
     values: Sequence[Any]
 
 
-class Watch(Protocol):
-    """Is told of the connections that requests use, and keeps account."""
+class PoolObserver(Protocol):
+    """An observer of the pool, which counts how requests use its connections."""
 
-    def waiting(self) -> AbstractContextManager[None]:
-        """Inside, a request waits, since all are in use."""
+    def track_wait(self) -> AbstractContextManager[None]:
+        """Count a request as waiting, inside the context, because all connections are in use."""
 
-    def timed_out(self) -> None:
-        """It waited in vain."""
+    def count_timeout(self) -> None:
+        """Count a request that got no connection in time."""
 
-    def spent(self, kind: Literal["read", "write"], seconds: float) -> None:
-        """So long a request waited for the answers to its statements."""
+    def observe_time(self, kind: Literal["read", "write"], seconds: float) -> None:
+        """Record how long a request waited for the results of its statements."""
 
 
-class _Unwatched:
-    def waiting(self) -> AbstractContextManager[None]:
+class _NullObserver:
+    def track_wait(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def timed_out(self) -> None: ...
+    def count_timeout(self) -> None: ...
 
-    def spent(self, kind: Literal["read", "write"], seconds: float) -> None: ...
+    def observe_time(self, kind: Literal["read", "write"], seconds: float) -> None: ...
 
 
 class TimedConnection(Connection):
-    """Adds up how long it waited for the server: `waited`, in seconds."""
+    """A connection that adds up how long it has waited for the server (`waited_seconds`)."""
 
-    waited = 0.0
+    waited_seconds = 0.0
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait as psycopg does; all that is sent and answered goes through here."""
+        """Wait as psycopg does, and add the time. Everything sent to and received from the server passes here."""
         started = time.perf_counter()
         try:
             return super().wait(*args, **kwargs)
         finally:
-            self.waited += time.perf_counter() - started
+            self.waited_seconds += time.perf_counter() - started
 
 
 class Pool(QueuePool):
-    """SQLAlchemy's pool, which tells `watch` who waits for a connection; `limit` is how many there may be."""
+    """SQLAlchemy's pool with an `observer` of waiting requests and a limit on its connections (`max_size`)."""
 
-    watch: Watch = _Unwatched()
-    limit = 0
+    observer: PoolObserver = _NullObserver()
+    max_size = 0
 
     def _do_get(self) -> ConnectionPoolEntry:
-        if self.checkedout() < self.limit:
+        if self.checkedout() < self.max_size:
             return super()._do_get()
-        with self.watch.waiting():
+        with self.observer.track_wait():
             try:
                 return super()._do_get()
             except PoolTimeout:
-                self.watch.timed_out()
+                self.observer.count_timeout()
                 raise
 
 
-CONNECT_TIMEOUT_IN_SECONDS = 5
-"""A restart of PostgreSQL takes about a second: who needs a connection waits for it this long at the most."""
+CONNECT_TIMEOUT_SECONDS = 5
+"""Limit on how long a request waits for PostgreSQL to come up. A restart takes about a second."""
 
 
 def connect_arguments(settings: Settings) -> dict[str, Any]:
-    """What every connection is opened with: time-outs, so that a stuck query or peer never hangs a worker.
+    """Return the parameters of every connection: time-outs keep a stuck query or peer from blocking a worker.
 
-    JIT is off: it takes longer to compile the document query than to run it.
+    JIT is off, because compiling the document query takes longer than running it.
     """
     milliseconds = settings.db_statement_timeout * 1000
     return {
         "application_name": "ctms",
-        "connect_timeout": CONNECT_TIMEOUT_IN_SECONDS,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
@@ -118,31 +118,31 @@ def connect_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def libpq_url(url: str) -> str:
-    """Return an SQLAlchemy URL as libpq reads it."""
+    """Convert an SQLAlchemy URL to one that libpq accepts."""
     rendered = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return rendered.replace(" ", "%20")  # SQLAlchemy leaves the spaces of a password, which libpq refuses
+    return rendered.replace(" ", "%20")  # SQLAlchemy keeps spaces in a password, which libpq rejects
 
 
-def connect_patiently(url: str, kind: type[Connection] = psycopg.Connection, **parameters: Any) -> Connection:
-    """Connect, and try again while the server is down, starting or stopping, for `CONNECT_TIMEOUT_IN_SECONDS`.
+def connect_with_retry(url: str, kind: type[Connection] = psycopg.Connection, **parameters: Any) -> Connection:
+    """Connect, and retry for `CONNECT_TIMEOUT_SECONDS` while the server is down, starting or stopping.
 
-    Raises `psycopg.OperationalError`; at once where waiting cannot help (wrong password, no such database).
+    Raises `psycopg.OperationalError`, at once when a retry cannot help (wrong password, no such database).
     """
     conninfo = libpq_url(url)
-    give_up = time.monotonic() + CONNECT_TIMEOUT_IN_SECONDS
+    give_up = time.monotonic() + CONNECT_TIMEOUT_SECONDS
     pause = 0.02
     was_up = False
     while True:
         try:
             return kind.connect(conninfo, **parameters)
         except psycopg.OperationalError as error:
-            # Without a `pgconn` psycopg did not get as far as the server: its name has no address.
+            # Without a `pgconn`, psycopg did not reach the server: the host name did not resolve.
             if error.pgconn is None or time.monotonic() + pause > give_up:
                 raise
             if not _is_unavailable(conninfo):
                 if was_up:
                     raise
-                was_up = True  # it may have come up since the attempt: one more
+                was_up = True  # the server may have come up since the attempt: try once more
                 continue
         was_up = False
         time.sleep(pause)
@@ -150,22 +150,22 @@ def connect_patiently(url: str, kind: type[Connection] = psycopg.Connection, **p
 
 
 def _is_unavailable(conninfo: str) -> bool:
-    """Return whether nobody listens, or whoever listens is starting or stopping.
+    """Return whether no server listens, or the one that listens is starting or stopping.
 
-    The error of a failed connection has no SQLSTATE, and its text depends on `lc_messages` and on the names in it. So
-    libpq is asked (`PQping`), which knows the socket's error and the SQLSTATE. Any answer but "cannot connect now"
-    (57P03) counts as available: neither the password nor TLS need be right.
+    The error of a failed connection has no SQLSTATE, and its text depends on `lc_messages` and on the names in it.
+    `PQping` of libpq sees the socket error and the SQLSTATE. Any response but "cannot connect now" (57P03) counts as
+    available: neither the password nor TLS need be right.
     """
     given = conninfo_to_dict(conninfo)
     address = {name: given[name] for name in ("host", "hostaddr", "port", "user", "dbname") if name in given}
-    asked = make_conninfo("", **address, sslmode="disable", gssencmode="disable", connect_timeout=2)
-    return PGconn.ping(asked.encode()) in {Ping.REJECT, Ping.NO_RESPONSE}
+    ping = make_conninfo("", **address, sslmode="disable", gssencmode="disable", connect_timeout=2)
+    return PGconn.ping(ping.encode()) in {Ping.REJECT, Ping.NO_RESPONSE}
 
 
-def refuse_dead_connection(connection: Connection, entry: ConnectionPoolEntry, _proxy: Any) -> None:
-    """Tell the pool to replace an idle connection whose server has gone, without asking the server.
+def check_connection(connection: Connection, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+    """Have the pool replace an idle connection that the server has closed, without a query.
 
-    An idle connection has nothing to read: if there is something, it is the end, or the news that it is near.
+    An idle connection has nothing to read. Readable data means that it is closed, or about to be closed.
     """
     if connection.closed:
         raise DisconnectionError
@@ -178,10 +178,10 @@ def refuse_dead_connection(connection: Connection, entry: ConnectionPoolEntry, _
 
 
 def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
-    """Give the app its pool; `url()` names the server, and nothing is connected yet."""
+    """Create the app's pool, without connecting; `url()` returns the server's URL when a connection is needed."""
     parameters = {**connect_arguments(settings), "autocommit": True}
     pool = Pool(
-        lambda: connect_patiently(url(), TimedConnection, **parameters),  # type: ignore[arg-type]
+        lambda: connect_with_retry(url(), TimedConnection, **parameters),  # type: ignore[arg-type]
         pool_size=settings.db_pool_size,
         max_overflow=settings.db_max_overflow,
         timeout=settings.db_pool_timeout,
@@ -189,22 +189,23 @@ def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
         use_lifo=True,
         reset_on_return=None,
     )
-    pool.limit = settings.db_pool_size + settings.db_max_overflow
-    event.listen(pool, "checkout", refuse_dead_connection)
+    pool.max_size = settings.db_pool_size + settings.db_max_overflow
+    event.listen(pool, "checkout", check_connection)
     app.extensions["ctms.pool"] = pool
 
 
 @contextmanager
-def lend() -> Iterator[Connection]:
-    """Lend an autocommit connection of the app's pool.
+def acquire() -> Iterator[Connection]:
+    """Acquire an autocommit connection from the app's pool, and release it at the end.
 
-    Raises `sqlalchemy.exc.TimeoutError` when none gets free in time, `psycopg.OperationalError` when none can be made.
+    Raises `sqlalchemy.exc.TimeoutError` when none becomes free in time, and `psycopg.OperationalError` when connecting
+    fails.
     """
     pool: Pool = extension("ctms.pool")
     try:
         pooled = pool.connect()
-    except InvalidRequestError as error:  # a server that is stopping ended the connection, and the one made instead
-        raise psycopg.OperationalError("the server ends connections") from error
+    except InvalidRequestError as error:  # a stopping server closed the connection and its replacement
+        raise psycopg.OperationalError("the server closes connections") from error
     connection = cast(Connection, pooled.driver_connection)
     try:
         yield connection
@@ -216,30 +217,30 @@ def lend() -> Iterator[Connection]:
 
 @contextmanager
 def reading() -> Iterator[Connection]:
-    """Lend a connection on which every statement is a transaction of its own. Raises as `lend` does."""
-    with lend() as connection, _timed(connection, "read"):
+    """Acquire a connection on which every statement is a transaction of its own. Raises as `acquire` does."""
+    with acquire() as connection, _timed(connection, "read"):
         yield connection
 
 
 @contextmanager
 def writing() -> Iterator[Connection]:
-    """Lend a connection for one transaction: committed at the end, rolled back by an exception.
+    """Acquire a connection for one transaction, which is committed at the end or rolled back by an exception.
 
-    What is executed is sent together, and answered when something is fetched. Raises as `lend` does.
+    Statements are sent together, and results arrive when one is fetched. Raises as `acquire` does.
     """
-    with lend() as connection, _timed(connection, "write"), connection.pipeline(), connection.transaction():
+    with acquire() as connection, _timed(connection, "write"), connection.pipeline(), connection.transaction():
         yield connection
 
 
 @contextmanager
 def _timed(connection: Connection, kind: Literal["read", "write"]) -> Iterator[None]:
-    """Tell the pool's watch how long the connection waits inside. Those that tests lend are not timed."""
+    """Report to the pool's observer how long the connection waits inside. Connections of tests are not timed."""
     if not isinstance(connection, TimedConnection):
         yield
         return
-    before = connection.waited
+    before = connection.waited_seconds
     try:
         yield
     finally:
         pool: Pool = extension("ctms.pool")
-        pool.watch.spent(kind, connection.waited - before)
+        pool.observer.observe_time(kind, connection.waited_seconds - before)

@@ -1,6 +1,6 @@
-"""How the text of a variable becomes a value of the type that a field is annotated with.
+"""Readers that parse the text of an environment variable into the annotated type of a setting.
 
-The readers are those of `environs`; this module chooses one by the annotation.
+The readers are methods of `environs`; this module selects one by the annotation.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import marshmallow as ma
 
 @dataclass(frozen=True)
 class Reader:
-    """A method of `environs` with its options, what it wants of the text, and what makes the value of its answer."""
+    """A method of `environs` with its options, the error text for other input, and a conversion of its result."""
 
     method: str
-    wants: str
+    expected: str
     options: Mapping[str, Any] = field(default_factory=dict)
     convert: Callable[[Any], Any] | None = None
 
@@ -41,21 +41,21 @@ SCALARS: Mapping[type, tuple[str, str]] = {
     uuid.UUID: ("uuid", "must be a UUID"),
     Path: ("path", "must be a path"),
 }
-"""The method of `environs` for each type, and what it wants."""
+"""The method of `environs` for each type, and the error text for other input."""
 
 _LISTS: Mapping[Any, Callable[[Any], Any]] = {list: list, Sequence: tuple, tuple: tuple, set: set, frozenset: frozenset}
 _BY_METHOD = dict(SCALARS.values())
 
 
-def reader_named(method: str, annotation: Any = None) -> Reader:
-    """Return the reader that is a method of `environs`; a list's entries have the type that the annotation says."""
+def reader_by_name(method: str, annotation: Any = None) -> Reader:
+    """Return the reader for a method of `environs`. The annotation gives the type of a list's entries."""
     if method == "list" and annotation is not None and _is_list(_unwrapped(annotation)):
         return reader_for(annotation)
     return Reader(method, _BY_METHOD.get(method, f"cannot be read as {method}"))
 
 
 def reader_for(annotation: Any) -> Reader:
-    """Return the reader for values of the annotated type. Raises `TypeError` where a variable cannot hold one."""
+    """Return the reader for the annotated type. Raises `TypeError` when a variable cannot hold its values."""
     wanted = _unwrapped(annotation)
     if wanted in SCALARS:
         return Reader(*SCALARS[wanted])
@@ -67,19 +67,19 @@ def reader_for(annotation: Any) -> Reader:
     raise TypeError(f"no variable can hold a value of the type {_shown(annotation)}")
 
 
-def spelled(value: Any) -> Any:
-    """Return the value as a variable would give it, where JSON cannot hold it itself."""
+def serialize(value: Any) -> Any:
+    """Return the value for JSON: one that JSON cannot hold becomes the text that a variable would have."""
     if isinstance(value, enum.Enum):
         return next(text for text, member in _choices(type(value)).items() if member is value)
     if isinstance(value, set | frozenset):
-        return sorted(map(spelled, value))
+        return sorted(map(serialize, value))
     if isinstance(value, list | tuple):
-        return type(value)(map(spelled, value)) if type(value) in {list, tuple} else list(map(spelled, value))
+        return type(value)(map(serialize, value)) if type(value) in {list, tuple} else list(map(serialize, value))
     return value if value is None or isinstance(value, str | bool | int | float | dict) else str(value)
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """Return the type behind `X | None`, `NewType` and, of Python 3.12, `type X = …`."""
+    """Return the type inside `X | None`, `NewType` and, since Python 3.12, `type X = …`."""
     if get_origin(annotation) in {Union, types.UnionType}:
         others = [one for one in get_args(annotation) if one is not type(None)]
         return _unwrapped(others[0]) if len(others) == 1 else annotation
@@ -88,7 +88,7 @@ def _unwrapped(annotation: Any) -> Any:
 
 
 def _choices(wanted: Any) -> dict[str, Any]:
-    """Return what an enum or a `Literal` allows by its spelling: values where all are text, else names of members."""
+    """Return the choices of an enum or a `Literal` by their text: values if all are text, else names of members."""
     if get_origin(wanted) is Literal:
         return {str(value): value for value in get_args(wanted)}
     if not isinstance(wanted, enum.EnumType):
@@ -118,21 +118,21 @@ def _is_list(wanted: Any) -> bool:
 
 
 def _reader_of_list(wanted: Any) -> Reader:
-    made = _LISTS[get_origin(wanted) or wanted]
+    collect = _LISTS[get_origin(wanted) or wanted]
     inner = _unwrapped((get_args(wanted) or (str,))[0])
     choices = _choices(inner)
     subcast: Any
     if choices:
-        subcast, wants = _chooser(choices), _one_of(choices)
+        subcast, expected = _chooser(choices), _one_of(choices)
     elif inner in SCALARS and inner is not dt.timedelta:  # in lists `environs` reads seconds only
-        subcast, wants = str.strip if inner is str else inner, SCALARS[inner][1]
+        subcast, expected = str.strip if inner is str else inner, SCALARS[inner][1]
     else:
         raise TypeError(f"no variable can hold a value of the type {_shown(wanted)}")
 
     def gather(values: Sequence[Any]) -> Any:
-        return made(value for value in values if value != "")
+        return collect(value for value in values if value != "")
 
-    return Reader("list", f"has entries, separated by commas, of which each {wants}", {"subcast": subcast}, gather)
+    return Reader("list", f"has entries, separated by commas, of which each {expected}", {"subcast": subcast}, gather)
 
 
 def _shown(annotation: Any) -> str:

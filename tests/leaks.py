@@ -21,7 +21,7 @@ from ctms import pool
 
 _FAILED = pytest.StashKey[bool]()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LEND = pool.lend
+_ACQUIRE = pool.acquire
 
 
 @pytest.hookimpl(wrapper=True)
@@ -51,9 +51,9 @@ def nothing_left_behind() -> Iterator[None]:
     folder, environment, signals = os.getcwd(), _environment(), _handlers()  # noqa: PTH109  as it is given back
     yield
     left = []
-    if pool.lend is not _LEND:
-        left.append("`ctms.pool.lend` is patched: use `monkeypatch.context()`")
-        pool.lend = _LEND
+    if pool.acquire is not _ACQUIRE:
+        left.append("`ctms.pool.acquire` is patched: use `monkeypatch.context()`")
+        pool.acquire = _ACQUIRE
     if os.getcwd() != folder:  # noqa: PTH109
         left.append("the working directory is another")
         os.chdir(folder)

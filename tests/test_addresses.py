@@ -1,4 +1,4 @@
-"""Addresses: normal forms, spellings, keys. What a database makes of them is tested with contacts and erasures."""
+"""Addresses: normal forms, spellings and keys. Tests of contacts and erasures cover them in a database."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ctms import addresses
 from ctms.addresses import (
     InvalidAddressError,
     comparison_key,
+    expand_spellings,
     is_plainly_valid,
     is_same,
-    matches,
+    match_condition,
     normalize,
     normalize_entry,
     parse_entry,
-    plus_for_space,
-    spell_out,
+    restore_plus_signs,
     spellings,
 )
 from tests.spellings import accepted_addresses, respelt
@@ -129,7 +129,7 @@ def test_spellings_of_many_labels_are_few() -> None:
 
 
 def test_text_too_long_for_an_address_has_one_spelling() -> None:
-    """It is not remembered either: what a query holds would fill the memory."""
+    """It is not cached either: long text in queries would fill the memory."""
     text = f"É{'b' * 600}@é.example.com"
     remembered = addresses._parts.cache_info().currsize
     assert spellings(text) == (text,)
@@ -143,16 +143,16 @@ def test_final_sigma_is_a_letter_of_its_own() -> None:
     assert is_same("ΟΔΟΣ@example.com", "οδοσ@example.com")
 
 
-def test_spell_out_says_whose_each_spelling_is() -> None:
-    positions, spelt = spell_out(["a@example.com", "b@münchen.de"])
+def test_expand_spellings_gives_the_position_of_each_address() -> None:
+    positions, spelt = expand_spellings(["a@example.com", "b@münchen.de"])
     assert positions == [0, 1, 1, 1]
     assert spelt[0] == "a@example.com"
     assert set(spelt[1:]) == set(spellings("b@münchen.de"))
 
 
 def test_condition_has_a_parameter_for_each_spelling() -> None:
-    assert matches("e.x", 1) == "lower(e.x) = lower(%s)"
-    assert matches("e.x", 2) == "lower(e.x) IN (lower(%s), lower(%s))"
+    assert match_condition("e.x", 1) == "lower(e.x) = lower(%s)"
+    assert match_condition("e.x", 2) == "lower(e.x) IN (lower(%s), lower(%s))"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_condition_has_a_parameter_for_each_spelling() -> None:
     ],
 )
 def test_space_in_a_query_is_a_plus(text: str, meant: str) -> None:
-    assert plus_for_space(text) == meant
+    assert restore_plus_signs(text) == meant
 
 
 @given(accepted_addresses(), st.data())

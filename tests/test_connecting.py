@@ -1,6 +1,6 @@
-"""Connecting waits for a server that is down, starting or stopping, and for nothing else, whatever language it speaks.
+"""Connecting retries while a server is down, starting or stopping, and for no other reason, in any language.
 
-The tests have a PostgreSQL of their own, which they stop and start.
+The tests start and stop a PostgreSQL of their own.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sqlalchemy.engine import make_url
 
 from ctms import pool
 from ctms.embedded import EmbeddedServer
-from ctms.pool import connect_patiently, libpq_url
+from ctms.pool import connect_with_retry, libpq_url
 
-PATIENCE = 60
-"""Seconds that are far more than a server takes to start, on a busy machine too."""
+LONG_TIMEOUT = 60
+"""Seconds: far more than a server takes to start, even on a busy machine."""
 
 
 class Translated(psycopg.Connection[tuple[Any, ...]]):
-    """A connection whose server and libpq speak German. Counts the attempts to connect."""
+    """A connection whose server and libpq use German messages; it counts the attempts to connect."""
 
     attempts = 0
 
@@ -43,14 +43,14 @@ class Translated(psycopg.Connection[tuple[Any, ...]]):
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count from 0, and have patience."""
+    """Reset the counter and extend the time-out."""
     monkeypatch.setattr(Translated, "attempts", 0)
-    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_IN_SECONDS", PATIENCE)
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", LONG_TIMEOUT)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the server of these tests has its data."""
+    """Return the data directory of the tests' server."""
     return tmp_path_factory.mktemp("connecting")
 
 
@@ -63,7 +63,7 @@ def server(folder: Path) -> Iterator[EmbeddedServer]:
 
 
 def connect(url: str, kind: Any = Translated) -> None:
-    connect_patiently(url, kind, autocommit=True).close()
+    connect_with_retry(url, kind, autocommit=True).close()
 
 
 def ping(url: str) -> Ping:
@@ -71,14 +71,14 @@ def ping(url: str) -> Ping:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + LONG_TIMEOUT
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)
 
 
 class InThread:
-    """Connects in a thread; `error` is what it raised."""
+    """A connection attempt in a thread; `error` is the exception that it raised."""
 
     def __init__(self, url: str) -> None:
         self.error: BaseException | None = None
@@ -97,7 +97,7 @@ class InThread:
         return self._thread.is_alive()
 
     def join(self) -> None:
-        self._thread.join(PATIENCE)
+        self._thread.join(LONG_TIMEOUT)
         assert not self.is_waiting()
         assert self.error is None
 
@@ -115,7 +115,7 @@ def test_a_server_that_is_down(folder: Path, server: EmbeddedServer) -> None:
 
 
 def test_a_port_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_IN_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", 0.5)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         started = time.monotonic()
@@ -123,7 +123,7 @@ def test_a_port_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
             connect(f"postgresql+psycopg://x@127.0.0.1:{taken.getsockname()[1]}/x")
 
     assert Translated.attempts > 2
-    assert 0.3 < time.monotonic() - started < PATIENCE
+    assert 0.3 < time.monotonic() - started < LONG_TIMEOUT
 
 
 def test_a_server_that_is_starting(folder: Path, server: EmbeddedServer) -> None:
@@ -145,7 +145,7 @@ def test_a_server_that_is_starting(folder: Path, server: EmbeddedServer) -> None
         go_on.touch()
 
     connecting.join()
-    starting.join(PATIENCE)
+    starting.join(LONG_TIMEOUT)
     again[0].release()
 
 
@@ -161,7 +161,7 @@ def test_a_server_that_is_stopping_and_starts_again(folder: Path, server: Embedd
     connecting = InThread(server.url)
     assert connecting.is_waiting()
     session.close()
-    info.process.wait(PATIENCE)
+    info.process.wait(LONG_TIMEOUT)
     assert connecting.is_waiting()
     again = EmbeddedServer.acquire(folder)
 
@@ -179,7 +179,7 @@ def test_a_server_that_is_stopping_and_starts_again(folder: Path, server: Embedd
     ],
 )
 @pytest.mark.parametrize("kind", [psycopg.Connection, Translated])
-def test_where_waiting_cannot_help_it_fails_at_once(server: EmbeddedServer, change: dict[str, Any], kind: Any) -> None:
+def test_it_fails_at_once_when_waiting_cannot_help(server: EmbeddedServer, change: dict[str, Any], kind: Any) -> None:
     """Names that look like messages do not mislead it."""
     url = make_url(server.url).set(**change).render_as_string(hide_password=False)
 
@@ -188,7 +188,7 @@ def test_where_waiting_cannot_help_it_fails_at_once(server: EmbeddedServer, chan
         connect(url, kind)
 
     assert Translated.attempts <= 2
-    assert time.monotonic() - started < PATIENCE / 2
+    assert time.monotonic() - started < LONG_TIMEOUT / 2
 
 
 def test_names_and_passwords_may_have_spaces(server: EmbeddedServer) -> None:
@@ -198,7 +198,7 @@ def test_names_and_passwords_may_have_spaces(server: EmbeddedServer) -> None:
 
     url = make_url(server.url).set(username="a b+c", password="d e+f%").render_as_string(hide_password=False)
 
-    with connect_patiently(url) as connection:
+    with connect_with_retry(url) as connection:
         assert connection.info.user == "a b+c"
         assert connection.info.password == "d e+f%"
 

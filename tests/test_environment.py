@@ -16,7 +16,7 @@ import pytest
 
 from ctms.environment import DeclarationError, declared, read_settings, setting
 from ctms.errors import SettingsError
-from ctms.readers import SCALARS, spelled
+from ctms.readers import SCALARS, serialize
 
 SECRET = "hunter2"
 
@@ -223,7 +223,7 @@ def test_a_field_of_another_kind_is_named() -> None:
     ],
 )
 def test_a_value_is_shown_as_json_can_hold_it(value: Any, shown: Any) -> None:
-    assert spelled(value) == shown
+    assert serialize(value) == shown
 
 
 def test_all_types_are_tested_here() -> None:

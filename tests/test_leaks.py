@@ -14,7 +14,7 @@ import pytest
 from ctms import pool
 
 def changed():
-    return Path.cwd(), dict(os.environ, PYTEST_CURRENT_TEST=""), signal.getsignal(signal.SIGHUP), pool.lend
+    return Path.cwd(), dict(os.environ, PYTEST_CURRENT_TEST=""), signal.getsignal(signal.SIGHUP), pool.acquire
 
 BEFORE = changed()
 
@@ -43,7 +43,7 @@ def test_6_signal():
     signal.signal(signal.SIGHUP, print)
 
 def test_7_pool():
-    pool.lend = None
+    pool.acquire = None
 
 def test_8_after():
     gc.collect()
@@ -72,7 +72,7 @@ def test_whoever_leaves_something_fails_and_nobody_else(tmp_path: Path) -> None:
         "ERROR test_it.py::test_4_environment - AssertionError: the environment is changed: PYTHONPATH",
         "ERROR test_it.py::test_5_folder - AssertionError: the working directory is another",
         "ERROR test_it.py::test_6_signal - AssertionError: another handler for SIGHUP is there",
-        "ERROR test_it.py::test_7_pool - AssertionError: `ctms.pool.lend` is patched",
+        "ERROR test_it.py::test_7_pool - AssertionError: `ctms.pool.acquire` is patched",
         "PASSED test_it.py::test_8_after",
     ):
         assert line in done.stdout, done.stdout

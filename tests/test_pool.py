@@ -1,4 +1,4 @@
-"""The pool of the requests: a server that ends connections at any moment is a 503, never an error of ours."""
+"""The connection pool of requests: a server that closes connections at any moment causes a 503, never a 500."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.http import Answer, assert_error
 
 @pytest.fixture
 def headers(migrated_app: Flask) -> dict[str, str]:
-    """A good token; that the client is unknown to the database is not found out here."""
+    """Return a valid token of a client that the database does not have; the failures come before that check."""
     with migrated_app.app_context():
         return {"Authorization": f"Bearer {tokens().issue('id_nobody')}"}
 
@@ -30,10 +30,10 @@ def end(connection: psycopg.Connection[Any], connect: Callable[..., psycopg.Conn
     time.sleep(0.05)
 
 
-def test_connections_that_end_as_soon_as_they_are_made(
+def test_connections_that_end_as_soon_as_they_are_open(
     migrated_app: Flask, database_url: str, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pool.connect_patiently
+    real = pool.connect_with_retry
 
     def doomed(*args: Any, **kwargs: Any) -> psycopg.Connection[Any]:
         connection = real(*args, **kwargs)
@@ -42,7 +42,7 @@ def test_connections_that_end_as_soon_as_they_are_made(
 
     migrated_app.extensions["ctms.pool"].dispose()
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "connect_patiently", doomed)
+        patched.setattr(pool, "connect_with_retry", doomed)
         answer = Answer(migrated_app.test_client().get("/ctms?sfdc_id=x", headers=headers))
 
     assert_error(answer, 503, "the database is not available")
@@ -58,7 +58,7 @@ def test_a_connection_that_ends_in_a_write(
     def lock_address(connection: psycopg.Connection[Any], _address: str) -> None:
         if not first:
             connection.execute("SELECT 1").fetchone()
-        end(connection, pool.connect_patiently, database_url)
+        end(connection, pool.connect_with_retry, database_url)
         connection.execute("SELECT 2").fetchone()
 
     with monkeypatch.context() as patched:

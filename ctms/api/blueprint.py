@@ -20,7 +20,7 @@ from ctms.clients.access import INVALID, Caller
 from ctms.clients.tokens import InvalidToken, tokens
 from ctms.current import current_g, current_request
 from ctms.errors import Unauthorized
-from ctms.pool import Connection, Question, reading, writing
+from ctms.pool import Connection, ScalarQuery, reading, writing
 from ctms.telemetry.requests import AuthFailure, note_auth_failure, note_client
 
 P = ParamSpec("P")
@@ -99,7 +99,7 @@ def permission_of(view: Any, method: str) -> Any:
     return getattr(handler, "_ctms_permission", ...)
 
 
-def answer(question: Question) -> Any:
+def answer(question: ScalarQuery) -> Any:
     """Return what the scalar query selects, None for no row; for the callers of the guarded view only."""
     return current_g().caller.answer(question)
 

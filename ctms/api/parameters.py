@@ -42,14 +42,14 @@ class IdentitiesQuery(Schema):
 
     email_id = fields.UUID()
     # A `+` that was not escaped arrives as a space.
-    primary_email = fields.String(post_load=addresses.plus_for_space)
+    primary_email = fields.String(post_load=addresses.restore_plus_signs)
     basket_token = fields.UUID()
     sfdc_id = fields.String()
     mofo_contact_id = fields.String()
     mofo_email_id = fields.String()
     amo_user_id = fields.String()
     fxa_id = fields.String()
-    fxa_primary_email = fields.String(post_load=addresses.plus_for_space)
+    fxa_primary_email = fields.String(post_load=addresses.restore_plus_signs)
 
 
 def some_identity(identities: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ def list_backends(as_json: bool) -> None:
     for it is still there. WAITING counts contacts, RETRYING those among them that were tried before, PARKED those that
     are not tried any more.
     """
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         found = receivers.statuses(connection)
     if as_json:
         write_json([shown(status) for status in found])
@@ -115,7 +115,7 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
 
     The batches in hand are finished; what waits and what comes is kept. Exits with 4 when there is no such backend.
     """
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         before = find(connection, kind, name)
         receivers.pause(connection, kind, name, why)
         data = shown(find(connection, kind, name))
@@ -131,7 +131,7 @@ def resume_backend(name: str, kind: str, as_json: bool) -> None:
 
     Exits with 4 when there is no such backend.
     """
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         find(connection, kind, name)
         with connection.transaction():
             changed = receivers.resume(connection, kind, name)
@@ -149,7 +149,7 @@ def show_errors(name: str, as_json: bool) -> None:
 
     Exits with 4 when there is no such backend.
     """
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         find(connection, BACKEND, name)
         found = [asdict(reason) for reason in parked.reasons(connection, name, EXAMPLES)]
     if as_json:
@@ -170,7 +170,7 @@ def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
 
     Exits with 4 when there is no such backend, with 3 when it was stopped.
     """
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         status = find(connection, BACKEND, name)
         with _told("wait again") as told:
             number = told(parked.retry(connection, name, reason))
@@ -220,7 +220,7 @@ def resync(
     if [everything, chosen, email_file is not None].count(True) != 1:
         raise click.UsageError("choose contacts: --all, or --email-file, or --since, --newsletter and --waitlist")
     find_backend(name)
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         reader = None if email_file is None else ListReader(email_file, wanted, connection)
         if everything:
             about = walk.about_how_many(connection)
@@ -275,7 +275,7 @@ def verify(name: str, sample: int, repair: bool, as_json: bool) -> None:
     `fetch`.
     """
     backend = find_backend(name)
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         found = comparison.verify(connection, backend, sample)
         if repair and found.wrong:
             comparison.repair(connection, backend, found)

@@ -235,7 +235,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
     error: psycopg.Error | None = None
     stopped = False
     try:
-        with stop.heard(), _report(job, options) as report, pool.lend() as connection:
+        with stop.heard(), _report(job, options) as report, pool.acquire() as connection:
             worklist = tally.worklist = WorkList(connection)
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:

@@ -26,7 +26,7 @@ def _given(emails: tuple[str, ...]) -> list[Entry]:
     """Return the entries of single addresses. Raises `UsageError` for what is no address and no contact's."""
     entries = list(lists.given(emails))
     if any(entry.given for entry in entries):
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             entries = settled(connection, entries)
     problem = next((entry.problem for entry in entries if entry.problem), None)
     if problem:

@@ -103,7 +103,7 @@ def retry_erasure(erasure_id: UUID, as_json: bool) -> None:
 
     It is no error when nothing is parked. Exits with 4 when there is no such erasure.
     """
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         found = records.find(connection, erasure_id)
         if found is None:
             raise _unknown(erasure_id)
@@ -131,7 +131,7 @@ def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bo
     deleted here. Exits with 4 when there is no such erasure, or NAME has no part in it.
     """
     confirm(f"Count everything that the {WORDS[kind]} {name} has still to do as done by hand?", yes)
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         if not records.close(connection, erasure_id, kind, name, f"operator:{operator()}"):
             raise NotFoundError(f"there is no erasure {erasure_id} in which the {WORDS[kind]} {name} has a part")
         found = records.find(connection, erasure_id)

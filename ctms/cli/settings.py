@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from ctms.cli.output import json_option, write_json, write_table
 from ctms.environment import Setting
 from ctms.hooks.manager import load_plugins
-from ctms.readers import spelled
+from ctms.readers import serialize
 from ctms.settings import Settings
 
 MASK = "***"
@@ -58,7 +58,7 @@ def shown_settings(found: Any, declared: Iterable[tuple[str, Setting, Any]]) -> 
 def shown_value(setting: Setting, value: Any) -> Any:
     """Return the value as it may be shown: a database URL without its passwords, of other secrets nothing."""
     if not setting.secret or value is None or (isinstance(value, Sized) and not value):
-        return spelled(value)
+        return serialize(value)
     if setting.variable != "CTMS_DB_URL":
         return MASK
     url = make_url(value)

@@ -108,7 +108,7 @@ def check_suppression(address: str, as_json: bool) -> None:
 def remove_suppression(address: str, as_json: bool) -> None:
     """Let ADDRESS be stored again. Exits with 4 when it is not suppressed."""
     require_key()
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         removed = unsuppress(connection, fingerprints().all_of(address))
     if not removed:
         raise NotFoundError("this address is not suppressed")
@@ -148,6 +148,6 @@ def import_suppressions(file: BinaryIO, wanted: Wanted, as_json: bool) -> None:
 def _suppress(addresses: Iterable[str], source: str) -> int:
     """Suppress the addresses in one transaction; returns how many were not yet."""
     found = {one for address in addresses if (one := fingerprints().of(address)) is not None}
-    with pool.lend() as connection, connection.transaction():
+    with pool.acquire() as connection, connection.transaction():
         block_writers(connection, found)
         return suppress(connection, found, source)

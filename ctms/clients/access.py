@@ -10,7 +10,7 @@ import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ctms.errors import BadRequest, Forbidden, Unauthorized
-from ctms.pool import Connection, Cursor, Question, reading
+from ctms.pool import Connection, Cursor, ScalarQuery, reading
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Caller:
         """Ask who the caller is; on a connection in pipeline mode the answer comes with that of what follows."""
         self._pending = self._connection.execute(_CALLER, (self._permission, self.client_id))
 
-    def answer(self, question: Question) -> Any:
+    def answer(self, question: ScalarQuery) -> Any:
         """Return what the scalar query `question` selects, None for no row.
 
         Raises as `require` does, and then nothing was read.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from uuid import UUID
 
-from ctms.addresses import is_same, matches, spell_out, spellings
+from ctms.addresses import expand_spellings, is_same, match_condition, spellings
 from ctms.contacts.removal import Found, lock_ids
 from ctms.pool import Connection, Cursor
 
@@ -20,8 +20,8 @@ _FIND = """
 @cache
 def _count(count: int) -> str:
     return f"""
-        SELECT count(*) FROM fxa f WHERE {matches("f.primary_email", count)} AND NOT EXISTS (
-            SELECT FROM emails e WHERE e.email_id = f.email_id AND {matches("e.primary_email", count)})"""
+        SELECT count(*) FROM fxa f WHERE {match_condition("f.primary_email", count)} AND NOT EXISTS (
+            SELECT FROM emails e WHERE e.email_id = f.email_id AND {match_condition("e.primary_email", count)})"""
 
 
 def count(connection: Connection, address: str) -> Cursor:
@@ -33,7 +33,7 @@ def count(connection: Connection, address: str) -> Cursor:
 def find(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[UUID]]:
     """Return which contacts, but for those `without`, carry the address at each position as that of their account."""
     found: dict[int, list[UUID]] = defaultdict(list)
-    rows = connection.execute(_FIND, (*spell_out(addresses), list(without))).fetchall()
+    rows = connection.execute(_FIND, (*expand_spellings(addresses), list(without))).fetchall()
     for position, email_id in rows:
         found[position].append(email_id)
     return found

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from ctms.addresses import spell_out
+from ctms.addresses import expand_spellings
 from ctms.outbox.changes import outbox
 from ctms.pool import Connection
 
@@ -85,7 +85,7 @@ def look(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
 
 def _match(connection: Connection, wanted: Sequence[OptOut]) -> list[tuple[int, UUID]]:
     """Return the positions of opt-outs, from 0 on, and whose addresses theirs are."""
-    positions, spelt = spell_out(one.address for one in wanted)
+    positions, spelt = expand_spellings(one.address for one in wanted)
     return connection.execute(_MATCH, {"positions": positions, "spellings": spelt}).fetchall()
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ctms import addresses
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
-from ctms.pool import Connection, Cursor, Question
+from ctms.pool import Connection, Cursor, ScalarQuery
 
 IDENTITIES = {
     "email_id": "e.email_id",
@@ -37,9 +37,9 @@ _SEVERAL = f"SELECT e.email_id, {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.
 _IDENTITY = f"SELECT {IDENTITY} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 
 
-def document(email_id: UUID) -> Question:
+def document(email_id: UUID) -> ScalarQuery:
     """Ask for the document of one contact."""
-    return Question(_ONE, (email_id,))
+    return ScalarQuery(_ONE, (email_id,))
 
 
 def documents_by_id(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, str]:
@@ -47,22 +47,22 @@ def documents_by_id(connection: Connection, email_ids: Collection[UUID]) -> dict
     return dict(connection.execute(_SEVERAL, (list(email_ids),)).fetchall())
 
 
-def identity(email_id: UUID) -> Question:
+def identity(email_id: UUID) -> ScalarQuery:
     """Ask for the identities of one contact, a JSON object."""
-    return Question(_IDENTITY, (email_id,))
+    return ScalarQuery(_IDENTITY, (email_id,))
 
 
-def documents(identities: Mapping[str, Any]) -> Question:
+def documents(identities: Mapping[str, Any]) -> ScalarQuery:
     """Ask for the contacts that match all of `identities` (name: value), a JSON array of documents."""
     return _find(DOCUMENT, identities)
 
 
-def identities_of(identities: Mapping[str, Any]) -> Question:
+def identities_of(identities: Mapping[str, Any]) -> ScalarQuery:
     """Ask for the identities of the contacts that match all of `identities`, a JSON array of objects."""
     return _find(IDENTITY, identities)
 
 
-def _find(what: str, identities: Mapping[str, Any]) -> Question:
+def _find(what: str, identities: Mapping[str, Any]) -> ScalarQuery:
     conditions: list[tuple[str, int]] = []
     values: list[Any] = []
     for name, value in identities.items():
@@ -73,14 +73,14 @@ def _find(what: str, identities: Mapping[str, Any]) -> Question:
         else:
             conditions.append((name, 1))
             values.append(str(value) if name == "basket_token" else value)
-    return Question(_found(what, tuple(conditions)), values)
+    return ScalarQuery(_found(what, tuple(conditions)), values)
 
 
 @cache
 def _found(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
     """Return the statement for identities, each with the number of its values: an address has its spellings."""
     conditions = " AND ".join(
-        addresses.matches(IDENTITIES[name], count) if name in ADDRESSES else f"{IDENTITIES[name]} = %s"
+        addresses.match_condition(IDENTITIES[name], count) if name in ADDRESSES else f"{IDENTITIES[name]} = %s"
         for name, count in wanted
     )
     return (

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ctms.addresses import matches, spell_out, spellings
+from ctms.addresses import expand_spellings, match_condition, spellings
 from ctms.contacts.documents import FROM_CONTACT, IDENTITY
 from ctms.contacts.queries import ADDRESSES, IDENTITIES
 from ctms.pool import Connection
@@ -61,7 +61,7 @@ DELETE_CONTACTS = "DELETE FROM emails WHERE email_id = ANY(%s)"
 def lock_by_address(count: int) -> str:
     """Return the statement that locks the contacts with an address in one of `count` spellings."""
     # In the order of their ids: an adopted database may hold two.
-    return f"SELECT FROM emails WHERE {matches('primary_email', count)} ORDER BY email_id FOR UPDATE"
+    return f"SELECT FROM emails WHERE {match_condition('primary_email', count)} ORDER BY email_id FOR UPDATE"
 
 
 @cache
@@ -72,7 +72,7 @@ def read_by_address(count: int) -> str:
     """
     return f"""
         SELECT {_COLUMNS} FROM emails e {FROM_CONTACT}
-        WHERE {matches("e.primary_email", count)} ORDER BY e.email_id FOR UPDATE OF e"""
+        WHERE {match_condition("e.primary_email", count)} ORDER BY e.email_id FOR UPDATE OF e"""
 
 
 def lock_address(connection: Connection, address: str) -> list[Found]:
@@ -84,7 +84,7 @@ def lock_address(connection: Connection, address: str) -> list[Found]:
 
 def lock_addresses(connection: Connection, addresses: Sequence[str]) -> dict[int, list[Found]]:
     """Lock the contacts with the addresses, in any spelling; returns whom the address at each position names."""
-    positions, spelt = spell_out(addresses)
+    positions, spelt = expand_spellings(addresses)
     locked = [email_id for (email_id,) in connection.execute(_LOCK_BY_ADDRESSES, (spelt,)).fetchall()]
     found: dict[int, list[Found]] = defaultdict(list)
     if locked:
@@ -125,7 +125,7 @@ def _matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> li
         _intersect(matching, positions, connection.execute(_match(names), [positions, *values]).fetchall())
     for names, positions in _by_names(wanted, ADDRESSES.__contains__).items():
         for name in names:
-            numbers, spelt = spell_out(wanted[position][name] for position in positions)
+            numbers, spelt = expand_spellings(wanted[position][name] for position in positions)
             rows = connection.execute(_MATCH_ADDRESS[name], (numbers, spelt)).fetchall()
             _intersect(matching, positions, [(positions[number], email_id) for number, email_id in rows])
     return [found or set() for found in matching]

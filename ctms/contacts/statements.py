@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import String, Text
 from sqlalchemy.dialects import postgresql
 
-from ctms.addresses import matches
+from ctms.addresses import match_condition
 from ctms.contacts import models, schemas
 from ctms.database import Base
 
@@ -170,7 +170,7 @@ HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
 @cache
 def ids_by_address(count: int) -> str:
     """Find the contacts with an address in one of `count` spellings."""
-    return f"SELECT email_id FROM emails WHERE {matches('primary_email', count)}"
+    return f"SELECT email_id FROM emails WHERE {match_condition('primary_email', count)}"
 
 
 @cache

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
-from ctms.addresses import spell_out
+from ctms.addresses import expand_spellings
 from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
 from ctms.bulk.worklist import Item
 from ctms.contacts import accounts, removal
@@ -70,7 +70,7 @@ class Deletion:
         """Say whose the addresses of a batch are, and change nothing."""
         addresses = [item.address or "" for item in items]
         found: dict[int, list[UUID]] = defaultdict(list)
-        for position, email_id in connection.execute(_FIND, spell_out(addresses)).fetchall():
+        for position, email_id in connection.execute(_FIND, expand_spellings(addresses)).fetchall():
             found[position].append(email_id)
         others = accounts.find(connection, addresses, {email_id for ids in found.values() for email_id in ids})
         if self._order.include_fxa:
@@ -89,7 +89,7 @@ class Deletion:
 
 def _anybody(connection: Connection, addresses: Sequence[str]) -> set[UUID]:
     """Return the contacts that have one of the addresses, as their own or as that of their account."""
-    own = {email_id for _, email_id in connection.execute(_FIND, spell_out(addresses)).fetchall()}
+    own = {email_id for _, email_id in connection.execute(_FIND, expand_spellings(addresses)).fetchall()}
     return own.union(*accounts.find(connection, addresses, own).values())
 
 

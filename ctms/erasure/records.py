@@ -19,7 +19,7 @@ from ctms.erasure.models import (
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.pool import Connection, Question
+from ctms.pool import Connection, ScalarQuery
 from ctms.suppression.fingerprints import fingerprints, require_key
 
 PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
@@ -100,9 +100,9 @@ _CLOSE = {
 }
 
 
-def record(erasure_id: UUID) -> Question:
+def record(erasure_id: UUID) -> ScalarQuery:
     """Ask for the record of an erasure, a JSON object."""
-    return Question(_ONE, (*_installed(), erasure_id))
+    return ScalarQuery(_ONE, (*_installed(), erasure_id))
 
 
 def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ class Times(Histogram):
 
 
 class Connections:
-    """Takes what there is to say of the connections that requests use (`ctms.pool.Watch`)."""
+    """Takes what there is to say of the connections that requests use (`ctms.pool.PoolObserver`)."""
 
     def __init__(self, pool: Pool, registry: CollectorRegistry) -> None:
         self._pool = pool
@@ -80,20 +80,20 @@ class Connections:
 
     def sample(self) -> None:
         """Say how many there are at this moment, and how many there may be."""
-        self._limit.set(self._pool.limit)
+        self._limit.set(self._pool.max_size)
         self._in_use.set(self._pool.checkedout())
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def track_wait(self) -> Iterator[None]:
         """Count a request as waiting for a connection, inside."""
         with self._waiting.track_inprogress():
             yield
 
-    def timed_out(self) -> None:
+    def count_timeout(self) -> None:
         """Count a request that waited in vain."""
         self._timeouts.inc()
 
-    def spent(self, kind: str, seconds: float) -> None:
+    def observe_time(self, kind: str, seconds: float) -> None:
         """Take how long a request waited for the database's answers: with all else about it, once it is answered."""
         if not note_wait(kind, seconds):
             self.waited(kind, [seconds])
@@ -283,5 +283,5 @@ class _Chosen(Collector):
 
 def init_metrics(app: Flask, metrics: Metrics, files: Slots | None, account: Account) -> None:
     """Serve `/metrics`, what the account has taken included. The app's pool is watched from now on."""
-    app.extensions["ctms.pool"].watch = metrics.connections
+    app.extensions["ctms.pool"].observer = metrics.connections
     Exporter(Scrape(metrics, files, account), metrics.registry).init_app(app)

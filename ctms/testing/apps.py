@@ -73,7 +73,7 @@ def rolled_back(app: Flask) -> Iterator[Flask]:
             with one.transaction():
                 yield one
 
-        patches.setattr(pool, "lend", savepoint)
+        patches.setattr(pool, "acquire", savepoint)
         patches.setitem(database.db.engines, None, connection)
         try:
             yield app

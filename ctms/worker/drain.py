@@ -60,13 +60,13 @@ class Drain:
         except DATABASE_ERRORS:
             raise
         except Exception as error:  # a fault of ours: it must not call the receiver every second from now on
-            with pool.lend() as connection:
+            with pool.acquire() as connection:
                 self._breaker.record_failure(connection, f"the service failed with {type(error).__name__}")
             raise
 
     def _next_batch(self) -> bool:
         """Work one batch off. Returns False when there is no more to do for now."""
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             state = self._breaker.state(connection)
             if state.is_open:
                 return False
@@ -106,7 +106,7 @@ class Drain:
 
     def _answered(self, batch: Batch, outcomes: Mapping[Item, Outcome]) -> bool:
         given = outcomes.values()
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             self._settle(
                 connection, batch, {item: verdict_of(outcome, item.attempts) for item, outcome in outcomes.items()}
             )
@@ -144,7 +144,7 @@ class Drain:
             # Once, not for each half; the network's failures come in swarms, and are no fault of code.
             exc_info=error if alone and not of_network else None,
         )
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             is_open = self._breaker.record_failure(connection, f"raised {type(error).__name__}")
             stuck = self._process.calls.is_stuck(self._lane)
             if alone or is_open or stuck:
@@ -167,14 +167,14 @@ class Drain:
             return False
         if self._work.rate is None:
             return True
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             seconds = self._breaker.turn(connection, self._work.rate)
         return seconds is not None and not self._process.stopping.wait(seconds)
 
     def _ended_late(self, batch: Batch) -> None:
         while True:
             try:
-                with self._app.app_context(), pool.lend() as connection:
+                with self._app.app_context(), pool.acquire() as connection:
                     self._work.ended_late(connection, batch)
             except DATABASE_ERRORS as error:
                 logger.warning("the database is not available: %s", type(error).__name__)

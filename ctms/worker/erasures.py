@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctms.addresses import spell_out
+from ctms.addresses import expand_spellings
 from ctms.erasure.erase import ERASE
 from ctms.hooks.receivers import DeletionHandler, Verifies
 from ctms.outbox.changes import outbox
@@ -158,7 +158,9 @@ class ErasureWork:
     def _push_again(self, connection: Connection, erased: Sequence[Item]) -> None:
         """Have the backends hear once more of contacts with the addresses of those that were erased."""
         if outbox().names:
-            _, found = spell_out(item.payload["primary_email"] for item in erased if item.payload["primary_email"])
+            _, found = expand_spellings(
+                item.payload["primary_email"] for item in erased if item.payload["primary_email"]
+            )
             rows = connection.execute(_BACK, (found,)).fetchall()
             outbox().changed(connection, [email_id for (email_id,) in rows])
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from ctms.addresses import comparison_key, spell_out
+from ctms.addresses import comparison_key, expand_spellings
 from ctms.outbox import mirrored
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
 from ctms.pool import Connection
@@ -96,7 +96,7 @@ def resync_addresses(connection: Connection, backend: str, addresses: Iterable[s
     addresses = iter(addresses)
     while batch := {comparison_key(address): address for address in islice(addresses, BATCH)}:
         with connection.transaction():
-            rows = connection.execute(_OF_ADDRESSES, spell_out(batch.values())).fetchall()
+            rows = connection.execute(_OF_ADDRESSES, expand_spellings(batch.values())).fetchall()
             found = {email_id for _, email_id in rows}
             outbox().changed(connection, found, priority=RESYNC, backends=[backend])
         yield len(found), len(batch) - len({position for position, _ in rows})

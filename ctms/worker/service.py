@@ -204,7 +204,7 @@ class Service:
 
         Such a job is in nobody's hands twice in a row: one that has just begun or ended is so for a moment.
         """
-        with self._app.app_context(), pool.lend() as connection:
+        with self._app.app_context(), pool.acquire() as connection:
             for job in remove_left_behind(connection, DEAD_AFTER_SECONDS):
                 logger.warning("what job %s of a worker that is gone had in hand is taken up again", job)
             if worker is None:
@@ -225,7 +225,7 @@ class Service:
             looks = time.monotonic() >= self._next_look
             if looks:
                 began = time.monotonic()
-                with pool.lend() as connection:
+                with pool.acquire() as connection:
                     self.metrics.look(connection)
                 took = time.monotonic() - began
                 self._next_look = began + max(LOOK_EVERY_SECONDS, 20 * took)  # counting a long queue takes long

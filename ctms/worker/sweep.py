@@ -54,7 +54,7 @@ def due(connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
 
 def sweep(lanes: Sequence[Lane]) -> bool:
     """Defer a job for each lane that needs one; returns whether any has something to do."""
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         found = due(connection, lanes)
         if found:
             rows = connection.execute(_UNDER_WAY, ([lane.lock for lane in found],)).fetchall()

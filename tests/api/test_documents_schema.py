@@ -66,11 +66,11 @@ class Scene:
 
     def database_is_away(self) -> None:
         @contextmanager
-        def lend() -> Iterator[Any]:
+        def acquire() -> Iterator[Any]:
             raise psycopg.OperationalError
             yield
 
-        self.monkeypatch.setattr(pool, "lend", lend)
+        self.monkeypatch.setattr(pool, "acquire", acquire)
 
     def view_raises(self, path: str, method: str) -> None:
         def fail(**_: Any) -> Any:
@@ -273,7 +273,7 @@ class TestContacts:
 
     def test_what_existing_services_stored_however_odd(self, api: ApiClient, document: Described) -> None:
         email_id = api.post("/ctms", full()).json["email"]["email_id"]
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             for change in (
                 "emails SET basket_token = 'no uuid', email_format = NULL, email_lang = NULL, double_opt_in = NULL",
                 "emails SET primary_email = 'no address'",

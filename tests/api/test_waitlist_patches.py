@@ -78,7 +78,7 @@ def test_fields_that_newer_rules_would_refuse_stay_readable_and_are_left_alone(a
     entry = {"name": "free", "fields": {"referrer": 1}, "source": "https://example.com/"}
     contact = api.post("/ctms", {**minimal(), "waitlists": [entry]}).json
     path = f"/ctms/{contact['email']['email_id']}"
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         connection.execute("UPDATE waitlists SET name = 'hub' WHERE email_id = %s", (contact["email"]["email_id"],))
 
     for patch, fields in (

@@ -304,8 +304,8 @@ def test_a_resync_that_is_stopped_keeps_what_is_done(cli: CliRunner, monkeypatch
     monkeypatch.setattr(commands, "say", say)
 
     # What is done stays, as it does outside of tests, where none of it is a savepoint.
-    with pool.lend() as connection, monkeypatch.context() as patched:
-        patched.setattr(pool, "lend", lambda: nullcontext(connection))
+    with pool.acquire() as connection, monkeypatch.context() as patched:
+        patched.setattr(pool, "acquire", lambda: nullcontext(connection))
         stopped = cli.invoke(ctms, ["backends", "resync", "mail", "--all", "--yes"])
 
     assert stopped.exit_code == 3

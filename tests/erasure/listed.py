@@ -19,7 +19,7 @@ from ctms.suppression.fingerprints import Fingerprints
 @pytest.fixture
 def connection(app: Flask) -> Iterator[Connection]:  # noqa: ARG001  inside the app's transaction
     """The connection that the work is done on."""
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         yield connection
 
 

@@ -80,7 +80,7 @@ def ids(contacts: list[dict[str, Any]]) -> list[str]:
 
 def execute(sql: str, **values: Any) -> list[Any]:
     """Execute a statement in the test's transaction; returns its rows."""
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         cursor = connection.execute(sql, values)
         return cursor.fetchall() if cursor.description is not None else []
 

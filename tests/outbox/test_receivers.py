@@ -26,7 +26,7 @@ __all__ = ["ctms_plugins"]
 @pytest.fixture
 def heartbeat(anonymous: ApiClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """Asks how the service is doing, inside the test's transaction; returns what is wrong with the receivers."""
-    monkeypatch.setattr(health, "quick_connection", pool.lend)
+    monkeypatch.setattr(health, "quick_connection", pool.acquire)
     monkeypatch.setattr(Settings, "has_erasure_key", True)
 
     def ask() -> Any:
@@ -141,7 +141,7 @@ def test_one_counts_as_failing_when_its_breaker_opens(
     monkeypatch.setattr(receivers, "MAX_FAILURES_ALONE", alone)
     breaker = Breaker(Lane(BACKEND, "mail", 0), max_batch)
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         assert breaker.state(connection) == BreakerState(is_open=False, is_half_open=False)
         calls = next(number for number in range(1, 100) if breaker.record_failure(connection, "raised OSError"))
         assert breaker.state(connection) == BreakerState(is_open=True, is_half_open=False)

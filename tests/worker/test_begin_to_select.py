@@ -44,7 +44,7 @@ def unlisted() -> bool:
 
 def resync_all() -> int:
     """Have all contacts pushed again."""
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         return sum(resync(connection, "other", Selection()))
 
 
@@ -155,7 +155,7 @@ class TestResync:
         made = make(5)
         worker.push()
         some_time_passes()
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             next(resync(connection, "other", Selection()))
         assert unlisted()
 
@@ -172,7 +172,7 @@ class TestResync:
         make(3)
         worker.push()
         some_time_passes()
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             batches = resync(connection, "other", Selection())
             next(batches)
             (late,) = make(1)
@@ -191,7 +191,7 @@ class TestResync:
         worker.push()
         some_time_passes()
         since = row("SELECT now() - interval '1 day'")
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             assert sum(resync(connection, "other", Selection(since=since))) == 1
         worker.push(**NONE)
 

@@ -97,7 +97,7 @@ def test_calls_that_were_under_way_do_not_make_the_cool_down_longer(other: Other
     failures, until = row("SELECT failures, open_until FROM receivers")
     assert is_open()
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         assert Breaker(Lane("backend", "other", 3), 1).record_failure(connection, "raised ConnectionRefusedError")
 
     assert row("SELECT failures, open_until FROM receivers") == (failures, until)

@@ -156,7 +156,7 @@ class TestBack:
         erasure = erasures.delete(email)
         erasures.put(email)
         work = BackendWork(Lane(BACKEND, "other", 0), BACKEND_OTHER)
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             items = work.claim(connection, 10, probing=False)
             (batch,), _ = work.prepare(connection, items)
         work.call(batch)  # and then it is killed
@@ -277,14 +277,14 @@ class TestSelection:
         self, other: Other, worker: Worker, erasures: Erasures, email: dict[str, Any]
     ) -> None:
         work = BackendWork(Lane(BACKEND, "other", 0), replace(BACKEND_OTHER, **HUBS))
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             (batch,), _ = work.prepare(connection, work.claim(connection, 10, probing=False))
         erasure = erasures.delete(email)
         worker.push(**HUBS)
         assert erasures.state(erasure) == (0, 1, 0)
 
         work.call(batch)
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             work.ended_late(connection, batch)
         worker.push(**HUBS)
 
@@ -321,7 +321,7 @@ class TestParked:
         assert (erasures.record(erasure)["status"], backend["reason"]) == ("parked", "legal hold of …")
 
     def test_retried_with_the_backend_it_is_done(self, worker: Worker, erasures: Erasures, erasure: str) -> None:
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             assert sum(parking.retry(connection, "other")) == 1
         assert erasures.state(erasure) == (1, 0, 0)
 
@@ -370,11 +370,11 @@ def test_two_workers_count_a_deletion_once(
     worker.push()
     erasure = erasures.delete(email)
     work = BackendWork(Lane(BACKEND, "other", 0), BACKEND_OTHER)
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         (batch,), _ = work.prepare(connection, work.claim(connection, 10, probing=False))
 
     for _ in range(2):
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             work.settle(connection, batch, dict.fromkeys(batch.items, Finished()))
 
     assert erasures.state(erasure) == (0, 1, 0)

@@ -268,12 +268,12 @@ def test_a_task_that_two_workers_have_counts_once(
 ) -> None:
     delete(2)
     work = ErasureWork(Lane(HANDLER, "other", 0), replace(HANDLER_OTHER, **options))
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         items = work.claim(connection, 10, probing=False)
     (batch,), _ = _prepared(work, items)
 
     for verdict in verdicts:
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             work.settle(connection, batch, dict.fromkeys(batch.items, verdict))
 
     assert counted() == (0, 2, 0, 0)
@@ -283,7 +283,7 @@ def test_a_task_that_two_workers_have_counts_once(
 
 
 def _prepared(work: ErasureWork, items: Any) -> tuple[list[Batch], Any]:
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         return work.prepare(connection, items)
 
 
@@ -304,11 +304,11 @@ def test_the_same_contact_erased_twice_counts_twice(
 def test_the_records_are_locked_in_one_order(worker: Worker, delete: Delete, monkeypatch: pytest.MonkeyPatch) -> None:
     delete(5)
     locked: list[Any] = []
-    lend = pool.lend
+    acquire = pool.acquire
 
     @contextmanager
     def listen() -> Any:
-        with lend() as connection:
+        with acquire() as connection:
 
             class Listening:
                 def execute(self, query: Any, values: Any = None) -> Any:
@@ -323,7 +323,7 @@ def test_the_records_are_locked_in_one_order(worker: Worker, delete: Delete, mon
             yield Listening()
 
     with monkeypatch.context() as patched:  # the fixture may end after the app's, and bring its patches back
-        patched.setattr(pool, "lend", listen)
+        patched.setattr(pool, "acquire", listen)
         worker.erase()
 
     assert [rows for _, rows in locked] == [5, 5]

@@ -21,7 +21,7 @@ ERASURE = uuid4()
 def filled(request: pytest.FixtureRequest, app: Flask) -> None:  # noqa: ARG001  inside its transaction
     """Much waits. It is analysed in the transaction that inserted it: autovacuum can change nothing meanwhile."""
     due = "now()" if request.param == "all due" else "now() + interval '1 hour'"
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         connection.execute(f"""
             INSERT INTO outbox (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
             SELECT 'other', gen_random_uuid(), n, -(n % 2), now(), {due}, 0, 0 FROM generate_series(1, {MANY}) AS n""")
@@ -83,7 +83,7 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.usefixtures("filled")
 def test_few_rows_are_looked_at() -> None:
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         plans = {
             question: connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values).fetchall()
             for question, (sql, values) in QUESTIONS.items()

@@ -82,7 +82,7 @@ class Walk:
         self.worker.push(lane=self.chance.randrange(2), **self.options)
 
     def retry(self) -> None:
-        with pool.lend() as connection:
+        with pool.acquire() as connection:
             assert sum(parking.retry(connection, "other")) >= 0
         rows("UPDATE receivers SET paused_at = NULL")
 

@@ -92,7 +92,7 @@ def test_what_waits_is_measured(make: Make) -> None:
     rows("UPDATE outbox SET parked_at = now() WHERE email_id = %s", made[5])
     worker = Worker()
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         worker.metrics.look(connection)
 
     assert worker.count("ctms_background_sync_backlog") == 5
@@ -104,7 +104,7 @@ def test_what_waits_is_measured(make: Make) -> None:
 def test_nothing_waits(app: Flask) -> None:  # noqa: ARG001  inside its transaction
     metrics = Metrics([Lane(BACKEND, "a", 0), Lane(HANDLER, "b", 0)])
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         metrics.look(connection)
 
     for name in ("a", "b"):

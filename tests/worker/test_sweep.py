@@ -76,7 +76,7 @@ def test_any_priority_is_due(make: Make, priority: int) -> None:
     make(1)
     rows("UPDATE outbox SET priority = %s", priority)
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         assert due(connection, LANES) == LANES[:2]
 
 
@@ -101,7 +101,7 @@ def test_the_jobs_of_dead_workers_go(worker: Worker) -> None:  # noqa: ARG001  i
     _, dead = working(20)
     _, unknown = working(None)
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         assert sorted(remove_left_behind(connection, 15)) == [dead, unknown]
         assert remove_left_behind(connection, 15) == []
 
@@ -112,7 +112,7 @@ def test_a_worker_removes_its_own_jobs_only(worker: Worker) -> None:  # noqa: AR
     mine, job = working(0)
     _, other = working(0)
 
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         assert jobs_of(connection, mine) == {job}
         assert remove_forgotten(connection, mine, [job, other]) == [job]
         assert jobs_of(connection, mine) == set()

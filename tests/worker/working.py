@@ -21,7 +21,7 @@ Answers = Callable[[Sequence[Any]], Any]
 
 def rows(sql: str, *values: Any) -> list[Any]:
     """Run a statement inside the test's transaction; returns its rows, each a value if it has one column."""
-    with pool.lend() as connection:
+    with pool.acquire() as connection:
         cursor = connection.execute(sql, values or None)
         found = cursor.fetchall() if cursor.description is not None else []
     return [row[0] if len(row) == 1 else row for row in found]
