@@ -6,6 +6,7 @@ import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import flask_migrate
@@ -35,6 +36,7 @@ from ctms.pool import (
     libpq_url,
 )
 from ctms.settings import Settings
+from ctms.storage import NO_SPACE, data_dir_problem, errno_in
 
 
 class Base(DeclarativeBase):
@@ -126,7 +128,11 @@ def _kept(settings: Settings, name: str) -> str:
     try:
         return kept_secret(settings.data_dir, name)
     except OSError as error:
-        raise OperatorError(f"CTMS_DATA_DIR {settings.data_dir} cannot be used: {error.strerror}") from error
+        path = Path(error.filename) if error.filename else None
+        raise OperatorError(
+            data_dir_problem(settings.data_dir, error.errno, path)
+            or f"CTMS_DATA_DIR {settings.data_dir} cannot be used: {error.strerror}"
+        ) from error
 
 
 @contextmanager
@@ -165,6 +171,8 @@ def database_problem(error: BaseException | None) -> str | None:
     if isinstance(error, _NOT_ALLOWED):
         return f"the database does not allow it: {reason}"
     if isinstance(error, psycopg.OperationalError):
+        if isinstance(error, errors.DiskFull) or errno_in(reason) in NO_SPACE:
+            return f"the database server has no space left: free some on its disk, and try again ({reason})"
         if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
             return f"the database cannot be reached: {reason}{_hint(error)}"
         return f"the database did not do it, try again: {reason}"

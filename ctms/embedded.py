@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CalledProcessError, SubprocessError, TimeoutExpired
 from typing import IO, Self
@@ -25,7 +26,9 @@ import psutil
 from fasteners import InterProcessLock
 
 from ctms.errors import OperatorError
-from ctms.server_user import make_folder, place_data, place_programs, server_user
+from ctms.server_programs import failed_program, reason_in
+from ctms.server_user import POSTGRES_PROGRAMS, make_folder, place_data, place_programs, server_user
+from ctms.storage import data_dir_problem, errno_in
 
 with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns where a login manager made none.
@@ -69,6 +72,8 @@ class EmbeddedServer:
         self._folder = folder
         self._in_use: IO[str] | None = None
         self._released = threading.Event()
+        self._log = folder / "postgresql" / "log"
+        self._log_size = 0
         # A thread of its own, made before the process lowers its priority: Linux counts that by thread, and a server
         # that is started from here must not inherit it.
         self._supervisor = threading.Thread(target=self._supervise, name="embedded-postgresql", daemon=True)
@@ -94,10 +99,7 @@ class EmbeddedServer:
             raise
         except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
             server._let_go()
-            raise OperatorError(
-                f"the embedded PostgreSQL in {folder} does not start ({error}); "
-                f"see {folder / 'postgresql' / 'log'}, or set CTMS_DATA_DIR or CTMS_DB_URL"
-            ) from error
+            raise OperatorError(server._problem(error)) from error
         return server
 
     def _start(self) -> None:
@@ -106,6 +108,7 @@ class EmbeddedServer:
         self._in_use = (self._folder / "in-use.lock").open("w")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         data = self._folder / "postgresql"
+        self._log_size = self._log.stat().st_size if self._log.exists() else 0
         # The wheel's own lock lies in the temporary folder, where only its first user may open it.
         lock = InterProcessLock(self._folder / "start.lock")
         with _starting:
@@ -145,8 +148,8 @@ class EmbeddedServer:
             except (TimeoutExpired, AssertionError):  # still starting, as seen by us or by the next attempt
                 if time.monotonic() > give_up:
                     raise
-            except CalledProcessError:  # processes of the one that was killed are still ending
-                if not was_killed or time.monotonic() > give_up:
+            except CalledProcessError as error:  # processes of the one that was killed are still ending
+                if not was_killed or time.monotonic() > give_up or self._errno_of(error):
                     raise
             else:
                 return
@@ -164,7 +167,7 @@ class EmbeddedServer:
                     self._start_patiently(self._server)
             except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
                 # Why is in the log beside the data.
-                reason = type(error).__name__
+                reason = data_dir_problem(self._folder, self._errno_of(error)) or type(error).__name__
                 _logger.error("the embedded PostgreSQL does not start (%s); it is tried again", reason)  # noqa: TRY400
 
     @staticmethod
@@ -175,6 +178,38 @@ class EmbeddedServer:
             if _CONFIGURATION not in configuration.read_text():
                 with configuration.open("a") as file:
                     file.write(_CONFIGURATION)
+
+    def _problem(self, error: Exception) -> str:
+        """Return in one line why the server does not start, and what to do."""
+        path = Path(str(error.filename)) if isinstance(error, OSError) and error.filename else None
+        problem = data_dir_problem(self._folder, self._errno_of(error), path)
+        if problem is not None:
+            return problem
+        failed = failed_program(error)
+        if failed is None:
+            reason = str(error)
+        else:
+            program = Path(failed.cmd[0]).name
+            reason = f"{program}: {reason_in(self._output_of(failed)) or f'exit status {failed.returncode}'}"
+        log = f"see {self._log}, or " if self._log.exists() else ""
+        cure = f"{log}set CTMS_DATA_DIR or CTMS_DB_URL"
+        return f"the embedded PostgreSQL in {self._folder} does not start ({reason}); {cure}"
+
+    def _errno_of(self, error: Exception) -> int | None:
+        """Return the fault of the folder or its disk that an error of the wheel means, if any."""
+        failed = failed_program(error)
+        if failed is not None:
+            return errno_in(self._output_of(failed))
+        if isinstance(error, OSError) and (error.filename is None or _is_in(error.filename, self._folder)):
+            return error.errno
+        return None
+
+    def _output_of(self, failed: CalledProcessError) -> str:
+        """Return what a program wrote, and what the server logged since it was to start."""
+        with suppress(OSError), self._log.open(errors="replace") as log:
+            log.seek(self._log_size)
+            return f"{log.read()}\n{failed.stderr}"
+        return str(failed.stderr)
 
     def _let_go(self) -> None:
         if self._in_use is not None:
@@ -197,6 +232,17 @@ class EmbeddedServer:
                 self._server.stop()
         self._in_use.close()
         self._in_use = None
+
+
+def embedded_psql() -> Path:
+    """Return the psql of the embedded PostgreSQL."""
+    return POSTGRES_PROGRAMS / "psql"
+
+
+def _is_in(name: str | bytes, folder: Path) -> bool:
+    """Return whether a path is the folder, or is in it, or names what the folder is in."""
+    path, folder = Path(os.fsdecode(name)).absolute(), folder.absolute()
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def is_killed(data: Path) -> bool:

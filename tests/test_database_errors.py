@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from ctms.embedded import EmbeddedServer
 from ctms.pool import libpq_url
 from tests.conftest import SECRET_KEY
+from tests.docs.messages import is_documented
 from tests.serving import environment_for, run_flask
 
 PASSWORD = "hid%64en/w?rd"
@@ -46,6 +47,7 @@ def refused(url: str, folder: Path, *arguments: str) -> str:
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ")
     assert done.stdout == ""
+    assert is_documented(line), line
     return line
 
 

@@ -177,15 +177,6 @@ def test_a_start_that_fails_does_not_repeat_the_log_of_postgresql(
     assert [record.name for record in caplog.records if record.name != "ctms.embedded"] == []
 
 
-def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(OperatorError, match=r"embedded PostgreSQL in .*file.* does not start") as error:
-        EmbeddedServer.acquire(tmp_path / "file")
-
-    assert "\n" not in error.value.message
-
-
 def test_a_secret_is_made_once_and_for_the_user_only(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     with ThreadPoolExecutor(8) as threads:

@@ -7,8 +7,9 @@ from flask import Flask
 from flask.cli import AppGroup, ScriptInfo
 
 from ctms.database import operator_errors
-from ctms.errors import PluginError
+from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
+from ctms.storage import disk_problem
 
 
 class Group(AppGroup):
@@ -60,8 +61,14 @@ class Group(AppGroup):
         """Run a command. The app is made from the environment when the command needs it, unless there is one.
 
         Raises `OperatorError` for settings that cannot be used and for a database that cannot be reached, does not
-        answer in time or is not migrated.
+        answer in time or is not migrated, and where the disk has no space left or is read-only.
         """
         self._app_info(ctx)
         with operator_errors():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except OSError as error:
+                problem = disk_problem(error)
+                if problem is None:
+                    raise
+                raise OperatorError(problem) from error

