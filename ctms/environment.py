@@ -161,6 +161,23 @@ def read_settings(cls: type[T], prefix: str = "") -> T:
     return cls(**read_values(cls, prefix))
 
 
+def override(cls: type, field: str, text: str) -> None:
+    """Set the variable of one field to `text` in this process's environment, in place of what is set or in its file.
+
+    Raises `SettingsError`, and changes nothing, where the text cannot be used.
+    """
+    how, default = next((how, default) for name, how, default in declared(cls) if name == field)
+    names = (how.variable, f"{how.variable}{_FILE}")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ[how.variable] = text
+    try:
+        how.value(FileAwareEnv(eager=True, strip_whitespace=True), _readers(cls)[field], default)
+    except SettingsError:
+        del os.environ[how.variable]
+        os.environ.update(before)
+        raise
+
+
 def variables(declared: Iterable[tuple[str, Setting, Any]]) -> set[str]:
     """Return all variables that settings are read from, those that name files included."""
     return {f"{how.variable}{end}" for _, how, _ in declared for end in ("", _FILE)}

@@ -7,6 +7,7 @@ import click
 from ctms.cli.backends import backends
 from ctms.cli.clients import clients
 from ctms.cli.contacts import contacts
+from ctms.cli.db import db
 from ctms.cli.delete_bulk import delete_bulk
 from ctms.cli.erasures import erasures
 from ctms.cli.group import Group
@@ -41,6 +42,7 @@ for command in (
     permissions,
     plugins,
     settings,
+    db,
     delete_bulk,
     opt_out_command,
     erasures,

@@ -23,7 +23,9 @@ from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
+from ctms.cli.first_requests import first_requests
 from ctms.cli.output import say
+from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
 from ctms.database import (
@@ -53,22 +55,25 @@ This is the first start. An API client with the role `admin` was made; its secre
 
 Try it:
 
-  TOKEN=$(curl -s {url}/token -d client_id={client_id} -d client_secret={secret} | cut -d'"' -f4)
-  curl -s {url}/ctms -H "Authorization: Bearer $TOKEN" \\
-    --json '{{"email": {{"primary_email": "jane@example.com"}}}}'
-  curl -s "{url}/ctms?primary_email=jane@example.com" -H "Authorization: Bearer $TOKEN"
-"""
+{example}"""
 
 
 @click.command()
+@setting_option("--host", "host", "ADDRESS", "Address to bind.")
+@setting_option("--port", "port", "NUMBER", "Port to bind.")
+@setting_option("--workers", "workers", "NUMBER", "Processes that serve.")
+@setting_option("--data-dir", "data_dir", "FOLDER", "Folder of the embedded database and its keys.")
+@click.pass_context
 @with_appcontext
-def serve() -> None:
+def serve(context: click.Context) -> None:
     """Serve the API on HOST:PORT, with an embedded PostgreSQL unless CTMS_DB_URL names a server.
 
     The embedded database is migrated, and at the first start an API client is made and shown. A server of your
     own must be migrated already (`flask db upgrade`). Ctrl-C and SIGTERM finish the requests in flight.
     """
     settings = app_settings()
+    if is_given(context, "data_dir") and not settings.embedded:
+        raise click.UsageError("--data-dir is of the embedded database, and CTMS_DB_URL names a server: choose one")
     app = current_app()
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -93,7 +98,8 @@ def _prepare_database(settings: Settings) -> None:
     made = create_first_client()
     if made is not None:
         client_id, secret = made
-        click.echo(_WELCOME.format(client_id=client_id, secret=secret, url=_url(settings)))
+        example = first_requests(_url(settings), client_id, secret)
+        click.echo(_WELCOME.format(client_id=client_id, secret=secret, example=example))
 
 
 def _serve(app: Flask, settings: Settings) -> None:
@@ -216,7 +222,8 @@ def _reserved_port(settings: Settings) -> Iterator[None]:
             reserved.listen(0)  # without this, Linux lets two sockets with SO_REUSEADDR have one port
         except OSError as error:
             raise OperatorError(
-                f"port {settings.port} on {settings.host} cannot be used ({error.strerror}); set PORT to another"
+                f"port {settings.port} on {settings.host} cannot be used ({error.strerror});"
+                " set --port or PORT to another"
             ) from error
         if sys.platform == "linux":
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

@@ -113,6 +113,23 @@ def test_an_existing_database_is_adopted_and_given_back(postgres: str, tmp_path:
     assert execute(environment["CTMS_DB_URL"], roles) == [(["viewer"],)]
 
 
+def test_the_embedded_database_is_opened(documented: Served, tmp_path: Path) -> None:
+    command = pages.marked(HOW_TO / "deploy.md", "run: shell")
+
+    printed = subprocess.check_output(
+        ["bash", "-euc", command], env=reader(documented.environment), cwd=tmp_path, text=True
+    )
+
+    assert "(1 row)" in printed
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_examples_need_no_new_curl_and_no_variable_of_flask(page: Path) -> None:
+    for block in pages.blocks(page):
+        assert not ("curl" in block.text and " --json " in block.text), "curl has `--json` since 7.82 only"
+        assert "FLASK_APP" not in block.text
+
+
 def test_the_tables_are_upgraded(postgres: str, tmp_path: Path) -> None:
     environment = with_database(postgres, "upgraded", tmp_path)
 

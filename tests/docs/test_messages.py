@@ -15,6 +15,7 @@ OF_OTHERS = {
     "… failed with RegistrationError: …": "composed",
     "the field … of its Settings …": "composed",
     "…_FILE must name a readable file": "composed",
+    "Invalid value for '--…': …": "click",
 }
 """Messages that are not one text of the code, and where they come from."""
 

@@ -142,6 +142,7 @@ LISTS = {
 }
 ARGUMENTS = {
     "settings": [],
+    "db shell": ["--", "-c", "SELECT 1"],
     "clients create": ["id_new", f"{MARK}@example.com", "--role", "viewer"],
     "clients list": [],
     "clients show": ["id_new"],

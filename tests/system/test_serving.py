@@ -19,9 +19,11 @@ import pytest
 import requests
 from sqlalchemy.engine import make_url
 
+from ctms.cli.first_requests import first_requests
 from ctms.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
 from tests.contacts.factories import minimal
+from tests.docs.messages import is_documented
 from tests.prepared import prepare
 from tests.serving import (
     FLASK,
@@ -52,6 +54,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert lines[0].startswith("Error: ")
     for word in words:
         assert word in lines[0]
+    assert is_documented(lines[0]), lines[0]
     assert done.stdout.count("\n") <= 1, done.stdout
 
 
@@ -68,14 +71,61 @@ class TestFirstStart:
     def test_it_prints_the_secret_once_and_lines_that_work(self, served: Served, tmp_path: Path) -> None:
         output = served.output.read_text()
         assert output.count(served.client_secret) == 2  # by itself, and in the line to copy
-        script = output[output.index("TOKEN=") : output.index("CTMS: serving")]
+        curl = tmp_path / "curl"  # as it was before version 7.82
+        curl.write_text('#!/bin/sh\ncase " $* " in *" --json "*) exit 2 ;; esac\nPATH=${PATH#*:} exec curl "$@"\n')
+        curl.chmod(0o755)
 
+        self.works(output[output.index("TOKEN=") : output.index("CTMS: serving")], tmp_path)
+
+    def test_without_curl_the_lines_are_for_python(
+        self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+        script = first_requests(served.url, served.client_id, served.client_secret)
+
+        assert "curl" not in script
+        monkeypatch.undo()
+        self.works(script, tmp_path)
+
+    def works(self, script: str, folder: Path) -> None:
+        """Run what the first start prints, as often as one likes: it makes a contact and finds it."""
         done = subprocess.run(
-            ["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+            ["bash", "-eu", "-c", script],
+            env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=folder,
         )
-
+        assert done.returncode == 0, done.stderr
         assert done.stdout.count('"primary_email":"jane@example.com"') == 2
         assert "detail" not in done.stdout
+
+    def test_options_override_variables(self, tmp_path: Path) -> None:
+        data, port = tmp_path / "data", free_port()
+        prepare(data, FLASK, environment_for(data))
+        (tmp_path / "workers").write_text("3")
+        environment = environment_for(
+            tmp_path / "unused", PORT="1", HOST="192.0.2.1", CTMS_WORKERS_FILE=str(tmp_path / "workers")
+        )
+        options = ("--port", str(port), "--host", "127.0.0.1", "--workers", "1", "--data-dir", "data")
+        process = subprocess.Popen(
+            [FLASK, "ctms", "serve", *options], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        assert process.stdout is not None
+        try:
+            line = next(line for line in process.stdout if line.startswith("CTMS: serving on "))
+            answer = requests.get(f"http://127.0.0.1:{port}/__lbheartbeat__", timeout=60)
+        finally:
+            end(process)
+            process.stdout.close()
+
+        assert answer.status_code == 200
+        assert line.startswith(f"CTMS: serving on http://127.0.0.1:{port} with 1 process; ")
+        assert (data / "secret-key").exists()
+        assert not (tmp_path / "unused").exists()
 
     @pytest.mark.parametrize(
         ("host", "reached_at", "workers"),
@@ -324,7 +374,7 @@ class TestRefused:
     def test_a_folder_that_cannot_be_used(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
 
-        assert_refused(self.serve(tmp_path / "file"), "file")
+        assert_refused(self.serve(tmp_path / "file"), "CTMS_DATA_DIR", "is a file: set CTMS_DATA_DIR to a folder")
 
 
 class TestOwnServer:

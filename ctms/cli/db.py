@@ -1,0 +1,98 @@
+"""`flask ctms db`: the database of the service, for people."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+from flask.cli import AppGroup, with_appcontext
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
+
+from ctms.current import current_app
+from ctms.database import app_settings, database_url, release_database
+from ctms.embedded import embedded_psql
+from ctms.errors import OperatorError
+from ctms.pool import libpq_url
+
+# libpq has no variable for these, and everybody may read the command line of a process: psql asks for what it needs.
+_SECRET = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
+
+
+@click.group("db", cls=AppGroup)
+def db() -> None:
+    """The database: open psql on it. For its tables see `flask db`."""
+
+
+@db.command("shell", context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- PSQL ARGUMENTS]")
+@click.pass_context
+@with_appcontext
+def shell(context: click.Context, arguments: Sequence[str]) -> None:
+    """Open psql on the database of the service, as the role of the service.
+
+    The embedded PostgreSQL brings its psql, and is started when it does not run. For a server of your own psql must
+    be installed. What follows `--` is passed to psql, as in `flask ctms db shell -- -c 'SELECT 1'`. Exits with what
+    psql exits with.
+    """
+    app = current_app()
+    psql = embedded_psql() if app_settings().embedded else shutil.which("psql")
+    if psql is None:
+        raise OperatorError(
+            "psql is not on the PATH: install the client programs of PostgreSQL, such as Debian's postgresql-client"
+        )
+    try:
+        rest, variables = connection_of(libpq_url(database_url(app)()))
+        command = [str(psql), *(["--dbname", rest] if rest else []), *arguments]
+        context.exit(_run(command, {**os.environ, "PGAPPNAME": "ctms db shell", **variables}))
+    finally:
+        release_database(app)
+
+
+def connection_of(url: str) -> tuple[str, dict[str, str]]:
+    """Return how psql reaches the database of a URL: a connection string without secrets, and variables of libpq."""
+    rest, variables = {}, {}
+    for option in Conninfo.parse(url.encode()):
+        if option.val is None:
+            continue
+        keyword, value = option.keyword.decode(), option.val.decode()
+        if option.envvar is not None:
+            variables[option.envvar.decode()] = value
+        elif keyword not in _SECRET:
+            rest[keyword] = value
+    return make_conninfo("", **rest), variables
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run a program in this terminal and return its exit status, as a shell would have it."""
+    with _left_to_it() as told, subprocess.Popen(command, env=environment) as process:  # noqa: S603
+        told.append(process)
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def _left_to_it() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Inside, leave Ctrl-C to the program, which stops a statement then, and pass on what is to end this process."""
+    told: list[subprocess.Popen[bytes]] = []
+
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        """Do nothing; a signal that is ignored would be ignored by the program, too."""
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        for process in told:
+            process.send_signal(number)
+
+    handlers = {signal.SIGINT: ignore, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
