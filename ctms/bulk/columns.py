@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ctms.errors import ListError
+from ctms.words import counted
 
 MAX_NAMES = 40
 """Names of columns that a message lists."""
@@ -135,7 +136,7 @@ def choose(names: Sequence[str], wanted: Wanted, has_addresses: Callable[[int], 
 def list_names(names: Sequence[str]) -> str:
     """Return the names of columns for a message; what may be somebody's data is not shown."""
     if not all(map(_looks_like_name, names)):
-        return f"{len(names)} columns without names"
+        return f"{counted(len(names), 'column')} without names"
     return ", ".join(name.strip() for name in names[:MAX_NAMES]) + (
         f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     )

@@ -13,6 +13,7 @@ from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.lines import MAX_LINE, NOT_TEXT, Lines
 from ctms.errors import ListError
+from ctms.words import counted
 
 MAX_ROW_LINES = 20
 """A value in quotes may go on in further lines, so many in all; a quote that does not end costs one line only."""
@@ -70,8 +71,8 @@ def read_table(header: Header, line: str, number: int, wanted: Wanted, lines: Li
         # A list of Amazon SES has no header: an address and a reason in capital letters.
         if wanted.names or len(names) != 2 or not (is_plainly_valid(names[0]) and _SES_REASON.fullmatch(names[1])):
             raise ListError(
-                f"line {number} has {len(names)} columns and is no header: begin the list with a line that names the"
-                " columns, and if none is `email` pass its name with --column"
+                f"line {number} has {counted(len(names), 'column')} and is no header: begin the list with a line that"
+                " names the columns, and if none is `email` pass its name with --column"
             )
         lines.give_back([(number, line)])
         table = _Table(header, Columns(0, None, 1), wanted)

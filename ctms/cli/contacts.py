@@ -11,6 +11,7 @@ from ctms import pool
 from ctms.cli.output import json_option, write_json, write_table
 from ctms.contacts.unreachable import Unreachable, find_unreachable, store_normal_form
 from ctms.errors import Conflict, Forbidden, NotFound, UnfinishedError
+from ctms.words import counted, pluralize
 
 COLUMNS = ("email_id", "identity", "outcome")
 
@@ -39,7 +40,8 @@ def check_addresses(normalize: bool, as_json: bool) -> None:
         write_table(COLUMNS, rows)
     counts = Counter(outcomes.values())
     if left := counts["found"] + counts["conflict"] + counts["suppressed"]:
-        raise UnfinishedError(f"{left:,} addresses are not found by their normal form")
+        are, their = pluralize(left, "is", "are"), pluralize(left, "its", "their")
+        raise UnfinishedError(f"{counted(left, 'address', 'addresses')} {are} not found by {their} normal form")
 
 
 def _settle(one: Unreachable) -> str:

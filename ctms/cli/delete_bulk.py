@@ -20,6 +20,7 @@ from ctms.cli.output import say
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, Deletion
 from ctms.erasure.erase import BY_COMMAND, Order
 from ctms.suppression.fingerprints import KEY_MISSING, fingerprints, require_key
+from ctms.words import counted, pluralize
 
 
 def _given(emails: tuple[str, ...]) -> list[Entry]:
@@ -95,8 +96,11 @@ def delete_bulk(
 
     def question(known: int, unknown: int) -> str:
         what = "Delete and forget" if forget else "Delete"
-        whom = f"all contacts with {known:,} addresses, also of accounts," if include_fxa else f"{known:,} contacts"
-        return f"{what} {whom} for ever? ({unknown:,} addresses are unknown)"
+        whom = counted(known, "contact")
+        if include_fxa:
+            whom = f"all contacts with {counted(known, 'address', 'addresses')}, also of accounts,"
+        are = pluralize(unknown, "is", "are")
+        return f"{what} {whom} for ever? ({counted(unknown, 'address', 'addresses')} {are} unknown)"
 
     job = Job(
         work=deletion.erase,

@@ -12,6 +12,12 @@ from ctms.bulk.columns import Wanted
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
 from ctms.cli.lists import opt_out_column_options, read_lists
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
+from ctms.words import counted, pluralize
+
+
+def _question(known: int, unknown: int) -> str:
+    are = pluralize(unknown, "is", "are")
+    return f"Opt out {counted(known, 'address', 'addresses')}? ({unknown:,} {are} unknown)"
 
 
 @click.command("opt-out")
@@ -48,7 +54,7 @@ def opt_out_command(
         done=OPTED_OUT,
         outcomes=(OPTED_OUT, OPTED_OUT_BEFORE, UNKNOWN),
         columns=("address", "outcome", "email_id", "line", "problem"),
-        question=lambda known, unknown: f"Opt out {known:,} addresses? ({unknown:,} are unknown)",
+        question=_question,
         of_accounts=True,
         last_wins=True,
         dated=True,

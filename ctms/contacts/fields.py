@@ -17,6 +17,7 @@ import ada_url
 import marshmallow as ma
 
 from ctms import addresses
+from ctms.words import pluralize
 
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 _UUID = re.compile(r"(?:urn:uuid:)?\{?[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\}?", re.ASCII | re.IGNORECASE)
@@ -62,6 +63,10 @@ class Field(ma.fields.Field[Any]):
             validator(value)
 
 
+def _characters(number: int) -> str:
+    return pluralize(number, "character")
+
+
 class String(Field, ma.fields.String):
     """Unicode text of `min_length` to `max_length` characters; with `choices`, one of these."""
 
@@ -77,10 +82,10 @@ class String(Field, ma.fields.String):
     ) -> None:
         validators: list[Callable[[str], Any]] = []
         if max_length is not None:
-            too_long = Message("String should have at most {max} characters", "string_too_long")
+            too_long = Message(f"String should have at most {{max}} {_characters(max_length)}", "string_too_long")
             validators.append(ma.validate.Length(max=max_length, error=too_long))
         if min_length:
-            too_short = Message("String should have at least {min} characters", "string_too_short")
+            too_short = Message(f"String should have at least {{min}} {_characters(min_length)}", "string_too_short")
             validators.append(ma.validate.Length(min=min_length, error=too_short))
         validators.append(_check_text)
         if choices is not None:

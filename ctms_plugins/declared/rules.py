@@ -63,6 +63,9 @@ _WORDS = {
 }
 
 
+_ONE = {"characters": "character", "entries": "entry", "members": "member"}
+
+
 class Rules:
     """What a JSON Schema demands of fields. Making it raises `RegistrationError`, saying where the schema is wrong."""
 
@@ -148,6 +151,8 @@ def _message(error: jsonschema_rs.ValidationError) -> Message:
     if keyword == "const":
         value = json.dumps(value)
     words = _WORDS.get(keyword, f"Does not fit the rule {keyword!r}")
+    if value == 1:
+        words = " ".join(_ONE.get(word, word) for word in words.split(" "))
     return Message(words.format(value), "missing" if words == _WORDS["required"] else keyword)
 
 

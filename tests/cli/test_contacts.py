@@ -90,3 +90,11 @@ def test_addresses_of_accounts(cli: CliRunner, app: Flask) -> None:  # noqa: ARG
 def test_nothing_to_find(cli: CliRunner, app: Flask) -> None:  # noqa: ARG001  inside the app's transaction
     execute("DELETE FROM emails")
     assert run(cli, "contacts", "check-addresses").stdout.split() == ["email_id", "identity", "outcome"]
+
+
+def test_one_that_is_left_is_one_address(cli: CliRunner, contacts: list[str]) -> None:
+    execute("DELETE FROM emails WHERE email_id <> :id", id=contacts[0])
+
+    result = cli.invoke(ctms, ["contacts", "check-addresses"])
+
+    assert result.stderr == "Error: 1 address is not found by its normal form\n"

@@ -200,7 +200,7 @@ def test_it_asks_with_the_numbers(cli: CliRunner, addresses: list[str], tmp_path
     arguments = ["--email", addresses[0], "--email", "x@x.example", "--report", str(tmp_path / "r.csv")]
 
     declined = delete(cli, *arguments, status=1, text="n\n")
-    assert "Delete 1 contacts for ever? (1 addresses are unknown) [y/N]" in declined.stderr
+    assert "Delete 1 contact for ever? (1 address is unknown) [y/N]" in declined.stderr
     assert people() == 3
     assert not list(tmp_path.iterdir())
 

@@ -154,3 +154,14 @@ def test_the_time_of_change_moves(cli: CliRunner, api: ApiClient, contacts: list
     changed = execute("SELECT array_agg(primary_email) FROM emails WHERE update_timestamp > '2020-01-02'")
     assert changed == [contacts[0]]
     assert api.get(f"/ctms?primary_email={contacts[0]}").json[0]["email"]["has_opted_out_of_email"] is True
+
+
+def test_it_asks_with_the_numbers(
+    cli: CliRunner, contacts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    (tmp_path / "list.txt").write_text(f"{contacts[0]}\nnobody@example.com\n")
+
+    declined = opt_out(cli, str(tmp_path / "list.txt"), status=1, text="n\n")
+
+    assert "Opt out 1 address? (1 is unknown) [y/N]" in declined.stderr

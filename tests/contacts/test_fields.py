@@ -166,6 +166,11 @@ class TestChoices:
     def test_other_values_are_refused(self, api: ApiClient, group: str, field: str, value: Any) -> None:
         assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
 
+    def test_the_limit_of_one_character_is_in_the_singular(self, api: ApiClient) -> None:
+        refused = api.post("/ctms", with_value("waitlists", "name", ""))
+
+        assert refused.json["detail"][0]["msg"] == "String should have at least 1 character"
+
     def test_a_newsletter_may_have_an_empty_name_and_no_language(self, api: ApiClient) -> None:
         created = api.post("/ctms", {**minimal(), "newsletters": [{"name": "", "lang": None}]})
 

@@ -268,7 +268,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "not": ({"not": {"type": "string"}}, "31337", "Does not fit the rule 'not'", "not"),
     "false": (False, "31337", "Should not be there", "falseSchema"),  # type: ignore[dict-item]
     "then": ({"if": True, "then": {"type": "null"}}, "31337", "Should be null", "type"),
-    "$ref": ({"$ref": "#/$defs/short"}, "31337", "Should have at most 1 characters", "maxLength"),
+    "$ref": ({"$ref": "#/$defs/short"}, "31337", "Should have at most 1 character", "maxLength"),
 }
 
 
@@ -324,7 +324,7 @@ class TestRules:
         }
 
     def test_rules_for_all_fields_together_name_none(self, write: Write) -> None:
-        assert problems({"minProperties": 1}, {}, write) == {"_schema": ["Should have at least 1 members"]}
+        assert problems({"minProperties": 1}, {}, write) == {"_schema": ["Should have at least 1 member"]}
 
     def test_a_value_that_slow_patterns_are_slow_on_is_read_at_once(self, write: Write) -> None:
         slow_elsewhere = {"properties": {"a": {"pattern": "^(a+)+$"}}}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
+from ctms.words import counted
 
 
 def outcomes_of(answer: Any, email_ids: Iterable[str], *kinds: type[Outcome]) -> dict[str, Outcome]:
@@ -17,7 +18,7 @@ def outcomes_of(answer: Any, email_ids: Iterable[str], *kinds: type[Outcome]) ->
     if not isinstance(answer, Mapping):
         return dict.fromkeys(asked, _outcome(answer, kinds))
     strangers = len(set(answer) - set(asked))
-    assert not strangers, f"the answer names {strangers} contacts that nobody asked about"
+    assert not strangers, f"the answer names {counted(strangers, 'contact')} that nobody asked about"
     return {one: _outcome(answer.get(one, TryLater()), kinds) for one in asked}
 
 
