@@ -38,7 +38,7 @@ class ListError(OperatorError):
 
 
 class UnfinishedError(OperatorError):
-    """A command did a part of its work: it was stopped, or could not do the rest (exit status 3)."""
+    """A command did a part of its work: it was stopped, could not do the rest, or found more to do (exit status 3)."""
 
     exit_code = 3
 

@@ -28,7 +28,7 @@ what it asks for:
 | 0 | Done, or it was so already |
 | 1 | Not done: a bad setting, a database out of reach, a question that got a no or that nobody could be asked |
 | 2 | Called wrongly |
-| 3 | Done in part: it was stopped, or could not do some; run it again |
+| 3 | Done in part: it was stopped, or could not do some; run it again. Or it found what is not as it should be |
 | 4 | What the command names does not exist |
 | 10 | What it would make exists already, or what it would break is needed |
 """

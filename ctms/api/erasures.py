@@ -117,7 +117,7 @@ class ErasureResultSchema(ma.Schema):
     id = fields.UUID(metadata={"description": "Names the record: `GET /erasures/{id}`."})
     contacts = ma.fields.Integer(metadata={"description": "How many contacts are gone."})
     unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
-        metadata={"description": "How many items named nobody."}
+        metadata={"description": "How many items named nobody, but for addresses that were erased before."}
     )
     also_known_in = ma.fields.Integer(
         allow_none=True,
@@ -129,7 +129,10 @@ class ErasureResultSchema(ma.Schema):
 
 
 class ErasureHandlerSchema(ma.Schema):
-    """How far a deletion handler is: numbers of contacts, and the last reason why it was not done with one."""
+    """How far a deletion handler is: numbers of contacts, and the last reason why it was not done with one.
+
+    The reason is null once nothing is pending, parked or being verified.
+    """
 
     name = fields.String()
     installed = fields.Boolean(
@@ -145,7 +148,10 @@ class ErasureHandlerSchema(ma.Schema):
 
 
 class ErasureBackendSchema(ma.Schema):
-    """The progress of a backend: numbers of contacts, and the last reason why one was not deleted there."""
+    """The progress of a backend: numbers of contacts, and the last reason why one was not deleted there.
+
+    The reason is null once nothing is pending or parked.
+    """
 
     name = fields.String()
     installed = fields.Boolean(
@@ -172,7 +178,9 @@ class ErasureSchema(ma.Schema):
     )
     forget = fields.Boolean(metadata={"description": "True when the addresses were suppressed, too."})
     contacts = ma.fields.Integer()
-    unknown = ma.fields.Integer()  # type: ignore[assignment]  # no option of the schema
+    unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
+        metadata={"description": "How many items named nobody, but for addresses that were erased before."}
+    )
     also_known_in = ma.fields.Integer(
         allow_none=True,
         metadata={

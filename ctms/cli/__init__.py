@@ -27,8 +27,8 @@ def ctms() -> None:
 
     Data goes to standard output, remarks go to standard error. Every command exits with 0 when it did its work,
     1 when it could not (a bad setting, a database out of reach, no answer to its question), 2 when it was called
-    wrongly, 3 when it did a part of it (it was stopped, or some failed), 4 when what it names does not exist and 10
-    when what it would make exists already or what it would break is needed.
+    wrongly, 3 when it did a part of it (it was stopped, or some failed) or found what is not as it should be, 4 when
+    what it names does not exist and 10 when what it would make exists already or what it would break is needed.
     """
 
 

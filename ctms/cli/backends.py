@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from itertools import chain
@@ -20,7 +18,6 @@ from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import (
     confirm,
     json_option,
-    names,
     say,
     write_done,
     write_json,
@@ -28,13 +25,14 @@ from ctms.cli.output import (
     write_table,
     yes_option,
 )
-from ctms.errors import NotFoundError, UnfinishedError
-from ctms.hooks.receivers import Backend
+from ctms.cli.progress import counting
+from ctms.cli.receivers import find, find_backend, kind_option, name_argument, shown, unsynchronised
+from ctms.errors import UnfinishedError
 from ctms.outbox import parked, receivers
-from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.outbox.receivers import WORDS, State, Status
+from ctms.outbox.receivers import WORDS, Status
 from ctms.pool import Connection
+from ctms.words import counted, pluralize
 from ctms.worker import resync as walk
 from ctms.worker import verify as comparison
 from ctms.worker.resync import Selection
@@ -43,47 +41,13 @@ from ctms.worker.verify import Findings
 EXAMPLES = 3
 """So many ids are shown of what is parked or differs."""
 
-PROGRESS_EVERY_SECONDS = 5.0
-
 backends = AppGroup(
     "backends",
     help="Backends: the other systems that contacts are mirrored to. What waits for them, what failed, and what to do.",
 )
 
-name_argument = click.argument("name", type=values.stored_text, metavar="NAME")
-kind_option = click.option(
-    "--deletion-handler",
-    "kind",
-    flag_value=HANDLER,
-    default=BACKEND,
-    help="NAME is a deletion handler, not a backend.",
-)
-
-
-def shown(state: State) -> dict[str, Any]:
-    """Return what is shown of a backend or deletion handler."""
-    record = asdict(state)
-    del record["max_batch"]
-    return {"kind": record.pop("kind"), "name": record.pop("name"), "state": state.state, **record}
-
-
-def find(connection: Connection, kind: str, name: str) -> State:
-    """Return how it is doing. Raises `NotFoundError` where neither a plugin nor a table has the name."""
-    found = receivers.state(connection, kind, name)
-    if found is None:
-        there = names(sorted(receivers.registered(kind))) or "none"
-        raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
-    return found
-
-
-def find_backend(name: str) -> Backend:
-    """Return a backend of an installed plugin. Raises `NotFoundError`."""
-    found = outbox().backends
-    if name not in found:
-        raise NotFoundError(
-            f"no plugin that is on has a backend {name}; the backends are {names(sorted(found)) or 'none'}"
-        )
-    return found[name]
+_OTHER_KIND = {BACKEND: "pass --deletion-handler", HANDLER: "leave --deletion-handler out"}
+"""What to do where a name is that of one of the other kind."""
 
 
 @backends.command("list")
@@ -94,15 +58,21 @@ def list_backends(as_json: bool) -> None:
     STATE is `ok`; `paused`, by hand or by the other system; `resting`, while its circuit breaker is open, since it
     failed again and again or asked for it; `failing`, when the last calls failed; `not installed` when only what waits
     for it is still there. WAITING counts contacts, RETRYING those among them that were tried before, PARKED those that
-    are not tried any more.
+    are not tried any more. LAST ERROR may be long past: its time is there.
+
+    A remark names each backend that was never synchronised: contacts that were there before it reach it only when they
+    change, or by `resync --all`.
     """
     with pool.acquire() as connection:
         found = receivers.statuses(connection)
     if as_json:
         write_json([shown(status) for status in found])
-        return
-    columns = ("name", "kind", "state", "waiting", "retrying", "parked", "oldest", "last success", "last error")
-    write_table(columns, (_row(status) for status in found))
+    else:
+        columns = ("name", "kind", "state", "waiting", "retrying", "parked", "oldest", "last success", "last error")
+        write_table(columns, (_row(status) for status in found))
+    for status in found:
+        if status.never_synchronised:
+            say(unsynchronised(status.name))
 
 
 @backends.command("pause")
@@ -116,9 +86,9 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
     The batches in hand are finished; what waits and what comes is kept. Exits with 4 when there is no such backend.
     """
     with pool.acquire() as connection:
-        before = find(connection, kind, name)
+        before = find(connection, kind, name, _OTHER_KIND[kind])
         receivers.pause(connection, kind, name, why)
-        data = shown(find(connection, kind, name))
+        data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "it was paused already" if before.paused_at else "paused", as_json)
 
 
@@ -132,10 +102,10 @@ def resume_backend(name: str, kind: str, as_json: bool) -> None:
     Exits with 4 when there is no such backend.
     """
     with pool.acquire() as connection:
-        find(connection, kind, name)
+        find(connection, kind, name, _OTHER_KIND[kind])
         with connection.transaction():
             changed = receivers.resume(connection, kind, name)
-        data = shown(find(connection, kind, name))
+        data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "resumed" if changed else "it was neither paused nor resting", as_json)
 
 
@@ -150,7 +120,7 @@ def show_errors(name: str, as_json: bool) -> None:
     Exits with 4 when there is no such backend.
     """
     with pool.acquire() as connection:
-        find(connection, BACKEND, name)
+        find(connection, BACKEND, name, "run `flask ctms erasures list --unfinished`, then `erasures show`")
         found = [asdict(reason) for reason in parked.reasons(connection, name, EXAMPLES)]
     if as_json:
         write_json(found)
@@ -171,9 +141,9 @@ def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
     Exits with 4 when there is no such backend, with 3 when it was stopped.
     """
     with pool.acquire() as connection:
-        status = find(connection, BACKEND, name)
-        with _told("wait again") as told:
-            number = told(parked.retry(connection, name, reason))
+        status = find(connection, BACKEND, name, f"run `flask ctms erasures retry --handler {name} --all`")
+        with counting("contacts that wait again") as count:
+            number = count(parked.retry(connection, name, reason))
     write_done(name, {"backend": name, "retried": number}, f"contacts that wait again: {number:,}", as_json)
     if status.max_batch is None:
         say("no plugin that is on has this backend: they wait until one does")
@@ -219,18 +189,18 @@ def resync(
     chosen = since is not None or newsletter is not None or waitlist is not None
     if [everything, chosen, email_file is not None].count(True) != 1:
         raise click.UsageError("choose contacts: --all, or --email-file, or --since, --newsletter and --waitlist")
-    find_backend(name)
     with pool.acquire() as connection:
+        find_backend(connection, name)
         reader = None if email_file is None else ListReader(email_file, wanted, connection)
         if everything:
             about = walk.about_how_many(connection)
             confirm(f"Push all contacts{'' if about is None else f' (about {about:,})'} to {name} again?", yes)
         data: dict[str, Any] = {"backend": name}
-        with _told("wait") as told:
+        with counting("contacts that wait") as count:
             if reader is None:
-                data["contacts"] = told(walk.resync(connection, name, Selection(since, newsletter, waitlist)))
+                data["contacts"] = count(walk.resync(connection, name, Selection(since, newsletter, waitlist)))
             else:
-                data |= _resync_file(connection, name, reader, told)
+                data |= _resync_file(connection, name, reader, count)
     unknown = f", addresses that are no contact's: {data['unknown']:,}" if data.get("unknown") else ""
     write_done(name, data, f"contacts that wait: {data['contacts']:,}{unknown}", as_json)
     if reader is not None:
@@ -238,7 +208,7 @@ def resync(
 
 
 def _resync_file(
-    connection: Connection, name: str, reader: ListReader, told: Callable[[Iterable[int]], int]
+    connection: Connection, name: str, reader: ListReader, count: Callable[[Iterable[int]], int]
 ) -> dict[str, int]:
     unknown = 0
 
@@ -249,7 +219,7 @@ def _resync_file(
             unknown += not_found
             yield contacts
 
-    return {"contacts": told(found()), "unknown": unknown, "bad_lines": reader.bad}
+    return {"contacts": count(found()), "unknown": unknown, "bad_lines": reader.bad}
 
 
 @backends.command("verify")
@@ -271,23 +241,23 @@ def verify(name: str, sample: int, repair: bool, as_json: bool) -> None:
     parked or change meanwhile are counted, not compared. Contacts that were deleted cannot be looked for, since
     nothing is kept of them, except those that a backend which wants some only is known to have had.
 
-    Exits with 4 when no plugin has such a backend, and with 1 when it cannot be compared: its plugin must have
-    `fetch`.
+    Exits with 3 when it found differences, also when they are pushed again; with 4 when no plugin has such a backend,
+    and with 1 when it cannot be compared: its plugin must have `fetch`.
     """
-    backend = find_backend(name)
     with pool.acquire() as connection:
+        backend = find_backend(connection, name)
         found = comparison.verify(connection, backend, sample)
         if repair and found.wrong:
             comparison.repair(connection, backend, found)
     repaired = len(found.wrong) if repair else 0
     if as_json:
         write_json({"backend": name, **asdict(found), "repaired": repaired})
-        return
-    _write_findings(found)
-    if repaired:
-        say(f"contacts that are pushed again: {repaired:,}")
-    elif found.wrong:
-        say("`--repair` pushes them again")
+    else:
+        _write_findings(found)
+    if found.wrong:
+        what = f"differences: {counted(len(found.wrong), 'contact')} of {found.sample:,}"
+        again = pluralize(len(found.wrong), "it is", "they are") + " pushed again, verify once more after that"
+        raise UnfinishedError(f"{what}; {again if repair else '--repair pushes them again'}")
 
 
 def _write_findings(found: Findings) -> None:
@@ -315,26 +285,12 @@ def _row(status: Status) -> list[Any]:
         *(f"{number:,}" for number in (status.waiting, status.retrying, status.parked)),
         status.waiting_since,
         status.last_success_at,
-        status.last_error,
+        _error(status),
     ]
 
 
-@contextmanager
-def _told(what: str) -> Iterator[Callable[[Iterable[int]], int]]:
-    """Give what adds up batches, saying on standard error how far it is, also when it is stopped."""
-    total = 0
-
-    def add_up(batches: Iterable[int]) -> int:
-        nonlocal total
-        said = time.monotonic()
-        for number in batches:
-            total += number
-            if time.monotonic() - said > PROGRESS_EVERY_SECONDS:
-                said = time.monotonic()
-                say(f"{total:,} contacts {what}")
-        return total
-
-    try:
-        yield add_up
-    except KeyboardInterrupt:
-        raise UnfinishedError(f"stopped: {total:,} contacts {what}, run it again for the rest") from None
+def _error(status: Status) -> str | None:
+    """Return the last error with its time, which is not known of errors by earlier versions."""
+    if status.last_error is None or status.last_error_at is None:
+        return status.last_error
+    return f"{status.last_error_at.isoformat(' ', 'seconds')} {status.last_error}"

@@ -12,14 +12,16 @@ from flask.cli import AppGroup
 
 from ctms import pool
 from ctms.cli import values
-from ctms.cli.backends import kind_option
 from ctms.cli.bulk import operator
 from ctms.cli.output import confirm, json_option, say, write_done, write_json, write_record, write_table, yes_option
+from ctms.cli.progress import counting
+from ctms.cli.receivers import find, kind_option
 from ctms.cli.suppressions import address_argument
 from ctms.erasure import records
 from ctms.errors import NotFoundError
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.outbox.receivers import WORDS
+from ctms.words import counted
 
 erasures = AppGroup(
     "erasures",
@@ -96,13 +98,39 @@ def find_erasures(address: str, as_json: bool) -> None:
 
 
 @erasures.command("retry")
-@id_argument
+@click.argument("erasure_id", type=click.UUID, required=False, metavar="[ID]")
+@click.option("--handler", type=values.stored_text, metavar="NAME", help="With --all: a deletion handler.")
+@click.option("--all", "everything", is_flag=True, help="With --handler: what it refused of any erasure.")
 @json_option
-def retry_erasure(erasure_id: UUID, as_json: bool) -> None:
+def retry_erasure(erasure_id: UUID | None, handler: str | None, everything: bool, as_json: bool) -> None:
     """Have deletion handlers and backends try again what they refused of the erasure ID.
 
-    It is no error when nothing is parked. Exits with 4 when there is no such erasure.
+    With --handler NAME --all, the deletion handler NAME tries again what it refused of all erasures. It may be stopped
+    (Ctrl-C) and repeated. `flask ctms backends retry` does so for a backend.
+
+    It is no error when nothing is parked. Exits with 4 when there is no such erasure or deletion handler, with 3 when
+    it was stopped.
     """
+    if erasure_id is not None and handler is None and not everything:
+        _retry_erasure(erasure_id, as_json)
+    elif erasure_id is None and handler is not None and everything:
+        _retry_handler(handler, as_json)
+    else:
+        raise click.UsageError("name what to retry: either the ID of an erasure, or --handler NAME --all")
+
+
+def _retry_handler(name: str, as_json: bool) -> None:
+    with pool.acquire() as connection:
+        state = find(connection, HANDLER, name, f"run `flask ctms backends retry {name}`")
+        with counting("contacts to be tried again") as count:
+            number = count(records.retry_handler(connection, name))
+    remark = f"{counted(number, 'contact')} to be tried again" if number else "nothing is parked"
+    write_done(name, {"handler": name, "retried": number}, remark, as_json)
+    if state.max_batch is None:
+        say("no plugin that is on has this deletion handler: they wait until one does")
+
+
+def _retry_erasure(erasure_id: UUID, as_json: bool) -> None:
     with pool.acquire() as connection:
         found = records.find(connection, erasure_id)
         if found is None:

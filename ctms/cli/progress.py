@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 
@@ -12,8 +14,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from ctms.cli.output import say
+from ctms.errors import UnfinishedError
 
 SECONDS_BETWEEN_LINES = 10
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[Iterable[int]], int]]:
+    """Give a function that adds up batches of `what`, and says on standard error now and then how many there are.
+
+    Raises `UnfinishedError` when the command is stopped inside.
+    """
+    total = 0
+
+    def add_up(batches: Iterable[int]) -> int:
+        nonlocal total
+        said = time.monotonic()
+        for number in batches:
+            total += number
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES / 2:
+                said = time.monotonic()
+                say(f"{what}: {total:,}")
+        return total
+
+    try:
+        yield add_up
+    except KeyboardInterrupt:
+        raise UnfinishedError(f"stopped: {what}: {total:,}; run it again for the rest") from None
 
 
 class Progress:

@@ -15,14 +15,19 @@ import click
 from flask.cli import with_appcontext
 from prometheus_client import push_to_gateway, start_http_server
 
+from ctms import pool
 from ctms.cli.output import say
+from ctms.cli.receivers import unsynchronised
 from ctms.current import current_app
 from ctms.database import app_settings, check_migrated, check_reachable, release_database, upgrade
-from ctms.errors import OperatorError
-from ctms.outbox.lanes import QUEUES
+from ctms.errors import OperatorError, UnfinishedError
+from ctms.outbox.lanes import BACKEND, QUEUES
+from ctms.outbox.synchronised import find_unsynchronised, record_complete
 from ctms.settings import Settings
+from ctms.words import counted
 from ctms.worker.metrics import Metrics
 from ctms.worker.service import Options, Service
+from ctms.worker.summary import Summary
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +44,18 @@ _NICENESS = 10
     type=click.Choice(sorted(QUEUES.values())),
     help="Work for backends or for erasures only; without it, for both.",
 )
-@click.option("--once", is_flag=True, help="End when nothing is due any more.")
+@click.option("--once", is_flag=True, help="End when nothing is due any more, and say what was done.")
 @with_appcontext
 def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None:
     """Run the background service: it pushes contacts to backends and has deletion handlers erase.
 
     Any number of them may run, on any number of machines. Ctrl-C and SIGTERM end it after the batches in hand; what
     a killed one had in hand the others take up again. It outlives outages of the database.
+
+    At the start it names backends that were never synchronised: `backends resync NAME --all` pushes the contacts that
+    were there before them.
+
+    With --once it exits with 3 when contacts were parked or are to be tried again.
     """
     settings = app_settings()
     app = current_app()
@@ -65,6 +75,7 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
         server = _serve_metrics(settings, service)
+        _warn_of_unsynchronised(service)
         say(f"CTMS: working for {_receivers(service)}")
         sys.stderr.flush()
         try:
@@ -72,6 +83,10 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
         finally:
             if server is not None:
                 server.shutdown()
+            if service.summary is not None:
+                _say_summary(service.summary)
+        if service.summary is not None and service.summary.failed:
+            raise UnfinishedError(_failed(service.summary.failed))
     finally:
         release_database(app)
 
@@ -79,6 +94,23 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
 def _receivers(service: Service) -> str:
     found = sorted({f"{lane.kind.replace('_', ' ')} {lane.name}" for lane in service.lanes})
     return ", ".join(found) or "nobody: no plugin registers a backend or a deletion handler"
+
+
+def _warn_of_unsynchronised(service: Service) -> None:
+    names = sorted({lane.name for lane in service.lanes if lane.kind == BACKEND})
+    with pool.acquire() as connection:
+        record_complete(connection, names)
+        for name in find_unsynchronised(connection, names):
+            say(f"CTMS: warning: {unsynchronised(name)}")
+
+
+def _say_summary(summary: Summary) -> None:
+    for line in list(summary.lines()) or ["nothing was due"]:
+        say(f"CTMS: {line}")
+
+
+def _failed(number: int) -> str:
+    return f"{counted(number, 'contact')} parked or to be tried again: see `flask ctms backends list`"
 
 
 def _serve_metrics(settings: Settings, service: Service) -> WSGIServer | None:

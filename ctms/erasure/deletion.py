@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from ctms.addresses import expand_spellings
 from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
 from ctms.bulk.worklist import Item
 from ctms.contacts import accounts, removal
-from ctms.erasure.erase import Order, erase, hold
-from ctms.erasure.models import ErasedAddress
+from ctms.erasure.erase import Order, erase, find_erased, hold
 from ctms.pool import Connection
-from ctms.suppression.fingerprints import fingerprints
 
 ERASED = "erased"
 ERASED_BEFORE = "erased before"
@@ -26,8 +25,6 @@ _PARTS = """
 _FIND = """
     SELECT DISTINCT g.position, e.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
     JOIN emails e ON lower(e.primary_email) = lower(g.address) ORDER BY g.position, e.email_id"""
-
-_FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)"
 
 
 class Deletion:
@@ -61,10 +58,11 @@ class Deletion:
         had = _parts(connection, list(contacts))
         # Whom an earlier batch counted and this one erases counts no more.
         also = len({one for ids in others.values() for one in ids} - self._others) - len(self._others & contacts.keys())
-        unknown = len(items) - len(found)
+        before = find_erased(connection, _others(addresses, found), contacts.values())
+        unknown = len(items) - len(found) - len(before)
         erase(connection, order, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
         ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
-        return _outcomes(connection, items, ERASED, found=ids, others=others, had=had)
+        return _outcomes(items, ERASED, found=ids, others=others, had=had, before=before)
 
     def preview(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
         """Say whose the addresses of a batch are, and change nothing."""
@@ -78,7 +76,8 @@ class Deletion:
                 found[position] += ids
             others = {}
         had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
-        return _outcomes(connection, items, FOUND, found=found, others=others, had=had)
+        before = find_erased(connection, _others(addresses, found), ())
+        return _outcomes(items, FOUND, found=found, others=others, had=had, before=before)
 
     def report(self, outcomes: Iterable[Outcome]) -> None:
         """Take note of what became of a batch, once it is committed."""
@@ -93,17 +92,24 @@ def _anybody(connection: Connection, addresses: Sequence[str]) -> set[UUID]:
     return own.union(*accounts.find(connection, addresses, own).values())
 
 
+def _others(addresses: Sequence[str], found: Mapping[int, Any]) -> list[str]:
+    """Return the addresses that are nobody's."""
+    return [address for position, address in enumerate(addresses) if position not in found]
+
+
 def _outcomes(
-    connection: Connection,
     items: Sequence[Item],
     outcome: str,
     *,
     found: Mapping[int, Sequence[UUID]],
     others: Mapping[int, Sequence[UUID]],
     had: Mapping[UUID, tuple[bool, bool]],
+    before: Container[str | None],
 ) -> list[Outcome]:
-    """Return `outcome` for each contact `found` by the position of its address, and what is known of the others."""
-    before = _erased(connection, [item.address or "" for position, item in enumerate(items) if position not in found])
+    """Return `outcome` for each contact `found` by the position of its address, and what is known of the others.
+
+    `before` are addresses that were erased before.
+    """
     outcomes = []
     for position, item in enumerate(items):
         of_item = [Outcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
@@ -118,11 +124,3 @@ def _parts(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, tu
     """Return which contacts have an account, and which the foundation knows."""
     rows = set(connection.execute(_PARTS, {"ids": list(email_ids)}).fetchall())
     return {email_id: ((email_id, True) in rows, (email_id, False) in rows) for email_id in email_ids}
-
-
-def _erased(connection: Connection, addresses: Sequence[str]) -> set[str]:
-    """Return the addresses that were erased, now or before; without a key nobody knows."""
-    owners = {found: address for address in addresses for found in fingerprints().all_of(address)}
-    if not owners:
-        return set()
-    return {owners[bytes(found)] for (found,) in connection.execute(_FIND_ERASED, (list(owners),)).fetchall()}

@@ -78,6 +78,9 @@ _TASKS = f"""
     FROM unnest(%s::text[]) AS name, unnest(%s::text[]) AS identities, clock_timestamp() AS moment"""
 
 
+_FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)"
+
+
 def hold(connection: Connection, order: Order, addresses: Iterable[str] | None) -> None:
     """Where `addresses` (None: any) are to be forgotten, let nobody write them before this transaction ends.
 
@@ -104,9 +107,9 @@ def erase(
 ) -> None:
     """Delete the locked contacts, each of which comes once, and add them to the record of the erasure.
 
-    Backends and deletion handlers hear of it, later. `unknown` counts what was asked for and named nobody,
-    `also_known_in` other contacts that carry an address as that of their account. Of an erasure that forgets,
-    `addresses` that were asked for are suppressed though they may be nobody's.
+    Backends and deletion handlers hear of it, later. `unknown` counts what was asked for and named nobody, but for
+    addresses that were erased before; `also_known_in` other contacts that carry an address as that of their account. Of
+    an erasure that forgets, `addresses` that were asked for are suppressed though they may be nobody's.
     """
     email_ids = [one.email_id for one in found]
     if found:
@@ -147,6 +150,15 @@ def write_record(
         "fingerprints": list(prints),
     }
     connection.execute(_RECORD, values)
+
+
+def find_erased(connection: Connection, addresses: Collection[str], found: Iterable[Found]) -> set[str]:
+    """Return those of the addresses that were erased before, or that the contacts `found` have; none without a key."""
+    owners = {one: address for address in addresses for one in fingerprints().all_of(address)}
+    if not owners:
+        return set()
+    known = {bytes(one) for (one,) in connection.execute(_FIND_ERASED, (list(owners),)).fetchall()}
+    return {owners[one] for one in known.union(owners.keys() & _fingerprints(_addresses_of(found)))}
 
 
 def _addresses_of(found: Iterable[Found]) -> Iterable[str]:

@@ -28,9 +28,9 @@ class Erasure(Model):
     """A deletion of one contact or many: when, by whom (`client:<id>` or `operator:<user>`), and how many.
 
     `origin` is what asked for it: `delete` (the API's DELETE), `api` (`POST /erasures`) or `command`. `unknown` counts
-    what named nobody, `also_known_in` other contacts that carry an erased address as that of their account; it is None
-    of erasures by earlier versions. `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key`
-    and of what came with it.
+    what named nobody, but for addresses that were erased before; `also_known_in` other contacts that carry an erased
+    address as that of their account; it is None of erasures by earlier versions. `request_key` and `request_digest` are
+    keyed fingerprints of an `Idempotency-Key` and of what came with it.
     """
 
     __tablename__ = "erasures"
@@ -63,7 +63,8 @@ class ErasedAddress(Model):
 class ErasureHandler(Model):
     """How far a deletion handler is with an erasure: numbers of contacts, each in one of four states.
 
-    `done` are those that it says it erased and that are not verified; `reason` is the last one that parked or delayed.
+    `done` are those that it says it erased and that are not verified; `reason` is the last one that parked or delayed
+    some, None once nothing is pending, parked or being verified.
     """
 
     __tablename__ = "erasure_handlers"
@@ -117,7 +118,8 @@ class ErasureTask(Model):
 class ErasureBackend(Model):
     """The progress of a backend with an erasure: numbers of contacts, each in one of three states.
 
-    `done` are those that the backend deleted or never had; `reason` is the last one that parked or delayed a deletion.
+    `done` are those that the backend deleted or never had; `reason` is the last one that parked or delayed a deletion,
+    None once nothing is pending or parked.
     """
 
     __tablename__ = "erasure_backends"

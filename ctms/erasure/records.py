@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,6 +22,9 @@ from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.pool import Connection, ScalarQuery
 from ctms.suppression.fingerprints import fingerprints, require_key
+
+BATCH = 2_000
+"""Contacts that one transaction of `retry_handler` has tried again."""
 
 PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
 STATUSES = (PARKED, PENDING, VERIFYING, DONE)
@@ -68,18 +72,26 @@ _OF_ADDRESS = f"""
 
 # Before the tasks, as who works them off does.
 _LOCK_HANDLERS = f"""
-    SELECT FROM {ErasureHandler.__tablename__} WHERE erasure_id = %s ORDER BY handler FOR NO KEY UPDATE"""
+    SELECT FROM {ErasureHandler.__tablename__} WHERE erasure_id = %(id)s ORDER BY handler FOR NO KEY UPDATE"""
+_LOCK_ERASURES = f"""
+    SELECT FROM {ErasureHandler.__tablename__} WHERE handler = %(handler)s AND erasure_id = ANY(%(erasures)s)
+    ORDER BY erasure_id FOR NO KEY UPDATE"""
+_PARKED = f"""
+    SELECT id, erasure_id FROM {ErasureTask.__tablename__}
+    WHERE handler = %(handler)s AND parked_at IS NOT NULL AND id > %(last)s ORDER BY id LIMIT %(limit)s"""
 _RETRY = f"""
     WITH again AS (
         UPDATE {ErasureTask.__tablename__}
         SET parked_at = NULL, reason = NULL, failures = 0, attempts = 0, due_at = clock_timestamp()
-        WHERE erasure_id = %(id)s AND parked_at IS NOT NULL RETURNING handler),
-    counted AS (SELECT handler, count(*) AS number FROM again GROUP BY handler),
+        WHERE {{which}} AND parked_at IS NOT NULL RETURNING erasure_id, handler),
+    counted AS (SELECT erasure_id, handler, count(*) AS number FROM again GROUP BY erasure_id, handler),
     moved AS (
         UPDATE {ErasureHandler.__tablename__} h
         SET parked = h.parked - c.number, pending = h.pending + c.number, changed_at = clock_timestamp()
-        FROM counted c WHERE h.erasure_id = %(id)s AND h.handler = c.handler)
-    SELECT handler, number FROM counted ORDER BY handler"""
+        FROM counted c WHERE h.erasure_id = c.erasure_id AND h.handler = c.handler)
+    SELECT handler, sum(number)::int FROM counted GROUP BY handler ORDER BY handler"""
+_RETRY_ERASURE = _RETRY.format(which="erasure_id = %(id)s")
+_RETRY_TASKS = _RETRY.format(which="id = ANY(%(ids)s)")
 
 
 def _close(numbers: str, waiting: str, column: str) -> tuple[str, str, str]:
@@ -135,10 +147,27 @@ class Retried(NamedTuple):
 def retry(connection: Connection, erasure_id: UUID) -> Retried:
     """Have handlers and backends try again what is parked of the erasure; not inside a transaction."""
     with connection.transaction():
-        connection.execute(_LOCK_HANDLERS, (erasure_id,))
-        moved: dict[str, int] = dict(connection.execute(_RETRY, {"id": erasure_id}).fetchall())
+        connection.execute(_LOCK_HANDLERS, {"id": erasure_id})
+        moved: dict[str, int] = dict(connection.execute(_RETRY_ERASURE, {"id": erasure_id}).fetchall())
         handlers().wake(connection, moved)
     return Retried(moved, deletions.retry(connection, erasure_id))
+
+
+def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
+    """Have a handler try again what is parked for it, of all erasures; gives the numbers of contacts, batch by batch.
+
+    Each batch is a transaction of its own: what is done stays when it is interrupted.
+    """
+    values: dict[str, Any] = {"handler": handler, "last": 0, "limit": BATCH}
+    while rows := connection.execute(_PARKED, values).fetchall():
+        values["ids"] = [task for task, _ in rows]
+        values["erasures"] = list({erasure_id for _, erasure_id in rows})
+        with connection.transaction():
+            connection.execute(_LOCK_ERASURES, values)
+            moved = connection.execute(_RETRY_TASKS, values).fetchone()
+            handlers().wake(connection, [handler])
+        values["last"] = values["ids"][-1]
+        yield moved[1] if moved else 0
 
 
 def close(connection: Connection, erasure_id: UUID, kind: str, name: str, by: str) -> bool:

@@ -12,7 +12,7 @@ from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, settled
 from ctms.contacts import accounts, removal
 from ctms.contacts.queries import ADDRESSES
-from ctms.erasure.erase import Order, erase, hold
+from ctms.erasure.erase import Order, erase, find_erased, hold
 from ctms.erasure.models import Erasure
 from ctms.errors import Invalid
 from ctms.pool import Connection
@@ -36,6 +36,8 @@ class InvalidAddressesError(Exception):
 
 class Result(NamedTuple):
     """What a request has erased: the record's id, how many contacts, and how many were asked for that are none.
+
+    An address that was erased before is not among the latter.
 
     `also_known_in` counts other contacts that carry one of the addresses as that of their account.
     """
@@ -82,10 +84,12 @@ def erase_requested(connection: Connection, order: Order, wanted: Sequence[Ident
             contacts |= {one.email_id: one for one in others}
     else:
         also = len({one for ids in accounts.find(connection, own, contacts).values() for one in ids})
-    unknown = sum(
-        not match and not (one.keys() == {"primary_email"} and comparison_key(one["primary_email"]) in named)
-        for one, match in zip(asked, matching, strict=True)
-    )
+    missing = [one for one, match in zip(asked, matching, strict=True) if not match]
+    nobody = [one["primary_email"] for one in missing if one.keys() == {"primary_email"}]
+    nobody = [address for address in nobody if comparison_key(address) not in named]
+    before = find_erased(connection, nobody, contacts.values())
+    by_identities = sum(one.keys() != {"primary_email"} for one in missing)
+    unknown = by_identities + len(nobody) - len(before)
     erase(connection, order, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
     return Result(order.id, len(contacts), unknown, also)
 

@@ -48,6 +48,7 @@ _DONE = """
     WITH gone AS (DELETE FROM erasure_deletions WHERE id = ANY(%(ids)s) RETURNING erasure_id, parked)
     UPDATE erasure_backends b SET
         pending = b.pending - n.pending, parked = b.parked - n.parked, done = b.done + n.pending + n.parked,
+        reason = CASE WHEN b.pending + b.parked > n.pending + n.parked THEN b.reason END,
         changed_at = clock_timestamp()
     FROM (
         SELECT erasure_id, count(*) FILTER (WHERE NOT parked) AS pending, count(*) FILTER (WHERE parked) AS parked

@@ -56,7 +56,8 @@ class Receiver(Model):
     """How a backend or deletion handler (`kind`) is doing: paused by hand, or cut off by the open breaker.
 
     `failures` are consecutive failures; until `open_until`, the end of the cool-down, it is not called. `next_call_at`
-    keeps to its rate. At `unlisted_at` a backend was last pushed contacts that `outbox_mirrored` does not list.
+    keeps to its rate. At `unlisted_at` a backend was last pushed contacts that `outbox_mirrored` does not list; since
+    `synchronised_at` it has been told of every contact.
     """
 
     __tablename__ = "receivers"
@@ -69,5 +70,7 @@ class Receiver(Model):
     open_until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     next_call_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_error: Mapped[str | None] = mapped_column(Text)
+    last_error_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     last_success_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     unlisted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    synchronised_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

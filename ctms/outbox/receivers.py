@@ -10,6 +10,7 @@ from typing import Any
 from ctms.hooks.manager import app_plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, wake
+from ctms.outbox.synchronised import find_unsynchronised
 from ctms.pool import Connection
 
 HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
@@ -37,7 +38,7 @@ _EXISTS = {
 _STATES = """
     SELECT kind, name, paused_at, paused_why, failures,
         CASE WHEN open_until > clock_timestamp() THEN open_until END AS resting_until, last_success_at,
-        last_error
+        last_error, last_error_at, synchronised_at
     FROM receivers"""
 
 _PAUSE = """
@@ -80,7 +81,8 @@ class State:
     """How a backend or deletion handler is doing.
 
     `max_batch` is None for one that no plugin registers any more. `resting_until` is when the cool-down of
-    the open breaker ends, or what the other system asked for; `failures` are consecutive failures.
+    the open breaker ends, or what the other system asked for; `failures` are consecutive failures. Since
+    `synchronised_at` a backend has been told of every contact; None where that is not so, or is not known.
     """
 
     kind: str
@@ -92,6 +94,8 @@ class State:
     resting_until: datetime | None = None
     last_success_at: datetime | None = None
     last_error: str | None = None
+    last_error_at: datetime | None = None
+    synchronised_at: datetime | None = None
 
     @property
     def state(self) -> str:
@@ -107,12 +111,16 @@ class State:
 
 @dataclass(frozen=True)
 class Status(State):
-    """How it is doing, and what waits: `waiting` contacts, of which `retrying` were tried before, and `parked` ones."""
+    """How it is doing, and what waits: `waiting` contacts, of which `retrying` were tried before, and `parked` ones.
+
+    `never_synchronised` is true of a backend to which contacts from before its plugin were never sent.
+    """
 
     waiting: int = 0
     retrying: int = 0
     parked: int = 0
     waiting_since: datetime | None = None
+    never_synchronised: bool = False
 
 
 def failure_threshold(max_batch: int) -> int:
@@ -134,9 +142,17 @@ def statuses(connection: Connection) -> list[Status]:
         connection.execute("SET LOCAL statement_timeout = 0")  # counting a long queue takes long
         waiting = _by_key(connection, _ALL_WAITING)
         states = _by_key(connection, _STATES)
+        never = {(BACKEND, name) for name in find_unsynchronised(connection, registered(BACKEND))}
     there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
     return [
-        Status(kind, name, there.get((kind, name)), **waiting.get((kind, name), {}), **states.get((kind, name), {}))
+        Status(
+            kind,
+            name,
+            there.get((kind, name)),
+            never_synchronised=(kind, name) in never,
+            **waiting.get((kind, name), {}),
+            **states.get((kind, name), {}),
+        )
         for kind, name in sorted({*there, *waiting, *states})
     ]
 

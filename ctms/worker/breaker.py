@@ -26,17 +26,22 @@ _STATE = """
     FROM receivers WHERE kind = %s AND name = %s"""
 
 _RECORD_FAILURE = """
-    INSERT INTO receivers AS r (kind, name, failures, last_error) VALUES (%s, %s, 1, %s)
+    INSERT INTO receivers AS r (kind, name, failures, last_error, last_error_at)
+    VALUES (%s, %s, 1, %s, clock_timestamp())
     ON CONFLICT (kind, name) DO UPDATE SET
         failures = r.failures + CASE WHEN r.open_until > clock_timestamp() THEN 0 ELSE 1 END,
-        last_error = excluded.last_error
+        last_error = excluded.last_error, last_error_at = excluded.last_error_at
     RETURNING failures, coalesce(open_until > clock_timestamp(), false)"""
 
 _OPEN = """
-    INSERT INTO receivers AS r (kind, name, failures, open_until, last_error)
-    VALUES (%s, %s, 0, clock_timestamp() + make_interval(secs => %s), %s)
+    INSERT INTO receivers AS r (kind, name, failures, open_until, last_error, last_error_at)
+    SELECT %(kind)s, %(name)s, 0, now + make_interval(secs => %(cool_down)s), %(why)s::text,
+        CASE WHEN %(why)s::text IS NOT NULL THEN now END
+    FROM clock_timestamp() AS now
     ON CONFLICT (kind, name) DO UPDATE SET
-        open_until = greatest(r.open_until, excluded.open_until), last_error = coalesce(%s, r.last_error)"""
+        open_until = greatest(r.open_until, excluded.open_until),
+        last_error = coalesce(excluded.last_error, r.last_error),
+        last_error_at = coalesce(excluded.last_error_at, r.last_error_at)"""
 
 _RECORD_SUCCESS = """
     INSERT INTO receivers AS r (kind, name, failures, last_success_at) VALUES (%s, %s, 0, clock_timestamp())
@@ -93,7 +98,8 @@ class Breaker:
 
     def open(self, connection: Connection, cool_down_seconds: float, why: str | None) -> None:
         """Open the breaker for a cool-down: the receiver is not called before it ends."""
-        connection.execute(_OPEN, (*self._key, cool_down_seconds, why, why))
+        kind, name = self._key
+        connection.execute(_OPEN, {"kind": kind, "name": name, "cool_down": cool_down_seconds, "why": why})
 
     def record_success(self, connection: Connection) -> None:
         """Record a call that worked: not each one while all is well."""

@@ -16,9 +16,11 @@ from ctms import pool
 from ctms.current import current_app
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
 from ctms.pool import Connection
+from ctms.words import counted
 from ctms.worker.breaker import Breaker
 from ctms.worker.calls import Calls
 from ctms.worker.metrics import Metrics
+from ctms.worker.summary import Summary
 from ctms.worker.verdicts import Later, Verdict, outcome_of, readable, verdict_of, verdict_of_error
 from ctms.worker.work import Batch, Item, Work
 
@@ -32,10 +34,14 @@ LONGEST_JOB_IN_SECONDS = 30.0
 
 @dataclass
 class Process:
-    """What the lanes of one process share. `stopping` ends them after the batch in hand."""
+    """What the lanes of one process share. `stopping` ends them after the batch in hand.
+
+    Where there is a `summary`, what became of the contacts is added to it.
+    """
 
     stopping: Event
     metrics: Metrics
+    summary: Summary | None = None
     calls: Calls = field(default_factory=Calls)
 
 
@@ -136,11 +142,11 @@ class Drain:
         alone = len(batch.items) == 1
         of_network = isinstance(error, OSError)
         logger.warning(
-            "%s %s raised %s with %s contacts",
+            "%s %s raised %s with %s",
             self._lane.kind,
             self._lane.name,
             type(error).__name__,
-            len(batch.items),
+            counted(len(batch.items), "contact"),
             # Once, not for each half; the network's failures come in swarms, and are no fault of code.
             exc_info=error if alone and not of_network else None,
         )
@@ -160,6 +166,8 @@ class Drain:
         with connection.transaction():
             self._work.settle(connection, batch, verdicts)
         self._process.metrics.settled(self._lane, verdicts.values())
+        if self._process.summary is not None:
+            self._process.summary.add(self._lane, batch, verdicts)
 
     def _wait_for_turn(self) -> bool:
         """Keep to the receiver's rate. Returns False when the service ends, or the turn is too far away to wait for."""

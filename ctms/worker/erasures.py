@@ -39,10 +39,14 @@ _LOCK = """
 _GIVEN = "unnest(%(ids)s::bigint[], %(steps)s::text[]) AS g (id, step)"
 _SAME = "t.id = g.id AND t.step = g.step AND t.parked_at IS NULL"
 
+_LEFT = "(h.pending > n.pending OR h.parked > 0)"
+"""Whether the handler has still something to do of the erasure: else no reason is left why it was not done."""
+
 _FINISHED = f"""
     WITH moved AS (DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id, t.step)
     UPDATE erasure_handlers h SET
         pending = h.pending - n.pending, done = h.done - n.done + n.erased, verified = h.verified + n.verified,
+        reason = CASE WHEN {_LEFT} OR (%(looked)s AND h.done > n.done) THEN h.reason END,
         changed_at = clock_timestamp()
     FROM (
         SELECT erasure_id, count(*) FILTER (WHERE step <> '{VERIFY}') AS pending,
@@ -54,12 +58,19 @@ _FINISHED = f"""
 _TO_VERIFY = f"""
     WITH moved AS (
         UPDATE erasure_tasks t SET
-            step = '{VERIFY}', due_at = clock_timestamp() + make_interval(secs => %(after)s), attempts = 0, failures = 0
+            step = '{VERIFY}', due_at = clock_timestamp() + make_interval(secs => %(after)s),
+            attempts = 0, failures = 0, reason = NULL
         FROM {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id)
-    UPDATE erasure_handlers h SET pending = h.pending - n.moved, done = h.done + n.moved, changed_at = clock_timestamp()
-    FROM (SELECT erasure_id, count(*) AS moved FROM moved GROUP BY erasure_id) n
+    UPDATE erasure_handlers h SET
+        pending = h.pending - n.pending, done = h.done + n.pending, reason = CASE WHEN {_LEFT} THEN h.reason END,
+        changed_at = clock_timestamp()
+    FROM (SELECT erasure_id, count(*) AS pending FROM moved GROUP BY erasure_id) n
     WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
-_UNVERIFIED = f"DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME}"
+_UNVERIFIED = f"""
+    WITH moved AS (DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id)
+    UPDATE erasure_handlers h SET reason = NULL, changed_at = clock_timestamp()
+    WHERE h.erasure_id IN (SELECT erasure_id FROM moved) AND h.handler = %(handler)s
+        AND h.pending = 0 AND h.parked = 0 AND h.reason IS NOT NULL"""
 _LATER = """
     WITH moved AS (
         UPDATE erasure_tasks t SET

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ctms.addresses import comparison_key, expand_spellings
-from ctms.outbox import mirrored
+from ctms.outbox import mirrored, synchronised
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
 from ctms.pool import Connection
 
@@ -56,7 +56,8 @@ class Selection:
 def resync(connection: Connection, backend: str, selection: Selection) -> Iterator[int]:
     """Have the contacts of a selection wait for the backend; gives how many more do, batch by batch.
 
-    Where all contacts are chosen and the backend has begun to select, those that it does not want are pushed as gone.
+    Once all contacts wait, the backend is recorded as synchronised. Where all are chosen and it has begun to select,
+    those that it does not want are pushed as gone.
     """
     if selection == Selection() and outbox().backends[backend].selects:
         for _ in mirrored.complete(connection, backend):
@@ -80,6 +81,8 @@ def resync(connection: Connection, backend: str, selection: Selection) -> Iterat
         with connection.transaction():
             row = connection.execute(sql, values).fetchone()
             if row is None:
+                if selection == Selection():
+                    synchronised.record_resync(connection, backend)
                 return
             values["email_id"], values["update_timestamp"], number = row
             if number:

@@ -30,6 +30,7 @@ from ctms.worker.backends import BackendWork
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
 from ctms.worker.erasures import ErasureWork
 from ctms.worker.metrics import Metrics
+from ctms.worker.summary import Summary
 from ctms.worker.sweep import jobs_of, remove_forgotten, remove_left_behind, sweep
 from ctms.worker.work import Work
 
@@ -73,7 +74,9 @@ class Service:
             lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
         }
         self.metrics = Metrics(self._receivers)
-        self._process = Process(self.stopping, self.metrics)
+        # It remembers contacts that failed: a service that goes on and on must not.
+        self.summary = Summary() if options.once else None
+        self._process = Process(self.stopping, self.metrics, self.summary)
         self._next_look = 0.0
         self._worker: Worker | None = None
         self._in_hand: set[int] = set()

@@ -125,6 +125,21 @@ class TestErase:
         assert (record["origin"], record["contacts"], record["unknown"], record["forget"]) == ("api", 2, 1, False)
         assert [handler["pending"] for handler in record["handlers"]] == [2, 2]
 
+    @pytest.mark.usefixtures("erasure_key")
+    def test_an_address_that_was_erased_before_is_not_unknown(
+        self, api: ApiClient, make_contact: Callable[..., Any]
+    ) -> None:
+        gone = address_of(make_contact())
+        api.post("/erasures", {"emails": [gone]})
+
+        again = api.post(
+            "/erasures",
+            {"emails": [gone.upper(), NOBODY], "identities": [{"primary_email": gone, "sfdc_id": "none"}]},
+        )
+
+        assert (again.json["contacts"], again.json["unknown"]) == (0, 2)
+        assert record_of(api, again)["unknown"] == 2
+
     def test_every_identity_finds(self, api: ApiClient) -> None:
         for member in (
             "email_id",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from ctms import pool
-from ctms.cli import ctms
+from ctms.cli import ctms, progress
+from ctms.cli.receivers import NO_COPIES
 from ctms.outbox import parked
 from ctms.worker import resync
 from tests.cli.running import run, run_json
@@ -64,6 +64,9 @@ def test_list_shows_how_each_is_doing(cli: CliRunner, make_contact: Make) -> Non
         "resting_until": None,
         "last_success_at": None,
         "last_error": None,
+        "last_error_at": None,
+        "synchronised_at": None,
+        "never_synchronised": False,
     }
 
 
@@ -73,12 +76,14 @@ def test_list_shows_how_each_is_doing(cli: CliRunner, make_contact: Make) -> Non
 )
 def test_list_shows_who_fails_and_who_rests(cli: CliRunner, failures: int, rests: str, state: str) -> None:
     execute(
-        "INSERT INTO receivers (kind, name, failures, last_error, open_until)"
-        f" VALUES ('backend', 'mail', %(f)s, 'raised TimeoutError', {rests})",
+        "INSERT INTO receivers (kind, name, failures, last_error, last_error_at, open_until)"
+        f" VALUES ('backend', 'mail', %(f)s, 'raised TimeoutError', '2026-01-02 03:04:05.678+00', {rests})",
         f=failures,
     )
 
-    assert f"mail   backend           {state}" in run(cli, "backends", "list").stdout
+    shown = run(cli, "backends", "list").stdout
+    assert f"mail   backend           {state}" in shown
+    assert "2026-01-02 03:04:05+00:00 raised TimeoutError\n" in shown
     assert listed(cli)["last_error"] == "raised TimeoutError"
     assert listed(cli)["state"] == state.split(maxsplit=1)[0]
 
@@ -168,6 +173,30 @@ def test_a_backend_that_nothing_knows(cli: CliRunner, command: str) -> None:
     failed = run(cli, "backends", command, "post", status=4)
 
     assert failed.stderr == "Error: there is no backend post; the backends are blind, club, mail\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (("pause", "eraser"), "pass --deletion-handler"),
+        (("resume", "eraser"), "pass --deletion-handler"),
+        (("errors", "eraser"), "run `flask ctms erasures list --unfinished`, then `erasures show`"),
+        (("retry", "eraser"), "run `flask ctms erasures retry --handler eraser --all`"),
+        (("resync", "eraser", "--all", "--yes"), NO_COPIES),
+        (("verify", "eraser"), NO_COPIES),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_name_of_the_other_kind_is_told_so(cli: CliRunner, command: tuple[str, ...], hint: str) -> None:
+    execute("INSERT INTO receivers (kind, name, failures) VALUES ('deletion_handler', 'eraser', 0)")
+
+    told = run(cli, "backends", *command, status=4).stderr
+    assert told == f"Error: eraser is a deletion handler, not a backend: {hint}\n"
+
+
+def test_a_backend_that_is_taken_for_a_deletion_handler(cli: CliRunner) -> None:
+    told = run(cli, "backends", "pause", "club", "--deletion-handler", status=4).stderr
+    assert told == "Error: club is a backend, not a deletion handler: leave --deletion-handler out\n"
 
 
 @pytest.mark.usefixtures("contacts")
@@ -292,8 +321,7 @@ def test_resync_of_a_choice_that_is_none(cli: CliRunner, arguments: tuple[str, .
 @pytest.mark.usefixtures("contacts")
 def test_a_resync_that_is_stopped_keeps_what_is_done(cli: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resync, "BATCH", 1)
-    commands = sys.modules["ctms.cli.backends"]  # the package has the command of that name
-    monkeypatch.setattr(commands, "PROGRESS_EVERY_SECONDS", -1)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
     said: list[str] = []
 
     def say(remark: str) -> None:
@@ -301,7 +329,7 @@ def test_a_resync_that_is_stopped_keeps_what_is_done(cli: CliRunner, monkeypatch
         if len(said) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "say", say)
+    monkeypatch.setattr(progress, "say", say)
 
     # What is done stays, as it does outside of tests, where none of it is a savepoint.
     with pool.acquire() as connection, monkeypatch.context() as patched:
@@ -309,6 +337,6 @@ def test_a_resync_that_is_stopped_keeps_what_is_done(cli: CliRunner, monkeypatch
         stopped = cli.invoke(ctms, ["backends", "resync", "mail", "--all", "--yes"])
 
     assert stopped.exit_code == 3
-    assert stopped.stderr == "Error: stopped: 2 contacts wait, run it again for the rest\n"
-    assert said == ["1 contacts wait", "2 contacts wait"]
+    assert stopped.stderr == "Error: stopped: contacts that wait: 2; run it again for the rest\n"
+    assert said == ["contacts that wait: 1", "contacts that wait: 2"]
     assert len(waiting()) == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from ctms.cli import ctms
 from tests.cli.running import run, run_json
 from tests.http import ApiClient
 from tests.outbox.receiving import RECEIVING, contacts, ctms_plugins, deliver, execute, ids, park, waiting
@@ -15,6 +17,15 @@ from tests.outbox.receiving import RECEIVING, contacts, ctms_plugins, deliver, e
 __all__ = ["contacts", "ctms_plugins"]
 
 Make = Callable[..., dict[str, Any]]
+
+
+def verify(cli: CliRunner, name: str, *options: str, status: int = 3) -> dict[str, Any]:
+    """Return what `verify --json` finds; the exit status tells whether there are differences."""
+    result = cli.invoke(ctms, ["backends", "verify", name, "--json", *options])
+    assert result.exit_code == status, result.output
+    assert result.stderr.startswith("Error: differences: ") == (status == 3)
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def keep(contacts: list[dict[str, Any]], api: ApiClient) -> dict[str, dict[str, Any]]:
@@ -51,8 +62,8 @@ def test_verify_reports_places_and_ids_and_repairs(
     kept[first]["email"]["of jane@example.com"] = "x"
     del RECEIVING.mail.contacts[second]
 
-    found = run_json(cli, "backends", "verify", "mail")
-    shown = run(cli, "backends", "verify", "mail", "--repair")
+    found = verify(cli, "mail")
+    shown = cli.invoke(ctms, ["backends", "verify", "mail", "--repair"])
 
     assert (found["equal"], found["missing"], found["extra"]) == (1, [second], [])
     assert found["differing"] == {
@@ -63,15 +74,28 @@ def test_verify_reports_places_and_ids_and_repairs(
     assert "Secret" not in shown.output
     assert "jane@example.com" not in shown.output
     assert f"differs: email.first_name  1         {first}\n" in shown.stdout
-    assert shown.stderr == "contacts that are pushed again: 2\n"
+    assert shown.exit_code == 3
+    assert shown.stderr == ("Error: differences: 2 contacts of 3; they are pushed again, verify once more after that\n")
     assert waiting() == {first, second}
     again = run_json(cli, "backends", "verify", "mail")
     assert (again["sample"], again["waiting"], again["equal"], again["missing"]) == (3, 2, 1, [])
     assert third not in waiting()
 
 
+def test_one_contact_differs(cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]]) -> None:
+    keep(contacts[:2], api)
+
+    shown = cli.invoke(ctms, ["backends", "verify", "mail"])
+
+    assert (shown.exit_code, shown.stderr) == (
+        3,
+        "Error: differences: 1 contact of 3; --repair pushes them again\n",
+    )
+    assert waiting() == set()
+
+
 def test_verify_takes_no_more_than_it_is_told(cli: CliRunner, contacts: list[dict[str, Any]]) -> None:
-    found = run_json(cli, "backends", "verify", "mail", "--sample", "2")
+    found = verify(cli, "mail", "--sample", "2")
 
     assert found["sample"] == len(found["missing"]) == 2
     assert set(found["missing"]) < set(ids(contacts))
@@ -91,7 +115,7 @@ def test_verify_of_a_backend_that_wants_some(cli: CliRunner, make_contact: Make)
     deliver()
     RECEIVING.club.contacts.update({off_it: {}, deleted: {}})
 
-    found = run_json(cli, "backends", "verify", "club", "--repair")
+    found = verify(cli, "club", "--repair")
 
     assert (found["missing"], sorted(found["extra"]), found["unclear"]) == ([on_it], sorted([off_it, deleted]), 1)
     assert waiting("club") == {on_it, off_it, deleted}
@@ -113,7 +137,7 @@ def test_verify_does_not_compare_what_is_parked_or_changes_meanwhile(
         execute("UPDATE emails SET first_name = first_name || 'x', update_timestamp = clock_timestamp()")
         return real(email_ids)
 
-    found = run_json(cli, "backends", "verify", "mail", "--sample", "3")
+    found = verify(cli, "mail", "--sample", "3")
     assert (found["parked"], len(found["missing"]), first in found["missing"]) == (1, 2, False)
 
     monkeypatch.setattr(RECEIVING.mail, "fetch", fetch, raising=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from ctms.erasure import records
 from ctms.outbox import deletions
 from ctms.plugins import Backend, hookimpl
 from tests.cli.running import run, run_json
@@ -182,6 +183,62 @@ class TestRetry:
         assert execute("SELECT lock FROM procrastinate_jobs") == f"deletion_handler:{CRM}:0"
         assert execute("SELECT count(*) FROM procrastinate_jobs") == 1
         assert api.get(f"/erasures/{elsewhere}").json["status"] == "parked"
+
+    def test_all_that_is_parked_of_one_handler(
+        self, cli: CliRunner, api: ApiClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(records, "BATCH", 2)
+        contacts = [full() for _ in range(5)]
+        for one in contacts:
+            api.post("/ctms", one)
+        many = api.post("/erasures", {"emails": [one["email"]["primary_email"] for one in contacts[:3]]}).json["id"]
+        erasures = [many, delete(api, contacts[3])]
+        untouched = delete(api, contacts[4])
+        for erasure in erasures:
+            park(erasure, CRM)
+        park(untouched, SHOP)
+        execute("DELETE FROM procrastinate_jobs")
+
+        assert run_json(cli, "erasures", "retry", "--handler", CRM, "--all") == {"handler": CRM, "retried": 4}
+
+        for erasure, number in zip(erasures, (3, 1), strict=True):
+            handler = api.get(f"/erasures/{erasure}").json["handlers"][0]
+            assert (handler["name"], handler["pending"], handler["parked"]) == (CRM, number, 0)
+        assert execute("SELECT count(*) FROM erasure_tasks WHERE parked_at IS NOT NULL") == 1
+        assert execute("SELECT array_agg(lock) FROM procrastinate_jobs") == [f"deletion_handler:{CRM}:0"]
+        again = run(cli, "erasures", "retry", "--handler", CRM, "--all")
+        assert (again.stdout, again.stderr) == (f"{CRM}\n", "nothing is parked\n")
+        single = run(cli, "erasures", "retry", "--handler", SHOP, "--all")
+        assert single.stderr == "1 contact to be tried again\n"
+
+    def test_all_of_a_handler_that_no_plugin_brings_any_more(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
+        erasure = delete(api, contact)
+        execute(
+            "INSERT INTO erasure_handlers SELECT erasure_id, 'old', 1, 0, 0, 0, NULL, now(), now() FROM"
+            " erasure_handlers WHERE handler = 'crm'"
+        )
+        execute("UPDATE erasure_tasks SET handler = 'old' WHERE handler = 'crm'")
+        park(erasure, "old")
+
+        assert run(cli, "erasures", "retry", "--handler", "old", "--all").stderr.splitlines() == [
+            "1 contact to be tried again",
+            "no plugin that is on has this deletion handler: they wait until one does",
+        ]
+
+    @pytest.mark.parametrize(
+        "arguments", [(), ("--all",), ("--handler", CRM), (str(uuid.UUID(int=1)), "--all", "--handler", CRM)], ids=str
+    )
+    def test_either_an_erasure_or_all_of_a_handler(self, cli: CliRunner, arguments: tuple[str, ...]) -> None:
+        assert "--handler NAME --all" in run(cli, "erasures", "retry", *arguments, status=2).stderr
+
+    def test_a_handler_that_there_is_not(self, cli: CliRunner) -> None:
+        told = run(cli, "erasures", "retry", "--handler", "post", "--all", status=4).stderr
+        assert told == f"Error: there is no deletion handler post; the deletion handlers are {CRM}, {SHOP}\n"
+        execute("INSERT INTO receivers (kind, name, failures) VALUES ('backend', 'mail', 0)")
+        told = run(cli, "erasures", "retry", "--handler", "mail", "--all", status=4).stderr
+        assert told == "Error: mail is a backend, not a deletion handler: run `flask ctms backends retry mail`\n"
 
     def test_what_is_not_parked(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
         assert "nothing is parked" in run(cli, "erasures", "retry", delete(api, contact)).stderr

@@ -225,7 +225,22 @@ def test_contacts_are_deleted_and_nobody_else(
     again = outcomes(worklist, Deletion(Order(by="operator:ops", origin=BY_COMMAND)).erase)
 
     assert [one.outcome for one in again] == [ERASED_BEFORE, ERASED_BEFORE, ERASED_BEFORE, UNKNOWN]
+    assert execute("SELECT array_agg(unknown ORDER BY contacts) FROM erasures") == [1, 1], "nobody, each time"
     assert execute("SELECT count(*) FROM erasure_tasks") == 6
+
+
+@pytest.mark.usefixtures("erasure_key")
+def test_the_address_of_the_account_of_who_is_erased_is_not_unknown(connection: Connection, api: ApiClient) -> None:
+    contact = full()
+    api.post("/ctms", contact)
+    addresses = [contact["email"]["primary_email"], contact["fxa"]["primary_email"]]
+
+    found = outcomes(
+        work_list(connection, map(entry, addresses)), Deletion(Order(by="operator:ops", origin=BY_COMMAND)).erase
+    )
+
+    assert [one.outcome for one in found] == [ERASED, ERASED_BEFORE]
+    assert execute("SELECT (contacts, unknown)::text FROM erasures") == "(1,0)"
 
 
 def test_without_a_key_who_was_erased_before_is_unknown(

@@ -28,7 +28,7 @@ PLUGIN = """
 import json, os, time
 from pathlib import Path
 
-from ctms.plugins import Backend, DeletionHandler, hookimpl
+from ctms.plugins import Backend, DeletionHandler, Refused, hookimpl
 
 FOLDER = Path(os.environ["MIRROR_FOLDER"])
 
@@ -42,6 +42,8 @@ class Mirror:
     def push(self, contacts, idempotency_key):
         ids = [contact.email_id for contact in contacts]
         note("begins", ids)
+        if (FOLDER / "refuse").exists():
+            return Refused("no")
         while (FOLDER / "hold").exists():
             time.sleep(0.02)
         note("pushed", ids)
@@ -114,7 +116,8 @@ class Running:
 
     def text(self) -> str:
         """Return what the workers said."""
-        return (self.folder / "workers.txt").read_text()
+        file = self.folder / "workers.txt"
+        return file.read_text() if file.exists() else ""
 
     def until(self, condition: Callable[[], Any], seconds: float = 200) -> None:
         """Wait until it holds."""
@@ -269,6 +272,49 @@ def test_once_ends_when_nothing_is_due(running: Running) -> None:
     running.make(1)
     assert running.start("--once", "--queue", "erasures").wait(timeout=200) == 0
     assert running.left() == 1
+
+
+def test_once_says_what_it_did(running: Running) -> None:
+    def said(status: int) -> list[str]:
+        before = len(running.text())
+        assert running.start("--once").wait(timeout=200) == status, running.text()
+        return [line for line in running.text()[before:].splitlines() if line.startswith(("CTMS: ", "Error: "))]
+
+    working = "CTMS: working for backend mirror, deletion handler mirror"
+    assert working in said(0)
+    running.database.execute("UPDATE receivers SET synchronised_at = now()")
+    assert said(0) == [working, "CTMS: nothing was due"]
+
+    running.make(2)
+    assert said(0) == [working, "CTMS: backend mirror: 2 contacts delivered"]
+
+    running.make(1)
+    refuse = running.folder / "refuse"
+    refuse.touch()
+    try:
+        assert said(3) == [
+            working,
+            "CTMS: backend mirror: 1 contact parked",
+            "Error: 1 contact parked or to be tried again: see `flask ctms backends list`",
+        ]
+    finally:
+        refuse.unlink()
+        running.database.execute("DELETE FROM outbox")
+
+
+def test_it_names_a_backend_that_was_never_synchronised(running: Running) -> None:
+    running.database.execute("UPDATE receivers SET synchronised_at = NULL")
+    remark = "CTMS: warning: the backend mirror was never synchronised: run `flask ctms backends resync mirror --all`"
+    running.make(1)
+    assert running.start("--once").wait(timeout=200) == 0
+    before = len(running.text())
+    assert running.start("--once").wait(timeout=200) == 0
+    assert remark in running.text()[before:], "its contacts do not wait any more"
+
+    assert running.served.flask("ctms", "backends", "resync", "mirror", "--all", "--yes").returncode == 0
+    before = len(running.text())
+    assert running.start("--once").wait(timeout=200) == 0
+    assert "never synchronised" not in running.text()[before:]
 
 
 def test_it_outlives_a_restart_of_the_database(running: Running) -> None:

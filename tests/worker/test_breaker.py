@@ -10,6 +10,7 @@ import pytest
 
 from ctms import pool
 from ctms.outbox.lanes import Lane
+from ctms.plugins import SlowDown
 from ctms.worker.backends import BackendWork
 from ctms.worker.breaker import Breaker
 from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
@@ -74,6 +75,23 @@ def test_after_a_cool_down_one_contact_is_tried_that_was_tried_least(other: Othe
     assert waiting() == []
     assert set(other.copies) == set(made)
     assert row("SELECT failures, open_until FROM receivers") == (0, None)
+
+
+def test_the_last_error_has_a_time(worker: Worker, other: Other, make: Make) -> None:
+    at = "SELECT last_error, clock_timestamp() - last_error_at < interval '1 minute' FROM receivers"
+    make(1)
+    other.answer = down
+    worker.push()
+    assert row(at) == ("raised ConnectionRefusedError", True)
+
+    rows("UPDATE receivers SET last_error_at = now() - interval '1 day'")
+    other.answer = lambda _: SlowDown(60)
+    worker.push_later()
+    assert row(at) == ("raised ConnectionRefusedError", False), "no error was given"
+
+    other.answer = lambda _: SlowDown(60, "HTTP 429")
+    worker.push_later()
+    assert row(at) == ("HTTP 429", True)
 
 
 def test_cool_downs_get_longer_up_to_five_minutes(other: Other, worker: Worker, make: Make) -> None:

@@ -326,7 +326,7 @@ class TestParked:
         assert erasures.state(erasure) == (1, 0, 0)
 
         worker.push()
-        assert erasures.state(erasure) == (0, 1, 0)
+        assert (erasures.state(erasure), erasures.record(erasure)["backends"][0]["reason"]) == ((0, 1, 0), None)
 
     def test_back_it_is_pushed_as_gone_first(
         self, other: Other, worker: Worker, erasures: Erasures, erasure: str, email: dict[str, Any]

@@ -1,0 +1,76 @@
+"""What the commands for backends and deletion handlers share: how one is named, found and shown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ctms.cli import values
+from ctms.cli.output import names
+from ctms.errors import NotFoundError
+from ctms.hooks.receivers import Backend
+from ctms.outbox import receivers
+from ctms.outbox.changes import outbox
+from ctms.outbox.lanes import BACKEND, HANDLER
+from ctms.outbox.receivers import WORDS, State
+from ctms.pool import Connection
+
+NO_COPIES = "it keeps no copies that could be pushed again or compared"
+"""What a deletion handler is told that is taken for a backend with contacts."""
+
+name_argument = click.argument("name", type=values.stored_text, metavar="NAME")
+kind_option = click.option(
+    "--deletion-handler",
+    "kind",
+    flag_value=HANDLER,
+    default=BACKEND,
+    help="NAME is a deletion handler, not a backend.",
+)
+
+
+def shown(state: State) -> dict[str, Any]:
+    """Return what is shown of a backend or deletion handler."""
+    record = asdict(state)
+    del record["max_batch"]
+    return {"kind": record.pop("kind"), "name": record.pop("name"), "state": state.state, **record}
+
+
+def find(connection: Connection, kind: str, name: str, hint: str) -> State:
+    """Return the state of a backend or deletion handler.
+
+    Raises `NotFoundError` where neither a plugin nor a table has the name; with the `hint`, which says what to do with
+    one of the other kind, where the name is that of such a one.
+    """
+    found = receivers.state(connection, kind, name)
+    if found is None:
+        _refuse_other_kind(connection, kind, name, hint)
+        there = names(sorted(receivers.registered(kind))) or "none"
+        raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
+    return found
+
+
+def find_backend(connection: Connection, name: str) -> Backend:
+    """Return a backend of an installed plugin. Raises `NotFoundError`."""
+    found = outbox().backends
+    if name not in found:
+        _refuse_other_kind(connection, BACKEND, name, NO_COPIES)
+        raise NotFoundError(
+            f"no plugin that is on has a backend {name}; the backends are {names(sorted(found)) or 'none'}"
+        )
+    return found[name]
+
+
+def unsynchronised(name: str) -> str:
+    """Return the remark about a backend that was never synchronised."""
+    return (
+        f"the backend {name} was never synchronised: run `flask ctms backends resync {name} --all`"
+        " to push the contacts that were there before it"
+    )
+
+
+def _refuse_other_kind(connection: Connection, kind: str, name: str, hint: str) -> None:
+    other = HANDLER if kind == BACKEND else BACKEND
+    if receivers.state(connection, other, name) is not None:
+        raise NotFoundError(f"{name} is a {WORDS[other]}, not a {WORDS[kind]}: {hint}")

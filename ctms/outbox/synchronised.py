@@ -1,0 +1,57 @@
+"""Backends that have been told of every contact: since when, and which ones have not.
+
+The outbox tells a backend of the contacts that change from when its plugin is there. Those that existed before wait for
+it only after a resync of all contacts. `receivers.synchronised_at` is the time from which nothing was left out: the end
+of such a resync, or of the first start of a worker, where every contact waited for the backend already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ctms.outbox.lanes import BACKEND
+from ctms.pool import Connection
+
+# Where contacts are left out the first ones that are looked at tell. All are looked at only before the first start of a
+# worker, where all of them wait.
+_LEFT_OUT = """EXISTS (
+    SELECT FROM emails e
+    WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.backend = b.name AND o.email_id = e.email_id))"""
+_UNSYNCHRONISED = f"""
+    FROM unnest(%(names)s::text[]) AS b (name)
+    WHERE NOT EXISTS (
+        SELECT FROM receivers r WHERE r.kind = '{BACKEND}' AND r.name = b.name AND r.synchronised_at IS NOT NULL)"""
+_FIND = f"SELECT b.name {_UNSYNCHRONISED} AND {_LEFT_OUT} ORDER BY b.name"
+_RECORD = f"""
+    INSERT INTO receivers AS r (kind, name, failures, synchronised_at)
+    SELECT '{BACKEND}', b.name, 0, clock_timestamp() {{which}} ORDER BY b.name
+    ON CONFLICT (kind, name) DO UPDATE SET synchronised_at = excluded.synchronised_at"""
+_RECORD_COMPLETE = _RECORD.format(which=f"{_UNSYNCHRONISED} AND NOT {_LEFT_OUT}")
+_RECORD_ALL = _RECORD.format(which="FROM unnest(%(names)s::text[]) AS b (name)")
+
+
+def find_unsynchronised(connection: Connection, backends: Collection[str]) -> list[str]:
+    """Return those of the backends that never had a resync of all contacts and are to miss some of them."""
+    return _execute(connection, _FIND, backends)
+
+
+def record_complete(connection: Connection, backends: Collection[str]) -> None:
+    """Record as synchronised those of the backends for which every contact waits.
+
+    To be called before a worker empties the outbox for the first time: afterwards nobody knows.
+    """
+    _execute(connection, _RECORD_COMPLETE, backends)
+
+
+def record_resync(connection: Connection, backend: str) -> None:
+    """Record the end of a resync of all contacts."""
+    connection.execute(_RECORD_ALL, {"names": [backend]})
+
+
+def _execute(connection: Connection, sql: str, backends: Collection[str]) -> list[str]:
+    if not backends:
+        return []
+    with connection.transaction():
+        connection.execute("SET LOCAL statement_timeout = 0")  # all contacts may have to be looked at
+        cursor = connection.execute(sql, {"names": list(backends)})
+        return [name for (name,) in cursor.fetchall()] if cursor.description else []
