@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctms.errors import OperatorError
+from ctms.telemetry.health import find_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +60,12 @@ def write_done(name: str, data: Any, remark: str, as_json: bool) -> None:
 def say(remark: str) -> None:
     """Write a remark to standard error."""
     click.echo(remark, err=True)
+
+
+def say_problems() -> None:
+    """Write what health checks of plugins find to standard error: the service starts all the same."""
+    for problem in find_problems():
+        say(f"CTMS: warning: {problem}")
 
 
 def confirm(question: str, yes: bool) -> None:

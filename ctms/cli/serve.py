@@ -24,7 +24,7 @@ from granian.server import Server
 from granian.server.common import AbstractServer
 
 from ctms.cli.first_requests import first_requests
-from ctms.cli.output import say
+from ctms.cli.output import say, say_problems
 from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
@@ -79,6 +79,7 @@ def serve(context: click.Context) -> None:
     try:
         with _reserved_port(settings):
             _prepare_database(settings)
+            say_problems()
             _serve(app, settings)
     except KeyboardInterrupt:
         pass

@@ -16,7 +16,7 @@ from flask.cli import with_appcontext
 from prometheus_client import push_to_gateway, start_http_server
 
 from ctms import pool
-from ctms.cli.output import say
+from ctms.cli.output import say, say_problems
 from ctms.cli.receivers import unsynchronised
 from ctms.current import current_app
 from ctms.database import app_settings, check_migrated, check_reachable, release_database, upgrade
@@ -75,6 +75,7 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, end)
         server = _serve_metrics(settings, service)
+        say_problems()
         _warn_of_unsynchronised(service)
         say(f"CTMS: working for {_receivers(service)}")
         sys.stderr.flush()

@@ -63,6 +63,12 @@ def heartbeat() -> dict[str, Any]:
     return {"status": max(checks.values(), key=LEVELS.index), "checks": checks, "details": details}
 
 
+def find_problems() -> list[str]:
+    """Run the checks of plugins and return what is wrong, each with the check's name: for who starts the service."""
+    extensions: ExtensionChecks = extension("ctms.health")
+    return [f"{name}: {problem[1]}" for name, problem in sorted(extensions.run().items()) if problem]
+
+
 @dataclass(frozen=True)
 class _Run(Generic[T]):
     """A check that was started, and when."""

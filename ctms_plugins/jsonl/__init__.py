@@ -8,13 +8,8 @@ from pathlib import Path
 
 import marshmallow as ma
 
-from ctms.plugins import Backend, hookimpl, setting
-from ctms_plugins.jsonl.journal import PERIODS, Journal
-
-
-def _check_path(path: Path) -> None:
-    if not path.parent.is_dir() or path.is_dir():
-        raise ma.ValidationError("must name a file in a folder that is there")
+from ctms.plugins import Backend, HealthCheck, hookimpl, setting
+from ctms_plugins.jsonl.journal import PERIODS, Journal, find_problem
 
 
 def _check_positive(number: int) -> None:
@@ -32,7 +27,7 @@ class Settings:
     """Where the lines go, and when another file is begun."""
 
     path: Path | None = setting(  # noqa: RUF009  it is a field
-        "PATH", "The file that is written to. Unset: none.", default=None, check=_check_path
+        "PATH", "The file that is written to, in a folder that is there. Unset: none.", default=None
     )
     max_bytes: int = setting(
         "MAX_BYTES",
@@ -55,3 +50,11 @@ def ctms_backends(settings: Settings) -> Iterator[Backend]:
             max_batch=2_000,
             description=f"Lines of JSON in {settings.path}",
         )
+
+
+@hookimpl
+def ctms_health_checks(settings: Settings) -> Iterator[HealthCheck]:
+    """Declare the check of the file: where it cannot be written, all that does not write it goes on."""
+    path = settings.path
+    if path is not None:
+        yield HealthCheck(name="jsonl", check=lambda: find_problem(path))

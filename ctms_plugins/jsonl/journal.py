@@ -18,6 +18,28 @@ PERIODS = {"hour": "%Y%m%dT%H", "day": "%Y%m%d", "never": ""}
 _BLOCK = 65_536
 
 
+def find_problem(path: Path) -> str | None:
+    """Return why the file cannot be written, if it cannot be: without its name, since the heartbeat is public."""
+    file = "the file of CTMS_PLUGIN_JSONL_PATH"
+    try:
+        if not path.parent.is_dir():
+            return "the folder of CTMS_PLUGIN_JSONL_PATH does not exist"
+        if path.is_dir():
+            return "CTMS_PLUGIN_JSONL_PATH names a folder, not a file"
+        targets = [one for one in (path, _lock_of(path)) if one.exists()]
+        if not os.access(path.parent, os.W_OK | os.X_OK) or not all(
+            os.access(one, os.R_OK | os.W_OK) for one in targets
+        ):
+            return f"{file} cannot be written: the user of the service needs write access to it and its folder"
+    except OSError as error:
+        return f"{file} cannot be written: {error.strerror}"
+    return None
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
 class Journal:
     """A file that lines are appended to. Any number of processes may write it.
 
@@ -40,7 +62,7 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(_lock_of(self._path), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import marshmallow as ma
 
-from ctms.plugins import Backend, DeletionHandler, RegistrationError, hookimpl, setting
+from ctms.plugins import Backend, DeletionHandler, HealthCheck, RegistrationError, hookimpl, setting
 from ctms_plugins.webhook.backend import Changes
 from ctms_plugins.webhook.client import Client
 from ctms_plugins.webhook.erasure import Erasures, VerifiedErasures
@@ -30,11 +30,6 @@ def _check_secrets(secrets: list[str]) -> None:
             size = 0
         if not 24 <= size <= 64:
             raise ma.ValidationError("must be secrets as in whsec_…, Base64 of 24 to 64 bytes, separated by commas")
-
-
-def _check_path(path: Path) -> None:
-    if not path.is_file():
-        raise ma.ValidationError("must name a file that is there")
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,6 @@ class Settings:
         "CA_FILE",
         "The authorities that https is held to (PEM). Unset: the usual ones.",
         default=None,
-        check=_check_path,
     )
     timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=10.0)
     concurrency: int = setting("CONCURRENCY", "Messages about contacts under way at once.", default=4)
@@ -118,3 +112,19 @@ def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
         timeout=3 * settings.timeout,
         description=f"Signed messages to {urlsplit(settings.erasure_url).hostname}",
     )
+
+
+@hookimpl
+def ctms_health_checks(settings: Settings) -> Iterator[HealthCheck]:
+    """Declare the check of the authorities' file: without it no message is sent, and all else goes on."""
+    path = settings.ca_file
+    if path is not None and (settings.url or settings.erasure_url):
+        yield HealthCheck(name="webhook", check=lambda: _problem(path))
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return f"the file of CTMS_PLUGIN_WEBHOOK_CA_FILE cannot be read ({error.strerror}): no message is sent"

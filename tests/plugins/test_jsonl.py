@@ -17,7 +17,7 @@ from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState, OperatorError
 from ctms.settings import Settings
 from ctms.testing import BackendContract
-from ctms_plugins.jsonl.journal import Journal
+from ctms_plugins.jsonl.journal import Journal, find_problem
 
 JANE = ContactState("jane", {"email": {"email_id": "jane", "first_name": "Zoë 🦊", "last_name": "a\nb\u2028\ud83e"}})
 GONE = ContactState("joe", None)
@@ -236,11 +236,37 @@ class TestSettings:
         assert (found.name, found.max_batch, found.concurrency) == ("jsonl", 2_000, 1)
         assert found.description == f"Lines of JSON in {path}"
 
+    @pytest.mark.parametrize("place", ["nowhere/contacts.jsonl", "", "contacts.jsonl"])
+    def test_a_file_that_cannot_be_written_stops_nothing_and_is_a_warning(
+        self, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert len(self.declared(monkeypatch, PATH=str(tmp_path / place))) == 1
+        (check,) = load_plugins(Settings(plugins=("jsonl",))).collect("ctms_health_checks")
+
+        problem = check.value.check()
+
+        assert (
+            problem
+            == {
+                "nowhere/contacts.jsonl": "the folder of CTMS_PLUGIN_JSONL_PATH does not exist",
+                "": "CTMS_PLUGIN_JSONL_PATH names a folder, not a file",
+                "contacts.jsonl": None,
+            }[place]
+        )
+
+    @pytest.mark.parametrize("denied", ["folder", "file", "lock"])
+    def test_a_file_that_is_not_the_services_own_is_a_warning(
+        self, denied: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal(path).push([JANE], "key")
+        targets = {"folder": path.parent, "file": path, "lock": path.with_name(f"{path.name}.lock")}
+        monkeypatch.setattr(os, "access", lambda one, _mode: one != targets[denied])  # root may write anything
+
+        assert "needs write access to it and its folder" in (find_problem(path) or "")
+
     @pytest.mark.parametrize(
         ("variables", "said"),
         [
-            ({"PATH": "/nowhere/contacts.jsonl"}, "PATH must name a file in a folder that is there"),
-            ({"PATH": "/tmp"}, "PATH must name a file in a folder"),  # noqa: S108
             ({"MAX_BYTES": "0"}, "MAX_BYTES must be 1 or more"),
             ({"EVERY": "week"}, "EVERY must be one of hour, day, never"),
         ],

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ctms.plugins import ContactState, Done, OperatorError, Pause, Refused, Slow
 from ctms.settings import Settings
 from ctms.testing import BackendContract, Reply, StubServer
 from ctms_plugins.webhook.backend import Changes
-from ctms_plugins.webhook.client import retry_after
+from ctms_plugins.webhook.client import Client, retry_after
 from tests.plugins.webhook_client import ENVIRONMENT, NEW, OLD, client, verified
 
 DOCUMENT = {
@@ -234,7 +235,6 @@ class TestSettings:
             ({"URL": "https://x.org", "SECRETS": "tooshort"}, "CTMS_PLUGIN_WEBHOOK_SECRETS must be secrets as in"),
             ({"URL": "https://x.org", "SECRETS": "whsec_!"}, "CTMS_PLUGIN_WEBHOOK_SECRETS must be secrets as in"),
             ({"URL": "https://x.org", "SECRETS": OLD, "CONCURRENCY": "99"}, "concurrency of a backend is from 1 to 32"),
-            ({"URL": "https://x.org", "SECRETS": OLD, "CA_FILE": "/none.pem"}, "CA_FILE must name a file"),
             ({"VERIFY_URL": "https://x.org", "SECRETS": OLD}, "nothing to verify: set .*ERASURE_URL, too"),
         ],
     )
@@ -244,3 +244,18 @@ class TestSettings:
         with pytest.raises(OperatorError, match=said) as raised:
             declared(monkeypatch.setenv, **variables)
         assert OLD not in str(raised.value)
+
+    def test_authorities_that_are_not_there_stop_nothing_and_are_a_warning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "authorities.pem"
+        assert declared(monkeypatch.setenv, URL="https://x.org", SECRETS=OLD, CA_FILE=str(file))
+        (check,) = load_plugins(Settings(plugins=("webhook",))).collect("ctms_health_checks")
+
+        assert check.value.check() == (
+            "the file of CTMS_PLUGIN_WEBHOOK_CA_FILE cannot be read (No such file or directory): no message is sent"
+        )
+        with pytest.raises(OSError, match="CA certificate"):
+            Client([OLD], ca_file=file).post("https://x.org", "id", "kind", None, {})
+        file.touch()
+        assert check.value.check() is None

@@ -341,3 +341,18 @@ def test_without_a_plugin_it_has_nothing_to_do(tmp_path: Path) -> None:
 
     assert once.returncode == 0, once.stderr
     assert "nobody: no plugin registers a backend or a deletion handler" in once.stdout + once.stderr
+
+
+def test_a_backend_whose_file_cannot_be_written_stops_no_other_command(tmp_path: Path) -> None:
+    environment = environment_for(tmp_path, CTMS_PLUGIN_JSONL_PATH=str(tmp_path / "nowhere" / "contacts.jsonl"))
+    warning = "CTMS: warning: jsonl: the folder of CTMS_PLUGIN_JSONL_PATH does not exist"
+
+    once = run_flask("ctms", "worker", "--once", environment=environment)
+    listed = run_flask("ctms", "clients", "list", environment=environment)
+
+    assert (once.returncode, listed.returncode) == (0, 0), once.stderr + listed.stderr
+    assert warning in once.stderr
+    assert "warning" not in listed.stderr
+    with serve(tmp_path, CTMS_PLUGIN_JSONL_PATH=str(tmp_path / "nowhere" / "contacts.jsonl")) as running:
+        heartbeat = requests.get(f"{running.url}/__heartbeat__", timeout=10).json()
+        assert heartbeat["checks"]["jsonl"] == "warning"
