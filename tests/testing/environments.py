@@ -1,15 +1,26 @@
-"""Throw-away virtual environments on top of the one that runs the tests: what is installed there is only there."""
+"""Throw-away virtual environments: CTMS is installed from its wheel, and whatever a test installs is only there.
+
+The packages that CTMS needs are links to those of the environment that runs the tests: nothing is downloaded, and pip
+finds them installed. The wheel is built once for a test run, and installed once: each environment is a copy.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
+import sys
 import sysconfig
 import venv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 
+from tests.prepared import FOLDER_OF_RUN
 from tests.serving import environment_for
+
+ROOT = Path(__file__).parent.parent.parent
 
 _SCRIPT = """\
 #!{python}
@@ -28,16 +39,15 @@ _COMMANDS = {
 
 
 class Environment:
-    """A virtual environment with CTMS, flask, pip and pytest, and whatever a test installs."""
+    """A virtual environment with CTMS as its wheel has it, flask, pip and pytest, and whatever a test installs."""
 
     def __init__(self, folder: Path) -> None:
         """Make it in `folder`, which does not exist yet."""
+        installed = _installed()
         venv.create(folder, symlinks=True)
         self.commands = folder / "bin"
         self.python = self.commands / "python"
-        below = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-        (packages,) = folder.glob("lib/python*/site-packages")
-        (packages / "below.pth").write_text(below)
+        shutil.copytree(installed, _packages(folder), symlinks=True, dirs_exist_ok=True)
         for name, (module, function) in _COMMANDS.items():
             script = self.commands / name
             script.write_text(_SCRIPT.format(python=self.python, module=module, function=function))
@@ -53,6 +63,7 @@ class Environment:
             # the option, not of its negation.)
             "PIP_NO_BUILD_ISOLATION": "0",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_INDEX": "1",
             # A run of pytest closes the folder of all runs to others; a server started by root is another.
             "PYTEST_DEBUG_TEMPROOT": str(data),
         }
@@ -73,3 +84,47 @@ class Environment:
         )
         assert done.returncode == status, f"{command}: {done.stdout}\n{done.stderr}"
         return done
+
+
+def _installed() -> Path:
+    """Return the packages of an environment in which the wheel of CTMS is installed, made once for a test run."""
+    run = Path(os.environ[FOLDER_OF_RUN])
+    with (run / "installed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        installed = run / "installed"
+        if not installed.exists():
+            draft = run / "installing"
+            _install(draft)
+            draft.rename(installed)
+    return _packages(installed)
+
+
+def _install(folder: Path) -> None:
+    venv.create(folder, symlinks=True)
+    packages = _packages(folder)
+    for package in _packages_below():
+        (packages / package.name).symlink_to(package)
+    wheels = folder / "wheels"
+    _run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(wheels)])
+    (wheel,) = wheels.glob("ctms-*.whl")
+    options = ["--no-index", "--quiet", "--disable-pip-version-check"]
+    _run([str(folder / "bin" / "python"), "-m", "pip", "install", *options, f"{wheel}[testing]"])
+
+
+def _packages_below() -> Iterator[Path]:
+    """Give what is installed where the tests run, but for CTMS, and for what changes the path."""
+    site = Path(sysconfig.get_path("purelib"))
+    ours = {file.parts[0] for file in distribution("ctms").files or ()}
+    for path in sorted(site.iterdir()):
+        if path.name not in ours and path.suffix != ".pth" and path.name != "__pycache__":
+            yield path
+
+
+def _packages(environment: Path) -> Path:
+    (found,) = environment.glob("lib/python*/site-packages")
+    return found
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
