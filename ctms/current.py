@@ -10,7 +10,6 @@ from typing import Any
 
 import flask
 from flask import Flask, Request
-from flask.ctx import _AppCtxGlobals
 
 
 def current_app() -> Flask:
@@ -23,9 +22,9 @@ def current_request() -> Request:
     return flask.request._get_current_object()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001
 
 
-def current_g() -> _AppCtxGlobals:
+def current_g() -> Any:
     """Return the namespace of the app's context (`flask.g`). Raises `RuntimeError` outside one."""
-    return flask.g._get_current_object()  # type: ignore[no-any-return]  # noqa: SLF001
+    return flask.g._get_current_object()  # noqa: SLF001
 
 
 def extension(name: str) -> Any:

@@ -38,7 +38,7 @@ def init_api(app: Flask, of_plugins: Sequence[Registered[flask_smorest.Blueprint
     for blueprint in BLUEPRINTS:
         api.register_blueprint(blueprint)
     app.register_blueprint(pages.assets)
-    api.document_metrics()
+    api.document_metrics(app)
     waitlists.init_waitlist_documents(app, api)
     register_plugin_blueprints(app, api, of_plugins)
     init_errors(app)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import marshmallow as ma
 from flask import Request
 from webargs.flaskparser import FlaskParser
+from webargs.multidictproxy import MultiDictProxy
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -43,7 +44,7 @@ class Parser(FlaskParser):
     def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
         """Return the query; blank means absent."""
         given = MultiDict((name, value) for name, value in req.args.items(multi=True) if value)
-        return self._makeproxy(given, schema)
+        return MultiDictProxy(given, schema)
 
     def load_form(self, req: Request, schema: ma.Schema) -> Any:
         """Return the form; blank means absent."""
@@ -51,7 +52,7 @@ class Parser(FlaskParser):
         form = req.form
         _require_whole(req, stream.tell())
         given = MultiDict((name, value) for name, value in form.items(multi=True) if value)
-        return self._makeproxy(given, schema)
+        return MultiDictProxy(given, schema)
 
     def handle_error(self, error: ma.ValidationError, *_: Any, **__: Any) -> NoReturn:
         """Raise `Invalid` with one problem per message."""

@@ -16,7 +16,7 @@ import flask_smorest
 from flask import Flask
 
 from ctms.api.openapi.conventions import Conventions
-from ctms.api.openapi.errors import error_responses, register_errors
+from ctms.api.openapi.errors import ERROR, error_responses, register_errors
 from ctms.api.openapi.inputs import Marshmallow
 from ctms.current import extension
 
@@ -42,6 +42,7 @@ Every `GET` answers `HEAD` too, and every path `OPTIONS`; another method is answ
 class Api(flask_smorest.Api):  # type: ignore[misc]
     """flask-smorest's Api with our errors and our way to describe fields; our own pages show the document."""
 
+    ERROR_SCHEMA = ERROR
     DEFAULT_ERROR_RESPONSE_NAME = None
 
     def __init__(self, app: Flask) -> None:
@@ -61,6 +62,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
             },
         )
         app.extensions["ctms.openapi"] = self
+        register_errors(self.spec.components)
         self.spec.components.security_scheme(
             SECURITY_SCHEME,
             {
@@ -83,8 +85,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
         """The document as JSON text. Whoever asks first has all routes registered."""
         return json.dumps(self.spec.to_dict(), ensure_ascii=False, separators=(",", ":"))
 
-    def document_metrics(self) -> None:
-        """Describe `/metrics`, which is no view of ours."""
+    def document_metrics(self, app: Flask) -> None:
+        """Describe `/metrics`, a view of prometheus-flask-exporter."""
         operation = {
             "operationId": "read_metrics",
             "tags": ["Platform"],
@@ -97,7 +99,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
                 **error_responses((500,)),
             },
         }
-        rule = next(self._app.url_map.iter_rules("prometheus_metrics"))
+        rule = next(app.url_map.iter_rules("prometheus_metrics"))
         self.spec.path(rule=rule, operations={"get": operation})
 
     def answers(self) -> Iterator[tuple[str, str, int]]:
@@ -108,17 +110,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
                     exact = [str(status) for status in operation["responses"] if str(status).isdecimal()]
                     yield from ((method.upper(), path, int(status)) for status in exact)
 
-    def _register_error_handlers(self) -> None:
-        """Errors are answered in one place, `ctms.api.responses`."""
-
-    def _register_responses(self) -> None:
-        register_errors(self.spec.components)
-
-    def _register_etag_headers(self) -> None:
-        """`Conventions` registers our headers."""
-
     def _register_pagination_header(self) -> None:
-        """Nothing is paginated this way."""
+        """Register nothing: the schema of the header would be listed in the document, and nothing uses it."""
 
 
 def current_document() -> str:
