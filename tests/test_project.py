@@ -40,7 +40,15 @@ FLOORS = (
     {"ctms.settings", "ctms.paths", "ctms.server_user"},
     {"ctms.environment"},
     {"ctms.readers"},
-    {"ctms.addresses", "ctms.current", "ctms.errors", "ctms.server_programs", "ctms.storage", "ctms.words"},
+    {
+        "ctms.addresses",
+        "ctms.current",
+        "ctms.errors",
+        "ctms.server_programs",
+        "ctms.storage",
+        "ctms.threads",
+        "ctms.words",
+    },
 )
 
 

@@ -6,14 +6,13 @@ A value that JSON does not have would fail each request that brings the field, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from copy import copy
-from threading import Thread
 from typing import Any, TypeVar
 
 import marshmallow as ma
 
 from ctms.hooks.registrations import NotJson, Waitlist, not_json
+from ctms.threads import start_in_thread
 
 T = TypeVar("T")
 
@@ -31,19 +30,10 @@ _SAMPLES: tuple[Any, ...] = (
 def bounded(function: Callable[[], T]) -> T:
     """Return what the function returns. Raises what it raises, and `TimeoutError` when it takes too long.
 
-    The function runs in a thread, which goes on after the time is up and does not keep the process from ending.
+    The function runs in a thread that continues after the timeout.
     """
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(function())
-        except BaseException as error:  # noqa: BLE001  raised where the answer is waited for
-            answer.set_exception(error)
-
-    Thread(target=run, name="ctms-rules", daemon=True).start()
     try:
-        return answer.result(MAX_SECONDS)
+        return start_in_thread(function, "ctms-rules").result(MAX_SECONDS)
     except TimeoutError as error:
         raise TimeoutError(f"no answer within {MAX_SECONDS:g} seconds") from error
 

@@ -1,30 +1,27 @@
-"""Calling plugins: each call has a time-out, and none begins in a lane while one that was given up still runs."""
+"""Calls of plugins with a timeout. No call starts in a lane while one that timed out still runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotInTime
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 from ctms.outbox.lanes import Lane
+from ctms.threads import start_in_thread
 
 
 class Calls:
     """The calls of one process."""
 
     def __init__(self) -> None:
-        self._running: dict[Lane, Future[Any]] = {}
+        self._timed_out: dict[Lane, Future[Any]] = {}
         self._lock = Lock()
 
     def is_stuck(self, lane: Lane) -> bool:
-        """True while a call that was given up has not ended: beginning another could bring an old state after a new."""
+        """Return whether a call that timed out still runs: another one could be overtaken by its older state."""
         with self._lock:
-            running = self._running.get(lane)
-            if running is not None and running.done():
-                del self._running[lane]
-            return lane in self._running
+            return lane in self._timed_out
 
     def call(
         self,
@@ -35,42 +32,34 @@ class Calls:
     ) -> Any:
         """Return what the function returns. Raises what it raises, and `TimeoutError` after `timeout` seconds.
 
-        When a call that was given up ends after all, `late` is called, in its thread, before the next one may begin.
+        When a call that timed out ends after all, `late` is called in its thread, before the next call may start.
         """
-        answer: Future[Any] = Future()
 
-        def work() -> None:
-            result, raised = None, None
+        def run() -> Any:
             try:
-                result = function()
-            except Exception as error:  # noqa: BLE001  whoever waits for the answer is told
-                raised = error
+                return function()
+            except Exception:
+                raise
             except BaseException as error:  # noqa: BLE001  would end the service, or its event loop
-                raised = RuntimeError(type(error).__name__)
+                raise RuntimeError(type(error).__name__) from None
+
+        def end(future: Future[Any]) -> None:
             with self._lock:
-                given_up = self._running.get(lane) is answer
-                if not given_up:
-                    _answer(answer, result, raised)
-            if given_up:
+                timed_out = self._timed_out.get(lane) is future
+            if timed_out:
                 try:
                     late()
                 finally:
-                    _answer(answer, result, raised)
+                    with self._lock:
+                        del self._timed_out[lane]
 
-        # Not of a pool: its threads would be waited for at the end of the process, hanging ones for ever.
-        Thread(target=work, name=f"call {lane.lock}", daemon=True).start()
+        future = start_in_thread(run, f"call {lane.lock}")
+        future.add_done_callback(end)
         try:
-            return answer.result(timeout)
-        except NotInTime:
+            return future.result(timeout)
+        except TimeoutError:
             with self._lock:
-                if not answer.done():
-                    self._running[lane] = answer
+                if not future.done():
+                    self._timed_out[lane] = future
                     raise TimeoutError(f"no answer within {timeout:g} s") from None
-            return answer.result()  # it came in the last moment, or is this error
-
-
-def _answer(answer: Future[Any], result: Any, raised: Exception | None) -> None:
-    if raised is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(raised)
+            return future.result()  # it ended at the last moment, or this is its own error
