@@ -94,7 +94,7 @@ def test_label_values_and_buckets_are_those_of_the_code() -> None:
 
 
 @pytest.fixture
-def mozlog(settings: Settings) -> Iterator[None]:
+def mozlog(app: Flask, settings: Settings) -> Iterator[None]:
     init_logs(replace(settings, use_mozlog=True))
     yield
     init_logs(settings)
