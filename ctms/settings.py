@@ -1,7 +1,7 @@
-"""The settings: environment variables, read and checked once, before anything is done.
+"""The settings: environment variables, read and validated once, at start.
 
-Each may also come from a file, named by the same variable with `_FILE` behind it (as container secrets do).
-The fields of `Settings` are the only list: `flask ctms settings`, the docs and their test are made from it.
+Each may also come from a file, named by the same variable with the suffix `_FILE` (as for container secrets). The
+fields of `Settings` are the only list of settings; `flask ctms settings` and the reference page are generated from it.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ PREFIX = "CTMS_"
 PREFIX_OF_PLUGINS = "CTMS_PLUGIN_"
 
 SECRET_KEY_MIN_LENGTH = 32
-"""Bytes: RFC 7518, 3.2 asks of an HS256 key that it be at least as long as the hash."""
+"""In bytes: RFC 7518, 3.2 requires an HS256 key to be at least as long as the hash."""
 
 _PERCENT_ENCODING = "in user names and passwords write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
 
 
 def _database_url(value: str) -> str:
-    """Give the URL the driver that we use; the other spellings are common and mean the same."""
+    """Return the URL with our driver; the other spellings are common and equivalent."""
     address, _, query = value.partition("@")[2].partition("?")
-    # The rest of a password with an `@` would be taken for a host, which messages name.
+    # The rest of a password with an `@` would be parsed as the host, which messages contain.
     if "@" in address or any("@" in part and "=" not in part for part in query.split("&")):
         raise ma.ValidationError(f"has a special character that is not percent-encoded: {_PERCENT_ENCODING}")
     try:
         url = make_url(value)
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is not a number
         raise ma.ValidationError(
             f"is not a database URL, such as postgresql://USER:PASSWORD@HOST:5432/NAME; {_PERCENT_ENCODING}"
         ) from error
@@ -92,8 +92,8 @@ def _port(value: int) -> None:
 
 
 def _default_data_dir() -> Path:
-    # The embedded server does not run as root but as a user of its own, to whom the folders above must be open:
-    # root's home is not the place.
+    # The embedded server runs as its own user, not as root, and needs access to all parent directories. Root's home
+    # does not grant it.
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/ctms")
     return Path(platformdirs.user_data_path("ctms"))
@@ -101,152 +101,154 @@ def _default_data_dir() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the service was told, checked. `Settings.from_environment()` reads it, tests build it."""
+    """The validated settings of the service. `Settings.from_environment()` reads them; tests construct them."""
 
     db_url: str | None = setting(
         "CTMS_DB_URL",
-        "The PostgreSQL server (15 to 18). Unset: an embedded one, its data in CTMS_DATA_DIR.",
+        "URL of the PostgreSQL server (15 to 18). If unset, an embedded server with its data in CTMS_DATA_DIR.",
         default=None,
         convert=_database_url,
         secret=True,
     )
     data_dir: Path = setting(  # noqa: RUF009  it is a field
         "CTMS_DATA_DIR",
-        "Where the embedded database and its keys live.",
+        "Directory of the embedded database and its keys.",
         default=_default_data_dir,
         convert=lambda value: Path(value).expanduser(),
     )
     db_pool_size: int = setting(
         "CTMS_DB_POOL_SIZE",
-        "Connections that each process keeps open.",
+        "Database connections that each process keeps open.",
         default=8,
         check=_positive,
     )
     db_max_overflow: int = setting(
         "CTMS_DB_MAX_OVERFLOW",
-        "Further connections that a process may open under load.",
+        "Additional database connections that each process may open under load.",
         default=8,
         check=_not_negative,
     )
     db_pool_timeout: int = setting(
         "CTMS_DB_POOL_TIMEOUT_IN_SECONDS",
-        "How long a request waits for a connection before it is answered with 503.",
+        "Maximum time that a request waits for a database connection before it gets 503, in seconds.",
         default=5,
         check=_positive,
     )
     db_pool_recycle: int = setting(
         "CTMS_DB_POOL_RECYCLE_IN_SECONDS",
-        "The age at which an idle connection is replaced.",
+        "Age at which an idle database connection is replaced, in seconds.",
         default=3600,
         check=_positive,
     )
     db_statement_timeout: int = setting(
         "CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS",
-        "How long a statement of a request may run before the database stops it.",
+        "Maximum run time of a request's statement before the database cancels it, in seconds.",
         default=20,
         check=_positive,
     )
     secret_key: str | None = setting(
         "CTMS_SECRET_KEY",
-        "Signs the tokens (HS256): 32 bytes or more. Unset: made and kept beside the embedded database.",
+        "Key that signs the tokens (HS256), at least 32 bytes. If unset, generated and stored next to the embedded"
+        " database.",
         default=None,
         check=_long_enough,
         secret=True,
     )
     secret_key_fallbacks: tuple[str, ...] = setting(
         "CTMS_SECRET_KEY_FALLBACKS",
-        "Older keys, separated by commas, whose tokens are still accepted.",
+        "Comma-separated list of older signing keys whose tokens are still accepted.",
         default=(),
         check=_all_long_enough,
         secret=True,
     )
     token_expiration: int = setting(
-        "CTMS_TOKEN_EXPIRATION", "Seconds that a token is valid.", default=3600, check=_positive
+        "CTMS_TOKEN_EXPIRATION", "Lifetime of a token, in seconds.", default=3600, check=_positive
     )
     token_failures_per_minute: int = setting(
         "CTMS_TOKEN_FAILURES_PER_MINUTE",
-        "Failed attempts at a token, per process, client id and address, before the answer is 429.",
+        "Maximum number of failed token requests per minute, per process, client id and IP address, before the response"
+        " is 429.",
         default=30,
         check=_positive,
     )
     erasure_key: str | None = setting(
         "CTMS_ERASURE_KEY",
-        "Keys the fingerprints of erased and suppressed addresses: 32 bytes or more. Unset: made and kept beside the"
-        " embedded database; on a server of one's own no fingerprints are kept, and `serve`, `delete-bulk` and the"
-        " heartbeat warn of it.",
+        "Key for the fingerprints of erased and suppressed addresses, at least 32 bytes. If unset, generated and stored"
+        " next to the embedded database. With a server of your own, no fingerprints are stored without it, and `serve`,"
+        " `delete-bulk` and the heartbeat warn about it.",
         default=None,
         check=_long_enough,
         secret=True,
     )
     server_prefix: str | None = setting(
         "CTMS_SERVER_PREFIX",
-        "The public origin, as in https://ctms.example.com: `next` links start with it. Unset: the request's.",
+        "Public origin of the service for `next` links, as in https://ctms.example.com. If unset, the request's.",
         default=None,
         check=_origin,
         convert=lambda value: value.rstrip("/"),
     )
     use_mozlog: bool = setting(
         "CTMS_USE_MOZLOG",
-        "Logs in MozLog JSON; false: readable text.",
+        "Whether to log in MozLog JSON rather than readable text.",
         default=True,
     )
     logging_level: str = setting(
         "CTMS_LOGGING_LEVEL",
-        "The lowest level that is logged.",
+        "Minimum log level.",
         default="INFO",
         check=_level,
         convert=str.upper,
     )
     log_sqlalchemy: bool = setting(
         "CTMS_LOG_SQLALCHEMY",
-        "Logs the statements that SQLAlchemy sends, never their values.",
+        "Whether to log SQLAlchemy's statements, without their values.",
         default=False,
     )
     sentry_dsn: str | None = setting(
-        "SENTRY_DSN", "Where errors are reported. Unset: nowhere.", default=None, secret=True
+        "SENTRY_DSN", "DSN of the Sentry project that receives errors. If unset, none.", default=None, secret=True
     )
-    sentry_debug: bool = setting("CTMS_SENTRY_DEBUG", "Lets the Sentry client log what it does.", default=False)
-    host: str = setting("HOST", "The address that `flask ctms serve` binds.", default="127.0.0.1")
-    port: int = setting("PORT", "The port that `flask ctms serve` binds.", default=8000, check=_port)
+    sentry_debug: bool = setting("CTMS_SENTRY_DEBUG", "Whether the Sentry client logs debug output.", default=False)
+    host: str = setting("HOST", "Address that `flask ctms serve` binds.", default="127.0.0.1")
+    port: int = setting("PORT", "Port that `flask ctms serve` binds.", default=8000, check=_port)
     plugins: tuple[str, ...] | None = setting(
         "CTMS_PLUGINS",
-        "Names of plugins, separated by commas: only these are loaded. Unset: all that are installed.",
+        "Comma-separated list of plugins to load. If unset, all installed plugins.",
         default=None,
     )
     plugins_disabled: tuple[str, ...] = setting(
         "CTMS_PLUGINS_DISABLED",
-        "Names of plugins, separated by commas, that are not loaded.",
+        "Comma-separated list of plugins that are not loaded.",
         default=(),
     )
-    plugins_trace: bool = setting("CTMS_PLUGINS_TRACE", "Logs every call of a plugin's hook.", default=False)
+    plugins_trace: bool = setting("CTMS_PLUGINS_TRACE", "Whether to log every call of a plugin's hook.", default=False)
     workers: int = setting(
         "CTMS_WORKERS",
-        "Processes that serve. Unset: as many as there are cores.",
+        "Number of server processes. If unset, the number of cores.",
         default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         check=_positive,
     )
     threads: int = setting(
         "CTMS_THREADS",
-        "Threads of each process: requests that it works on at once.",
+        "Threads per process: the number of requests that it handles concurrently.",
         default=4,
         check=_positive,
     )
 
     worker_concurrency: int = setting(
         "CTMS_WORKER_CONCURRENCY",
-        "Calls to backends and deletion handlers that one `flask ctms worker` has under way at once.",
+        "Maximum number of concurrent calls to backends and deletion handlers, per `flask ctms worker`.",
         default=4,
         check=_positive,
     )
     worker_metrics_port: int | None = setting(
         "CTMS_WORKER_METRICS_PORT",
-        "The port, on HOST, where `flask ctms worker` serves its metrics. Unset: nowhere.",
+        "Port on HOST where `flask ctms worker` serves its metrics. If unset, none.",
         default=None,
         check=_port,
     )
     pushgateway_url: str | None = setting(
         "CTMS_PROMETHEUS_PUSHGATEWAY_URL",
-        "The Prometheus Pushgateway that `flask ctms worker` pushes its metrics to. Unset: none.",
+        "URL of the Prometheus Pushgateway that `flask ctms worker` pushes its metrics to. If unset, none.",
         default=None,
         check=_origin,
     )
@@ -260,41 +262,41 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """True where the service brings its own PostgreSQL."""
+        """Whether the service runs its own, embedded PostgreSQL."""
         return self.db_url is None
 
     @property
     def has_erasure_key(self) -> bool:
-        """True where fingerprints of addresses are kept: the embedded database brings a key of its own."""
+        """Whether fingerprints of addresses are stored: the embedded database comes with a key."""
         return self.embedded or self.erasure_key is not None
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read the environment.
+        """Read the settings from the environment.
 
-        Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value. A
-        variable that begins with `CTMS_` and is nearly one of ours cannot be used, either.
+        Raises `SettingsError` with one line that names each invalid variable and the reason, never its value. A
+        variable that begins with `CTMS_` and is almost the name of a setting is invalid, too.
         """
         refuse_misspelt(name for name in set_variables(PREFIX) if not name.startswith(PREFIX_OF_PLUGINS))
         return read_settings(cls)
 
     @classmethod
     def declared(cls) -> list[tuple[str, Setting, Any]]:
-        """All settings, in order: field name, how it is read, default."""
+        """Return all settings, in order: field name, definition, default."""
         return declared(cls)
 
 
 _MISSPELT = 0.8
-"""How alike two names are of which one is a slip, as `difflib` measures it, without `CTMS_`."""
+"""Similarity of a misspelt name to the right one, as measured by `difflib`, without `CTMS_`."""
 
 _OF_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)")
 
 
 def refuse_misspelt(names: Iterable[str]) -> None:
-    """Raise `SettingsError` where some of these variables are nearly settings.
+    """Raise `SettingsError` if some of these variables are misspelt settings.
 
-    Others are somebody else's: Kubernetes sets variables for a service called `ctms`, tools and older deployments have
-    theirs. Nor is a slip what has more words than a setting, such as `CTMS_DB_URL_OLD`.
+    Other variables belong to others: Kubernetes sets variables for a service called `ctms`, and tools and older
+    deployments have their own. A name with more words than a setting, such as `CTMS_DB_URL_OLD`, is not misspelt.
     """
     known = variables(Settings.declared())
     problems = []

@@ -1,4 +1,4 @@
-"""Write `docs/reference/settings.md` from the fields of `ctms.settings.Settings`."""
+"""Generate `docs/reference/settings.md` from the fields of `ctms.settings.Settings`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ INTRODUCTION = """\
 
 <!-- Written by `tox -e reference` from ctms/settings.py. -->
 
-All settings are environment variables. They are read once, when the service or a command starts; a value that cannot
-be used is refused then, in one line that names the variable and never shows its value.
+All settings are environment variables. They are read once, when the service or a command starts. An invalid value is
+rejected with one line that names the variable and never shows its value.
 
-- A variable that is empty counts as unset.
-- A variable that begins with `CTMS_` and is nearly one of these stops the start: "did you mean …?". So does one that
-  begins as those of a plugin that is on and is none of its settings. Any other variable is left alone.
-- Each may also come from a file: `CTMS_SECRET_KEY_FILE=/run/secrets/key` reads `CTMS_SECRET_KEY` from there,
-  without the white space at both ends. Where both are given, the file counts.
-- Booleans are `true` or `false`, also `1` or `0`, `yes` or `no`, `on` or `off`.
-- `flask ctms settings` shows what is in force, with the secrets masked.
+- An empty variable counts as unset.
+- A misspelt variable that begins with `CTMS_` prevents the start: "did you mean …?". So does an unknown variable with
+  the prefix of an enabled plugin. Other variables are ignored.
+- Each setting may also come from a file: `CTMS_SECRET_KEY_FILE=/run/secrets/key` reads `CTMS_SECRET_KEY` from the file,
+  without leading and trailing white space. If both variables are set, the file takes precedence.
+- Booleans are `true` or `false`, `1` or `0`, `yes` or `no`, `on` or `off`.
+- `flask ctms settings` shows the effective settings, with secrets masked.
 
 | Variable | Default | Meaning |
 | --- | --- | --- |
 """
 
-# What depends on the machine is said in words.
+# Defaults that depend on the machine, in words.
 WORDS = {
     "data_dir": "`ctms` in the user's data folder, such as `~/.local/share/ctms`; for root `/var/lib/ctms`",
     "workers": "the number of cores",

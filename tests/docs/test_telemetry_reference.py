@@ -94,7 +94,8 @@ def test_label_values_and_buckets_are_those_of_the_code() -> None:
 
 
 @pytest.fixture
-def mozlog(app: Flask, settings: Settings) -> Iterator[None]:
+def mozlog(app: Flask) -> Iterator[None]:
+    settings: Settings = app.extensions["ctms.settings"]
     init_logs(replace(settings, use_mozlog=True))
     yield
     init_logs(settings)
