@@ -1,4 +1,4 @@
-"""Mirrors contacts to Braze and erases them there; off without a URL and a key."""
+"""A backend and deletion handler for Braze; disabled without a URL and a key."""
 
 from __future__ import annotations
 
@@ -28,29 +28,32 @@ def _check_batch(size: int) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Which workspace, and how."""
+    """The settings of the plugin `braze`."""
 
     url: str | None = setting(
-        "URL", "The REST endpoint of the workspace. Unset: nothing is mirrored.", default=None, check=_check_url
+        "URL", "REST endpoint of the workspace. If unset, nothing is mirrored.", default=None, check=_check_url
     )
     key: str = setting(
-        "KEY", "A REST API key that may users.track, users.delete and users.export.ids.", default="", secret=True
+        "KEY",
+        "REST API key with the permissions users.track, users.delete and users.export.ids.",
+        default="",
+        secret=True,
     )
     resubscribe: bool = setting(
         "RESUBSCRIBE",
-        "Makes who has not opted out here subscribed there, also who has unsubscribed there.",
+        "Whether to subscribe all contacts in Braze that have not opted out here, even if they unsubscribed there.",
         default=False,
     )
     batch: int = setting(
-        "BATCH", "Contacts in one call: 50 for some plans.", default=MOST_IN_A_CALL, check=_check_batch
+        "BATCH", "Maximum number of contacts per call; 50 on some plans.", default=MOST_IN_A_CALL, check=_check_batch
     )
     verify_after: float = setting(
         "VERIFY_AFTER_IN_SECONDS",
-        "How long after a deletion profiles with the address are looked for: Braze deletes in its own time.",
+        "Delay before an erasure is verified, in seconds, since Braze deletes profiles asynchronously.",
         default=3600.0,
     )
-    concurrency: int = setting("CONCURRENCY", "Calls under way at once.", default=2)
-    timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=20.0)
+    concurrency: int = setting("CONCURRENCY", "Maximum number of concurrent calls.", default=2)
+    timeout: float = setting("TIMEOUT_IN_SECONDS", "Timeout of a request, in seconds.", default=20.0)
 
 
 def _client(settings: Settings) -> Client | None:
@@ -63,7 +66,7 @@ def _client(settings: Settings) -> Client | None:
 
 @hookimpl
 def ctms_backends(settings: Settings) -> Iterator[Backend]:
-    """Declare the backend, where there are a URL and a key."""
+    """Declare the backend if a URL and a key are set."""
     client = _client(settings)
     if client is not None:
         yield Backend(
@@ -78,7 +81,7 @@ def ctms_backends(settings: Settings) -> Iterator[Backend]:
 
 @hookimpl
 def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
-    """Declare the deletion handler, where there are a URL and a key."""
+    """Declare the deletion handler if a URL and a key are set."""
     client = _client(settings)
     if client is not None:
         yield DeletionHandler(

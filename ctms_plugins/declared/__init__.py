@@ -1,4 +1,4 @@
-"""Waitlists as data: their rules are JSON Schemas in TOML or JSON files."""
+"""Waitlists declared in TOML or JSON files, with JSON Schemas as their rules."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ctms_plugins.declared.rules import Rules
 
 def _check_path(path: Path) -> None:
     if not path.exists():
-        raise ma.ValidationError("must name a file or folder that is there")
+        raise ma.ValidationError("must name an existing file or folder")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the files are."""
+    """The settings of the plugin `declared`."""
 
     path: Path | None = setting(  # noqa: RUF009  it is a field
         "PATH",
-        "A TOML or JSON file, or a folder of them, that declares waitlists. Unset: none are declared.",
+        "TOML or JSON file, or folder of such files, that declares waitlists. If unset, none are declared.",
         default=None,
         check=_check_path,
     )
@@ -32,7 +32,7 @@ class Settings:
 
 @hookimpl
 def ctms_waitlists(settings: Settings) -> Iterator[Waitlist]:
-    """Declare the waitlists of the files. Raises `RegistrationError` with file and line of what cannot be used."""
+    """Declare the waitlists of the files. Raises `RegistrationError` with file and line of an invalid one."""
     for found in read(settings.path) if settings.path else ():
         with found.blamed():
             yield Waitlist(

@@ -1,4 +1,4 @@
-"""Writes contacts to a file, a line for each change, for a warehouse to load; off without a path."""
+"""A backend that writes contacts to a file, one line per change, for a data warehouse; disabled without a path."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ def _check_period(period: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the lines go, and when another file is begun."""
+    """The settings of the plugin `jsonl`."""
 
     path: Path | None = setting(  # noqa: RUF009  it is a field
-        "PATH", "The file that is written to, in a folder that is there. Unset: none.", default=None
+        "PATH", "Path of the output file, in an existing folder. If unset, nothing is written.", default=None
     )
     max_bytes: int = setting(
         "MAX_BYTES",
-        "The size at which a file is put aside.",
+        "Size at which the file is rotated, in bytes.",
         default=100_000_000,
         check=_check_positive,
     )
     every: str = setting(
-        "EVERY", "Puts it aside each hour or day, too (UTC), or never.", default="day", check=_check_period
+        "EVERY",
+        "Interval at which the file is also rotated (UTC): hour, day or never.",
+        default="day",
+        check=_check_period,
     )
 
 
 @hookimpl
 def ctms_backends(settings: Settings) -> Iterator[Backend]:
-    """Declare the backend, where there is a path."""
+    """Declare the backend if a path is set."""
     if settings.path:
         yield Backend(
             name="jsonl",

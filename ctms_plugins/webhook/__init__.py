@@ -1,4 +1,4 @@
-"""Signed messages about contacts to a URL of yours, as Standard Webhooks defines them; off without a URL."""
+"""Signed messages about contacts (Standard Webhooks), sent to your URL; disabled without a URL."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ def _check_secrets(secrets: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where messages go, and what is in them."""
+    """The settings of the plugin `webhook`."""
 
     url: str | None = setting(
         "URL",
-        "Where is posted that a contact has changed or is deleted. Unset: nowhere.",
+        "URL that receives changes and deletions of contacts. If unset, none are sent.",
         default=None,
         check=_check_url,
     )
     erasure_url: str | None = setting(
-        "ERASURE_URL", "Where is posted who is to be forgotten. Unset: nowhere.", default=None, check=_check_url
+        "ERASURE_URL", "URL that receives erasures. If unset, none are sent.", default=None, check=_check_url
     )
     verify_url: str | None = setting(
-        "VERIFY_URL", "Where is asked whether they are. Unset: nobody is asked.", default=None, check=_check_url
+        "VERIFY_URL", "URL that verifies erasures. If unset, none are verified.", default=None, check=_check_url
     )
-    verify_after: float = setting("VERIFY_AFTER_IN_SECONDS", "How long after an erasure is asked.", default=0.0)
+    verify_after: float = setting(
+        "VERIFY_AFTER_IN_SECONDS", "Delay before an erasure is verified, in seconds.", default=0.0
+    )
     secrets: list[str] = setting(  # noqa: RUF009  it is a field
         "SECRETS",
-        "The secrets that sign, separated by commas: a new one beside the old while you rotate.",
+        "Comma-separated list of signing secrets; during a rotation, the new and the old one.",
         default=list,
         secret=True,
         check=_check_secrets,
     )
-    document: bool = setting("DOCUMENT", "Sends the whole contact, not only its id.", default=False)
-    allow_private: bool = setting(
-        "ALLOW_PRIVATE", "Allows addresses that are not public, and plain http.", default=False
-    )
+    document: bool = setting("DOCUMENT", "Whether messages contain the whole contact, not only its id.", default=False)
+    allow_private: bool = setting("ALLOW_PRIVATE", "Whether to allow private addresses and plain http.", default=False)
     ca_file: Path | None = setting(  # noqa: RUF009
         "CA_FILE",
-        "The authorities that https is held to (PEM). Unset: the usual ones.",
+        "File of trusted certificate authorities for https (PEM). If unset, the default ones.",
         default=None,
     )
-    timeout: float = setting("TIMEOUT_IN_SECONDS", "How long an answer may take.", default=10.0)
-    concurrency: int = setting("CONCURRENCY", "Messages about contacts under way at once.", default=4)
+    timeout: float = setting("TIMEOUT_IN_SECONDS", "Timeout of a request, in seconds.", default=10.0)
+    concurrency: int = setting("CONCURRENCY", "Maximum number of concurrent messages about contacts.", default=4)
 
 
 def _client(settings: Settings, *urls: str) -> Client:
@@ -81,7 +81,7 @@ def _client(settings: Settings, *urls: str) -> Client:
 
 @hookimpl
 def ctms_backends(settings: Settings) -> Iterator[Backend]:
-    """Declare the backend, where there is a URL. A message is about one contact, and so is a call."""
+    """Declare the backend if a URL is set. Each message, and so each call, is about one contact."""
     if settings.url:
         yield Backend(
             name="webhook",
@@ -95,7 +95,7 @@ def ctms_backends(settings: Settings) -> Iterator[Backend]:
 
 @hookimpl
 def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
-    """Declare the deletion handler, where there is a URL."""
+    """Declare the deletion handler if a URL is set."""
     if settings.verify_url and not settings.erasure_url:
         raise RegistrationError("nothing to verify: set CTMS_PLUGIN_WEBHOOK_ERASURE_URL, too")
     if settings.erasure_url is None:

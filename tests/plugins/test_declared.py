@@ -237,7 +237,7 @@ class TestBadFiles:
     def test_a_path_that_is_not_there_stops_the_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CTMS_PLUGIN_DECLARED_PATH", str(tmp_path / "nowhere"))
 
-        with pytest.raises(OperatorError, match="CTMS_PLUGIN_DECLARED_PATH must name a file or folder that is there"):
+        with pytest.raises(OperatorError, match="CTMS_PLUGIN_DECLARED_PATH must name an existing file or folder"):
             load_plugins(Settings())
 
 
