@@ -254,14 +254,14 @@ class TestEntries:
         named = [name for name in schemas if name.startswith("Fields.")]
         assert len(named) == len(LISTS) + len(["checked", "free-trip", "lax-trip", "relay", "trip", "vpn", "*"])
         assert {"Fields.Relay-any", "Fields.relay_any_2", "Fields.relay_any_3"} <= set(named), named
-        assert schemas["Fields.tree"]["description"] == ("Tree: the fields of the waitlist `tree`. Its fields nest.")
+        assert schemas["Fields.tree"]["description"] == ("Tree: fields of waitlist `tree`. Its fields nest.")
         assert schemas["Fields.trip"]["description"].endswith("Where somebody goes, and how.")
 
     def test_schemas_have_no_titles_and_values_keep_theirs(self, document: dict[str, Any]) -> None:
         (name,) = [name for name in document["components"]["schemas"] if name.startswith("Fields.Relay-any")]
 
         assert document["components"]["schemas"][name] == {
-            "description": "Titles: the fields of the waitlist `Relay-any`.",
+            "description": "Titles: fields of waitlist `Relay-any`.",
             "properties": {
                 "title": {"enum": [{"title": "x", "$ref": "#"}]},
                 "free": {"type": "object", "additionalProperties": True},

@@ -1,7 +1,7 @@
-"""The OpenAPI document: what requests may say and what answers hold.
+"""The OpenAPI document of requests and responses.
 
-It is made of the schemas that read requests (`inputs`), of the tables that answers are rendered from (`rows`) and of
-the errors that `ctms.api.responses` makes (`errors`). Tests hold real answers against it, both ways.
+It is generated from the schemas of requests (`inputs`), the tables of responses (`rows`) and the errors that
+`ctms.api.responses` creates (`errors`). Tests compare it with real responses, both ways.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ SECURITY_SCHEME = "OAuth2ClientCredentials"
 BASIC_SCHEME = "ClientBasic"
 
 DESCRIPTION = """\
-Contacts, one e-mail address each, with their newsletters and waitlists and what other systems know about the person.
+Contacts with one e-mail address each, their newsletters and waitlists, and data of other systems about the person.
 
 **Authentication.** An API client exchanges its id and secret for a token at `POST /token` and sends it as
-`Authorization: Bearer …`. What a client may do depends on the permissions of its roles.
+`Authorization: Bearer …`. The roles of a client determine its permissions.
 
-**Errors** are `{"detail": …}`: a sentence, or for values that do not validate a list of `{"loc", "msg", "type"}`.
+**Errors** are `{"detail": …}`: a sentence, or for validation errors a list of `{"loc", "msg", "type"}`.
 
-**Reading requests.** Members that are not known are ignored. Booleans also come as `"yes"`, `"Y"`, `"on"`, `"t"`,
-`"true"`, `"1"`, `1` and their opposites. Blank query parameters are absent. Text must not hold U+0000. A body has at
-most 1 MiB; a larger one is refused, and up to 64 MiB of it are read and dropped.
+**Requests.** Unknown members are ignored. Booleans may also be `"yes"`, `"Y"`, `"on"`, `"t"`, `"true"`, `"1"`, `1` and
+their opposites. Blank query parameters count as absent. Text must not contain U+0000. The maximum size of a body is
+1 MiB; a larger one is refused, and up to 64 MiB of it are read and discarded.
 
-Every `GET` answers `HEAD` too, and every path `OPTIONS`; another method is answered with 405 and `Allow`.
+Every `GET` route also supports `HEAD`, and every path `OPTIONS`. Other methods get 405 with `Allow`.
 """
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]
-    """flask-smorest's Api with our errors and our way to describe fields; our own pages show the document."""
+    """flask-smorest's Api with our errors, our descriptions of fields and our documentation pages."""
 
     ERROR_SCHEMA = ERROR
     DEFAULT_ERROR_RESPONSE_NAME = None
@@ -57,7 +57,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
                 "marshmallow_plugin": Marshmallow(),
                 "extra_plugins": [Conventions()],
                 "info": {"description": DESCRIPTION, "license": {"name": "MPL-2.0", "identifier": "MPL-2.0"}},
-                # Relative to this document, so that it is right behind a proxy's prefix too.
+                # Relative to this document, so that it also works behind a proxy's path prefix.
                 "servers": [{"url": "./", "description": "This service"}],
             },
         )
@@ -82,7 +82,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
 
     @cached_property
     def text(self) -> str:
-        """The document as JSON text. Whoever asks first has all routes registered."""
+        """The document as JSON text. The first access must come after all routes are registered."""
         return json.dumps(self.spec.to_dict(), ensure_ascii=False, separators=(",", ":"))
 
     def document_metrics(self, app: Flask) -> None:
@@ -93,7 +93,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
             "summary": "Return the metrics.",
             "responses": {
                 200: {
-                    "description": "Prometheus' text format, compressed where `Accept-Encoding` has `gzip`",
+                    "description": "Metrics in Prometheus' text format, compressed if `Accept-Encoding` includes `gzip`",
                     "content": {"text/plain": {"schema": {"type": "string"}}},
                 },
                 **error_responses((500,)),
@@ -103,7 +103,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
         self.spec.path(rule=rule, operations={"get": operation})
 
     def answers(self) -> Iterator[tuple[str, str, int]]:
-        """Give how operations may answer: method, path, status."""
+        """Yield the documented responses of all operations: method, path, status."""
         for path, operations in self.spec.to_dict()["paths"].items():
             for method, operation in operations.items():
                 if method != "parameters":
@@ -111,7 +111,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
                     yield from ((method.upper(), path, int(status)) for status in exact)
 
     def _register_pagination_header(self) -> None:
-        """Register nothing: the schema of the header would be listed in the document, and nothing uses it."""
+        """Do nothing: no route uses this kind of pagination."""
 
 
 def current_document() -> str:
@@ -120,5 +120,5 @@ def current_document() -> str:
 
 
 def answers(app: Flask) -> Iterator[tuple[str, str, int]]:
-    """Give how the operations of an app may answer, plugins' too: method, path template, status."""
+    """Yield the documented responses of an app's operations, including plugins': method, path template, status."""
     return cast(Api, app.extensions["ctms.openapi"]).answers()

@@ -1,4 +1,4 @@
-"""What is the same for all operations: the headers of requests and answers."""
+"""Conventions of all operations: the headers of requests and responses."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ REQUEST_ID = "X-Request-Id"
 
 HEADERS: dict[str, dict[str, Any]] = {
     REQUEST_ID: {
-        "description": "The id of the request: the client's own, or a new one. It stands in the log.",
+        "description": "Request id, sent by the client or generated. The log contains it.",
         "schema": {"type": "string"},
         "required": True,
     },
     "ETag": {
-        "description": "Names this state, for `If-None-Match` and, of a contact, `If-Match`.",
+        "description": "Entity tag of this state, for `If-None-Match` and, for a contact, `If-Match`.",
         "schema": {"type": "string"},
         "required": True,
     },
-    "Location": {"description": "Where to go.", "schema": {"type": "string", "format": "uri-reference"}},
-    "WWW-Authenticate": {"description": "How to authenticate.", "schema": {"type": "string"}, "required": True},
+    "Location": {"description": "URL of the resource.", "schema": {"type": "string", "format": "uri-reference"}},
+    "WWW-Authenticate": {"description": "Authentication scheme.", "schema": {"type": "string"}, "required": True},
     "Retry-After": {
-        "description": "After how many seconds to try again.",
+        "description": "Delay before a retry, in seconds.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "required": True,
     },
     "Erasure-Id": {
-        "description": "Names the record of the erasure: `GET /erasures/{id}`.",
+        "description": "Id of the erasure's record: `GET /erasures/{id}`.",
         "schema": {"type": "string", "format": "uuid"},
         "required": True,
     },
     "Also-Known-In": {
-        "description": "The number of other contacts that carry the address as `fxa_primary_email`; they stay.",
+        "description": "Number of other contacts with the address as `fxa_primary_email`; they are kept.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "required": True,
     },
-    "Cache-Control": {"description": "Whether and how long to keep this.", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "Caching policy of the response.", "schema": {"type": "string"}},
 }
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     REQUEST_ID: {
-        "description": "An id for this request: letters, digits, `.`, `-` and `_`, at most 128. Others are replaced.",
+        "description": "Request id: at most 128 letters, digits, `.`, `-` and `_`. An invalid id is replaced.",
         "schema": {"type": "string"},
     },
     "If-None-Match": {
-        "description": "The `ETag` of the state that the client has: 304 if it is still that.",
+        "description": "`ETag` of the client's copy. If it is still current, the response is 304.",
         "schema": {"type": "string"},
     },
     "Idempotency-Key": {
-        "description": "Names this request among those of the client, at most 255 characters, hard to guess. Sent again"
-        " with the same key and body it is done once; another body is a 422.",
+        "description": "Unique key of this request for the client, at most 255 characters, hard to guess. A repeated"
+        " request with the same key and body has no further effect; a different body is a 422.",
         "schema": {"type": "string", "maxLength": 255},
     },
     "If-Match": {
-        "description": "Do it only if this is still the `ETag` of the contact (`*`: if there is one), else 412."
+        "description": "`ETag` that the contact must still have (`*`: the contact must exist), otherwise 412."
         " A weak tag (`W/`) never matches.",
         "schema": {"type": "string"},
     },
@@ -62,17 +62,17 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 class Conventions(BasePlugin):
-    """Registers the headers; says of every operation that it takes and returns a request id."""
+    """Plugin that registers the headers, and adds the request id to every operation."""
 
     def init_spec(self, spec: APISpec) -> None:
-        """Register the headers with `spec`, each to appear when something refers to it."""
+        """Register the headers with `spec`; each appears only if it is used."""
         for name, header in HEADERS.items():
             spec.components.header(name, dict(header), lazy=True)
         for name, parameter in PARAMETERS.items():
             spec.components.parameter(name, "header", {"name": name, "required": False, **parameter}, lazy=True)
 
     def operation_helper(self, path: str | None = None, operations: dict[str, Any] | None = None, **_: Any) -> None:
-        """Add the header to what `operations` take and answer."""
+        """Add the request id to the parameters and responses of `operations`."""
         for operation in (operations or {}).values():
             operation["parameters"] = [*operation.get("parameters", []), REQUEST_ID]
             for response in operation["responses"].values():

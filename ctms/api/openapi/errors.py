@@ -1,4 +1,4 @@
-"""The errors in the document: one body, `{"detail": …}`, and a response for each status."""
+"""Error responses in the document: one body, `{"detail": …}`, and a response for each status."""
 
 from __future__ import annotations
 
@@ -13,92 +13,92 @@ CONFLICT = "ConflictError"
 TOKEN_ERROR = "TokenError"  # noqa: S105  a name
 
 _DETAIL = {
-    "description": "What is wrong: a sentence, or every value that does not validate.",
+    "description": "Error message, or the list of validation errors.",
     "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": "Problem"}],
 }
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     "Problem": {
-        "description": "A value that does not validate. It is never repeated here, as it may be a person's.",
+        "description": "Validation error. The value is never repeated, since it may be personal data.",
         "type": "object",
         "required": ["loc", "msg", "type"],
         "properties": {
             "loc": {
-                "description": "Where: `body`, `query` or `path`, then the way to the value.",
+                "description": "Location of the value: `body`, `query` or `path`, then the path to the value.",
                 "type": "array",
                 "minItems": 1,
                 # Without a type: openapi-generator cannot read a choice of types that is inside another (`detail`).
-                "items": {"description": "The name of a member (text) or the index of an entry (an integer)."},
+                "items": {"description": "Name of a member (text) or index of an entry (an integer)."},
             },
-            "msg": {"type": "string", "description": "What is wrong, for people."},
-            "type": {"type": "string", "description": "What is wrong, for programs."},
+            "msg": {"type": "string", "description": "Human-readable message."},
+            "type": {"type": "string", "description": "Machine-readable error type."},
         },
     },
     ERROR: {
-        "description": "Why there is no other answer.",
+        "description": "Error response.",
         "type": "object",
         "required": ["detail"],
         "properties": {"detail": _DETAIL},
     },
     CONFLICT: {
-        "description": "Which identity is taken.",
+        "description": "Conflict with another contact.",
         "type": "object",
         "required": ["detail"],
         "properties": {
             "detail": {"type": "string"},
-            "field": {"type": "string", "description": "The member in conflict, where it is known."},
+            "field": {"type": "string", "description": "The conflicting member, if known."},
         },
     },
     TOKEN_ERROR: {
-        "description": "Why there is no token, for people and (`error`, RFC 6749, 5.2) for programs.",
+        "description": "Token error response; `error` is the OAuth 2 error code (RFC 6749, 5.2).",
         "type": "object",
         "required": ["detail", "error"],
         "properties": {
             "detail": _DETAIL,
             "error": {"type": "string", "enum": ["invalid_client", "invalid_request", "unsupported_grant_type"]},
-            "error_description": {"type": "string", "description": "Which form fields are missing, if any are."},
+            "error_description": {"type": "string", "description": "The missing form fields, if any."},
         },
     },
 }
 
 _EXAMPLES: dict[str, Any] = {
-    "a sentence": "email_id in path must match email_id in contact",
-    "problems": [{"loc": ["body", "email", "primary_email"], "msg": "Field required", "type": "missing"}],
+    "message": "email_id in path must match email_id in contact",
+    "validation errors": [{"loc": ["body", "email", "primary_email"], "msg": "Field required", "type": "missing"}],
 }
 
 RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     400: (
         "BadRequest",
-        "The request cannot be answered as it stands, or the API client has been disabled",
+        "Invalid request, or disabled API client",
         ERROR,
         {"disabled client": "API Client has been disabled"},
         (),
     ),
     401: (
         "Unauthorized",
-        "No token, or one that is not good (any more)",
+        "Missing, invalid or expired token",
         ERROR,
-        {"no token": "Not authenticated", "bad token": "Could not validate credentials"},
+        {"missing token": "Not authenticated", "invalid token": "Could not validate credentials"},
         ("WWW-Authenticate",),
     ),
     403: (
         "Forbidden",
-        "The API client lacks a permission, or the address is suppressed: its owner wants to be forgotten",
+        "Missing permission, or suppressed address (its owner asked to be forgotten)",
         ERROR,
-        {"no permission": "Permission(s) required: manage_contacts", "forgotten": "Address is suppressed"},
+        {"missing permission": "Permission(s) required: manage_contacts", "suppressed": "Address is suppressed"},
         (),
     ),
-    404: ("NotFound", "There is no such contact or erasure", ERROR, {"no contact": "Unknown email_id"}, ()),
+    404: ("NotFound", "Unknown contact or erasure", ERROR, {"unknown contact": "Unknown email_id"}, ()),
     409: (
         "Conflict",
-        "An identity belongs to another contact, or the contact exists and differs",
+        "Identity taken by another contact, or a different contact with this id or address exists",
         CONFLICT,
         {"taken": "Contact already exists"},
         (),
     ),
     412: (
         "PreconditionFailed",
-        "`If-Match` names another state of the contact than the stored one, or has a weak tag",
+        "`If-Match` does not match the current state of the contact, or is a weak tag",
         ERROR,
         {
             "changed": "The contact has changed",
@@ -106,25 +106,25 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
         },
         (),
     ),
-    413: ("TooLarge", "The body is too large", ERROR, {"too large": "Request Entity Too Large"}, ()),
-    422: ("Invalid", "Values do not validate", ERROR, _EXAMPLES, ()),
-    500: ("InternalError", "A fault of the service", ERROR, {"a fault": "Internal Server Error"}, ()),
+    413: ("TooLarge", "Body too large", ERROR, {"too large": "Request Entity Too Large"}, ()),
+    422: ("Invalid", "Validation error", ERROR, _EXAMPLES, ()),
+    500: ("InternalError", "Internal error", ERROR, {"internal error": "Internal Server Error"}, ()),
     503: (
         "Unavailable",
-        "The database cannot be reached or is too slow, or the service is too busy; trying again may help",
+        "Database unavailable or too slow, or service too busy; the client may retry",
         ERROR,
         {
-            "away": "the database is not available",
+            "database": "the database is not available",
             "busy": "too many clients have not finished sending their requests",
         },
         ("Retry-After",),
     ),
 }
-"""Status: the name of the response, its description, its schema, values of `detail`, headers."""
+"""Maps a status to the response's name, description, schema, example values of `detail`, and headers."""
 
 
 def register_errors(components: Components) -> None:
-    """Add the schemas and the responses, each to appear when an operation refers to it."""
+    """Register the schemas and responses; each appears only if an operation uses it."""
     for name, schema in SCHEMAS.items():
         components.schema(name, schema, lazy=True)
     for name, description, schema_name, details, headers in RESPONSES.values():
@@ -145,5 +145,5 @@ def register_errors(components: Components) -> None:
 
 
 def error_responses(statuses: tuple[int, ...]) -> dict[int, str]:
-    """Return the responses of `statuses`, by the names under which they are registered."""
+    """Return the registered names of the responses of `statuses`."""
     return {status: RESPONSES[status][0] for status in statuses}

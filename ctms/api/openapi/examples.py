@@ -1,4 +1,4 @@
-"""Bodies of requests, to start from. A test sends them."""
+"""Example bodies of requests. A test sends them."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _FULL: dict[str, Any] = {
 
 CREATE: dict[str, Any] = {
     "address": {"summary": "An address", "value": {"email": {"primary_email": "jane@example.com"}}},
-    "more": {"summary": "An address, and what else is known", "value": _FULL},
+    "more": {"summary": "A contact with all groups", "value": _FULL},
 }
-PUT: dict[str, Any] = {"contact": {"summary": "The whole contact", "value": _FULL}}
+PUT: dict[str, Any] = {"contact": {"summary": "A complete contact", "value": _FULL}}
 ERASE: dict[str, Any] = {
     "addresses": {"summary": "Two addresses", "value": {"emails": ["jane@example.com", "joe@example.com"]}},
     "identities": {
-        "summary": "Who has an account, never to come back",
+        "summary": "An account holder, to be forgotten",
         "value": {"identities": [{"fxa_id": "6eb6ed6ac3b64259968aa490c6c0b9df"}], "forget": True},
     },
 }
 PATCH: dict[str, Any] = {
     "name": {"summary": "Correct a name", "value": {"email": {"last_name": "Roe"}}},
     "subscribe": {
-        "summary": "Subscribe to one newsletter, leave another",
+        "summary": "Subscribe to one newsletter, unsubscribe from another",
         "value": {"newsletters": [{"name": "mozilla-welcome"}, {"name": "hubs", "subscribed": False}]},
     },
-    "leave all": {"summary": "Leave all newsletters", "value": {"newsletters": "UNSUBSCRIBE"}},
-    "account gone": {"summary": "Forget the account", "value": {"fxa": "DELETE"}},
+    "unsubscribe": {"summary": "Unsubscribe from all newsletters", "value": {"newsletters": "UNSUBSCRIBE"}},
+    "account deleted": {"summary": "Delete the account's data", "value": {"fxa": "DELETE"}},
 }

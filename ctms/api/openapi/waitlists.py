@@ -1,6 +1,6 @@
-"""What the fields of each waitlist may be, as JSON Schema: for `GET /waitlists` and the OpenAPI document.
+"""JSON Schemas of the fields of waitlists, for `GET /waitlists` and the OpenAPI document.
 
-The rules themselves are a plugin's; what it says of them is checked here, when the service starts.
+Plugins define the rules; their schemas are validated here, when the service starts.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from ctms.hooks.trials import bounded
 Schema = dict[str, Any]
 
 SCHEMA_BY_NAME = "x-schema-by-name"
-"""The extension that refers from the name of a waitlist, or a pattern of names, to the schema of its fields."""
+"""Extension that maps the name of a waitlist, or a pattern of names, to the schema of its fields."""
 
 _COMPONENT = "Fields."
 
-# Where JSON Schema 2020-12 has schemas in schemas; anything else may look like one, but is a value.
+# Keywords of JSON Schema 2020-12 that contain schemas; any other object is a value, even if it looks like one.
 _MAPS_OF_SCHEMAS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _LISTS_OF_SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMAS = frozenset(
     {"additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames", "then"}
     | {"unevaluatedItems", "unevaluatedProperties"}
 )
-_SAYING_WHAT_OBJECTS_HOLD = frozenset(
+_DESCRIBING_MEMBERS = frozenset(
     {"additionalProperties", "patternProperties", "properties", "unevaluatedProperties", "$ref", *_LISTS_OF_SCHEMAS}
 )
 
 
 class _Converter(OpenAPIConverter):
-    """apispec's converter, for what a schema loads."""
+    """apispec's converter, for schemas that load data."""
 
     def schema2jsonschema(self, schema: ma.Schema) -> Schema:
-        """Describe what the schema loads: without what it only dumps, and with what it does with unknown members."""
+        """Describe the members that the schema loads, without dump-only fields, and its handling of unknown members."""
         fields = get_fields(schema, exclude_dump_only=True)
         described: Schema = self.fields2jsonschema(fields, partial=schema.partial)  # type: ignore[no-untyped-call]
         described["additionalProperties"] = schema.unknown != ma.RAISE
@@ -56,7 +56,7 @@ class _Converter(OpenAPIConverter):
         return {"description": " ".join(words.split()), **described} if words else described
 
     def field2pattern(self, field: ma.fields.Field[Any], **_: Any) -> Schema:
-        """Give the pattern of a field where JSON Schema can say it: Python's have flags and ways of their own."""
+        """Return the pattern of a field if JSON Schema can express it: Python has flags and syntax of its own."""
         found: Schema = super().field2pattern(field)
         flags = any(v.regex.flags & ~re.UNICODE for v in field.validators if isinstance(v, ma.validate.Regexp))
         if flags or not found:
@@ -70,7 +70,7 @@ class _Converter(OpenAPIConverter):
 
 
 class _Marshmallow(MarshmallowPlugin):
-    """apispec's plugin with our converter; nested schemas are written out where they are."""
+    """apispec's plugin with our converter; nested schemas are inlined."""
 
     Converter = _Converter
 
@@ -79,9 +79,9 @@ class _Marshmallow(MarshmallowPlugin):
 
 
 def fields_schema(registered: Registered[Waitlist]) -> Schema:
-    """Return the JSON Schema (2020-12) of a waitlist's fields: what its plugin says, else as its schema reads them.
+    """Return the JSON Schema (2020-12) of a waitlist's fields, as given by its plugin or derived from its schema.
 
-    Raises `PluginError` when there is none, naming the plugin and the cure.
+    Raises `PluginError`, which names the plugin and the fix, if there is none.
     """
     waitlist = registered.value
     try:
@@ -113,7 +113,7 @@ def _from_marshmallow(waitlist: Waitlist) -> Schema:
 
 
 def list_of(waitlists: Waitlists) -> list[Schema]:
-    """Return what `GET /waitlists` answers, by exactness. Raises `PluginError` as `fields_schema` does."""
+    """Return the response of `GET /waitlists`, by precedence. Raises `PluginError` as `fields_schema` does."""
     return [
         {
             "name": one.value.name,
@@ -127,10 +127,10 @@ def list_of(waitlists: Waitlists) -> list[Schema]:
 
 
 def describe_entries(components: Components, waitlists: Waitlists) -> None:
-    """Add a schema `Fields.…` for each declaration and refer to it from the entries of requests.
+    """Add a schema `Fields.…` for each declaration, and refer to it from the entries of requests.
 
-    The reference is an extension of OpenAPI, a map like that of a discriminator: client generators make one plain
-    class of an entry. Raises `PluginError` as `fields_schema` does.
+    The reference is an extension of OpenAPI, similar to the mapping of a discriminator: client generators create one
+    plain class for an entry. Raises `PluginError` as `fields_schema` does.
     """
     places: dict[str, str] = {}
     for one in waitlists.declared:
@@ -138,7 +138,7 @@ def describe_entries(components: Components, waitlists: Waitlists) -> None:
         places[one.value.name] = f"#/components/schemas/{name}"
         described = _embedded(fields_schema(one), places[one.value.name])
         words = (
-            f"{one.value.title}: the fields of {_named(one.value)}.",
+            f"{one.value.title}: fields of {_named(one.value)}.",
             one.value.description,
             described.get("description"),
         )
@@ -149,12 +149,12 @@ def describe_entries(components: Components, waitlists: Waitlists) -> None:
 
 def _named(waitlist: Waitlist) -> str:
     if waitlist.beginning is None:
-        return f"the waitlist `{waitlist.name}`"
-    return f"waitlists whose names begin with `{waitlist.beginning}`" if waitlist.beginning else "any other waitlist"
+        return f"waitlist `{waitlist.name}`"
+    return f"waitlists with the prefix `{waitlist.beginning}`" if waitlist.beginning else "all other waitlists"
 
 
 def _component_name(waitlist: str, taken: Iterable[str]) -> str:
-    """Return a name, of the few characters that OpenAPI allows, that no generator makes the same class of."""
+    """Return a valid OpenAPI name that generators do not map to the class of another schema."""
     plain = _COMPONENT + re.sub(r"[^A-Za-z0-9._-]", "_", waitlist.replace("*", "any"))
     classes = {_class_name(name) for name in taken}
     tries = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
@@ -162,20 +162,20 @@ def _component_name(waitlist: str, taken: Iterable[str]) -> str:
 
 
 def _class_name(component: str) -> str:
-    """Return what is left of a name when a generator makes a class and a file of it, on any file system."""
+    """Return the part of a name that is significant in generated class and file names, on any file system."""
     return re.sub(r"[^a-z0-9]", "", component.lower())
 
 
 def _embedded(schema: Any, place: str) -> Any:
-    """Return the schema as it is in the document, at `place`.
+    """Return the schema for its place in the document.
 
-    References into itself lead there. It has no titles, which generators take for names of classes, and its free
-    objects say that they are.
+    References into itself are adjusted to `place`. Titles are removed, since generators use them as class names. Objects
+    without restrictions get `additionalProperties`.
     """
     if not isinstance(schema, Mapping):
         return schema
     embedded = {key: _embedded_value(key, value, place) for key, value in schema.items() if key != "title"}
-    if embedded.get("type") == "object" and embedded.keys().isdisjoint(_SAYING_WHAT_OBJECTS_HOLD):
+    if embedded.get("type") == "object" and embedded.keys().isdisjoint(_DESCRIBING_MEMBERS):
         embedded["additionalProperties"] = True
     return embedded
 
