@@ -15,7 +15,7 @@ import psycopg
 
 from ctms import database
 from ctms.app import create_app
-from ctms.clients.secrets import hash_secret, make_secret
+from ctms.clients.secrets import generate_secret, hash_secret
 from ctms.pool import Connection, libpq_url
 from ctms.settings import Settings
 
@@ -152,7 +152,7 @@ def _fill(connection: Connection, count: int) -> None:
 
 def _client(connection: Connection) -> str:
     """Let the benchmark call: a client with the role `admin` and a new secret."""
-    secret = make_secret()
+    secret = generate_secret()
     connection.execute("DELETE FROM api_client WHERE client_id = %s", (CLIENT_ID,))
     connection.execute(
         "INSERT INTO api_client (client_id, email, enabled, hashed_secret)"

@@ -11,7 +11,7 @@ from werkzeug.routing import MapAdapter
 
 from ctms.api import init_api
 from ctms.api.openapi import answers
-from ctms.clients.attempts import init_attempts
+from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlists import init_waitlists
 from ctms.database import init_database
@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_logs(settings)
     init_database(app, settings)
     init_tokens(app, settings)
-    init_attempts(app, settings)
+    init_attempt_limiter(app, settings)
     init_fingerprints(app, settings)
     files = slots()  # before metrics are made: they are kept in its files, if there are any
     metrics = Metrics(app.extensions["ctms.pool"])

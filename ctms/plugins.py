@@ -5,7 +5,7 @@ What is here stays; what is not here may change with any version.
 
 from __future__ import annotations
 
-from ctms.api.blueprint import Blueprint, answer, connection
+from ctms.api.blueprint import Blueprint, connection, fetch_scalar
 from ctms.contacts.fields import Message
 from ctms.environment import setting
 from ctms.errors import (
@@ -61,8 +61,8 @@ __all__ = [
     "SlowDown",
     "TryLater",
     "Waitlist",
-    "answer",
     "connection",
+    "fetch_scalar",
     "hookimpl",
     "setting",
 ]

@@ -43,7 +43,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Waitlists": ("Waitlist", "Message"),
     "Backends and deletion handlers": ("Backend", "DeletionHandler", "ContactState", "Identities"),
     "Outcomes": (*("Outcome", "Outcomes", "Done", "TryLater", "SlowDown", "Refused", "Accepted", "Pause"),),
-    "Routes": ("Blueprint", "answer", "connection", "ScalarQuery"),
+    "Routes": ("Blueprint", "fetch_scalar", "connection", "ScalarQuery"),
     "Errors of routes": ("ApiError", "BadRequest", "Forbidden", "NotFound", "Conflict", "Invalid"),
     "Commands": ("OperatorError",),
     "Health checks": ("HealthCheck",),

@@ -1,4 +1,4 @@
-"""Our blueprint: one decorator that guards a route and documents it."""
+"""The blueprint of the API, with a decorator that authorizes the callers of a route and documents it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psycopg.pq import PipelineStatus
 from ctms.api.openapi import SECURITY_SCHEME
 from ctms.api.openapi.errors import error_responses
 from ctms.api.parsing import Parser
-from ctms.clients.access import INVALID, Caller
+from ctms.clients.access import INVALID_CREDENTIALS, Caller
 from ctms.clients.tokens import InvalidToken, tokens
 from ctms.current import current_g, current_request
 from ctms.errors import Unauthorized
@@ -28,17 +28,16 @@ View = Callable[P, Response]
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
-    """flask-smorest's blueprint with our parser and our guard."""
+    """A flask-smorest blueprint with a parser for request bodies and a guard for routes."""
 
     ARGUMENTS_PARSER = Parser()
 
     def guard(self, permission: str | None) -> Callable[[View[P]], View[P]]:
-        """Let only those callers in whose token is good and who have the permission (None: any client).
+        """Require a valid token and the permission (None: any client) from the callers of a view.
 
-        A view that reads asks with `answer()`: one statement finds out who the caller is and, for who may have
-        it, what was asked for. A view that writes works on `connection()`, in one transaction that is committed
-        here; who the caller is comes with the first answer, so such a view may have run for a caller who is
-        then refused, and all that it did is rolled back.
+        A view that reads uses `fetch_scalar()`: one statement authorizes the caller and runs the query. A view that
+        writes uses `connection()`, in one transaction that the guard commits. The caller is authorized with the first
+        result, so such a view may run for a caller that is then refused; the guard rolls back all its changes.
         """
 
         def decorate(view: View[P]) -> View[P]:
@@ -46,24 +45,24 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             def guarded(*args: P.args, **kwargs: P.kwargs) -> Response:
                 client_id = _client_id()
                 reads = current_request().method in {"GET", "HEAD"}
-                with reading() if reads else writing() as lent:
-                    caller = Caller(lent, client_id, permission)
-                    noted = current_g()
-                    noted.connection, noted.caller = lent, caller
+                with reading() if reads else writing() as acquired:
+                    caller = Caller(acquired, client_id, permission)
+                    context = current_g()
+                    context.connection, context.caller = acquired, caller
                     if not reads:
                         caller.look_up()
                     try:
                         response = view(*args, **kwargs)
-                    except psycopg.Error:  # nothing more can be asked on this connection
+                    except psycopg.Error:  # the connection takes no more queries
                         raise
                     except Exception:
-                        caller.require()  # who may not ask is not told what is wrong with the question
+                        caller.authorize()  # an unauthorized caller must not see what is wrong with its request
                         raise
                     else:
-                        caller.require()
+                        caller.authorize()
                     finally:
                         _note(caller)
-                caller.remember()
+                caller.touch_last_access()
                 return response
 
             guarded._ctms_permission = permission  # type: ignore[attr-defined]  # noqa: SLF001
@@ -75,10 +74,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     def operation(
         self, operation_id: str, *, errors: tuple[int, ...] = (), **words: Any
     ) -> Callable[[View[P]], View[P]]:
-        """Document a view: its name for client generators and with which `errors` it may answer.
+        """Document a view: its operation id, for client generators, and the `errors` that it may return.
 
-        Those of `guard` are added there, and any operation may meet a fault (500). `words` are further members of
-        OpenAPI's operation object. Nothing is wrapped around the view.
+        `guard` adds its own errors, and every operation may return 500. `words` are further members of OpenAPI's
+        operation object. The view itself is not wrapped.
         """
 
         def decorate(view: View[P]) -> View[P]:
@@ -94,47 +93,47 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
 
 def permission_of(view: Any, method: str) -> Any:
-    """Return the permission that `guard` asks for, None for any client, `...` where nothing guards the view."""
+    """Return the permission that `guard` requires, None for any client, `...` for a view without a guard."""
     handler = getattr(view.view_class, method.lower()) if hasattr(view, "view_class") else view
     return getattr(handler, "_ctms_permission", ...)
 
 
-def answer(question: ScalarQuery) -> Any:
-    """Return what the scalar query selects, None for no row; for the callers of the guarded view only."""
-    return current_g().caller.answer(question)
+def fetch_scalar(query: ScalarQuery) -> Any:
+    """Authorize the caller of the guarded view, and return the value that the query selects, None for no row."""
+    return current_g().caller.fetch_scalar(query)
 
 
 def connection() -> Connection:
-    """The connection of the current request, inside a guarded view.
+    """Return the connection of the current request, inside a guarded view.
 
-    A view that reads gets it once the caller is known to be let in.
+    For a view that reads, authorize the caller first.
     """
-    noted = current_g()
-    lent: Connection = noted.connection
-    if lent.info.pipeline_status == PipelineStatus.OFF:
-        noted.caller.require()
-    return lent
+    context = current_g()
+    acquired: Connection = context.connection
+    if acquired.info.pipeline_status == PipelineStatus.OFF:
+        context.caller.authorize()
+    return acquired
 
 
-def let_in() -> None:
-    """Raise unless the caller may have what it asks for: before what is too much to be done first and rolled back."""
-    current_g().caller.require()
+def require_authorized() -> None:
+    """Raise unless the caller is authorized; call it before work that is too expensive to roll back."""
+    current_g().caller.authorize()
 
 
 def caller_id() -> str:
-    """The id of the client that calls, inside a guarded view.
+    """Return the id of the calling client, inside a guarded view.
 
-    In one that writes it may not be known yet whether it is let in; who is not has done nothing in the end.
+    In a view that writes, the client may not be authorized yet; if it is refused, all changes are rolled back.
     """
     found: str = current_g().caller.client_id
     return found
 
 
 def _note(caller: Caller) -> None:
-    """Tell telemetry who the caller is, if that is known by now."""
-    if not caller.known:
+    """Record the caller for telemetry, if it is known by now."""
+    if not caller.is_known:
         return
-    failure = AuthFailure(caller.refused_as) if caller.refused_as else None
+    failure = AuthFailure(caller.refusal_cause) if caller.refusal_cause else None
     if failure is AuthFailure.UNKNOWN_CLIENT:
         note_auth_failure(failure)
     else:
@@ -150,11 +149,11 @@ def _client_id() -> str:
         return tokens().verify(token.strip())
     except InvalidToken as error:
         note_auth_failure(AuthFailure.EXPIRED_TOKEN if error.expired else AuthFailure.INVALID_TOKEN)
-        raise Unauthorized(INVALID) from error
+        raise Unauthorized(INVALID_CREDENTIALS) from error
 
 
 def _document(view: Any, permission: str | None) -> None:
-    """Say who may call the view and how it answers those who may not."""
+    """Document the permission of the view and the errors for callers without it."""
     operation = _operation(view)
     operation["security"] = [{SECURITY_SCHEME: []}]
     if permission is None:
@@ -167,7 +166,7 @@ def _document(view: Any, permission: str | None) -> None:
 
 
 def _operation(view: Any) -> dict[str, Any]:
-    """Return what is documented of the view by hand, to be added to."""
+    """Return the view's manual documentation, for additions."""
     view._apidoc = deepcopy(getattr(view, "_apidoc", {}))  # noqa: SLF001
     operation: dict[str, Any] = view._apidoc.setdefault("manual_doc", {})  # noqa: SLF001
     operation.setdefault("responses", {})

@@ -9,13 +9,13 @@ from flask import Response
 from flask.views import MethodView
 
 from ctms.api import preconditions
-from ctms.api.blueprint import Blueprint, answer, caller_id, connection
+from ctms.api.blueprint import Blueprint, caller_id, connection, fetch_scalar
 from ctms.api.openapi import examples
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.parsing import problems
 from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
-from ctms.clients.access import DELETE, MANAGE, VIEW
+from ctms.clients.access import DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS
 from ctms.contacts import accounts, commands, queries, removal, schemas
 from ctms.contacts.documents import array
 from ctms.erasure.erase import BY_DELETE, Order, erase
@@ -47,16 +47,16 @@ class Contacts(MethodView):
     init_every_request = False
 
     @blueprint.operation("find_contacts", errors=(422,))
-    @blueprint.guard(VIEW)
+    @blueprint.guard(VIEW_CONTACTS)
     @blueprint.arguments(IdentitiesQuery(), location="query")
     @blueprint.response(200, schemas.ListedContactSchema(many=True))
     def get(self, identities: dict[str, Any]) -> Response:
         """Find the contacts that match all given identities."""
         some_identity(identities)
-        return json_text(answer(queries.documents(identities)))
+        return json_text(fetch_scalar(queries.documents(identities)))
 
     @blueprint.operation("create_contact", errors=(409, 413, 422))
-    @blueprint.guard(MANAGE)
+    @blueprint.guard(MANAGE_CONTACTS)
     @blueprint.arguments(schemas.ContactSchema(), examples=examples.CREATE)
     @blueprint.response(201, schemas.ContactDocumentSchema, headers=_PLACE)
     @blueprint.alt_response(
@@ -77,18 +77,18 @@ class Contact(MethodView):
     init_every_request = False
 
     @blueprint.operation("read_contact", errors=(404, 422), parameters=["If-None-Match"])
-    @blueprint.guard(VIEW)
+    @blueprint.guard(VIEW_CONTACTS)
     @blueprint.response(200, schemas.ContactDocumentSchema, headers=_STATE)
     @blueprint.alt_response(304, description="The client has this state", headers=_STATE)
     def get(self, email_id: str) -> Response:
         """Return a contact."""
-        document = answer(queries.document(contact_id(email_id)))
+        document = fetch_scalar(queries.document(contact_id(email_id)))
         if document is None:
             raise NotFound(commands.UNKNOWN)
         return contact_response(document)
 
     @blueprint.operation("put_contact", errors=(409, 412, 413, 422), parameters=["If-Match"])
-    @blueprint.guard(MANAGE)
+    @blueprint.guard(MANAGE_CONTACTS)
     @blueprint.arguments(schemas.ContactPutSchema(), examples=examples.PUT)
     @blueprint.response(201, schemas.ContactDocumentSchema, headers=_PLACE)
     def put(self, contact: dict[str, Any], email_id: str) -> Response:
@@ -102,7 +102,7 @@ class Contact(MethodView):
         return contact_response(document, 201, {"Location": f"/ctms/{wanted}"})
 
     @blueprint.operation("patch_contact", errors=(404, 409, 412, 413, 422), parameters=["If-Match"])
-    @blueprint.guard(MANAGE)
+    @blueprint.guard(MANAGE_CONTACTS)
     @blueprint.arguments(schemas.ContactPatchSchema(), examples=examples.PATCH)
     @blueprint.response(200, schemas.ContactDocumentSchema, headers=_STATE)
     def patch(self, patch: dict[str, Any], email_id: str) -> Response:
@@ -121,7 +121,7 @@ class Contact(MethodView):
             raise Invalid(problems({"json": error.messages})) from error
 
     @blueprint.operation("delete_contact", errors=(404, 412), parameters=[_ADDRESS, "If-Match"])
-    @blueprint.guard(DELETE)
+    @blueprint.guard(DELETE_CONTACTS)
     @blueprint.response(200, schemas.IdentitySchema(many=True), headers=_DELETED)
     def delete(self, email_id: str) -> Response:
         """Delete everything about an address: the path names the `primary_email`, in any spelling.

@@ -10,11 +10,11 @@ import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
-from ctms.api.blueprint import Blueprint, answer, caller_id, connection, let_in
+from ctms.api.blueprint import Blueprint, caller_id, connection, fetch_scalar, require_authorized
 from ctms.api.openapi import examples
 from ctms.api.parameters import path_id
 from ctms.api.responses import json_text
-from ctms.clients.access import DELETE, VIEW_ERASURES
+from ctms.clients.access import DELETE_CONTACTS, VIEW_ERASURES
 from ctms.contacts import fields
 from ctms.contacts.fields import invalid
 from ctms.contacts.queries import IDENTITIES
@@ -216,7 +216,7 @@ class Erasures(MethodView):
     init_every_request = False
 
     @blueprint.operation("erase_contacts", errors=(413, 422), parameters=["Idempotency-Key"])
-    @blueprint.guard(DELETE)
+    @blueprint.guard(DELETE_CONTACTS)
     @blueprint.arguments(ErasureRequestSchema(), examples=examples.ERASE)
     @blueprint.response(202, ErasureResultSchema, headers={"Location": "Location"})
     def post(self, asked: dict[str, Any]) -> Response:
@@ -231,7 +231,7 @@ class Erasures(MethodView):
             raise Invalid([{"loc": ["header", "Idempotency-Key"], "msg": message, "type": "string_too_long"}])
         if asked["forget"] and not fingerprints().available:
             raise Invalid([{"loc": ["body", "forget"], "msg": NO_KEY, "type": "no_erasure_key"}])
-        let_in()
+        require_authorized()
         forget, include_fxa = asked["forget"], asked["include_fxa"]
         order = Order(by=f"client:{caller_id()}", origin=BY_API, forget=forget, include_fxa=include_fxa)
         try:
@@ -249,7 +249,7 @@ class Erasures(MethodView):
 def erasure(erasure_id: str) -> Response:
     """Return the record of an erasure: who asked for it, and the progress of each deletion handler and backend."""
     wanted: UUID = path_id("erasure_id", erasure_id)
-    found = answer(records.record(wanted))
+    found = fetch_scalar(records.record(wanted))
     if found is None:
         raise NotFound(UNKNOWN)
     return json_text(found)

@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Response
 
-from ctms.api.blueprint import Blueprint, answer
+from ctms.api.blueprint import Blueprint, fetch_scalar
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.responses import json_text
-from ctms.clients.access import VIEW
+from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
 from ctms.contacts.commands import UNKNOWN
 from ctms.errors import NotFound
@@ -19,13 +19,13 @@ blueprint = Blueprint("Identities", __name__, description="The ids by which cont
 
 @blueprint.route("/identities")
 @blueprint.operation("find_identities", errors=(422,))
-@blueprint.guard(VIEW)
+@blueprint.guard(VIEW_CONTACTS)
 @blueprint.arguments(IdentitiesQuery(), location="query")
 @blueprint.response(200, schemas.IdentitySchema(many=True))
 def identities(query: dict[str, Any]) -> Response:
     """Find the identities of the contacts that match all given ones."""
     some_identity(query)
-    return json_text(answer(queries.identities_of(query)))
+    return json_text(fetch_scalar(queries.identities_of(query)))
 
 
 @blueprint.route(
@@ -40,11 +40,11 @@ def identities(query: dict[str, Any]) -> Response:
     ],
 )
 @blueprint.operation("read_identity", errors=(404, 422))
-@blueprint.guard(VIEW)
+@blueprint.guard(VIEW_CONTACTS)
 @blueprint.response(200, schemas.IdentitySchema)
 def identity(email_id: str) -> Response:
     """Return the identities of one contact."""
-    found = answer(queries.identity(contact_id(email_id)))
+    found = fetch_scalar(queries.identity(contact_id(email_id)))
     if found is None:
         raise NotFound(UNKNOWN)
     return json_text(found)

@@ -13,8 +13,8 @@ from ctms.api.drain import body_slots, has_body
 from ctms.api.openapi import BASIC_SCHEME
 from ctms.api.openapi.errors import TOKEN_ERROR
 from ctms.api.responses import error_response, json_text
-from ctms.clients.attempts import attempts
-from ctms.clients.registry import WrongCredentials, authenticate
+from ctms.clients.attempt_limiter import attempt_limiter
+from ctms.clients.registry import InvalidCredentials, authenticate
 from ctms.clients.tokens import tokens
 from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
@@ -89,15 +89,15 @@ def token() -> Response:
     client_id, secret = _credentials(form)
     address = request.remote_addr or ""
     try:
-        attempts().check(client_id, address)
+        attempt_limiter().check(client_id, address)
     except ApiError as error:
         note_token_failure(TokenFailure.LIMITED)
         return _refused(error, "invalid_request")
     try:
         authenticate(client_id, secret)
-    except WrongCredentials as error:
+    except InvalidCredentials as error:
         note_token_failure(TokenFailure(error.cause))
-        attempts().failed(client_id, address)
+        attempt_limiter().record_failure(client_id, address)
         return _wrong_credentials(form)
     text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'
     return json_text(text, headers=_NEVER_STORED)

@@ -12,7 +12,7 @@ from flask import Response, request
 from ctms.api.blueprint import Blueprint, connection
 from ctms.api.parameters import UpdatesQuery
 from ctms.api.responses import json_text
-from ctms.clients.access import VIEW
+from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
 from ctms.contacts.documents import array
 from ctms.database import app_settings
@@ -22,7 +22,7 @@ blueprint = Blueprint("Updates", __name__, description="Contacts that changed")
 
 @blueprint.route("/updates")
 @blueprint.operation("list_updates", errors=(422,))
-@blueprint.guard(VIEW)
+@blueprint.guard(VIEW_CONTACTS)
 @blueprint.arguments(UpdatesQuery(), location="query")
 @blueprint.response(200, schemas.UpdatesSchema)
 def updates(query: dict[str, Any]) -> Response:

@@ -11,7 +11,7 @@ from ctms.api.blueprint import Blueprint
 from ctms.api.openapi import Api
 from ctms.api.openapi.waitlists import describe_entries, list_of
 from ctms.api.responses import json_text
-from ctms.clients.access import VIEW
+from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import fields
 from ctms.contacts.waitlists import Waitlists
 from ctms.current import extension
@@ -37,7 +37,7 @@ class WaitlistRules(ma.Schema):
 
 @blueprint.route("/waitlists")
 @blueprint.operation("list_waitlists")
-@blueprint.guard(VIEW)
+@blueprint.guard(VIEW_CONTACTS)
 @blueprint.response(200, WaitlistRules(many=True))
 def waitlists() -> Response:
     """List the waitlists that have rules for their fields.

@@ -63,7 +63,7 @@ def delete_permission(name: str, yes: bool, as_json: bool) -> None:
     those that routes of CTMS need.
     """
     with db.session.begin():
-        data = permission_data(domain.deletable_permission(name))
+        data = permission_data(domain.find_deletable_permission(name))
     confirm(f"Delete the permission {name}, which these roles give: {names(data['roles'])}?", yes)
     with db.session.begin():
         domain.delete_permission(name)

@@ -80,7 +80,7 @@ def delete_role(name: str, yes: bool, as_json: bool) -> None:
     admin.
     """
     with db.session.begin():
-        data = role_data(domain.deletable_role(name))
+        data = role_data(domain.find_deletable_role(name))
     losers = f", which these API clients have: {names(data['clients'])}" if data["clients"] else ""
     confirm(f"Delete the role {name}{losers}?", yes)
     with db.session.begin():

@@ -1,1 +1,1 @@
-"""Who may call: API clients, their secrets and tokens, their roles and permissions."""
+"""API clients: their secrets and tokens, their roles and permissions."""

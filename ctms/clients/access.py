@@ -1,4 +1,4 @@
-"""What a caller may do, asked of the database at every request: what an operator takes away is gone at once."""
+"""Authorization of callers, by the database, at every request: a revoked permission is gone at once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ctms.pool import Connection, Cursor, ScalarQuery, reading
 
 logger = logging.getLogger(__name__)
 
-VIEW = "view_contacts"
-MANAGE = "manage_contacts"
-DELETE = "delete_contacts"
+VIEW_CONTACTS = "view_contacts"
+MANAGE_CONTACTS = "manage_contacts"
+DELETE_CONTACTS = "delete_contacts"
 VIEW_ERASURES = "view_erasures"
 ADMIN_ROLE = "admin"
 
-INVALID = "Could not validate credentials"
+INVALID_CREDENTIALS = "Could not validate credentials"
 
-# The role `admin` has every permission, those of plugins that come later included.
+# The role `admin` has every permission, including those that plugins add later.
 _CALLER = """
     SELECT c.enabled,
         EXISTS (
@@ -34,8 +34,8 @@ _CALLER = """
         c.last_access IS NULL OR c.last_access < now() - interval '1 minute' AS unseen
     FROM api_client c WHERE c.client_id = %s"""
 
-# Who finds the row locked leaves it: another request is just writing the same thing.
-_SEEN = """
+# A locked row is skipped, since another request is writing the same value.
+_TOUCH_LAST_ACCESS = """
     WITH due AS (
         SELECT client_id FROM api_client
         WHERE client_id = %s AND (last_access IS NULL OR last_access < now() - interval '1 minute')
@@ -43,15 +43,15 @@ _SEEN = """
     UPDATE api_client SET last_access = now() FROM due WHERE api_client.client_id = due.client_id"""
 
 
-# One statement reads what was asked for, and does not read it for who may not have it. OFFSET 0 keeps the question
-# who calls a query of its own: merged into the outer one it would be asked at each use.
-_ANSWER = """
-    SELECT caller.*, CASE WHEN caller.enabled AND caller.allowed THEN ({question}) END
+# One statement authorizes the caller and runs the query, which it skips for a caller without permission. OFFSET 0 keeps
+# the planner from merging the caller's subquery into the outer query, which would evaluate it at each use.
+_FETCH_SCALAR = """
+    SELECT caller.*, CASE WHEN caller.enabled AND caller.allowed THEN ({query}) END
     FROM ({caller} OFFSET 0) caller"""
 
 
 class Caller:
-    """The client behind a verified token, and whether it has the `permission` (None: none is needed)."""
+    """The client that a verified token names, and the `permission` that its request needs (None: none)."""
 
     def __init__(self, connection: Connection, client_id: str, permission: str | None) -> None:
         self.client_id = client_id
@@ -59,46 +59,46 @@ class Caller:
         self._permission = permission
         self._pending: Cursor | None = None
         self._row: tuple[Any, ...] | None = None
-        self._known = False
+        self._is_known = False
 
     def look_up(self) -> None:
-        """Ask who the caller is; on a connection in pipeline mode the answer comes with that of what follows."""
+        """Send the query for the caller; in pipeline mode its result arrives with those of later statements."""
         self._pending = self._connection.execute(_CALLER, (self._permission, self.client_id))
 
-    def answer(self, question: ScalarQuery) -> Any:
-        """Return what the scalar query `question` selects, None for no row.
+    def fetch_scalar(self, query: ScalarQuery) -> Any:
+        """Authorize the caller and return the value that the query selects, None for no row.
 
-        Raises as `require` does, and then nothing was read.
+        Raises as `authorize` does; the query does not run then.
         """
-        cursor = self._connection.execute(_answer(question.sql), (*question.values, self._permission, self.client_id))
-        self._learn(cursor.fetchone())
-        self.require()
-        assert self._row is not None  # noqa: S101  or `require` had raised
+        cursor = self._connection.execute(_fetch_scalar(query.sql), (*query.values, self._permission, self.client_id))
+        self._set_row(cursor.fetchone())
+        self.authorize()
+        assert self._row is not None  # noqa: S101  `authorize` raises otherwise
         return self._row[3]
 
-    def require(self) -> None:
-        """Raise `Unauthorized`, `BadRequest` or `Forbidden` unless the client may do what it asks for."""
-        if not self._known:
+    def authorize(self) -> None:
+        """Raise `Unauthorized`, `BadRequest` or `Forbidden` unless the client is enabled and has the permission."""
+        if not self._is_known:
             if self._pending is None:
                 self.look_up()
             assert self._pending is not None  # noqa: S101
-            self._learn(self._pending.fetchone())
-        match self.refused_as:
+            self._set_row(self._pending.fetchone())
+        match self.refusal_cause:
             case "unknown_client":
-                raise Unauthorized(INVALID)
+                raise Unauthorized(INVALID_CREDENTIALS)
             case "disabled_client":
                 raise BadRequest("API Client has been disabled")
             case "missing_permission":
                 raise Forbidden(f"Permission(s) required: {self._permission}")
 
     @property
-    def known(self) -> bool:
-        """True once the database has said who the caller is, or that nobody is."""
-        return self._known
+    def is_known(self) -> bool:
+        """True once the query for the caller has returned, with a row or without."""
+        return self._is_known
 
     @property
-    def refused_as(self) -> Literal["unknown_client", "disabled_client", "missing_permission"] | None:
-        """Why the caller is not let in, None for who is; to be asked when it is `known`."""
+    def refusal_cause(self) -> Literal["unknown_client", "disabled_client", "missing_permission"] | None:
+        """The cause of a refusal, None for an authorized caller; valid once the caller `is_known`."""
         if self._row is None:
             return "unknown_client"
         enabled, allowed, *_ = self._row
@@ -106,21 +106,24 @@ class Caller:
             return "disabled_client"
         return "missing_permission" if self._permission is not None and not allowed else None
 
-    def remember(self) -> None:
-        """Note that the client was here, at most once a minute, waiting for nobody and failing nothing."""
+    def touch_last_access(self) -> None:
+        """Store the time of the client's last access, at most once a minute, without waiting for a lock.
+
+        A failure is logged and does not fail the request.
+        """
         if self._row is None or not self._row[0] or not self._row[2]:
             return
         try:
             with reading() as connection:
-                connection.execute(_SEEN, (self.client_id,))
+                connection.execute(_TOUCH_LAST_ACCESS, (self.client_id,))
         except (psycopg.Error, PoolTimeout):
             logger.warning("last access not stored", extra={"client_id": self.client_id})
 
-    def _learn(self, row: tuple[Any, ...] | None) -> None:
+    def _set_row(self, row: tuple[Any, ...] | None) -> None:
         self._row = row
-        self._known = True
+        self._is_known = True
 
 
 @cache
-def _answer(sql: str) -> str:
-    return _ANSWER.format(question=sql, caller=_CALLER)
+def _fetch_scalar(sql: str) -> str:
+    return _FETCH_SCALAR.format(query=sql, caller=_CALLER)

@@ -11,7 +11,7 @@ from ctms.database import Model
 
 
 class ApiClient(Model):
-    """A service that may call. The secret is kept as an argon2id hash; the one before it may be valid for a while."""
+    """A service that may call the API. Secrets are stored as argon2id hashes; the previous one may still be valid."""
 
     __tablename__ = "api_client"
 
@@ -33,7 +33,7 @@ class ApiClient(Model):
 
 
 class Role(Model):
-    """A named set of permissions that clients are given."""
+    """A named set of permissions that clients are granted."""
 
     __tablename__ = "roles"
 
@@ -56,7 +56,7 @@ class Role(Model):
 
 
 class Permission(Model):
-    """One thing that a caller may do; routes name the permission that they need."""
+    """A named right of a caller; routes name the permission that they need."""
 
     __tablename__ = "permissions"
 
@@ -70,7 +70,7 @@ class Permission(Model):
 
 
 class ClientRole(Model):
-    """A role given to a client."""
+    """A role granted to a client."""
 
     __tablename__ = "api_client_roles"
     __table_args__ = (UniqueConstraint("api_client_id", "role_id", name="uix_api_client_roles"),)
@@ -81,7 +81,7 @@ class ClientRole(Model):
 
 
 class RolePermission(Model):
-    """A permission given to a role."""
+    """A permission granted to a role."""
 
     __tablename__ = "role_permissions"
     __table_args__ = (UniqueConstraint("role_id", "permission_id", name="uix_role_permissions"),)

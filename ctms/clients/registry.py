@@ -1,6 +1,6 @@
-"""The API clients on record: who they are, whether a secret is theirs, and what operators do with them.
+"""API clients: authentication by secret, and their administration.
 
-What operators call works in the session's transaction, which the caller begins and commits.
+The functions for operators run in the session's transaction, which the caller begins and commits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE
 from ctms.clients.models import ApiClient, Role
-from ctms.clients.roles import add, find_role, permissions_of
-from ctms.clients.secrets import hash_secret, make_secret, secret_matches
+from ctms.clients.roles import add_row, find_role, permissions_of
+from ctms.clients.secrets import generate_secret, hash_secret, verify_secret
 from ctms.database import db
 from ctms.errors import NotFoundError
 from ctms.pool import reading
@@ -29,8 +29,8 @@ _SECRETS = """
     FROM api_client WHERE client_id = %s"""
 
 
-class WrongCredentials(Exception):
-    """`cause` says what is wrong: for operators, never for the caller."""
+class InvalidCredentials(Exception):
+    """The client id or secret is wrong; `cause` is for operators and must not reach the caller."""
 
     def __init__(self, cause: Literal["unknown_client", "disabled_client", "wrong_secret"]) -> None:
         super().__init__(cause)
@@ -38,27 +38,27 @@ class WrongCredentials(Exception):
 
 
 def authenticate(client_id: str, secret: str) -> None:
-    """Check a client's secret, or the one before it while that is still valid. Raises `WrongCredentials`.
+    """Check a client's secret against the current one, and the previous one while it is valid.
 
-    An unknown or disabled client takes as long as a wrong secret.
+    Raises `InvalidCredentials`. An unknown or disabled client takes as long as a wrong secret.
     """
     known = None
     if CLIENT_ID.fullmatch(client_id):
         with reading() as connection:
             known = connection.execute(_SECRETS, (client_id,)).fetchone()
-    # Nobody's secrets, as of an unknown client, are those of one that is kept out.
+    # A disabled client is checked against no hash, like an unknown one.
     current, previous, enabled = known if known and known[2] else (None, None, None)
-    right = secret_matches(current, secret) or (previous is not None and secret_matches(previous, secret))
+    right = verify_secret(current, secret) or (previous is not None and verify_secret(previous, secret))
     if known is None:
-        raise WrongCredentials("unknown_client")
+        raise InvalidCredentials("unknown_client")
     if not enabled:
-        raise WrongCredentials("disabled_client")
+        raise InvalidCredentials("disabled_client")
     if not right:
-        raise WrongCredentials("wrong_secret")
+        raise InvalidCredentials("wrong_secret")
 
 
 def create_first_client() -> tuple[str, str] | None:
-    """Make the client `id_admin` with the role `admin` when there is no client yet; returns its id and secret."""
+    """Create the client `id_admin` with the role `admin` if no client exists, and return its id and secret."""
     with db.session.begin():
         db.session.execute(text("SELECT pg_advisory_xact_lock(hashtext('ctms first client'))"))
         if db.session.scalar(select(func.count()).select_from(ApiClient)):
@@ -73,7 +73,7 @@ def list_clients() -> list[ApiClient]:
 
 
 def find_client(client_id: str, *, lock: bool = False) -> ApiClient:
-    """Return a client, with its row locked against other operators if asked. Raises `NotFoundError`."""
+    """Return a client, with `lock` locking its row against other operators. Raises `NotFoundError`."""
     client = db.session.get(ApiClient, client_id, with_for_update={"key_share": True} if lock else None)
     if client is None:
         raise NotFoundError(f"there is no API client {client_id}")
@@ -81,35 +81,35 @@ def find_client(client_id: str, *, lock: bool = False) -> ApiClient:
 
 
 def client_permissions(client: ApiClient) -> list[str]:
-    """Return the names of all permissions that the client has by its roles."""
+    """Return the names of all permissions that the client's roles grant."""
     return sorted({name for role in client.roles for name in permissions_of(role)})
 
 
 def create_client(client_id: str, email: str, roles: Iterable[str] = ()) -> str:
-    """Make an enabled client with these roles and return its secret, which nobody can read again.
+    """Create an enabled client with these roles and return its secret, which cannot be read again.
 
     Raises `NotFoundError` for an unknown role and `ConflictError` when the id is taken.
     """
     granted = [find_role(name, lock=True) for name in sorted(set(roles))]
-    secret = make_secret()
+    secret = generate_secret()
     client = ApiClient(client_id=client_id, email=email, enabled=True, hashed_secret=hash_secret(secret), roles=granted)
-    add(client, f"there is an API client {client_id} already")
+    add_row(client, f"there is an API client {client_id} already")
     return secret
 
 
 def delete_client(client_id: str) -> None:
-    """Delete a client and what it was granted. Raises `NotFoundError`."""
+    """Delete a client and its grants. Raises `NotFoundError`."""
     db.session.delete(find_client(client_id, lock=True))
     db.session.flush()
 
 
 def set_enabled(client_id: str, enabled: bool) -> bool:
-    """Let a client in, or keep it out: its tokens too, from the next request on.
+    """Enable or disable a client; its tokens are accepted or refused from the next request on.
 
-    Returns False when it was so before. Raises `NotFoundError`.
+    Returns False when nothing changed. Raises `NotFoundError`.
     """
     client = find_client(client_id, lock=True)
-    # A NULL, which old rows may hold, keeps a client out as false does.
+    # Old rows may hold NULL, which disables a client as false does.
     changed = bool(client.enabled) is not enabled
     client.enabled = enabled
     db.session.flush()
@@ -117,7 +117,7 @@ def set_enabled(client_id: str, enabled: bool) -> bool:
 
 
 def previous_secret_expires(client: ApiClient) -> datetime | None:
-    """Return when the secret before the current one expires; None when it is not valid, by the database's clock."""
+    """Return when the previous secret expires, None if it is not valid by the database's clock."""
     return db.session.scalar(
         select(ApiClient.previous_secret_expires).where(
             ApiClient.client_id == client.client_id, ApiClient.previous_secret_expires > func.now()
@@ -126,12 +126,13 @@ def previous_secret_expires(client: ApiClient) -> datetime | None:
 
 
 def rotate_secret(client_id: str, overlap: timedelta | None) -> str:
-    """Give a client a new secret and return it. The one so far stays valid for `overlap`, or ends now.
+    """Give a client a new secret and return it. The current one stays valid for `overlap`, or expires now.
 
-    Only one earlier secret is kept: that of an overlap still running ends now. Raises `NotFoundError`.
+    Only one previous secret is kept: one that is still valid from an earlier rotation expires now. Raises
+    `NotFoundError`.
     """
     client = find_client(client_id, lock=True)
-    secret = make_secret()
+    secret = generate_secret()
     values = {
         ApiClient.hashed_secret: hash_secret(secret),
         ApiClient.previous_hashed_secret: client.hashed_secret if overlap else None,
@@ -143,7 +144,7 @@ def rotate_secret(client_id: str, overlap: timedelta | None) -> str:
 
 
 def grant_role(client_id: str, role_name: str) -> bool:
-    """Give a client a role. Returns False when it has it already. Raises `NotFoundError`."""
+    """Grant a role to a client. Returns False when the client already has it. Raises `NotFoundError`."""
     client, role = find_client(client_id, lock=True), find_role(role_name, lock=True)
     if role in client.roles:
         return False
@@ -153,7 +154,7 @@ def grant_role(client_id: str, role_name: str) -> bool:
 
 
 def revoke_role(client_id: str, role_name: str) -> bool:
-    """Take a role from a client. Returns False when it does not have it. Raises `NotFoundError`."""
+    """Revoke a role from a client. Returns False when the client does not have it. Raises `NotFoundError`."""
     client, role = find_client(client_id, lock=True), find_role(role_name)
     if role not in client.roles:
         return False

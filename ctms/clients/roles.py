@@ -1,7 +1,7 @@
-"""Roles and permissions: what operators do with them.
+"""The administration of roles and permissions.
 
-All of it works in the session's transaction, which the caller begins and commits. The role `admin` has every
-permission by its name (see `ctms.clients.access`), whatever is stored for it.
+The functions run in the session's transaction, which the caller begins and commits. The role `admin` has every
+permission by its name (see `ctms.clients.access`), regardless of its grants.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 
-from ctms.clients.access import ADMIN_ROLE, DELETE, MANAGE, VIEW, VIEW_ERASURES
+from ctms.clients.access import ADMIN_ROLE, DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
 from ctms.clients.models import Permission, Role
 from ctms.database import Base, db
 from ctms.errors import ConflictError, NotFoundError
 
-BUILT_IN_PERMISSIONS = (VIEW, MANAGE, DELETE, VIEW_ERASURES)
-"""What the routes of CTMS ask for."""
+BUILT_IN_PERMISSIONS = (VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS, VIEW_ERASURES)
+"""The permissions that the routes of CTMS need."""
 
 
-def add(row: Base, taken: str) -> None:
-    """Store a new row. Raises `ConflictError` with the message `taken` when its name is in use."""
+def add_row(row: Base, taken: str) -> None:
+    """Insert a new row. Raises `ConflictError` with the message `taken` when its name is in use."""
     db.session.add(row)
     try:
         db.session.flush()
@@ -38,7 +38,7 @@ def list_roles() -> list[Role]:
 
 
 def find_role(name: str, *, lock: bool = False) -> Role:
-    """Return a role, with its row locked against other operators if asked. Raises `NotFoundError`."""
+    """Return a role, with `lock` locking its row against other operators. Raises `NotFoundError`."""
     query = select(Role).where(Role.name == name)
     role = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
     if role is None:
@@ -47,21 +47,21 @@ def find_role(name: str, *, lock: bool = False) -> Role:
 
 
 def permissions_of(role: Role) -> list[str]:
-    """Return the names of the permissions that the role gives."""
+    """Return the names of the permissions that the role grants."""
     if role.name == ADMIN_ROLE:
         return list(db.session.scalars(select(Permission.name).order_by(Permission.name)))
     return [permission.name for permission in role.permissions]
 
 
 def create_role(name: str, description: str | None = None) -> Role:
-    """Make a role without permissions. Raises `ConflictError` when the name is taken."""
+    """Create a role without permissions. Raises `ConflictError` when the name is taken."""
     role = Role(name=name, description=description)
-    add(role, f"there is a role {name} already")
+    add_row(role, f"there is a role {name} already")
     return role
 
 
-def deletable_role(name: str) -> Role:
-    """Return a role that may be deleted. Raises `NotFoundError`, and `ConflictError` for `admin`."""
+def find_deletable_role(name: str) -> Role:
+    """Return a role if it may be deleted. Raises `NotFoundError`, and `ConflictError` for `admin`."""
     role = find_role(name)
     if role.name == ADMIN_ROLE:
         raise ConflictError(f"the role {ADMIN_ROLE} cannot be deleted: it is the one that has every permission")
@@ -69,13 +69,13 @@ def deletable_role(name: str) -> Role:
 
 
 def delete_role(name: str) -> None:
-    """Delete a role; the clients that had it lose it. Raises as `deletable_role`."""
-    db.session.delete(deletable_role(name))
+    """Delete a role and its grants to clients. Raises as `find_deletable_role` does."""
+    db.session.delete(find_deletable_role(name))
     db.session.flush()
 
 
 def grant_permission(role_name: str, permission_name: str) -> bool:
-    """Give a role a permission. Returns False when it has it already. Raises `NotFoundError`."""
+    """Grant a permission to a role. Returns False when the role already has it. Raises `NotFoundError`."""
     role, permission = find_role(role_name, lock=True), find_permission(permission_name, lock=True)
     if permission in role.permissions:
         return False
@@ -85,7 +85,7 @@ def grant_permission(role_name: str, permission_name: str) -> bool:
 
 
 def revoke_permission(role_name: str, permission_name: str) -> bool:
-    """Take a permission from a role. Returns False when it does not have it.
+    """Revoke a permission from a role. Returns False when the role does not have it.
 
     Raises `NotFoundError`, and `ConflictError` for `admin`.
     """
@@ -106,7 +106,7 @@ def list_permissions() -> list[Permission]:
 
 
 def find_permission(name: str, *, lock: bool = False) -> Permission:
-    """Return a permission, with its row locked against other operators if asked. Raises `NotFoundError`."""
+    """Return a permission, with `lock` locking its row against other operators. Raises `NotFoundError`."""
     query = select(Permission).where(Permission.name == name)
     permission = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
     if permission is None:
@@ -115,19 +115,19 @@ def find_permission(name: str, *, lock: bool = False) -> Permission:
 
 
 def roles_with(permission: Permission) -> list[str]:
-    """Return the names of the roles that give the permission: `admin` always does."""
+    """Return the names of the roles that grant the permission; `admin` always does."""
     return sorted({ADMIN_ROLE, *(role.name for role in permission.roles)})
 
 
 def create_permission(name: str, description: str | None = None) -> Permission:
-    """Make a permission that only `admin` has. Raises `ConflictError` when the name is taken."""
+    """Create a permission that only `admin` has. Raises `ConflictError` when the name is taken."""
     permission = Permission(name=name, description=description)
-    add(permission, f"there is a permission {name} already")
+    add_row(permission, f"there is a permission {name} already")
     return permission
 
 
-def deletable_permission(name: str) -> Permission:
-    """Return a permission that may be deleted. Raises `NotFoundError`, and `ConflictError` for what routes need."""
+def find_deletable_permission(name: str) -> Permission:
+    """Return a permission if it may be deleted. Raises `NotFoundError`, and `ConflictError` if routes need it."""
     permission = find_permission(name)
     if permission.name in BUILT_IN_PERMISSIONS:
         raise ConflictError(f"the permission {name} cannot be deleted: routes of the API ask for it")
@@ -135,6 +135,6 @@ def deletable_permission(name: str) -> Permission:
 
 
 def delete_permission(name: str) -> None:
-    """Delete a permission; the roles that had it lose it. Raises as `deletable_permission`."""
-    db.session.delete(deletable_permission(name))
+    """Delete a permission and its grants to roles. Raises as `find_deletable_permission` does."""
+    db.session.delete(find_deletable_permission(name))
     db.session.flush()

@@ -1,4 +1,4 @@
-"""Client secrets: made, hashed (argon2id) and checked, in the same time whether the client exists or not."""
+"""Client secrets: generation, hashing (argon2id) and verification, which takes as long for unknown clients."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 # argon2-cffi's defaults are RFC 9106's second recommended set: 64 MiB, three passes, four lanes.
 _hasher = PasswordHasher()
-# Each check takes 64 MiB and a core: more at once would only make all of them slower, and the process larger.
-_room = BoundedSemaphore(2)
+# Each verification takes 64 MiB and a core: more at once would slow down all of them and enlarge the process.
+_slots = BoundedSemaphore(2)
 
 
-def make_secret() -> str:
+def generate_secret() -> str:
     """Return a new secret: `secret_` and 32 random bytes in URL-safe base64."""
     return f"secret_{secrets.token_urlsafe(32)}"
 
 
 def hash_secret(secret: str) -> str:
-    """Return the argon2id hash of a secret, as it is stored."""
+    """Return the argon2id hash of a secret, for storage."""
     return _hasher.hash(secret)
 
 
-def secret_matches(hashed: str | None, secret: str) -> bool:
-    """Check a secret. Without a hash the answer is no, after as long a time as with one."""
-    with _room:
+def verify_secret(hashed: str | None, secret: str) -> bool:
+    """Return whether the secret matches the hash. Without a hash, return False after the same time."""
+    with _slots:
         try:
-            return _hasher.verify(hashed or _nobodys_hash(), secret) and hashed is not None
+            return _hasher.verify(hashed or _dummy_hash(), secret) and hashed is not None
         except (VerificationError, InvalidHashError):
             return False
 
 
 @cache
-def _nobodys_hash() -> str:
-    return hash_secret(make_secret())
+def _dummy_hash() -> str:
+    return hash_secret(generate_secret())

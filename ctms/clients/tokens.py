@@ -15,16 +15,16 @@ from ctms.settings import Settings
 
 _ALGORITHM = "HS256"
 _SUBJECT = "api_client:"
-_REMEMBERED = 4096
+_CACHE_SIZE = 4096
 _EXPIRED = "expired"
 
 
 class InvalidToken(Exception):
-    """The token is not one of ours, has expired (`expired`), or says nothing that we understand."""
+    """The token is not one of ours, has expired (`expired`), or has claims that CTMS does not know."""
 
     @property
     def expired(self) -> bool:
-        """True when it was good once."""
+        """True when the token was valid and has expired."""
         return self.args == (_EXPIRED,)
 
 
@@ -35,12 +35,12 @@ class Tokens:
         self.lifetime = lifetime
         self._key = key
         self._older = older
-        # A client sends one token a thousand times: its signature is checked once. Failures are not remembered.
-        self._decode_once = lru_cache(_REMEMBERED)(self._decode)
+        # Clients send the same token many times: its signature is verified once. Failures are not cached.
+        self._decode_once = lru_cache(_CACHE_SIZE)(self._decode)
 
     @cached_property
     def _keys(self) -> tuple[str, ...]:
-        return (self._key(), *self._older)  # at the first token, not when the app is made: it may lie in a file
+        return (self._key(), *self._older)  # lazily: the key may be in a file, and creating the app must not read it
 
     def issue(self, client_id: str) -> str:
         """Return a token for the client, valid for `lifetime` seconds."""
@@ -65,20 +65,20 @@ class Tokens:
             except jwt.InvalidTokenError as error:
                 raise InvalidToken("invalid") from error
             subject = claims["sub"]
-            if not subject.startswith(_SUBJECT) or "\0" in subject:  # which PostgreSQL cannot even be asked for
+            if not subject.startswith(_SUBJECT) or "\0" in subject:  # PostgreSQL accepts no NUL in text
                 raise InvalidToken("subject")
             return subject.removeprefix(_SUBJECT), float(claims["exp"])
         raise InvalidToken("signature")
 
 
 def init_tokens(app: Flask, settings: Settings) -> None:
-    """Give the app its keys."""
+    """Register the tokens with the app."""
     app.extensions["ctms.tokens"] = Tokens(
         partial(secret_key, settings), settings.secret_key_fallbacks, settings.token_expiration
     )
 
 
 def tokens() -> Tokens:
-    """The `Tokens` of the current app."""
+    """Return the `Tokens` of the current app."""
     found: Tokens = extension("ctms.tokens")
     return found

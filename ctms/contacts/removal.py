@@ -54,7 +54,7 @@ _MATCH_ADDRESS = {
     for name, table in (("primary_email", "emails"), ("fxa_primary_email", "fxa"))
 }
 
-DELETE_CONTACTS = "DELETE FROM emails WHERE email_id = ANY(%s)"
+DELETE_BY_IDS = "DELETE FROM emails WHERE email_id = ANY(%s)"
 
 
 @cache
@@ -110,7 +110,7 @@ def lock_matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -
 
 def delete(connection: Connection, found: Sequence[Found]) -> None:
     """Delete everything about the locked contacts."""
-    connection.execute(DELETE_CONTACTS, ([one.email_id for one in found],))
+    connection.execute(DELETE_BY_IDS, ([one.email_id for one in found],))
 
 
 def _matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[set[UUID]]:

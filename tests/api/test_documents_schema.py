@@ -15,7 +15,7 @@ from flask import Flask
 
 from ctms import pool
 from ctms.api import MAX_BODY_IN_BYTES
-from ctms.clients.attempts import attempts
+from ctms.clients.attempt_limiter import attempt_limiter
 from ctms.clients.tokens import tokens
 from ctms.database import app_settings
 from tests.api.described import Described, described
@@ -61,7 +61,7 @@ class Scene:
 
     def token_after_failures(self, client_id: str) -> Answer:
         for _ in range(app_settings().token_failures_per_minute):
-            attempts().failed(client_id, "127.0.0.1")
+            attempt_limiter().record_failure(client_id, "127.0.0.1")
         return self.token({"client_id": client_id})
 
     def database_is_away(self) -> None:

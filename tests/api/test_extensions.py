@@ -14,7 +14,7 @@ from flask.views import MethodView
 from ctms.api.extensions import unguarded
 from ctms.clients.tokens import tokens
 from ctms.errors import PluginError
-from ctms.plugins import BadRequest, Blueprint, ScalarQuery, answer, connection, hookimpl
+from ctms.plugins import BadRequest, Blueprint, ScalarQuery, connection, fetch_scalar, hookimpl
 from ctms.testing.apps import Apps
 from ctms.testing.clients import create_client
 from ctms.testing.contacts import address
@@ -35,7 +35,7 @@ def blueprint() -> Blueprint:
         @made.response(200, {"type": "object"})
         def get(self, name: str) -> Response:
             """Return who has it."""
-            found = answer(ScalarQuery("SELECT count(*) FROM emails WHERE first_name = %s", [name]))
+            found = fetch_scalar(ScalarQuery("SELECT count(*) FROM emails WHERE first_name = %s", [name]))
             return Response(json.dumps({"readers": found}), content_type="application/json")
 
         @made.guard("manage_contacts")

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from ctms.clients import secrets
-from ctms.clients.attempts import init_attempts
+from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.tokens import Tokens, init_tokens
 from tests.clients.factories import QUICK_HASHER, SECRET, create_client
 from tests.conftest import SECRET_KEY
@@ -30,10 +30,10 @@ NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 def fresh(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Failed attempts of other tests do not count, what a test does to the keys ends with it, and hashes are quick."""
     monkeypatch.setattr(secrets, "_hasher", QUICK_HASHER)
-    monkeypatch.setattr(secrets, "_nobodys_hash", lambda: NOBODYS_HASH)
-    for name in ("ctms.attempts", "ctms.tokens"):
+    monkeypatch.setattr(secrets, "_dummy_hash", lambda: NOBODYS_HASH)
+    for name in ("ctms.attempt_limiter", "ctms.tokens"):
         monkeypatch.setitem(app.extensions, name, app.extensions[name])
-    init_attempts(app, app.extensions["ctms.settings"])
+    init_attempt_limiter(app, app.extensions["ctms.settings"])
 
 
 def ask(api: ApiClient, *, basic: tuple[str, str] | None = None, **form: Any) -> Answer:
@@ -212,7 +212,7 @@ class TestCredentials:
 
 class TestAttempts:
     def test_who_fails_too_often_waits(self, app: Flask, anonymous: ApiClient, client_id: str) -> None:
-        init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=2))
+        init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=2))
         for _ in range(2):
             assert ask(anonymous, client_id=client_id, client_secret="no").status_code == 400
 
@@ -222,7 +222,7 @@ class TestAttempts:
         assert 1 <= int(refused.headers["Retry-After"]) <= 60
 
     def test_others_do_not(self, app: Flask, anonymous: ApiClient, client_id: str) -> None:
-        init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=1))
+        init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=1))
         create_client("id_other", roles=["viewer"])
         ask(anonymous, client_id="id_other", client_secret="no")
 
@@ -236,7 +236,7 @@ class TestAttempts:
         assert elsewhere.status_code == 200
 
     def test_success_does_not_count(self, app: Flask, anonymous: ApiClient, client_id: str) -> None:
-        init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=1))
+        init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=1))
 
         for _ in range(3):
             assert ask(anonymous, client_id=client_id, client_secret=SECRET).status_code == 200

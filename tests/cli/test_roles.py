@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 
-from ctms.clients.access import DELETE, MANAGE, VIEW, VIEW_ERASURES
+from ctms.clients.access import DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
 from ctms.clients.tokens import tokens
 from tests.cli.running import run, run_json
 from tests.clients.factories import create_client
@@ -24,7 +24,11 @@ def caller(app: Flask, client_id: str, *roles: str) -> ApiClient:
 def test_the_roles_that_are_there_from_the_start(cli: CliRunner) -> None:
     found = {role["name"]: role["permissions"] for role in run_json(cli, "roles", "list")}
 
-    assert found == {"admin": [DELETE, MANAGE, VIEW, VIEW_ERASURES], "editor": [MANAGE, VIEW], "viewer": [VIEW]}
+    assert found == {
+        "admin": [DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES],
+        "editor": [MANAGE_CONTACTS, VIEW_CONTACTS],
+        "viewer": [VIEW_CONTACTS],
+    }
     assert run(cli, "roles", "list").stdout.splitlines()[0].split() == ["name", "description", "permissions"]
 
 
@@ -33,18 +37,18 @@ def test_a_role_of_ones_own(cli: CliRunner, app: Flask) -> None:
     cleaner = caller(app, "id_cleaner", "cleaner")
     assert_error(cleaner.delete("/ctms/jane@example.com"), 403, "Permission(s) required: delete_contacts")
 
-    assert run(cli, "roles", "grant", "cleaner", DELETE).stdout == "cleaner\n"
+    assert run(cli, "roles", "grant", "cleaner", DELETE_CONTACTS).stdout == "cleaner\n"
     assert_error(cleaner.delete("/ctms/jane@example.com"), 404, "email jane@example.com not found!")
     assert_error(cleaner.get(SEARCH), 403, "Permission(s) required: view_contacts")
     assert run_json(cli, "roles", "show", "cleaner") == {
         "name": "cleaner",
         "description": "Deletes [only]",
-        "permissions": [DELETE],
+        "permissions": [DELETE_CONTACTS],
         "clients": ["id_cleaner"],
     }
     assert "Deletes [only]" in run(cli, "roles", "show", "cleaner").stdout
 
-    assert run_json(cli, "roles", "revoke", "cleaner", DELETE)["permissions"] == []
+    assert run_json(cli, "roles", "revoke", "cleaner", DELETE_CONTACTS)["permissions"] == []
     assert_error(cleaner.delete("/ctms/jane@example.com"), 403, "Permission(s) required: delete_contacts")
 
 
@@ -63,7 +67,7 @@ def test_deleting_a_role_that_clients_have(cli: CliRunner, app: Flask) -> None:
 
 def test_a_role_that_exists(cli: CliRunner) -> None:
     assert run(cli, "roles", "create", "viewer", status=10).stderr == "Error: there is a role viewer already\n"
-    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW]
+    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
 
 
 @pytest.mark.parametrize("bad", ["", "two words", "é", "x" * 256, "tab\t"])
@@ -74,8 +78,8 @@ def test_a_bad_new_name_is_a_usage_error(cli: CliRunner, bad: str) -> None:
 
 def test_the_role_admin_cannot_be_deleted_or_robbed(cli: CliRunner) -> None:
     assert "has every permission" in run(cli, "roles", "delete", "admin", "--yes", status=10).stderr
-    assert "has every permission" in run(cli, "roles", "revoke", "admin", VIEW, status=10).stderr
-    assert VIEW in run_json(cli, "roles", "show", "admin")["permissions"]
+    assert "has every permission" in run(cli, "roles", "revoke", "admin", VIEW_CONTACTS, status=10).stderr
+    assert VIEW_CONTACTS in run_json(cli, "roles", "show", "admin")["permissions"]
 
 
 def test_the_role_admin_has_every_permission_by_its_name(cli: CliRunner) -> None:
@@ -89,7 +93,12 @@ def test_the_role_admin_has_every_permission_by_its_name(cli: CliRunner) -> None
 
 @pytest.mark.parametrize(
     "arguments",
-    [("show", "nobody"), ("delete", "nobody", "--yes"), ("grant", "nobody", VIEW), ("revoke", "nobody", VIEW)],
+    [
+        ("show", "nobody"),
+        ("delete", "nobody", "--yes"),
+        ("grant", "nobody", VIEW_CONTACTS),
+        ("revoke", "nobody", VIEW_CONTACTS),
+    ],
     ids=" ".join,
 )
 def test_an_unknown_role(cli: CliRunner, arguments: tuple[str, ...]) -> None:
@@ -104,9 +113,9 @@ def test_an_unknown_permission(cli: CliRunner, command: str) -> None:
 
 
 def test_the_same_grant_or_revoke_again_is_no_error(cli: CliRunner) -> None:
-    assert "already" in run(cli, "roles", "grant", "viewer", VIEW).stderr
-    assert "did not have" in run(cli, "roles", "revoke", "viewer", DELETE).stderr
-    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW]
+    assert "already" in run(cli, "roles", "grant", "viewer", VIEW_CONTACTS).stderr
+    assert "did not have" in run(cli, "roles", "revoke", "viewer", DELETE_CONTACTS).stderr
+    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
 
 
 def test_deleting_a_permission_that_roles_give(cli: CliRunner) -> None:
@@ -116,17 +125,17 @@ def test_deleting_a_permission_that_roles_give(cli: CliRunner) -> None:
 
     assert run(cli, "permissions", "delete", "send_letters", "--yes").stdout == "send_letters\n"
 
-    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW]
+    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
     assert run(cli, "permissions", "delete", "send_letters", "--yes", status=4)
 
 
-@pytest.mark.parametrize("name", [VIEW, MANAGE, DELETE])
+@pytest.mark.parametrize("name", [VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS])
 def test_what_routes_ask_for_cannot_be_deleted(cli: CliRunner, name: str) -> None:
     assert "routes" in run(cli, "permissions", "delete", name, "--yes", status=10).stderr
     assert name in run(cli, "permissions", "list").stdout
 
 
 def test_a_permission_that_exists(cli: CliRunner) -> None:
-    refused = run(cli, "permissions", "create", VIEW, status=10)
+    refused = run(cli, "permissions", "create", VIEW_CONTACTS, status=10)
 
-    assert refused.stderr == f"Error: there is a permission {VIEW} already\n"
+    assert refused.stderr == f"Error: there is a permission {VIEW_CONTACTS} already\n"

@@ -1,4 +1,4 @@
-"""`last_access`: stored for whoever calls, at most once a minute, and nobody waits for it."""
+"""`last_access`: stored for every caller, at most once a minute, without waiting."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LONGEST_ANSWER_IN_SECONDS = 8
 
 @pytest.fixture
 def reader(app: Flask) -> ApiClient:
-    """A client that may only read."""
+    """Return a client that may only read."""
     return ApiClient(app.test_client(), tokens().issue(create_client(ID, roles=["viewer"])))
 
 
 def seen(when: str | None) -> None:
-    """Set the last access of the reader to so long ago."""
+    """Set the reader's last access to an interval before now."""
     with db.session.begin():
         db.session.execute(
             text("UPDATE api_client SET last_access = now() - CAST(:when AS interval) WHERE client_id = :id"),
@@ -41,7 +41,7 @@ def seen(when: str | None) -> None:
 
 
 def age() -> float | None:
-    """Seconds since the reader's last access; in a test's transaction the database's clock stands still."""
+    """Return the seconds since the reader's last access; `now()` is constant in a test's transaction."""
     with db.session.begin():
         found = db.session.scalar(
             text("SELECT CAST(extract(epoch FROM now() - last_access) AS float) FROM api_client WHERE client_id = :id"),
@@ -61,7 +61,7 @@ def test_the_access_of_a_reader_is_stored(reader: ApiClient) -> None:
 @pytest.mark.parametrize(
     ("before", "after"), [("59 seconds", 59), ("60 seconds", 60), ("61 seconds", 0), ("2 days", 0)]
 )
-def test_it_is_written_once_a_minute_at_the_most(reader: ApiClient, before: str, after: int) -> None:
+def test_it_is_written_at_most_once_a_minute(reader: ApiClient, before: str, after: int) -> None:
     seen(before)
 
     assert reader.get(SEARCH).status_code == 200
@@ -87,7 +87,7 @@ def test_it_does_not_look_like_a_change_of_the_client(reader: ApiClient) -> None
         assert db.session.scalar(text("SELECT max(extract(year FROM update_timestamp)) FROM api_client")) == 2020
 
 
-def test_who_is_kept_out_leaves_no_trace(app: Flask) -> None:
+def test_a_refused_caller_leaves_no_trace(app: Flask) -> None:
     disabled = ApiClient(app.test_client(), tokens().issue(create_client(ID, roles=["viewer"], enabled=False)))
 
     assert disabled.get(SEARCH).status_code == 400
@@ -97,12 +97,12 @@ def test_who_is_kept_out_leaves_no_trace(app: Flask) -> None:
 
 @pytest.fixture
 def beside(served: Served) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of our own to the database of the running service."""
+    """Return a separate connection to the database of the running service."""
     with psycopg.connect(served.database_url(), autocommit=True) as connection:
         yield connection
 
 
-def test_a_locked_row_makes_nobody_wait(served: Served, beside: psycopg.Connection[Any]) -> None:
+def test_a_locked_row_delays_no_request(served: Served, beside: psycopg.Connection[Any]) -> None:
     session = served.session()
     unseen = "UPDATE api_client SET last_access = NULL WHERE client_id = %s"
     beside.execute(unseen, (served.client_id,))
@@ -153,7 +153,7 @@ def test_many_at_once_write_it_once(served: Served, beside: psycopg.Connection[A
     assert writes == (1,)
 
 
-def test_two_clients_do_not_stand_in_each_others_way(served: Served, beside: psycopg.Connection[Any]) -> None:
+def test_two_clients_do_not_block_each_other(served: Served, beside: psycopg.Connection[Any]) -> None:
     made = served.flask("ctms", "clients", "create", "id_second", "second@example.com", "--role=viewer")
     secret = made.stdout.split()[-1]
     answer = requests.post(f"{served.url}/token", auth=("id_second", secret), timeout=30).json()

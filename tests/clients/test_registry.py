@@ -1,4 +1,4 @@
-"""What operators do to clients, roles and permissions, at the same time."""
+"""Concurrent administration of clients, roles and permissions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AT_ONCE = 4
 
 @pytest.fixture
 def shared(migrated_app: Flask) -> Iterator[Flask]:
-    """The app with real transactions, and a client and a role that are gone afterwards."""
+    """Return the app with real transactions, and a client and a role that are deleted afterwards."""
     with migrated_app.app_context(), db.session.begin():
         roles.create_role(ROLE)
         registry.create_client(ID, "at-once@example.com")
@@ -31,7 +31,7 @@ def shared(migrated_app: Flask) -> Iterator[Flask]:
 
 
 def at_once(app: Flask, work: Callable[[], object]) -> list[object]:
-    """Do the work in several threads, each in a transaction of its own; returns what each returned or raised."""
+    """Run the work in several threads, each with a transaction; return what each returned or raised."""
     ready = Barrier(AT_ONCE)
 
     def one(_number: int) -> object:
@@ -47,7 +47,7 @@ def at_once(app: Flask, work: Callable[[], object]) -> list[object]:
         return list(threads.map(one, range(AT_ONCE)))
 
 
-def test_of_many_who_make_one_client_one_does(migrated_app: Flask) -> None:
+def test_one_of_many_creates_a_client(migrated_app: Flask) -> None:
     try:
         found = at_once(migrated_app, lambda: registry.create_client("id_contested", "one@example.com", ["viewer"]))
     finally:
@@ -57,19 +57,19 @@ def test_of_many_who_make_one_client_one_does(migrated_app: Flask) -> None:
     assert sorted(type(one).__name__ for one in found) == ["ConflictError"] * (AT_ONCE - 1) + ["str"]
 
 
-def test_of_many_who_grant_one_role_one_does(shared: Flask) -> None:
+def test_one_of_many_grants_a_role(shared: Flask) -> None:
     found = at_once(shared, lambda: registry.grant_role(ID, ROLE))
 
     assert sorted(map(str, found)) == ["False"] * (AT_ONCE - 1) + ["True"]
 
 
-def test_of_many_who_grant_one_permission_one_does(shared: Flask) -> None:
+def test_one_of_many_grants_a_permission(shared: Flask) -> None:
     found = at_once(shared, lambda: roles.grant_permission(ROLE, "view_contacts"))
 
     assert sorted(map(str, found)) == ["False"] * (AT_ONCE - 1) + ["True"]
 
 
-def test_the_first_client_is_made_once(app: Flask) -> None:  # noqa: ARG001  inside the app's transaction
+def test_the_first_client_is_created_once(app: Flask) -> None:  # noqa: ARG001  inside the app's transaction
     made = registry.create_first_client()
 
     assert made is not None
@@ -79,11 +79,11 @@ def test_the_first_client_is_made_once(app: Flask) -> None:  # noqa: ARG001  ins
     assert registry.create_first_client() is None
 
 
-def test_a_client_whose_flag_is_null_is_kept_out_and_can_be_let_in(app: Flask) -> None:  # noqa: ARG001
+def test_a_client_whose_flag_is_null_is_disabled_and_can_be_enabled(app: Flask) -> None:  # noqa: ARG001
     with db.session.begin():
         secret = registry.create_client(ID, "at-once@example.com")
         registry.find_client(ID).enabled = None
-    with pytest.raises(registry.WrongCredentials, match="disabled_client"):
+    with pytest.raises(registry.InvalidCredentials, match="disabled_client"):
         registry.authenticate(ID, secret)
 
     with db.session.begin():

@@ -14,7 +14,7 @@ from flask import Flask
 
 from ctms.api.openapi import answers
 from ctms.clients import secrets
-from ctms.clients.attempts import init_attempts
+from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.registry import set_enabled
 from ctms.clients.tokens import tokens
 from ctms.settings import Settings
@@ -32,9 +32,9 @@ ID = "332de237-cab7-4461-bcc3-48e68f42bd5c"
 def quick(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes are quick, and failed attempts of other tests do not count."""
     monkeypatch.setattr(secrets, "_hasher", QUICK_HASHER)
-    monkeypatch.setattr(secrets, "_nobodys_hash", lambda: QUICK_HASHER.hash("nobody's"))
-    monkeypatch.setitem(app.extensions, "ctms.attempts", None)
-    init_attempts(app, app.extensions["ctms.settings"])
+    monkeypatch.setattr(secrets, "_dummy_hash", lambda: QUICK_HASHER.hash("nobody's"))
+    monkeypatch.setitem(app.extensions, "ctms.attempt_limiter", None)
+    init_attempt_limiter(app, app.extensions["ctms.settings"])
 
 
 def scrape(client: ApiClient) -> str:
@@ -103,7 +103,7 @@ def test_failures_at_token_are_counted_by_cause(app: Flask, anonymous: ApiClient
     create_client("id_known")
     create_client("id_disabled")
     set_enabled("id_disabled", False)
-    init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=2))
+    init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=2))
     before = scrape(anonymous)
 
     for form, status in (
@@ -169,7 +169,7 @@ def made_up(randomly: random.Random) -> str:
 def test_a_thousand_requests_with_made_up_values_add_nothing(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
     """But what is documented: series of known methods, routes, statuses and clients, `other` and `unmatched`."""
     randomly = random.Random(6)  # noqa: S311
-    init_attempts(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=10_000))
+    init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=10_000))
     routes = [rule.rule for rule in app.url_map.iter_rules() if rule.rule != "/__heartbeat__"]
     before = series(scrape(anonymous))
 
