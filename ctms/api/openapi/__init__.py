@@ -93,7 +93,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
             "summary": "Return the metrics.",
             "responses": {
                 200: {
-                    "description": "Metrics in Prometheus' text format, compressed if `Accept-Encoding` includes `gzip`",
+                    "description": "Metrics in the text format of Prometheus, gzip on request",
                     "content": {"text/plain": {"schema": {"type": "string"}}},
                 },
                 **error_responses((500,)),

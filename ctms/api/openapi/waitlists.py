@@ -169,8 +169,8 @@ def _class_name(component: str) -> str:
 def _embedded(schema: Any, place: str) -> Any:
     """Return the schema for its place in the document.
 
-    References into itself are adjusted to `place`. Titles are removed, since generators use them as class names. Objects
-    without restrictions get `additionalProperties`.
+    References into itself are adjusted to `place`. Titles are removed, since generators use them as class names.
+    Objects without restrictions get `additionalProperties`.
     """
     if not isinstance(schema, Mapping):
         return schema
