@@ -15,6 +15,10 @@ OF_OTHERS = {
     "… failed with RegistrationError: …": "composed",
     "the field … of its Settings …": "composed",
     "…_FILE must name a readable file": "composed",
+    "backend …: 2 contacts delivered, 1 contact parked": "composed",
+    "deletion handler …: 1 contact erased, 1 contact verified": "composed",
+    "… is a deletion handler, not a backend: …": "composed",
+    "the file of CTMS_PLUGIN_JSONL_PATH cannot be written: …": "composed",
     "Invalid value for '--…': …": "click",
 }
 """Messages that are not one text of the code, and where they come from."""
