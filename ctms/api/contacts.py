@@ -35,7 +35,7 @@ _ID = {
 _ADDRESS = {
     **_ID,
     "required": True,
-    "description": "Not an id here: the `primary_email` of the contact, in any spelling.",
+    "description": "The `primary_email` of the contact, in any spelling (not an id).",
     "schema": {"type": "string", "minLength": 1},
 }
 
@@ -60,10 +60,10 @@ class Contacts(MethodView):
     @blueprint.arguments(schemas.ContactSchema(), examples=examples.CREATE)
     @blueprint.response(201, schemas.ContactDocumentSchema, headers=_PLACE)
     @blueprint.alt_response(
-        200, schema=schemas.ContactDocumentSchema, description="Just this contact is there already", headers=_PLACE
+        200, schema=schemas.ContactDocumentSchema, description="The same contact exists already", headers=_PLACE
     )
     def post(self, contact: dict[str, Any]) -> Response:
-        """Create a contact; the same one again is no error."""
+        """Create a contact (idempotent)."""
         created = commands.create(connection(), contact)
         return contact_response(
             created.document, 201 if created.new else 200, {"Location": f"/ctms/{created.email_id}"}
@@ -79,7 +79,7 @@ class Contact(MethodView):
     @blueprint.operation("read_contact", errors=(404, 422), parameters=["If-None-Match"])
     @blueprint.guard(VIEW_CONTACTS)
     @blueprint.response(200, schemas.ContactDocumentSchema, headers=_STATE)
-    @blueprint.alt_response(304, description="The client has this state", headers=_STATE)
+    @blueprint.alt_response(304, description="Not modified", headers=_STATE)
     def get(self, email_id: str) -> Response:
         """Return a contact."""
         document = fetch_scalar(queries.document(contact_id(email_id)))
@@ -92,7 +92,7 @@ class Contact(MethodView):
     @blueprint.arguments(schemas.ContactPutSchema(), examples=examples.PUT)
     @blueprint.response(201, schemas.ContactDocumentSchema, headers=_PLACE)
     def put(self, contact: dict[str, Any], email_id: str) -> Response:
-        """Create a contact, or put it in the place of the one before."""
+        """Create or replace a contact."""
         wanted = contact_id(email_id)
         if contact["email"]["email_id"] != wanted:
             raise Invalid("email_id in path must match email_id in contact")
@@ -106,7 +106,7 @@ class Contact(MethodView):
     @blueprint.arguments(schemas.ContactPatchSchema(), examples=examples.PATCH)
     @blueprint.response(200, schemas.ContactDocumentSchema, headers=_STATE)
     def patch(self, patch: dict[str, Any], email_id: str) -> Response:
-        """Change what is given, and nothing else."""
+        """Update a contact partially."""
         wanted = contact_id(email_id)
         if patch.get("email", {}).get("email_id", wanted) != wanted:
             raise Invalid("cannot change email_id")
@@ -124,12 +124,11 @@ class Contact(MethodView):
     @blueprint.guard(DELETE_CONTACTS)
     @blueprint.response(200, schemas.IdentitySchema(many=True), headers=_DELETED)
     def delete(self, email_id: str) -> Response:
-        """Delete everything about an address: the path names the `primary_email`, in any spelling.
+        """Delete all data about an address: the path contains the `primary_email`, in any spelling.
 
-        Other contacts may carry the address as `fxa_primary_email`: they stay, and the header `Also-Known-In` counts
-        them.
+        Other contacts with the address as `fxa_primary_email` are kept; the header `Also-Known-In` counts them.
         """
-        if "\0" in email_id:  # no text in PostgreSQL holds it, not even a question
+        if "\0" in email_id:  # PostgreSQL accepts no such text, not even in a query
             raise NotFound(f"email {email_id} not found!")
         others = accounts.count(connection(), email_id)
         found = removal.lock_address(connection(), email_id)

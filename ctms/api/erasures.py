@@ -1,4 +1,4 @@
-"""`/erasures`: deleting up to 5,000 contacts at once, and what became of a deletion."""
+"""`/erasures`: deletion of up to 5,000 contacts at once, and the records of erasures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ctms.erasure.requests import InvalidAddressesError, erase_requested
 from ctms.errors import Invalid, NotFound
 from ctms.suppression.fingerprints import NO_KEY, fingerprints
 
-blueprint = Blueprint("Erasures", __name__, description="Deleting many contacts, and the records of deletions")
+blueprint = Blueprint("Erasures", __name__, description="Deletion of many contacts, and records of erasures")
 
 UNKNOWN = "Unknown erasure"
 MAX_CONTACTS = 5000
-"""Few enough for one request and one transaction."""
+"""Maximum number of contacts in one request and transaction."""
 LONGEST_KEY = 255
 
 _ID = {
@@ -41,7 +41,7 @@ _ID = {
 
 
 class _Strict(Schema):
-    """What is to be deleted is not guessed: a member with a wrong name is no member less."""
+    """A schema that rejects unknown members, because a deletion must not be guessed."""
 
     error_messages = {**Schema.error_messages, "unknown": fields.Message("Unknown field", "extra_forbidden")}  # noqa: RUF012
 
@@ -50,7 +50,7 @@ class _Strict(Schema):
 
 
 class ErasureIdentitiesSchema(_Strict):
-    """By which identities to find contacts: all that are given must match, and null is not given."""
+    """Identities that a contact must match, all of those given; null counts as absent."""
 
     email_id = fields.UUID(load_default=None)
     primary_email = fields.String(load_default=None)
@@ -64,7 +64,7 @@ class ErasureIdentitiesSchema(_Strict):
 
     @ma.post_load
     def given(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Return what is given. Raises `marshmallow.ValidationError` when nothing is."""
+        """Return the given identities. Raises `marshmallow.ValidationError` if there are none."""
         found = {name: value for name, value in data.items() if value not in {None, ""}}
         if not found:
             raise invalid(f"One of these is needed: {', '.join(IDENTITIES)}", "missing")
@@ -72,31 +72,32 @@ class ErasureIdentitiesSchema(_Strict):
 
 
 class ErasureRequestSchema(_Strict):
-    """Whom to erase: at least one, and at most 5,000 in all."""
+    """Contacts to erase: at least one, and at most 5,000 in total."""
 
     emails = fields.List(
         fields.String(255, min_length=1),
         max_items=MAX_CONTACTS,
         metadata={
-            "description": "Their `primary_email`, in any spelling; nothing else, unless the database holds it as one."
+            "description": "`primary_email` of each contact, in any spelling. Other text is invalid, unless it is"
+            " stored as one."
         },
     )
     identities = fields.List(fields.SubDocument(ErasureIdentitiesSchema), max_items=MAX_CONTACTS)
     forget = fields.Boolean(
         load_default=False,
-        metadata={"description": "Suppress the addresses, too: no contact with one of them can be made any more."},
+        metadata={"description": "Whether to suppress the addresses, too: no contact can be created with one of them."},
     )
     include_fxa = fields.Boolean(
         load_default=False,
         metadata={
-            "description": "Erase also the other contacts that carry one of the addresses as `fxa_primary_email`, which"
-            " `also_known_in` counts otherwise."
+            "description": "Whether to erase also other contacts with one of the addresses as `fxa_primary_email`."
+            " Otherwise `also_known_in` counts them."
         },
     )
 
     @ma.post_load
     def wanted(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Put all into one list. Raises `marshmallow.ValidationError` when they are too many, or none."""
+        """Combine all into one list. Raises `marshmallow.ValidationError` if there are none or too many."""
         wanted = [{"primary_email": address} for address in data.get("emails", ())]
         wanted += data.get("identities", ())
         if not wanted:
@@ -112,87 +113,87 @@ class ErasureRequestSchema(_Strict):
 
 
 class ErasureResultSchema(ma.Schema):
-    """What has been erased here; other systems hear of it next."""
+    """Result of the deletion here; backends and deletion handlers follow."""
 
-    id = fields.UUID(metadata={"description": "Names the record: `GET /erasures/{id}`."})
-    contacts = ma.fields.Integer(metadata={"description": "How many contacts are gone."})
+    id = fields.UUID(metadata={"description": "Id of the record: `GET /erasures/{id}`."})
+    contacts = ma.fields.Integer(metadata={"description": "Number of deleted contacts."})
     unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
-        metadata={"description": "How many items named nobody, but for addresses that were erased before."}
+        metadata={"description": "Number of items that matched no contact, without previously erased addresses."}
     )
     also_known_in = ma.fields.Integer(
         allow_none=True,
         metadata={
-            "description": "The number of other contacts that carry one of the addresses as `fxa_primary_email`. They"
-            " stay, unless `include_fxa` is true. Null of erasures by earlier versions."
+            "description": "Number of other contacts with one of the addresses as `fxa_primary_email`. They are kept,"
+            " unless `include_fxa` is true. Null for erasures of earlier versions."
         },
     )
 
 
 class ErasureHandlerSchema(ma.Schema):
-    """How far a deletion handler is: numbers of contacts, and the last reason why it was not done with one.
+    """Progress of a deletion handler: numbers of contacts, and the last reason why one was parked or delayed.
 
     The reason is null once nothing is pending, parked or being verified.
     """
 
     name = fields.String()
     installed = fields.Boolean(
-        metadata={"description": "False when no plugin declares the handler any more: nobody deletes."}
+        metadata={"description": "False if no plugin declares the handler any more, so that its work waits."}
     )
     pending = ma.fields.Integer()
-    done = ma.fields.Integer(metadata={"description": "Erased, as the other system says."})
-    verified = ma.fields.Integer(metadata={"description": "Looked for, and not found any more."})
-    parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
+    done = ma.fields.Integer(metadata={"description": "Erased, as confirmed by the other system."})
+    verified = ma.fields.Integer(metadata={"description": "Verified as erased."})
+    parked = ma.fields.Integer(metadata={"description": "Refused; an operator must act."})
     reason = fields.String(load_default=None)
     started_at = fields.Timestamp()
     changed_at = fields.Timestamp()
 
 
 class ErasureBackendSchema(ma.Schema):
-    """The progress of a backend: numbers of contacts, and the last reason why one was not deleted there.
+    """Progress of a backend: numbers of contacts, and the last reason why one was parked or delayed.
 
     The reason is null once nothing is pending or parked.
     """
 
     name = fields.String()
     installed = fields.Boolean(
-        metadata={"description": "False when no plugin declares the backend any more: nobody deletes."}
+        metadata={"description": "False if no plugin declares the backend any more, so that its work waits."}
     )
-    pending = ma.fields.Integer(metadata={"description": "Still to be deleted there."})
-    done = ma.fields.Integer(metadata={"description": "Deleted there, as the backend says."})
-    parked = ma.fields.Integer(metadata={"description": "Refused; an operator has to see to it."})
+    pending = ma.fields.Integer(metadata={"description": "Not yet deleted there."})
+    done = ma.fields.Integer(metadata={"description": "Deleted there, as confirmed by the backend."})
+    parked = ma.fields.Integer(metadata={"description": "Refused; an operator must act."})
     reason = fields.String(load_default=None)
     started_at = fields.Timestamp()
     changed_at = fields.Timestamp()
 
 
 class ErasureSchema(ma.Schema):
-    """The record of a deletion. It names nobody."""
+    """Record of an erasure, without personal data."""
 
     id = fields.UUID()
     requested_at = fields.Timestamp()
     requested_by = fields.String(
-        metadata={"description": "`client:` and the id of an API client, or `operator:` and a name."}
+        metadata={"description": "Requester: `client:` and the id of an API client, or `operator:` and a name."}
     )
     origin = fields.String(
-        metadata={"description": "What asked for it: `delete` and `api` are the API's, `command` is `flask ctms`."}
+        metadata={"description": "Origin of the request: `delete` and `api` for the API, `command` for `flask ctms`."}
     )
-    forget = fields.Boolean(metadata={"description": "True when the addresses were suppressed, too."})
+    forget = fields.Boolean(metadata={"description": "Whether the addresses were suppressed, too."})
     contacts = ma.fields.Integer()
     unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
-        metadata={"description": "How many items named nobody, but for addresses that were erased before."}
+        metadata={"description": "Number of items that matched no contact, without previously erased addresses."}
     )
     also_known_in = ma.fields.Integer(
         allow_none=True,
         metadata={
-            "description": "The number of other contacts that carried one of the addresses as `fxa_primary_email` and"
-            " stayed. Null of erasures by earlier versions."
+            "description": "Number of other contacts that had one of the addresses as `fxa_primary_email` and were"
+            " kept. Null for erasures of earlier versions."
         },
     )
     status = fields.String(
         choices=records.STATUSES,
         metadata={
-            "description": "The first of these that is true of any deletion handler or backend: a contact is parked,"
-            " pending, being verified; or `done`, when nothing is left anywhere."
+            "description": "Status of the erasure: the first of `parked`, `pending` and `verifying` that applies to any"
+            " deletion handler or backend, or `done` if no data remains anywhere."
         },
     )
     handlers = ma.fields.List(ma.fields.Nested(ErasureHandlerSchema))
@@ -200,7 +201,7 @@ class ErasureSchema(ma.Schema):
 
 
 def _place(emails: int, position: int, name: str, problem: str) -> dict[str, Any]:
-    """Return the error of an item at this position among `emails` and `identities` together."""
+    """Return the error of an item, by its position among `emails` and `identities` together."""
     place = ["emails", position] if position < emails else ["identities", position - emails, name]
     return {
         "loc": ["body", *place],
@@ -220,10 +221,10 @@ class Erasures(MethodView):
     @blueprint.arguments(ErasureRequestSchema(), examples=examples.ERASE)
     @blueprint.response(202, ErasureResultSchema, headers={"Location": "Location"})
     def post(self, asked: dict[str, Any]) -> Response:
-        """Delete everything about up to 5,000 addresses, or about who matches identities.
+        """Delete all data about up to 5,000 addresses, or about contacts that match identities.
 
-        It is done here when the answer comes; deletion handlers and backends follow, soon. A request that is
-        sent again with its `Idempotency-Key` gets the same answer and does nothing.
+        The response is sent when the contacts are deleted here; deletion handlers and backends follow soon. A repeated
+        request with the same `Idempotency-Key` gets the same response and has no effect.
         """
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > LONGEST_KEY:
@@ -247,7 +248,7 @@ class Erasures(MethodView):
 @blueprint.guard(VIEW_ERASURES)
 @blueprint.response(200, ErasureSchema)
 def erasure(erasure_id: str) -> Response:
-    """Return the record of an erasure: who asked for it, and the progress of each deletion handler and backend."""
+    """Return the record of an erasure: its requester, and the progress of each deletion handler and backend."""
     wanted: UUID = path_id("erasure_id", erasure_id)
     found = fetch_scalar(records.record(wanted))
     if found is None:

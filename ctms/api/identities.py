@@ -1,4 +1,4 @@
-"""`/identities` and `/identity/{email_id}`: only the ids by which contacts are known."""
+"""`/identities` and `/identity/{email_id}`: the identities of contacts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctms.contacts import queries, schemas
 from ctms.contacts.commands import UNKNOWN
 from ctms.errors import NotFound
 
-blueprint = Blueprint("Identities", __name__, description="The ids by which contacts are known")
+blueprint = Blueprint("Identities", __name__, description="Identities of contacts")
 
 
 @blueprint.route("/identities")
@@ -23,7 +23,7 @@ blueprint = Blueprint("Identities", __name__, description="The ids by which cont
 @blueprint.arguments(IdentitiesQuery(), location="query")
 @blueprint.response(200, schemas.IdentitySchema(many=True))
 def identities(query: dict[str, Any]) -> Response:
-    """Find the identities of the contacts that match all given ones."""
+    """Find the identities of the contacts that match all given identities."""
     some_identity(query)
     return json_text(fetch_scalar(queries.identities_of(query)))
 
@@ -43,7 +43,7 @@ def identities(query: dict[str, Any]) -> Response:
 @blueprint.guard(VIEW_CONTACTS)
 @blueprint.response(200, schemas.IdentitySchema)
 def identity(email_id: str) -> Response:
-    """Return the identities of one contact."""
+    """Return the identities of a contact."""
     found = fetch_scalar(queries.identity(contact_id(email_id)))
     if found is None:
         raise NotFound(UNKNOWN)

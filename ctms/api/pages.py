@@ -1,6 +1,6 @@
-"""The OpenAPI document and the pages that show it: Swagger UI and Redoc, from files of ours, never a CDN.
+"""The OpenAPI document and its pages, Swagger UI and Redoc, from the service's own files, never a CDN.
 
-All addresses in the pages are relative, so that they are right behind a proxy's prefix too.
+All URLs in the pages are relative, so that they also work behind a proxy's path prefix.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ FILES = {
         SWAGGER_UI / "favicon-32x32.png",
     )
 }
-"""What the pages load, by name: nothing else is served."""
+"""The static files of the pages, by name: no others are served."""
 
 A_YEAR = 365 * 24 * 60 * 60
 
-# Both libraries write styles into the page; Redoc's search runs in a worker that is made of a blob.
+# Both libraries write inline styles; Redoc's search runs in a worker created from a blob.
 _POLICY = (
     "default-src 'none'; script-src 'self'; worker-src blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-blueprint = Blueprint("Documentation", __name__, description="This document", template_folder=str(ASSETS))
+blueprint = Blueprint("Documentation", __name__, description="The API documentation", template_folder=str(ASSETS))
 assets = flask.Blueprint("Assets", __name__)
 
 
@@ -51,10 +51,10 @@ assets = flask.Blueprint("Assets", __name__)
 @blueprint.response(
     200,
     {"type": "object", "additionalProperties": True},
-    description="An OpenAPI 3.1 document",
+    description="OpenAPI 3.1 document",
     headers={"ETag": "ETag"},
 )
-@blueprint.alt_response(304, description="The client has it", headers={"ETag": "ETag"})
+@blueprint.alt_response(304, description="Not modified", headers={"ETag": "ETag"})
 def openapi() -> Response:
     """Return the OpenAPI document."""
     response = Response(current_document(), content_type="application/json")
@@ -66,30 +66,30 @@ def openapi() -> Response:
 
 @blueprint.route("/docs")
 @blueprint.operation("show_docs")
-@blueprint.response(200, {"type": "string"}, content_type="text/html", description="The page")
+@blueprint.response(200, {"type": "string"}, content_type="text/html", description="HTML page")
 def docs() -> Response:
-    """Show the operations, ready to be tried (Swagger UI)."""
+    """Return the interactive API documentation (Swagger UI)."""
     return _page("docs.html")
 
 
 @blueprint.route("/redoc")
 @blueprint.operation("show_redoc")
-@blueprint.response(200, {"type": "string"}, content_type="text/html", description="The page")
+@blueprint.response(200, {"type": "string"}, content_type="text/html", description="HTML page")
 def redoc() -> Response:
-    """Show the operations, to be read (Redoc)."""
+    """Return the API documentation (Redoc)."""
     return _page("redoc.html")
 
 
 @assets.route("/docs/assets/<string:version>/<string:name>")
 def asset(version: str, name: str) -> Response:
-    """Return a script, style or picture of the pages."""
+    """Return a script, style sheet or image of the pages."""
     if name not in FILES:
         raise NotFound("Not Found")
     response = Response(_content(FILES[name]), mimetype=mimetypes.guess_type(name)[0])
     if version == assets_version():
         response.headers["Cache-Control"] = f"public, max-age={A_YEAR}, immutable"
     else:
-        # While a new release is rolled out, a page of one instance may load from another.
+        # During a deployment, a page of one instance may load files from another.
         response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.add_etag()
@@ -99,7 +99,7 @@ def asset(version: str, name: str) -> Response:
 
 @cache
 def assets_version() -> str:
-    """Return a name for the content of all files: their addresses change when they do."""
+    """Return a hash of all files, which is part of their URLs."""
     digest = blake2b(digest_size=8)
     for path in FILES.values():
         digest.update(_content(path))

@@ -1,4 +1,4 @@
-"""What clients may write into paths and queries."""
+"""Parameters in paths and queries."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _UUID = fields.UUID()
 
 
 def contact_id(email_id: str) -> UUID:
-    """Read the id of a contact in a path. Raises `Invalid`."""
+    """Parse the id of a contact in a path. Raises `Invalid`."""
     return path_id("email_id", email_id)
 
 
 def path_id(name: str, value: str) -> UUID:
-    """Read the id in a path that is called `name` there. Raises `Invalid`."""
+    """Parse the id in the path parameter `name`. Raises `Invalid`."""
     try:
         found: UUID = _UUID.deserialize(value)
     except ma.ValidationError as error:
@@ -38,7 +38,7 @@ def path_id(name: str, value: str) -> UUID:
 
 
 class IdentitiesQuery(Schema):
-    """By which identities to look for contacts: all that are given must match."""
+    """Identities that contacts must match, all of those given."""
 
     email_id = fields.UUID()
     # A `+` that was not escaped arrives as a space.
@@ -63,10 +63,10 @@ MAX_LIMIT = 1000
 
 
 class Instant(fields.Field, ma.fields.DateTime):
-    """A date and time, ISO 8601; without an offset it is UTC."""
+    """A date and time in ISO 8601; UTC, unless it has an offset."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(metadata={"description": "Without an offset it is UTC."}, **kwargs)
+        super().__init__(metadata={"description": "UTC, unless it has an offset."}, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
         try:
@@ -96,10 +96,10 @@ class Limit(fields.Field, ma.fields.Integer):
 
 
 class Cursor(fields.Field, ma.fields.String):
-    """The end of the previous page, as its `after` says."""
+    """The end of the previous page, as given by its `after`."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(metadata={"description": "The `after` of the page before."}, **kwargs)
+        super().__init__(metadata={"description": "`after` of the previous page."}, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         try:
@@ -109,7 +109,7 @@ class Cursor(fields.Field, ma.fields.String):
 
 
 class UpdatesQuery(Schema):
-    """Which changes to list."""
+    """Parameters of a list of changes."""
 
     start = Instant(required=True)
     end = Instant(load_default=None)

@@ -1,4 +1,4 @@
-"""What the platform asks: health, version (Dockerflow), metrics, the way to the docs."""
+"""Routes for the platform: health checks, version (Dockerflow), and the redirect to the documentation."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
 from ctms.telemetry.health import heartbeat, version
 
-blueprint = Blueprint("Platform", __name__, description="Health and version (Dockerflow)")
+blueprint = Blueprint("Platform", __name__, description="Health checks and version (Dockerflow)")
 
 
 VERSION = {
-    "description": "What runs here (Dockerflow's `version.json`).",
+    "description": "Version of the service (Dockerflow's `version.json`).",
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("source", "version", "commit", "build")},
 }
 
 
 class LivenessSchema(Schema):
-    """It answers."""
+    """Liveness status."""
 
     status = fields.String(choices=("ok",))
 
 
 class HeartbeatSchema(Schema):
-    """How the parts are."""
+    """Health check results."""
 
     status = fields.String(choices=("ok", "warning", "error"))
     checks = ma.fields.Dict(keys=ma.fields.String(), values=ma.fields.String())
@@ -41,10 +41,14 @@ class HeartbeatSchema(Schema):
 @blueprint.route("/")
 @blueprint.operation("redirect_to_docs")
 @blueprint.response(
-    307, {"type": "string"}, content_type="text/html", description="To the docs", headers={"Location": "Location"}
+    307,
+    {"type": "string"},
+    content_type="text/html",
+    description="Redirect to the documentation",
+    headers={"Location": "Location"},
 )
 def root() -> Response:
-    """Lead to the docs."""
+    """Redirect to the documentation."""
     return redirect("./docs", 307)  # type: ignore[return-value]
 
 
@@ -52,7 +56,7 @@ def root() -> Response:
 @blueprint.operation("read_version")
 @blueprint.response(200, VERSION)
 def show_version() -> Response:
-    """Tell what runs here."""
+    """Return the version of the service."""
     return json_text(json.dumps(version()))
 
 
@@ -60,18 +64,16 @@ def show_version() -> Response:
 @blueprint.operation("read_lbheartbeat")
 @blueprint.response(200, LivenessSchema)
 def show_lbheartbeat() -> Response:
-    """Answer, and touch nothing."""
+    """Return the liveness status, without any checks."""
     return json_text('{"status":"ok"}')
 
 
 @blueprint.route("/__heartbeat__")
 @blueprint.operation("read_heartbeat")
-@blueprint.alt_response(
-    500, schema={"anyOf": [HeartbeatSchema, ERROR]}, description="Something that requests need is down"
-)
+@blueprint.alt_response(500, schema={"anyOf": [HeartbeatSchema, ERROR]}, description="A required dependency is down")
 @blueprint.response(200, HeartbeatSchema)
 def show_heartbeat() -> Response:
-    """Check the database and its migrations."""
+    """Run the health checks: the database, its migrations, and those of plugins."""
     found = heartbeat()
     return json_text(json.dumps(found), 500 if found["status"] == "error" else 200)
 
@@ -80,5 +82,5 @@ def show_heartbeat() -> Response:
 @blueprint.operation("crash")
 @blueprint.guard(None)
 def crash() -> Response:
-    """Raise, to test error reporting."""
-    raise RuntimeError("a crash was asked for")
+    """Raise an error, to test error reporting."""
+    raise RuntimeError("a crash was requested")

@@ -32,7 +32,7 @@ _NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class TokenRequestSchema(Schema):
-    """The credentials, unless they come by HTTP Basic, which counts when both are there."""
+    """Credentials of the client, unless sent by HTTP Basic, which takes precedence."""
 
     grant_type = fields.String(choices=("client_credentials", "refresh_token"))
     client_id = fields.String(255)
@@ -41,11 +41,11 @@ class TokenRequestSchema(Schema):
 
 
 class TokenSchema(Schema):
-    """A bearer token (RFC 6749, 5.1)."""
+    """Bearer token (RFC 6749, 5.1)."""
 
     access_token = fields.String(required=True)
     token_type = fields.String(required=True, choices=("bearer",))
-    expires_in = ma.fields.Integer(required=True, metadata={"description": "Seconds"})
+    expires_in = ma.fields.Integer(required=True, metadata={"description": "Lifetime of the token, in seconds."})
 
 
 _HEADERS = {"Cache-Control": "Cache-Control"}
@@ -61,7 +61,7 @@ _REQUEST = {
 @blueprint.alt_response(
     400,
     schema=TOKEN_ERROR,
-    description="Unknown client or wrong secret in the form, or no credentials",
+    description="Unknown client, wrong secret or missing credentials in the form",
     headers=_HEADERS,
 )
 @blueprint.alt_response(
@@ -70,7 +70,7 @@ _REQUEST = {
     description="Unknown client or wrong secret by HTTP Basic",
     headers={**_HEADERS, "WWW-Authenticate": "WWW-Authenticate"},
 )
-@blueprint.alt_response(422, schema=TOKEN_ERROR, description="Not a request for a token", headers=_HEADERS)
+@blueprint.alt_response(422, schema=TOKEN_ERROR, description="Invalid token request", headers=_HEADERS)
 @blueprint.alt_response(
     429,
     schema=TOKEN_ERROR,
@@ -104,7 +104,7 @@ def token() -> Response:
 
 
 def _read_form() -> None:
-    """Read the form, which the request then holds, as one of the few that wait for a client that may never finish."""
+    """Read the form into the request, in one of the few slots for clients that may never finish sending."""
     asked = current_request()
     if has_body(asked.environ):
         with body_slots().form():
@@ -112,7 +112,7 @@ def _read_form() -> None:
 
 
 def _uses_basic() -> bool:
-    """Return whether the client authenticates by HTTP Basic, be its header well-formed or not."""
+    """Return whether the client authenticates by HTTP Basic, even with a malformed header."""
     header: str = current_request().environ.get("HTTP_AUTHORIZATION", "")
     return header.partition(" ")[0].lower() == "basic"
 
@@ -128,7 +128,7 @@ def _credentials(form: dict[str, Any]) -> tuple[str, str]:
 
 
 def _wrong_credentials(form: dict[str, Any]) -> Response:
-    """Refuse the credentials: by HTTP Basic with a challenge (RFC 6749, 5.2); of a form, say which fields it lacks."""
+    """Refuse the credentials: HTTP Basic with a challenge (RFC 6749, 5.2), a form with the missing fields."""
     if _uses_basic():
         return error_response(401, WRONG, {**_NEVER_STORED, "WWW-Authenticate": _CHALLENGE}, error="invalid_client")
     missing = [name for name in _CREDENTIALS if name not in form]
@@ -137,7 +137,7 @@ def _wrong_credentials(form: dict[str, Any]) -> Response:
 
 
 def _describe(missing: Sequence[str]) -> str:
-    """Say which form fields are missing and where the credentials belong; the values are never repeated."""
+    """Describe which form fields are missing and where the credentials belong, without their values."""
     asked = current_request()
     text = f"Missing form fields: {', '.join(missing)}."
     if asked.mimetype not in _FORMS and (asked.content_length or "HTTP_TRANSFER_ENCODING" in asked.environ):

@@ -1,4 +1,4 @@
-"""`/updates`: contacts that changed, for those who copy them."""
+"""`/updates`: changed contacts, for clients that mirror them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctms.contacts import queries, schemas
 from ctms.contacts.documents import array
 from ctms.database import app_settings
 
-blueprint = Blueprint("Updates", __name__, description="Contacts that changed")
+blueprint = Blueprint("Updates", __name__, description="Changed contacts")
 
 
 @blueprint.route("/updates")
@@ -28,8 +28,8 @@ blueprint = Blueprint("Updates", __name__, description="Contacts that changed")
 def updates(query: dict[str, Any]) -> Response:
     """List the contacts that changed in `[start, end)`, oldest first.
 
-    `end` in the answer is where the list ends: now, the `end` that was asked for, or the start of the oldest write
-    that is not finished, whichever is earliest. Who asks again from there on misses nothing.
+    `end` in the response is the end of the list: now, the requested `end`, or the start of the oldest unfinished
+    write, whichever is earliest. A client that continues from there misses nothing.
     """
     page = queries.page(connection(), **query)
     after = page.after.to_cursor() if page.after else None

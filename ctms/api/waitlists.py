@@ -1,4 +1,4 @@
-"""`/waitlists`: which waitlists have rules for their fields, and what these are."""
+"""`/waitlists`: the rules for the fields of waitlists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctms.current import extension
 
 _TEXT = "ctms.waitlists.text"
 
-blueprint = Blueprint("Waitlists", __name__, description="What the fields of waitlists may be")
+blueprint = Blueprint("Waitlists", __name__, description="Rules for the fields of waitlists")
 
 
 def _described(words: str) -> dict[str, str]:
@@ -26,13 +26,13 @@ def _described(words: str) -> dict[str, str]:
 
 
 class WaitlistRules(ma.Schema):
-    """What is known of a waitlist, or of all whose names fit a pattern."""
+    """Rules of a waitlist, or of all waitlists whose names match a pattern."""
 
-    name = fields.String(metadata=_described("The name. With a `*` at the end, all names that begin so."))
+    name = fields.String(metadata=_described("Name of the waitlist, or with a `*` at the end, a prefix of names."))
     title = fields.String()
     description = fields.String()
-    plugin = fields.String(metadata=_described("The plugin that brings the rules."))
-    schema = ma.fields.Dict(metadata=_described("The JSON Schema (2020-12) of the fields."))
+    plugin = fields.String(metadata=_described("Plugin that defines the rules."))
+    schema = ma.fields.Dict(metadata=_described("JSON Schema (2020-12) of the fields."))
 
 
 @blueprint.route("/waitlists")
@@ -42,8 +42,8 @@ class WaitlistRules(ma.Schema):
 def waitlists() -> Response:
     """List the waitlists that have rules for their fields.
 
-    The first whose name fits decides: exact names come first, then patterns, the longest first. A waitlist that none
-    fits may have any fields.
+    The first match applies: exact names come first, then patterns, the longest first. A waitlist without a match may
+    have any fields.
     """
     return json_text(extension(_TEXT))
 
@@ -51,7 +51,7 @@ def waitlists() -> Response:
 def init_waitlist_documents(app: Flask, api: Api) -> None:
     """Describe the fields of the app's waitlists, in `/waitlists` and in the OpenAPI document.
 
-    Raises `PluginError` where a plugin's rules cannot be described.
+    Raises `PluginError` if a plugin's rules cannot be described.
     """
     of_app: Waitlists = app.extensions["ctms.waitlists"]
     app.extensions[_TEXT] = json.dumps(list_of(of_app), ensure_ascii=False, separators=(",", ":"))

@@ -1,7 +1,7 @@
-"""What a contact looks like, on its way in and out: the source of validation and of the OpenAPI document.
+"""Schemas of contacts in requests and responses: the source of validation and of the OpenAPI document.
 
-On the way out the database renders the document (`documents`); a test holds real answers against these schemas.
-A `Patch` schema is its namesake with nothing required and no defaults: only the members given are loaded.
+The database renders the documents of responses (`documents`); a test compares real responses with these schemas.
+A `Patch` schema is its namesake without required members and defaults: only the given members are loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNSUBSCRIBE = "UNSUBSCRIBE"
 
 
 class Schema(ma.Schema):
-    """Unknown members are ignored on the way in."""
+    """A schema that ignores unknown members when it loads."""
 
     error_messages = {"type": fields.Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
 
@@ -28,7 +28,7 @@ class Schema(ma.Schema):
 
 
 class EmailSchema(Schema):
-    """The contact's address and what is said of the person."""
+    """Address and personal data of the contact."""
 
     email_id = fields.UUID(version=4, load_default=None)
     primary_email = fields.Address(required=True)
@@ -47,20 +47,20 @@ class EmailSchema(Schema):
 
 
 class EmailPutSchema(EmailSchema):
-    """The contact's address and what is said of the person; the id must be there, and be that of the path."""
+    """Address and personal data of the contact, with the id in the path."""
 
     email_id = fields.UUID(version=4, required=True)
     primary_email = fields.Address(required=True, allow_legacy=True)
 
 
 class EmailPatchSchema(EmailSchema):
-    """What to change of the contact's address and of what is said of the person."""
+    """Changes to the address and personal data of the contact."""
 
     primary_email = fields.Address(allow_legacy=True)
 
 
 class AmoSchema(Schema):
-    """What addons.mozilla.org knows about the person."""
+    """Data of addons.mozilla.org about the person."""
 
     add_on_ids = fields.String(500, load_default=None)
     display_name = fields.String(255, load_default=None)
@@ -77,7 +77,7 @@ class AmoSchema(Schema):
 
 
 class FxaSchema(Schema):
-    """The person's account."""
+    """Account of the person."""
 
     fxa_id = fields.String(50, load_default=None)
     # Any text, as the service spells it, but without what would keep a search by the address from finding it.
@@ -89,7 +89,7 @@ class FxaSchema(Schema):
 
 
 class MofoSchema(Schema):
-    """What the foundation knows about the person."""
+    """Data of the foundation about the person."""
 
     mofo_email_id = fields.String(255, load_default=None)
     mofo_contact_id = fields.String(255, load_default=None)
@@ -97,7 +97,7 @@ class MofoSchema(Schema):
 
 
 class NewsletterSchema(Schema):
-    """One newsletter."""
+    """Newsletter of the contact."""
 
     name = fields.String(255, required=True)
     subscribed = fields.Boolean(load_default=True)
@@ -110,7 +110,7 @@ class NewsletterSchema(Schema):
 
 
 class WaitlistSchema(Schema):
-    """One waitlist; what `fields` may hold depends on its name."""
+    """Waitlist of the contact. The rules for `fields` depend on its name."""
 
     name = fields.String(255, min_length=1, required=True)
     source = fields.AbsoluteUrl(load_default=None)
@@ -122,7 +122,7 @@ class WaitlistSchema(Schema):
 
     @ma.post_load
     def check_fields(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Let the waitlist's own rules decide about `fields`."""
+        """Apply the waitlist's rules to `fields`."""
         if "fields" in data and "name" in data:
             try:
                 data["fields"] = waitlists().validate(data["name"], data["fields"])
@@ -132,20 +132,20 @@ class WaitlistSchema(Schema):
 
 
 class VpnWaitlistSchema(Schema):
-    """What old clients knew of the waitlist `vpn`."""
+    """Legacy representation of the waitlist `vpn`."""
 
     geo = fields.String(allow_none=True)
     platform = fields.String(allow_none=True)
 
 
 class RelayWaitlistSchema(Schema):
-    """What old clients knew of the waitlists `relay…`."""
+    """Legacy representation of the waitlists `relay…`."""
 
     geo = fields.String(allow_none=True)
 
 
 class ContactSchema(Schema):
-    """A contact to be created."""
+    """Contact to be created."""
 
     email = fields.SubDocument(EmailSchema, required=True)
     amo = fields.SubDocument(AmoSchema, load_default=None)
@@ -156,7 +156,7 @@ class ContactSchema(Schema):
 
 
 class ContactPutSchema(ContactSchema):
-    """A contact that takes the place of the one before."""
+    """Contact that replaces the previous one."""
 
     email = fields.SubDocument(EmailPutSchema, required=True)
 
@@ -166,7 +166,7 @@ def _but_name(schema: type[Schema]) -> Schema:
 
 
 class ContactPatchSchema(Schema):
-    """What to change of a contact."""
+    """Changes to a contact."""
 
     email = fields.SubDocument(EmailPatchSchema(partial=True))
     amo = fields.SubDocument(AmoSchema(partial=True), actions=(DELETE,))
@@ -177,7 +177,7 @@ class ContactPatchSchema(Schema):
 
 
 class ListedContactSchema(Schema):
-    """A contact as it is found in a list."""
+    """Contact in a list."""
 
     amo = fields.SubDocument(AmoSchema)
     email = fields.SubDocument(EmailSchema)
@@ -190,13 +190,13 @@ class ListedContactSchema(Schema):
 
 
 class ContactDocumentSchema(ListedContactSchema):
-    """A contact, asked for by its id."""
+    """Contact with its legacy waitlists."""
 
     status = fields.String(choices=("ok",))
 
 
 class IdentitySchema(Schema):
-    """The ids by which a contact is known."""
+    """Identities of a contact."""
 
     email_id = fields.UUID()
     primary_email = fields.String()
@@ -210,7 +210,7 @@ class IdentitySchema(Schema):
 
 
 class UpdatesSchema(Schema):
-    """A page of contacts that changed, oldest first."""
+    """Page of changed contacts, oldest first."""
 
     start = ma.fields.DateTime()
     end = ma.fields.DateTime()
