@@ -47,14 +47,14 @@ def service(contacts: Contacts, workers: int, name: str = "service", **variables
 
 
 @contextmanager
-def silent_service(contacts: Contacts, workers: int) -> Iterator[Server]:
-    """Start the service without its telemetry on the database."""
+def no_telemetry_service(contacts: Contacts, workers: int) -> Iterator[Server]:
+    """Start the service without telemetry on the database."""
     environment = {
         "CTMS_DB_URL": contacts.url,
         "CTMS_SECRET_KEY": secret_key(contacts.settings),
         "CTMS_WORKERS": str(workers),
     }
-    with _service([sys.executable, "-m", "benchmarks.silent"], environment, contacts, "silent") as server:
+    with _service([sys.executable, "-m", "benchmarks.no_telemetry"], environment, contacts, "no_telemetry") as server:
         yield server
 
 

@@ -1,9 +1,9 @@
-"""What telemetry costs: `python -m benchmarks.telemetry`.
+"""The cost of telemetry: `python -m benchmarks.telemetry`.
 
-First what it takes to note one request, and then to count and to log it, kept in files as `flask ctms serve` keeps it:
-in a loop, so with everything in the processor's caches. Then requests to two servers in turns, the service as its users
-start it and the same without telemetry (`benchmarks.silent`): how many each answers in a second, and how much processor
-time one takes. The means over many short rounds are given with their standard errors: a round alone says little.
+First the CPU time to buffer one request, and to count and to log it in a batch, with metrics in files as in `flask ctms
+serve`: in a loop, so with code and data in the CPU caches. Then two servers in interleaved rounds, the service as its
+users start it and the service without telemetry (`benchmarks.no_telemetry`): their requests per second, and their CPU
+time per request. The means over many short rounds are given with their standard errors: one round alone says little.
 """
 
 from __future__ import annotations
@@ -23,41 +23,47 @@ from benchmarks import data, load, servers
 from benchmarks.kinds import KINDS, Kind
 from benchmarks.turns import add_arguments, in_turns, median, ratios
 
-_LIMIT_IN_MICROSECONDS = 30
+_MAX_MICROSECONDS = 30
 _ROUNDS = 25
-_TOGETHER = 100
-"""About how many requests a busy process tells of at a time."""
+_BATCH_SIZE = 100
+"""About the number of requests that a busy process flushes at a time."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure as the command line says; returns 1 when a request's metrics take longer than they may."""
+    """Run the benchmark; return 1 when buffering and counting a request take longer than they may."""
     options = _parser().parse_args(arguments)
     load.wrk()
     with tempfile.TemporaryDirectory() as folder:
-        # Where metrics are kept is decided before prometheus_client is imported.
+        # prometheus_client reads it when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        noting, counting, logging = _loops(Path(folder))
-    print(f"noting a request     {noting:7.1f} µs")
-    print(f"counting a request   {counting:7.1f} µs (with noting, at the most {_LIMIT_IN_MICROSECONDS})")
+        buffering, counting, logging = _measure_loops(Path(folder))
+    print(f"buffering a request  {buffering:7.1f} µs")
+    print(f"counting a request   {counting:7.1f} µs (with buffering, at most {_MAX_MICROSECONDS})")
     print(f"logging a request    {logging:7.1f} µs", flush=True)
     with (
         data.prepared(options.data_dir, options.contacts) as contacts,
         servers.service(contacts, options.workers) as service,
-        servers.silent_service(contacts, options.workers) as silent,
+        servers.no_telemetry_service(contacts, options.workers) as no_telemetry,
     ):
         for name in options.kinds:
-            _compare(KINDS[name], contacts, service, silent, options)
-    return 1 if noting + counting > _LIMIT_IN_MICROSECONDS else 0
+            _compare(KINDS[name], contacts, service, no_telemetry, options)
+    return 1 if buffering + counting > _MAX_MICROSECONDS else 0
 
 
 def _compare(
-    kind: Kind, contacts: data.Contacts, service: servers.Server, silent: servers.Server, options: argparse.Namespace
+    kind: Kind,
+    contacts: data.Contacts,
+    service: servers.Server,
+    no_telemetry: servers.Server,
+    options: argparse.Namespace,
 ) -> None:
-    ours, its = in_turns((service, silent), kind, contacts, options, warm_up=3)
-    less = [1 - ratio for ratio in ratios(ours, its)]
-    worked = [(one.server - other.server) * 1000 for one, other in zip(ours, its, strict=True)]
-    print(f"{kind.title}: {median(ours).rate:,.0f} requests a second, {median(its).rate:,.0f} without telemetry")
-    print(f"  costs {_mean(less, 100):s} % of the requests, {_mean(worked):s} µs of processor each", flush=True)
+    with_it, without = in_turns((service, no_telemetry), kind, contacts, options, warm_up=3)
+    lost = [1 - ratio for ratio in ratios(with_it, without)]
+    cpu_time = [(one.server - other.server) * 1000 for one, other in zip(with_it, without, strict=True)]
+    share = [1 - other.server / one.server for one, other in zip(with_it, without, strict=True) if one.server]
+    print(f"{kind.title}: {median(with_it).rate:,.0f} requests/s, {median(without).rate:,.0f} without telemetry")
+    print(f"  costs {_mean(lost, 100)} % of the requests per second")
+    print(f"  costs {_mean(cpu_time)} µs of CPU time per request, {_mean(share, 100)} % of the server's", flush=True)
 
 
 def _mean(values: Sequence[float], factor: float = 1) -> str:
@@ -65,36 +71,36 @@ def _mean(values: Sequence[float], factor: float = 1) -> str:
     return f"{statistics.mean(values) * factor:.1f} ± {error * factor:.1f}"
 
 
-def _loops(folder: Path) -> tuple[float, float, float]:
-    """Return how many microseconds it takes to note a request, to count and to log one of many together."""
+def _measure_loops(folder: Path) -> tuple[float, float, float]:
+    """Return the microseconds of CPU time to buffer a request, and to count and to log one in a batch."""
     from ctms.pool import Pool  # noqa: PLC0415  after the environment is set
     from ctms.settings import Settings  # noqa: PLC0415
-    from ctms.telemetry import journal  # noqa: PLC0415
     from ctms.telemetry.logs import init_logs, log_summaries  # noqa: PLC0415
-    from ctms.telemetry.metrics import Metrics  # noqa: PLC0415
-    from ctms.telemetry.requests import Answer, Finished  # noqa: PLC0415
+    from ctms.telemetry.metrics import ApiMetrics  # noqa: PLC0415
+    from ctms.telemetry.recorders import RequestBuffer  # noqa: PLC0415
+    from ctms.telemetry.requests import RequestLabels, RequestRecord  # noqa: PLC0415
     from ctms.telemetry.slots import Slots  # noqa: PLC0415
 
     init_logs(Settings())
-    answer = Answer("GET", "/ctms/{email_id}", 200, "benchmark/1.0", "id_benchmark", True)
-    finished = Finished(answer, 0.002, f"{1:032x}", time.time(), read=0.001)
-    together = [finished] * _TOGETHER
-    metrics = Metrics(Pool(_unconnected))
-    account = journal.Journal(Slots(folder))
-    with _silent():
+    labels = RequestLabels("GET", "/ctms/{email_id}", 200, "benchmark/1.0", "id_benchmark", True)
+    record = RequestRecord(labels, 0.002, f"{1:032x}", time.time(), read_seconds=0.001)
+    batch = [record] * _BATCH_SIZE
+    metrics = ApiMetrics(Pool(_refuse_to_connect))
+    buffer = RequestBuffer(Slots(folder))
+    with _stderr_discarded():
         return (
-            _cost(lambda: account.add(finished)),
-            _cost(lambda: metrics.count(together)) / _TOGETHER,
-            _cost(lambda: log_summaries(together)) / _TOGETHER,
+            _cpu_microseconds(lambda: buffer.add(record)),
+            _cpu_microseconds(lambda: metrics.count(batch)) / _BATCH_SIZE,
+            _cpu_microseconds(lambda: log_summaries(batch)) / _BATCH_SIZE,
         )
 
 
-def _unconnected() -> Any:
+def _refuse_to_connect() -> Any:
     raise NotImplementedError
 
 
-def _cost(call: Callable[[], object], times: int = 200) -> float:
-    """Return how many microseconds of the processor a call takes: the median of several rounds."""
+def _cpu_microseconds(call: Callable[[], object], times: int = 200) -> float:
+    """Return the microseconds of CPU time of a call: the median of several rounds."""
     rounds = []
     for _ in range(_ROUNDS):
         started = time.thread_time()
@@ -105,24 +111,24 @@ def _cost(call: Callable[[], object], times: int = 200) -> float:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Send standard error, where logs go, to nowhere."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _stderr_discarded() -> Iterator[None]:
+    """Discard standard error, where logs go."""
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data.add_arguments(parser)
     add_arguments(parser, seconds=1, rounds=40)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["read"], help="of requests (default: read)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["read"], help="kinds of requests (default: read)")
     return parser
 
 

@@ -22,11 +22,11 @@ from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import init_fingerprints
 from ctms.telemetry.health import init_health
-from ctms.telemetry.journal import open_journal
 from ctms.telemetry.logs import init_logs, log_summaries
-from ctms.telemetry.metrics import Metrics, init_metrics
+from ctms.telemetry.metrics import ApiMetrics, init_metrics
+from ctms.telemetry.recorders import create_recorder
 from ctms.telemetry.requests import init_requests
-from ctms.telemetry.slots import slots
+from ctms.telemetry.slots import open_slots
 
 
 class Service(Flask):
@@ -69,17 +69,17 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_tokens(app, settings)
     init_attempt_limiter(app, settings)
     init_fingerprints(app, settings)
-    files = slots()  # before metrics are made: they are kept in its files, if there are any
-    metrics = Metrics(app.extensions["ctms.pool"])
-    account = open_journal(files, metrics.count, log_summaries, tick=metrics.connections.sample)
-    init_metrics(app, metrics, files, account)
-    init_requests(app, account.add)
+    slots = open_slots()  # before metrics are created: it decides where they keep their values
+    metrics = ApiMetrics(app.extensions["ctms.pool"])
+    recorder = create_recorder(slots, metrics.count, log_summaries, sample=metrics.pool.sample)
+    init_metrics(app, metrics, slots, recorder)
+    init_requests(app, recorder.add)
     with logging_tracebacks(settings):
         plugins = init_plugins(app, settings, plugins_found)
         init_health(app, plugins.collect("ctms_health_checks"))
         init_outbox(app, plugins.collect("ctms_backends"))
         init_erasure(app, plugins.collect("ctms_deletion_handlers"))
-        init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.watch_rules)
+        init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.create_rule_metrics)
         init_api(app, plugins.collect("ctms_blueprints"))
-    metrics.expect(answers(app))
+    metrics.preinitialize(answers(app))
     return app

@@ -15,7 +15,7 @@ from ctms.errors import PluginError
 from ctms.hooks.checks import reason
 from ctms.hooks.places import place_of, place_of_error
 from ctms.hooks.plugin import Plugin, Registered
-from ctms.telemetry.requests import template
+from ctms.telemetry.requests import format_template
 
 
 def register_plugin_blueprints(app: Flask, api: Api, registered: Sequence[Registered[flask_smorest.Blueprint]]) -> None:
@@ -46,7 +46,7 @@ def _register(
     for rule in app.url_map.iter_rules():
         if id(rule) in there:
             continue
-        path = template(rule.rule)
+        path = format_template(rule.rule)
         if _shape(rule) in owners:
             owner = owners[_shape(rule)]
             names = [plugin.name, owner.name] if owner else [plugin.name]

@@ -40,9 +40,7 @@ from ctms.database import (
 from ctms.errors import OperatorError
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
-from ctms.telemetry.journal import Journal
-from ctms.telemetry.logs import log_summaries
-from ctms.telemetry.slots import FOLDER, Slots, folder_of_run
+from ctms.telemetry.slots import DIRECTORY_VARIABLE, run_directory
 
 SHUTDOWN_TIMEOUT_IN_SECONDS = 30
 _LISTEN_INTERVAL_IN_SECONDS = 0.05
@@ -104,9 +102,9 @@ def _prepare_database(settings: Settings) -> None:
 
 
 def _serve(app: Flask, settings: Settings) -> None:
-    with folder_of_run() as metrics:
+    with run_directory() as metrics:
         # Each worker process makes an app of its own from the environment.
-        os.environ[FOLDER] = str(metrics)
+        os.environ[DIRECTORY_VARIABLE] = str(metrics)
         if settings.embedded:
             os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
             os.environ["CTMS_SECRET_KEY"] = secret_key(settings)
@@ -115,7 +113,6 @@ def _serve(app: Flask, settings: Settings) -> None:
         server = granian("ctms.cli.serve:worker_app", settings)
         with _announced(settings):
             server.serve()
-        Journal(Slots(metrics), log_summaries).settle()  # what processes that have ended had still to tell
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from ctms.outbox.lanes import BACKEND, QUEUES
 from ctms.outbox.synchronised import find_unsynchronised, record_complete
 from ctms.settings import Settings
 from ctms.words import counted
-from ctms.worker.metrics import Metrics
+from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.service import Options, Service
 from ctms.worker.summary import Summary
 
@@ -127,12 +127,12 @@ def _serve_metrics(settings: Settings, service: Service) -> WSGIServer | None:
     return server
 
 
-def _publisher(settings: Settings) -> Callable[[Metrics], None]:
+def _publisher(settings: Settings) -> Callable[[WorkerMetrics], None]:
     url = settings.pushgateway_url
     if url is None:
         return lambda _: None
 
-    def push(metrics: Metrics) -> None:
+    def push(metrics: WorkerMetrics) -> None:
         try:
             push_to_gateway(
                 url, "ctms_worker", metrics.registry, grouping_key={"instance": socket.gethostname()}, timeout=5

@@ -1,4 +1,4 @@
-"""What is known of a request when it has been answered, told to whoever keeps account of it (logs, metrics)."""
+"""Per-request telemetry records, passed to the recorders for logs and metrics."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ctms.current import current_g, current_request
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
-"""What a method that we do not know is called."""
+"""The label of an unknown method."""
 
 UNMATCHED = "unmatched"
-"""The template of a path that no route has."""
+"""The path template of a path that matches no route."""
 
 _ADDRESS = re.compile(r"\S*(?:@|%40)\S*")
-REQUEST_ID_LENGTH = 128
-_REQUEST_ID = re.compile(rf"[-\w.]{{1,{REQUEST_ID_LENGTH}}}", re.ASCII)
+_REQUEST_ID = re.compile(r"[-\w.]{1,128}", re.ASCII)
+_MAX_AGENT_LENGTH = 200
 
 
 class AuthFailure(StrEnum):
-    """Why a guarded route did not let the caller in."""
+    """The cause of a failed authentication or authorization."""
 
     NO_TOKEN = "no_token"  # noqa: S105
     INVALID_TOKEN = "invalid_token"  # noqa: S105
@@ -38,7 +38,7 @@ class AuthFailure(StrEnum):
 
 
 class TokenFailure(StrEnum):
-    """Why `/token` gave none."""
+    """The cause of a failed token request."""
 
     UNKNOWN_CLIENT = "unknown_client"
     DISABLED_CLIENT = "disabled_client"
@@ -47,12 +47,11 @@ class TokenFailure(StrEnum):
     INVALID_REQUEST = "invalid_request"
 
 
-class Answer(NamedTuple):
-    """What was asked and answered: the same for many requests.
+class RequestLabels(NamedTuple):
+    """The labels of an answered request, which many requests share.
 
-    `agent` is the client's name for itself, without any address in it. `client_id` is that of a verified token of this
-    very request, whose client is known, else None; then `client_allowed` says whether it was let in. `method` is one of
-    `METHODS` or `other`.
+    `method` is one of `METHODS` or `OTHER`. `agent` is the user agent without any address in it. `client_id` is the
+    known client of a verified token of this request, else None; `client_allowed` says whether it was authorized.
     """
 
     method: str
@@ -65,39 +64,39 @@ class Answer(NamedTuple):
     token_fail: TokenFailure | None = None
 
 
-class Finished(NamedTuple):
-    """An answered request; `at` is when, in seconds since 1970.
+class RequestRecord(NamedTuple):
+    """The record of an answered request.
 
-    `read` and `write` are the seconds that it waited for the database with a connection of that kind, None if it used
-    none.
+    `seconds` is its duration, `answered_at` the Unix time of its answer. `read_seconds` and `write_seconds` are its
+    database times by kind of connection, None if it used none.
     """
 
-    answer: Answer
+    labels: RequestLabels
     seconds: float
     request_id: str
-    at: float
-    read: float | None = None
-    write: float | None = None
+    answered_at: float
+    read_seconds: float | None = None
+    write_seconds: float | None = None
 
 
 def note_client(client_id: str, failure: AuthFailure | None) -> None:
-    """Note who sent the current request, known and with a good token, and why it was not let in, if so."""
-    noted = current_g()
-    noted.client_id, noted.client_allowed, noted.auth_fail = client_id, failure is None, failure
+    """Record the known client of the current request's verified token, and why it was not authorized, if so."""
+    context = current_g()
+    context.client_id, context.client_allowed, context.auth_fail = client_id, failure is None, failure
 
 
 def note_auth_failure(failure: AuthFailure) -> None:
-    """Note why the current request was refused, from someone whom nobody knows."""
+    """Record why the current request was not authenticated."""
     current_g().auth_fail = failure
 
 
 def note_token_failure(failure: TokenFailure) -> None:
-    """Note why the current request got no token."""
+    """Record why the current token request failed."""
     current_g().token_fail = failure
 
 
 def note_wait(kind: str, seconds: float) -> bool:
-    """Note that the current request waited for the database; False when there is none."""
+    """Add to the current request's database time; return False outside a request."""
     waited: dict[str, float] | None = current_g().get("waited")
     if waited is None:
         return False
@@ -105,65 +104,58 @@ def note_wait(kind: str, seconds: float) -> bool:
     return True
 
 
-def anonymous_agent(agent: str) -> str:
-    """Return the beginning of what a client calls itself, without any address in it, however it is spelt."""
-    return _ADDRESS.sub("…", agent[:200]) if "@" in agent or "%" in agent else agent[:200]
+def anonymize_agent(agent: str) -> str:
+    """Return the beginning of a user agent without any address in it, however the address is spelled."""
+    agent = agent[:_MAX_AGENT_LENGTH]
+    return _ADDRESS.sub("…", agent) if "@" in agent or "%" in agent else agent
 
 
-def template(rule: str) -> str:
-    """Return a Flask rule in the documented style, `/ctms/{email_id}`."""
+def format_template(rule: str) -> str:
+    """Return the path template of a Flask rule, as in `/ctms/{email_id}`."""
     return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", rule)
 
 
-@lru_cache(maxsize=1024)  # the number of clients is small, that of agents is up to whoever sends them
-def _answer(method: str, rule: str | None, status: int, agent: str, *known: Any) -> Answer:
-    return Answer(
+@lru_cache(maxsize=1024)  # few clients exist, but senders choose their user agents
+def _labels(method: str, rule: str | None, status: int, agent: str, *context: Any) -> RequestLabels:
+    return RequestLabels(
         method if method in METHODS else OTHER,
-        template(rule) if rule else UNMATCHED,
+        format_template(rule) if rule else UNMATCHED,
         status,
-        anonymous_agent(agent),
-        *known,
+        anonymize_agent(agent),
+        *context,
     )
 
 
-def init_requests(app: Flask, tell: Callable[[Finished], None]) -> None:
-    """Give every request an id (the caller's, if it sends a sound one) and tell when it is answered."""
+def init_requests(app: Flask, record: Callable[[RequestRecord], None]) -> None:
+    """Give each request an id (the caller's, if valid), and call `record` when the request has been answered."""
 
     def start() -> None:
-        noted = current_g()
-        noted.started = time.perf_counter()
-        # Of this very request: where requests are made inside an app's context, as in tests, they share it.
-        noted.client_id = noted.client_allowed = noted.auth_fail = noted.token_fail = None
-        noted.waited = {}
+        context = current_g()
+        context.started = time.perf_counter()
+        # Reset: requests inside one app context, as in tests, share these attributes.
+        context.client_id = context.client_allowed = context.auth_fail = context.token_fail = None
+        context.waited = {}
         given = current_request().environ.get("HTTP_X_REQUEST_ID")
-        # An id is to be found in logs, not to be kept from guessing: it is worth no system call.
-        noted.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+        # The id is searched for in logs and need not be unguessable: a system call would be a waste.
+        context.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
 
     def finish(response: Response) -> Response:
-        asked, noted = current_request(), current_g()
-        response.headers["X-Request-Id"] = noted.request_id
-        rule = asked.url_rule
-        answer = _answer(
-            asked.method,
+        request, context = current_request(), current_g()
+        response.headers["X-Request-Id"] = context.request_id
+        rule = request.url_rule
+        labels = _labels(
+            request.method,
             rule.rule if rule else None,
             response.status_code,
-            asked.environ.get("HTTP_USER_AGENT", ""),
-            noted.client_id,
-            noted.client_allowed,
-            noted.auth_fail,
-            noted.token_fail,
+            request.environ.get("HTTP_USER_AGENT", ""),
+            context.client_id,
+            context.client_allowed,
+            context.auth_fail,
+            context.token_fail,
         )
-        waited, noted.waited = noted.waited.get, None
-        tell(
-            Finished(
-                answer,
-                time.perf_counter() - noted.started,
-                noted.request_id,
-                time.time(),
-                waited("read"),
-                waited("write"),
-            )
-        )
+        waited, context.waited = context.waited.get, None
+        seconds = time.perf_counter() - context.started
+        record(RequestRecord(labels, seconds, context.request_id, time.time(), waited("read"), waited("write")))
         return response
 
     app.before_request(start)

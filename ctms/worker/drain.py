@@ -19,7 +19,7 @@ from ctms.pool import Connection
 from ctms.words import counted
 from ctms.worker.breaker import Breaker
 from ctms.worker.calls import Calls
-from ctms.worker.metrics import Metrics
+from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.summary import Summary
 from ctms.worker.verdicts import Later, Verdict, outcome_of, readable, verdict_of, verdict_of_error
 from ctms.worker.work import Batch, Item, Work
@@ -40,7 +40,7 @@ class Process:
     """
 
     stopping: Event
-    metrics: Metrics
+    metrics: WorkerMetrics
     summary: Summary | None = None
     calls: Calls = field(default_factory=Calls)
 
@@ -104,10 +104,10 @@ class Drain:
         except Exception as error:  # noqa: BLE001  whatever a plugin raises
             failure = error
         else:
-            self._process.metrics.answered(self._lane, batch.method, outcomes.values(), time.perf_counter() - started)
+            self._process.metrics.count_call(self._lane, batch.method, outcomes.values(), time.perf_counter() - started)
             return self._answered(batch, outcomes)
         # Not where it was caught: it would be the context of what its halves raise.
-        self._process.metrics.failed(self._lane, batch.method, failure, time.perf_counter() - started)
+        self._process.metrics.count_failed_call(self._lane, batch.method, failure, time.perf_counter() - started)
         return self._failed(batch, failure)
 
     def _answered(self, batch: Batch, outcomes: Mapping[Item, Outcome]) -> bool:
@@ -165,7 +165,7 @@ class Drain:
     def _settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
         with connection.transaction():
             self._work.settle(connection, batch, verdicts)
-        self._process.metrics.settled(self._lane, verdicts.values())
+        self._process.metrics.count_verdicts(self._lane, verdicts.values())
         if self._process.summary is not None:
             self._process.summary.add(self._lane, batch, verdicts)
 

@@ -1,12 +1,12 @@
-"""The metrics of the background service, on its own port or pushed to a gateway.
+"""The metrics of the background service, served on its own port or pushed to a gateway.
 
-Deletion handlers count like backends: the label `backend` is their name.
+Deletion handlers count like backends: their name is the value of the label `backend`.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
+from collections import Counter as Counts
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -26,9 +26,9 @@ STATUSES = {
     Accepted: "accepted",
     Pause: "paused",
 }
-"""What a call is counted as when it answers the same for all its contacts; else it is `mixed`."""
+"""The status of a call with the same outcome for all its contacts; that of other calls is `mixed`."""
 VERDICTS = {Finished: "done", Later: "retried", AskAgain: "accepted", Parked: "parked"}
-"""What a contact is counted as."""
+"""The status of a contact, by verdict."""
 
 _WAITING = """
     SELECT {name}, count(*) FILTER (WHERE parked_at IS NULL),
@@ -36,14 +36,14 @@ _WAITING = """
         count(*) FILTER (WHERE parked_at IS NOT NULL),
         extract(epoch FROM clock_timestamp() - min(waiting_since) FILTER (WHERE parked_at IS NULL))::float8
     FROM {table} WHERE {name} = ANY(%s) GROUP BY 1"""
-_OF_KIND = {
+_WAITING_BY_KIND = {
     BACKEND: _WAITING.format(name="backend", table="outbox"),
     HANDLER: _WAITING.format(name="handler", table="erasure_tasks"),
 }
 
 
-class Metrics:
-    """The metrics of one process of the service, in a registry of their own."""
+class WorkerMetrics:
+    """The metrics of one worker process, in a registry of their own."""
 
     def __init__(self, lanes: Iterable[Lane]) -> None:
         self.registry = CollectorRegistry()
@@ -56,29 +56,29 @@ class Metrics:
         )
         self._seconds = Histogram(
             "ctms_background_requests_duration_seconds",
-            "How long the calls took.",
+            "Duration of calls to backends and deletion handlers.",
             ["backend", "method", "status"],
             buckets=BUCKETS,
             registry=self.registry,
         )
         self._sync = Counter(
             "ctms_background_sync",
-            "Contacts that were handed over, by what became of them.",
+            "Contacts passed to backends and deletion handlers, by outcome.",
             ["backend", "status"],
             registry=self.registry,
         )
         self._gauges = [
-            Gauge(f"ctms_background_sync_{name}", words, ["backend"], registry=self.registry)
-            for name, words in (
-                ("backlog", "Contacts that wait."),
-                ("retries", "Contacts that wait and were tried before."),
-                ("parked", "Contacts that are not tried any more until they change or an operator retries them."),
-                ("age_seconds", "How long the contact that waits longest has waited."),
+            Gauge(f"ctms_background_sync_{name}", help_text, ["backend"], registry=self.registry)
+            for name, help_text in (
+                ("backlog", "Waiting contacts."),
+                ("retries", "Waiting contacts that were tried before."),
+                ("parked", "Parked contacts, which are not tried until they change or an operator retries them."),
+                ("age_seconds", "Age of the oldest waiting contact."),
             )
         ]
-        self._looped = Gauge(
+        self._last_loop = Gauge(
             "ctms_background_last_loop_timestamp_seconds",
-            "When the service last looked for work (Unix time).",
+            "Unix time of the worker's last loop.",
             registry=self.registry,
         )
         for kind, name in self._receivers:
@@ -87,32 +87,32 @@ class Metrics:
             for status in VERDICTS.values():
                 self._sync.labels(name, status)
 
-    def answered(self, lane: Lane, method: str, outcomes: Iterable[Outcome], seconds: float) -> None:
-        """Count a call that was answered."""
+    def count_call(self, lane: Lane, method: str, outcomes: Iterable[Outcome], seconds: float) -> None:
+        """Count a call that returned outcomes."""
         kinds = {type(outcome) for outcome in outcomes}
-        self._called(lane, method, STATUSES[kinds.pop()] if len(kinds) == 1 else "mixed", seconds)
+        self._observe_call(lane, method, STATUSES[kinds.pop()] if len(kinds) == 1 else "mixed", seconds)
 
-    def failed(self, lane: Lane, method: str, error: BaseException, seconds: float) -> None:
-        """Count a call that was not."""
-        self._called(lane, method, "timeout" if isinstance(error, TimeoutError) else "raised", seconds)
+    def count_failed_call(self, lane: Lane, method: str, error: BaseException, seconds: float) -> None:
+        """Count a call that raised an error or timed out."""
+        self._observe_call(lane, method, "timeout" if isinstance(error, TimeoutError) else "raised", seconds)
 
-    def settled(self, lane: Lane, verdicts: Iterable[Verdict]) -> None:
-        """Count contacts."""
-        for kind, number in Tally(map(type, verdicts)).items():
+    def count_verdicts(self, lane: Lane, verdicts: Iterable[Verdict]) -> None:
+        """Count contacts by verdict."""
+        for kind, number in Counts(map(type, verdicts)).items():
             self._sync.labels(lane.name, VERDICTS[kind]).inc(number)
 
-    def _called(self, lane: Lane, method: str, status: str, seconds: float) -> None:
+    def _observe_call(self, lane: Lane, method: str, status: str, seconds: float) -> None:
         self._requests.labels(lane.name, method, status).inc()
         self._seconds.labels(lane.name, method, status).observe(seconds)
 
-    def looped(self) -> None:
-        """Note that the service is alive."""
-        self._looped.set(time.time())
+    def mark_loop(self) -> None:
+        """Set the time of the last loop to now."""
+        self._last_loop.set(time.time())
 
-    def look(self, connection: Connection) -> None:
-        """Bring what waits up to date."""
+    def update_waiting(self, connection: Connection) -> None:
+        """Update the gauges of waiting and parked contacts."""
         waiting = {name: (0, 0, 0, 0.0) for _, name in self._receivers}
-        for kind, sql in _OF_KIND.items():
+        for kind, sql in _WAITING_BY_KIND.items():
             names = [name for one, name in self._receivers if one == kind]
             rows = connection.execute(sql, (names,)).fetchall() if names else []
             for name, backlog, retries, parked, age in rows:  # a backend and a handler may share a name

@@ -29,7 +29,7 @@ from ctms.pool import libpq_url
 from ctms.worker.backends import BackendWork
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
 from ctms.worker.erasures import ErasureWork
-from ctms.worker.metrics import Metrics
+from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.summary import Summary
 from ctms.worker.sweep import jobs_of, remove_forgotten, remove_left_behind, sweep
 from ctms.worker.work import Work
@@ -59,7 +59,7 @@ class Options:
 class Service:
     """The background service of one process; `publish` is called whenever its metrics are up to date."""
 
-    def __init__(self, app: Flask, options: Options, publish: Callable[[Metrics], None] = lambda _: None) -> None:
+    def __init__(self, app: Flask, options: Options, publish: Callable[[WorkerMetrics], None] = lambda _: None) -> None:
         self._app = app
         self._options = options
         self._publish = publish
@@ -73,7 +73,7 @@ class Service:
         self._receivers = {
             lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
         }
-        self.metrics = Metrics(self._receivers)
+        self.metrics = WorkerMetrics(self._receivers)
         # It remembers contacts that failed: a service that goes on and on must not.
         self.summary = Summary() if options.once else None
         self._process = Process(self.stopping, self.metrics, self.summary)
@@ -229,10 +229,10 @@ class Service:
             if looks:
                 began = time.monotonic()
                 with pool.acquire() as connection:
-                    self.metrics.look(connection)
+                    self.metrics.update_waiting(connection)
                 took = time.monotonic() - began
                 self._next_look = began + max(LOOK_EVERY_SECONDS, 20 * took)  # counting a long queue takes long
-        self.metrics.looped()
+        self.metrics.mark_loop()
         if looks:
             self._publish(self.metrics)
         return due

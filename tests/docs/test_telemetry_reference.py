@@ -17,7 +17,7 @@ from ctms.clients.tokens import tokens
 from ctms.outbox.lanes import QUEUES, Lane
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs
-from ctms.telemetry.metrics import BUCKETS, Metrics
+from ctms.telemetry.metrics import BUCKETS, ApiMetrics
 from ctms.telemetry.requests import METHODS, AuthFailure, TokenFailure
 from ctms.worker import metrics as worker
 from tests.clients.factories import create_client
@@ -52,7 +52,7 @@ def with_their_labels(registry: CollectorRegistry) -> Iterator[tuple[str, str, f
 
 
 def test_every_metric_is_documented_and_every_documented_one_is_exported(app: Flask, anonymous: ApiClient) -> None:
-    metrics = Metrics(app.extensions["ctms.pool"])
+    metrics = ApiMetrics(app.extensions["ctms.pool"])
     counted = {name: labels for name, _, labels in with_their_labels(metrics.registry)}
     exported: Described = {}
     for family in text_string_to_metric_families(anonymous.get("/metrics").text):
@@ -66,7 +66,7 @@ def test_every_metric_is_documented_and_every_documented_one_is_exported(app: Fl
 
 def test_every_metric_of_the_background_service_is_documented() -> None:
     lanes = [Lane(kind, "mailing", 0) for kind in QUEUES]
-    exported = {name: (kind, labels) for name, kind, labels in with_their_labels(worker.Metrics(lanes).registry)}
+    exported = {name: (kind, labels) for name, kind, labels in with_their_labels(worker.WorkerMetrics(lanes).registry)}
 
     assert exported == documented(WORKER)
     assert f"buckets {', '.join(map(str, worker.BUCKETS))}." in WORKER

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from ctms.telemetry.metrics import Metrics as ApiMetrics
-from ctms.worker.metrics import Metrics as WorkerMetrics
+from ctms.telemetry.metrics import ApiMetrics
+from ctms.worker.metrics import WorkerMetrics
 from tests.http import ApiClient
 from tests.monitoring.exported import Exported
 

@@ -230,6 +230,7 @@ class TestEnd:
             assert not alive
             assert not postgres_of(tmp_path)
             assert "Traceback" not in output.read_text()
+            assert "PATCH" in output.read_text(), "the last request is missing in the log"
             for client in idle:
                 client.close()
         finally:

@@ -20,7 +20,7 @@ from ctms.clients.tokens import tokens
 from ctms.contacts import commands
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs, log_summaries
-from ctms.telemetry.requests import Answer, Finished
+from ctms.telemetry.requests import RequestLabels, RequestRecord
 from tests.clients.factories import create_client
 from tests.conftest import SECRET_KEY
 from tests.contacts.factories import minimal
@@ -159,8 +159,8 @@ def test_an_error_has_its_traceback_and_its_request(
 
 
 def test_lines_that_are_written_together_are_not_mixed_with_others(settings: Settings) -> None:
-    answer = Answer("GET", "/ctms/{email_id}", 200, "agent/1.0")
-    requests = [Finished(answer, 0.5, f"r-{number}", 1700000000.25) for number in range(100)]
+    labels = RequestLabels("GET", "/ctms/{email_id}", 200, "agent/1.0")
+    requests = [RequestRecord(labels, 0.5, f"r-{number}", 1700000000.25) for number in range(100)]
     blocks: list[bytes] = []
     reader, writer = os.pipe()
     kept = os.dup(2)
@@ -196,7 +196,7 @@ def test_nobody_who_reads_standard_error_fails_nothing() -> None:
     kept = os.dup(2)
     try:
         os.close(2)
-        log_summaries([Finished(Answer("GET", "/", 200, ""), 0.5, "r-1", 1700000000.25)])
+        log_summaries([RequestRecord(RequestLabels("GET", "/", 200, ""), 0.5, "r-1", 1700000000.25)])
     finally:
         os.dup2(kept, 2)
         os.close(kept)

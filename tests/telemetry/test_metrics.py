@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from ctms.contacts.waitlists import Waitlists
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist, hookimpl
-from ctms.telemetry.metrics import Metrics
+from ctms.telemetry.metrics import ApiMetrics
 from tests.contacts.factories import minimal
 from tests.http import ApiClient, assert_error
 
@@ -75,9 +75,11 @@ def test_other_subscriptions_of_a_request_with_a_fault_are_not_stored(api: ApiCl
 
 
 def test_every_plugin_with_rules_is_there_from_the_start_and_no_name_of_a_client(app: Flask) -> None:
-    metrics = Metrics(app.extensions["ctms.pool"])
+    metrics = ApiMetrics(app.extensions["ctms.pool"])
     plugin = Plugin("bundled", "package", "1")
-    waitlists = Waitlists([Registered(plugin, Waitlist(name="*", title="Any", check=dict))], metrics.watch_rules)
+    waitlists = Waitlists(
+        [Registered(plugin, Waitlist(name="*", title="Any", check=dict))], metrics.create_rule_metrics
+    )
 
     start = series(generate_latest(metrics.registry).decode())
     for number in range(10):

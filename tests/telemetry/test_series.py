@@ -18,7 +18,7 @@ from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.registry import set_enabled
 from ctms.clients.tokens import tokens
 from ctms.settings import Settings
-from ctms.telemetry.requests import METHODS, OTHER, UNMATCHED, AuthFailure, TokenFailure, template
+from ctms.telemetry.requests import METHODS, OTHER, UNMATCHED, AuthFailure, TokenFailure, format_template
 from tests.clients.factories import QUICK_HASHER, SECRET, create_client
 from tests.conftest import SECRET_KEY
 from tests.contacts.factories import minimal
@@ -193,7 +193,7 @@ def test_a_thousand_requests_with_made_up_values_add_nothing(app: Flask, api: Ap
         anonymous.request("POST", "/token", data={"client_id": f"id_{word}", "client_secret": word, "grant_type": word})
 
     added = series(scrape(anonymous)).keys() - before.keys()
-    templates = {template(rule.rule) for rule in app.url_map.iter_rules()} | {UNMATCHED}
+    templates = {format_template(rule.rule) for rule in app.url_map.iter_rules()} | {UNMATCHED}
     for name, labels in added:
         known = dict(labels)
         assert name.startswith(("ctms_requests_", "ctms_api_requests_")), name

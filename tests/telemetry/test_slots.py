@@ -1,4 +1,4 @@
-"""Slots: what dead processes counted still counts, what they said of their state does not, and files stay few."""
+"""Slots: counters of dead processes still count, their gauges do not, and the number of files stays small."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from ctms.telemetry.slots import Slots, folder_of_run
+from ctms.telemetry.slots import Slots, run_directory
 from tests.telemetry.scraped import values
 
 _PROCESS = """
 import os, sys
-from ctms.telemetry.slots import slots
-own = slots()
+from ctms.telemetry.slots import open_slots
+slots = open_slots()
 from prometheus_client import CollectorRegistry, Counter, Gauge
 registry = CollectorRegistry()
 counter = Counter("counted", "x", registry=registry)
@@ -33,7 +33,7 @@ for line in sys.stdin:
         os._exit(0)
     counter.inc()
     gauge.set(1)
-    print(own.own(), flush=True)
+    print(slots.acquire(), flush=True)
 """
 
 
@@ -136,7 +136,7 @@ def test_an_earlier_run_in_the_same_folder_does_not_count(tmp_path: Path) -> Non
 
 def test_in_a_run_all_processes_may_die_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with folder_of_run() as folder:
+    with run_directory() as folder:
         for number in range(1, 3):
             process = Process(folder)
             process.count()
@@ -155,10 +155,10 @@ def test_what_killed_runs_left_behind_is_removed(tmp_path: Path, monkeypatch: py
         (folder / "run.lock").touch()
     (tmp_path / "ctms-metrics-link").symlink_to(new)
 
-    with folder_of_run() as running:
+    with run_directory() as running:
         for folder in (left, running, foreign):
             os.utime(folder, (0, 0))
-        with folder_of_run() as second:
+        with run_directory() as second:
             assert not left.exists()
             assert running.exists()
             assert foreign.exists()

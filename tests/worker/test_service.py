@@ -13,7 +13,7 @@ from flask import Flask
 from ctms import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.worker import service as module
-from ctms.worker.metrics import Metrics
+from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.service import Options, Service
 from tests.worker.working import Worker, row, rows
 
@@ -93,7 +93,7 @@ def test_what_waits_is_measured(make: Make) -> None:
     worker = Worker()
 
     with pool.acquire() as connection:
-        worker.metrics.look(connection)
+        worker.metrics.update_waiting(connection)
 
     assert worker.count("ctms_background_sync_backlog") == 5
     assert worker.count("ctms_background_sync_retries") == 2
@@ -102,10 +102,10 @@ def test_what_waits_is_measured(make: Make) -> None:
 
 
 def test_nothing_waits(app: Flask) -> None:  # noqa: ARG001  inside its transaction
-    metrics = Metrics([Lane(BACKEND, "a", 0), Lane(HANDLER, "b", 0)])
+    metrics = WorkerMetrics([Lane(BACKEND, "a", 0), Lane(HANDLER, "b", 0)])
 
     with pool.acquire() as connection:
-        metrics.look(connection)
+        metrics.update_waiting(connection)
 
     for name in ("a", "b"):
         assert metrics.registry.get_sample_value("ctms_background_sync_backlog", {"backend": name}) == 0

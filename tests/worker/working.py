@@ -14,7 +14,7 @@ from ctms.plugins import Done, TryLater, hookimpl
 from ctms.worker.backends import BackendWork
 from ctms.worker.drain import Drain, Process
 from ctms.worker.erasures import ErasureWork
-from ctms.worker.metrics import Metrics
+from ctms.worker.metrics import WorkerMetrics
 
 Answers = Callable[[Sequence[Any]], Any]
 
@@ -117,7 +117,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.stopping = Event()
-        self.metrics = Metrics([Lane(BACKEND, "other", 0), Lane(HANDLER, "other", 0)])
+        self.metrics = WorkerMetrics([Lane(BACKEND, "other", 0), Lane(HANDLER, "other", 0)])
         self.process = Process(self.stopping, self.metrics)
 
     def push(self, *, lane: int = 0, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is counted in the database: the planner's estimate of the contacts, and the erasures that are open."""
+"""Gauges read from the database: the planner's estimate of the contacts, and the open erasures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ctms import database
 from ctms.app import create_app
 from ctms.pool import libpq_url
 from ctms.settings import Settings
-from ctms.telemetry import census
-from ctms.telemetry.census import Census, Counts
+from ctms.telemetry import database_gauges
+from ctms.telemetry.database_gauges import DatabaseCounts, DatabaseGauges
 from ctms.telemetry.slots import Slots
 from tests.conftest import empty_database
 
@@ -26,7 +26,7 @@ from tests.conftest import empty_database
 @pytest.fixture(scope="module")
 def counted(settings: Settings, postgres: str, worker_id: str) -> Iterator[Flask]:
     """An app on a database of its own, whose statistics are nobody else's."""
-    url = empty_database(postgres, f"census_{worker_id}")
+    url = empty_database(postgres, f"gauges_{worker_id}")
     app = create_app(replace(settings, db_url=url), [])
     with app.app_context():
         database.upgrade()
@@ -53,19 +53,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         with real() as connection:
             yield connection
 
-    monkeypatch.setattr(census, "quick_connection", counting)
+    monkeypatch.setattr(database_gauges, "quick_connection", counting)
     return times
 
 
-def take(app: Flask) -> Counts:
+def read(app: Flask) -> DatabaseCounts:
     with app.app_context():
-        found = Census(None).take()
+        found = DatabaseGauges(None).read()
     assert found
     return found
 
 
 def test_contacts_are_estimated(counted: Flask, execute: Callable[..., Any]) -> None:
-    assert take(counted).contacts == 0
+    assert read(counted).contacts == 0
 
     # Never analysed: what the statistics say of inserts.
     execute("ALTER TABLE emails SET (autovacuum_enabled = false)")
@@ -77,25 +77,25 @@ def test_contacts_are_estimated(counted: Flask, execute: Callable[..., Any]) -> 
     execute("SELECT pg_stat_force_next_flush()")
     execute("SELECT 1")
     assert execute("SELECT reltuples FROM pg_class WHERE oid = 'emails'::regclass").fetchone() == (-1,)
-    assert take(counted).contacts == 40
+    assert read(counted).contacts == 40
 
     execute(insert, (41, 2000))
     execute("ANALYZE emails")
-    assert take(counted).contacts == 2000
+    assert read(counted).contacts == 2000
 
     # What has grown since is estimated by the pages.
     execute(insert, (2001, 4000))
-    assert take(counted).contacts == pytest.approx(4000, rel=0.1)
+    assert read(counted).contacts == pytest.approx(4000, rel=0.1)
 
 
 def test_no_table_of_contacts_is_read(execute: Callable[..., Any]) -> None:
-    plan = execute(f"EXPLAIN {census._QUESTION}").fetchall()
+    plan = execute(f"EXPLAIN {database_gauges._QUERY}").fetchall()
 
     assert "emails" not in " ".join(line for (line,) in plan).replace("'emails'", "")
 
 
 def test_erasures_are_open_until_handlers_and_backends_are_done(counted: Flask, execute: Callable[..., Any]) -> None:
-    assert take(counted)[1:] == (0, 0)
+    assert read(counted)[1:] == (0, 0)
     for age, kind, pending, parked in (
         (6, "handler", 0, 0),
         (5, "backend", 0, 0),
@@ -118,38 +118,38 @@ def test_erasures_are_open_until_handlers_and_backends_are_done(counted: Flask, 
                 (erasure, name, pending, parked),
             )
 
-    found = take(counted)
+    found = read(counted)
 
     assert found.erasures_open == 4
     assert found.erasures_oldest == pytest.approx(4 * 3600, abs=60)
 
 
-def test_an_answer_serves_all_processes_for_a_while(
+def test_values_are_cached_for_all_processes(
     counted: Flask, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with counted.app_context():
-        first, second = Census(Slots(tmp_path)), Census(Slots(tmp_path))  # as two processes have it
-        found = first.take()
-        assert [second.take(), first.take()] == [found, found]
+        first, second = DatabaseGauges(Slots(tmp_path)), DatabaseGauges(Slots(tmp_path))  # as two processes have it
+        found = first.read()
+        assert [second.read(), first.read()] == [found, found]
         assert len(asked) == 1
 
-        monkeypatch.setattr(census, "FRESH_FOR_IN_SECONDS", 0)
-        second.take()
+        monkeypatch.setattr(database_gauges, "CACHE_SECONDS", 0)
+        second.read()
         assert len(asked) == 2
 
 
-def test_an_answer_that_was_cut_off_is_none(counted: Flask, tmp_path: Path) -> None:
+def test_a_truncated_cache_is_ignored(counted: Flask, tmp_path: Path) -> None:
     with counted.app_context():
-        (tmp_path / "census.json").write_text("[17.0, [1.0,")
-        assert Census(Slots(tmp_path)).take() is not None
+        (tmp_path / "database_gauges.json").write_text("[17.0, [1.0,")
+        assert DatabaseGauges(Slots(tmp_path)).read() is not None
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_database_that_is_away_is_not_asked_at_every_scrape(
+def test_an_unavailable_database_is_not_queried_at_every_scrape(
     settings: Settings, asked: list[str], tmp_path: Path, shared: bool
 ) -> None:
     app = create_app(replace(settings, db_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing"), [])
     with app.app_context():
-        one = Census(Slots(tmp_path) if shared else None)
-        assert [one.take() for _ in range(3)] == [None] * 3
+        one = DatabaseGauges(Slots(tmp_path) if shared else None)
+        assert [one.read() for _ in range(3)] == [None] * 3
     assert len(asked) == 1

@@ -1,7 +1,6 @@
-"""The service without its telemetry: nothing is counted, timed or logged; else it is as it is, `X-Request-Id` included.
+"""The service without telemetry: nothing is counted, timed or logged; all else, `X-Request-Id` included, is the same.
 
-What it answers more in a second than the service does is what telemetry costs. `python -m benchmarks.silent` starts it
-on HOST:PORT.
+Compared with the service it shows the cost of telemetry. `python -m benchmarks.no_telemetry` starts it on HOST:PORT.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from ctms.settings import Settings
 from ctms.telemetry.requests import init_requests
 
 
-def silenced(app: Flask) -> Flask:
-    """Take what keeps account of requests out of the app."""
+def remove_telemetry(app: Flask) -> Flask:
+    """Remove the recording of requests from the app."""
     hooks = app.after_request_funcs
-    (told,) = [hook for hook in hooks[None] if hook.__module__ == init_requests.__module__]
-    hooks[None].remove(told)
+    (finish,) = [hook for hook in hooks[None] if hook.__module__ == init_requests.__module__]
+    hooks[None].remove(finish)
     app.after_request(_add_request_id)
     app.extensions["ctms.pool"].observer = Pool.observer
     return app
@@ -32,16 +31,16 @@ def _add_request_id(response: Response) -> Response:
     return response
 
 
-def silent_app() -> Flask:
-    """Make the app of a process that serves, without telemetry."""
-    return silenced(worker_app())
+def create_app() -> Flask:
+    """Create the app of a server process, without telemetry."""
+    return remove_telemetry(worker_app())
 
 
 def serve() -> None:
-    """Serve it as `flask ctms serve` serves the service."""
+    """Serve the app as `flask ctms serve` serves the service."""
     settings = Settings.from_environment()
     multiprocessing.set_start_method("spawn", force=True)
-    granian("benchmarks.silent:silent_app", settings).serve()
+    granian("benchmarks.no_telemetry:create_app", settings).serve()
 
 
 if __name__ == "__main__":
