@@ -1,1 +1,1 @@
-"""How fast the service is, beside a bare app that runs the same SQL: `python -m benchmarks.api`."""
+"""How fast the service is, beside a baseline app that runs the same SQL: `python -m benchmarks.api`."""

@@ -1,6 +1,6 @@
-"""Measure the service beside a bare app that runs the same SQL: `python -m benchmarks.api`.
+"""Measure the service beside a baseline app that runs the same SQL: `python -m benchmarks.api`.
 
-Prints, for each kind of request, how many are answered in a second, how long they take, how much processor time of
+Prints, for each kind of request, how many are answered in a second, how long they take, how much CPU time of
 the server (`cpu`) and of PostgreSQL (`pg`) one costs, here and there, and the ratio of the rates. Both run at the same
 time under the same server, each in two processes, on one embedded PostgreSQL; they are measured in turns, so that what
 else the machine does meets both.
@@ -22,12 +22,12 @@ from typing import Any
 import requests
 
 from benchmarks import data, load, servers
+from benchmarks.interleaved import add_arguments, measure_interleaved, median, ratios
 from benchmarks.kinds import KINDS, Kind
 from benchmarks.load import Measurement
 from benchmarks.servers import Server
-from benchmarks.turns import add_arguments, in_turns, median, ratios
 
-# Requests answered in a second; milliseconds till the answer; milliseconds of processor time of server and PostgreSQL.
+# Requests answered in a second; milliseconds till the answer; milliseconds of CPU time of server and PostgreSQL.
 _HEAD = f"{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'cpu ms':>9}{'pg ms':>9}"
 
 
@@ -37,7 +37,7 @@ class Comparison:
 
     kind: Kind
     service: Measurement
-    bare: Measurement
+    baseline: Measurement
     ratio: float
     """The median of the rounds' ratios of the rates."""
     ratios: list[float]
@@ -64,14 +64,14 @@ def measure(options: argparse.Namespace) -> list[Comparison]:
     with (
         data.prepared(options.data_dir, options.contacts) as contacts,
         servers.service(contacts, options.workers) as service,
-        servers.bare_app(contacts, options.workers) as bare,
+        servers.baseline_app(contacts, options.workers) as baseline,
     ):
         print(f"{options.contacts:,} contacts, {options.connections} connections, {options.workers} processes each")
-        print(f"{'':16}{'service':^42}   {'bare app':^42}")
+        print(f"{'':16}{'service':^42}   {'baseline app':^42}")
         print(f"{'':16}{_HEAD}   {_HEAD}   ratio (its range)")
         for name in options.kinds:
-            check_same_answer(KINDS[name], contacts, service, bare)
-            found.append(compare(KINDS[name], contacts, service, bare, options))
+            check_same_answer(KINDS[name], contacts, service, baseline)
+            found.append(compare(KINDS[name], contacts, service, baseline, options))
             print(_line(found[-1]), flush=True)
     return found
 
@@ -97,20 +97,20 @@ def profile(options: argparse.Namespace) -> None:
 
 
 def compare(
-    kind: Kind, contacts: data.Contacts, service: Server, bare: Server, options: argparse.Namespace
+    kind: Kind, contacts: data.Contacts, service: Server, baseline: Server, options: argparse.Namespace
 ) -> Comparison:
     """Measure both in turns and return the medians."""
-    ours, its = in_turns((service, bare), kind, contacts, options, warm_up=options.warm_up)
+    ours, its = measure_interleaved((service, baseline), kind, contacts, options, warm_up=options.warm_up)
     found = ratios(ours, its)
     return Comparison(kind, median(ours), median(its), statistics.median(found), found)
 
 
-def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, bare: Server) -> None:
+def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, baseline: Server) -> None:
     """Raise `WrongAnswer` unless both answer a request of the kind with the same contacts."""
     count = 2 if kind.once else 1
     request = kind.requests(contacts, count)
     answers = []
-    for server, sent in ((service, request[0]), (bare, request[-1])):
+    for server, sent in ((service, request[0]), (baseline, request[-1])):
         answer = requests.request(
             sent.method,
             f"{server.url}{sent.path}",
@@ -122,7 +122,7 @@ def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, bare
             raise load.WrongAnswer(f"{server.name}, {kind.title}: status {answer.status_code}")
         answers.append(comparable(kind, answer.json()))
     if answers[0] != answers[1]:
-        raise load.WrongAnswer(f"{kind.title}: the service and the bare app answer differently")
+        raise load.WrongAnswer(f"{kind.title}: the service and the baseline app answer differently")
 
 
 def comparable(kind: Kind, answer: Any) -> Any:
@@ -144,7 +144,7 @@ def _names(value: Any) -> Any:
 def _line(found: Comparison) -> str:
     figures = "   ".join(
         f"{one.rate:8.0f}{one.p50:8.1f}{one.p99:8.1f}{one.server:9.2f}{one.database:9.2f}"
-        for one in (found.service, found.bare)
+        for one in (found.service, found.baseline)
     )
     return f"{found.kind.title:16}{figures}   {found.ratio:.2f} ({min(found.ratios):.2f} to {max(found.ratios):.2f})"
 
@@ -159,7 +159,7 @@ def _report(options: argparse.Namespace, found: list[Comparison]) -> dict[str, A
         "kinds": {
             one.kind.name: {
                 "service": asdict(one.service),
-                "bare": asdict(one.bare),
+                "baseline": asdict(one.baseline),
                 "ratio": one.ratio,
                 "ratios": one.ratios,
             }

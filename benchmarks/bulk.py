@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks import data, servers
-from benchmarks.processor import spent
+from benchmarks.cpu_time import cpu_seconds
 from benchmarks.servers import Server
 
 READERS = 8
@@ -33,12 +33,12 @@ ALONE_IN_SECONDS = 10
 
 @dataclass(frozen=True)
 class Figures:
-    """What a command took: seconds as a user sees them, those of the processor that it and PostgreSQL worked, and its
+    """What a command took: seconds as a user sees them, the CPU seconds of it and PostgreSQL, and its
     largest size in memory.
     """
 
     seconds: float
-    processor: float
+    cpu_time: float
     database: float
     megabytes: float
     summary: dict[str, Any]
@@ -213,7 +213,7 @@ def run(contacts: data.Contacts, command: str, *arguments: str) -> dict[str, Any
     used = round(usage.ru_utime + usage.ru_stime, 1)
     figures = Figures(round(seconds, 1), used, round(worked, 1), round(size), json.loads(output))
     print(
-        f"{command:12} {figures.seconds:,} s (processor: {figures.processor:,} s, PostgreSQL's {figures.database:,} s),"
+        f"{command:12} {figures.seconds:,} s (CPU time: {figures.cpu_time:,} s, PostgreSQL's {figures.database:,} s),"
         f" {figures.megabytes:,} MB: {figures.summary}",
         flush=True,
     )
@@ -226,7 +226,7 @@ def _worked(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return spent(pid) + (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return cpu_seconds(pid) + (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak(pid: int) -> float:

@@ -10,9 +10,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.cpu_time import cpu_seconds
 from benchmarks.data import Contacts
 from benchmarks.kinds import Kind, Request
-from benchmarks.processor import spent
 from benchmarks.servers import Server
 
 _SCRIPT = Path(__file__).with_name("load.lua")
@@ -25,7 +25,7 @@ class Measurement:
     """What one run showed.
 
     `rate`: requests answered in a second. `p50`, `p99`: the milliseconds that half and 99 % of them took at the most.
-    `server`, `database`: the milliseconds of processor time that one took of the server and of PostgreSQL.
+    `server`, `database`: the milliseconds of CPU time that one took of the server and of PostgreSQL.
     """
 
     rate: float
@@ -48,7 +48,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(_line(request) for request in requests)
         file.flush()
-        worked = spent(server.pid), spent(contacts.database_pid)
+        worked = cpu_seconds(server.pid), cpu_seconds(contacts.database_pid)
         headers = [part for name, value in server.headers.items() for part in ("-H", f"{name}: {value}")]
         done = subprocess.run(
             [
@@ -61,7 +61,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
             check=True,
             timeout=seconds + 60,
         )
-        worked = spent(server.pid) - worked[0], spent(contacts.database_pid) - worked[1]
+        worked = cpu_seconds(server.pid) - worked[0], cpu_seconds(contacts.database_pid) - worked[1]
     found = json.loads(done.stdout.splitlines()[-1])
     if found["exhausted"]:
         raise WrongAnswer(f"{server.name}, {kind.title}: {len(requests)} requests were too few")

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from benchmarks import data, load, servers
+from benchmarks.interleaved import add_arguments, measure_interleaved, median, ratios
 from benchmarks.kinds import KINDS
 from benchmarks.servers import Server
-from benchmarks.turns import add_arguments, in_turns, median, ratios
 from ctms.pool import Connection
 
 _PLUGIN = """
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def compare(contacts: data.Contacts, with_one: Server, without: Server, options: argparse.Namespace) -> None:
     """Print the rates of PATCH with a backend and without, and their ratio."""
-    with_it, without_it = in_turns((with_one, without), KINDS["patch"], contacts, options)
+    with_it, without_it = measure_interleaved((with_one, without), KINDS["patch"], contacts, options)
     for server, measured in ((with_one, with_it), (without, without_it)):
         print(f"PATCH {server.name}: {median(measured).rate:,.0f} requests a second")
     found = ratios(with_it, without_it)

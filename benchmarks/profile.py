@@ -1,6 +1,6 @@
 """Where the time of a request goes: `python -m benchmarks.profile`, or `python -m benchmarks.api --profile`.
 
-Calls the service's WSGI app and the bare one in this process, one request after the other, on the real database.
+Calls the service's WSGI app and the baseline app in this process, one request after the other, on the real database.
 Prints for each kind of request how long one takes, how much of that this process works (the rest it waits, for
 PostgreSQL above all), and, by pyinstrument's samples, in which packages the service spends its time. On a busy machine
 it waits for its turn, too: then its packages' shares are too large, and what it works is still right.
@@ -22,7 +22,7 @@ from pyinstrument import Profiler
 from pyinstrument.frame import Frame
 from werkzeug.test import EnvironBuilder
 
-from benchmarks import bare, data
+from benchmarks import baseline, data
 from benchmarks.kinds import KINDS, Kind, Request
 from benchmarks.load import WrongAnswer
 from ctms.app import create_app
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         app = create_app(settings)
         with app.app_context():
             service = App(app, {"Authorization": f"Bearer {tokens().issue(data.CLIENT_ID)}"})
-        yardstick = App(bare.create_app(settings), {})
+        yardstick = App(baseline.create_app(settings), {})
         for name in options.kinds:
             _profile(KINDS[name], contacts, service, yardstick, options)
 
@@ -74,7 +74,7 @@ def _profile(kind: Kind, contacts: data.Contacts, service: App, yardstick: App, 
         _cost(kind, service, next(rounds))
     print(f"\n{kind.title:16}{'elapsed':>10}{'worked':>14}")
     print(f"  {'service':14}{ours.elapsed:7.3f} ms   {ours.worked:8.3f} ms")
-    print(f"  {'bare app':14}{its.elapsed:7.3f} ms   {its.worked:8.3f} ms")
+    print(f"  {'baseline app':14}{its.elapsed:7.3f} ms   {its.worked:8.3f} ms")
     session = profiler.last_session
     root = session.root_frame() if session else None
     if root is None:

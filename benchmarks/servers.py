@@ -1,4 +1,4 @@
-"""The two that are compared, as running servers: the service as its users start it, and the bare app beside it."""
+"""The servers that are compared: the service as its users start it, without telemetry, and the baseline app."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def environment_of(contacts: Contacts) -> dict[str, str]:
 
 
 @contextmanager
-def bare_app(contacts: Contacts, workers: int) -> Iterator[Server]:
-    """Start the bare app on the database."""
+def baseline_app(contacts: Contacts, workers: int) -> Iterator[Server]:
+    """Start the baseline app on the database."""
     environment = {"CTMS_DB_URL": contacts.url, "CTMS_SECRET_KEY": "not used" * 4, "CTMS_WORKERS": str(workers)}
-    command = [sys.executable, "-m", "benchmarks.bare"]
+    command = [sys.executable, "-m", "benchmarks.baseline"]
     path = f"/ctms/{contacts.ids[0]}"
-    with _running(command, environment, path, contacts.settings.data_dir / "bare.log") as (url, pid):
-        yield Server("bare app", url, pid)
+    with _running(command, environment, path, contacts.settings.data_dir / "baseline.log") as (url, pid):
+        yield Server("baseline app", url, pid)
 
 
 @contextmanager

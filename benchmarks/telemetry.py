@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data, load, servers
+from benchmarks.interleaved import add_arguments, measure_interleaved, median, ratios
 from benchmarks.kinds import KINDS, Kind
-from benchmarks.turns import add_arguments, in_turns, median, ratios
 
 _MAX_MICROSECONDS = 30
 _ROUNDS = 25
@@ -57,7 +57,7 @@ def _compare(
     no_telemetry: servers.Server,
     options: argparse.Namespace,
 ) -> None:
-    with_it, without = in_turns((service, no_telemetry), kind, contacts, options, warm_up=3)
+    with_it, without = measure_interleaved((service, no_telemetry), kind, contacts, options, warm_up=3)
     lost = [1 - ratio for ratio in ratios(with_it, without)]
     cpu_time = [(one.server - other.server) * 1000 for one, other in zip(with_it, without, strict=True)]
     share = [1 - other.server / one.server for one, other in zip(with_it, without, strict=True) if one.server]

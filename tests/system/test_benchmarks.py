@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from benchmarks import api, bare, data, load, servers
+from benchmarks import api, baseline, data, load, servers
 from benchmarks.kinds import KINDS, Kind, Request
 from ctms.app import create_app
 from ctms.clients.tokens import tokens
@@ -71,7 +71,7 @@ def ask_service(app: Flask, request: Request) -> tuple[int, Any]:
 def ask_bare_app(contacts: data.Contacts, request: Request) -> tuple[int, Any]:
     environ = EnvironBuilder(request.path, method=request.method, data=request.body or None).get_environ()
     with contacts.connect() as connection:
-        status, text = bare.answer(connection, environ)
+        status, text = baseline.answer(connection, environ)
     return int(status[:3]), json.loads(text)
 
 
@@ -117,11 +117,11 @@ def test_the_figures_of_both_are_printed_and_written(
     written = json.loads(figures.read_text())["kinds"]
     assert list(written) == ["read", "delete"]
     for kind in written.values():
-        assert kind["ratio"] == pytest.approx(kind["service"]["rate"] / kind["bare"]["rate"])
+        assert kind["ratio"] == pytest.approx(kind["service"]["rate"] / kind["baseline"]["rate"])
         assert 0 < kind["service"]["p50"] <= kind["service"]["p99"]
         if sys.platform == "linux":
-            assert kind["bare"]["server"] > 0
-            assert kind["bare"]["database"] > 0
+            assert kind["baseline"]["server"] > 0
+            assert kind["baseline"]["database"] > 0
     printed = capsys.readouterr().out
     assert "read by id" in printed
     assert f"{written['delete']['ratio']:.2f}" in printed

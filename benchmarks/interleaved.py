@@ -1,4 +1,4 @@
-"""Measuring servers in turns, so that what else the machine does meets all of them."""
+"""Interleaved measurements of several servers, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from benchmarks.servers import Server
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, seconds: int = 4, rounds: int = 5) -> None:
-    """Let a command line say how much is measured; `seconds` and `rounds` are what it is otherwise."""
-    parser.add_argument("--seconds", type=int, default=seconds, help="of one measurement (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=rounds, help="of each, in turns (default: %(default)s)")
+    """Add the options of a measurement to a command line; `seconds` and `rounds` are defaults."""
+    parser.add_argument(
+        "--seconds", type=int, default=seconds, help="duration of one measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="measurements of each server, interleaved (default: %(default)s)"
+    )
     parser.add_argument("--connections", type=int, default=16, help="kept alive (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes of each server (default: %(default)s)")
 
 
-def in_turns(
+def measure_interleaved(
     servers: Sequence[Server], kind: Kind, contacts: Contacts, options: argparse.Namespace, *, warm_up: int = 1
 ) -> list[list[Measurement]]:
-    """Return what the rounds of the `options` showed of each server, after `warm_up` seconds.
+    """Return the measurements of each server, in the rounds of the `options` after `warm_up` seconds.
 
-    Who is first in one round is last in the next. Raises `load.WrongAnswer`.
+    The order of the servers is reversed in every second round. Raises `load.WrongAnswer`.
     """
     if warm_up:
         for server in servers:
@@ -43,10 +47,10 @@ def in_turns(
 
 
 def median(measured: Sequence[Measurement]) -> Measurement:
-    """Return the medians of what rounds showed."""
+    """Return the medians of the measurements."""
     return Measurement(*map(statistics.median, zip(*map(astuple, measured), strict=True)))
 
 
 def ratios(measured: Sequence[Measurement], others: Sequence[Measurement]) -> list[float]:
-    """Return, round by round, how many times as many requests the first answered."""
+    """Return the ratio of the rates of each round."""
     return [one.rate / other.rate for one, other in zip(measured, others, strict=True)]

@@ -1,4 +1,4 @@
-"""How much a server works: the processor time of a process and its children, which other load does not distort."""
+"""The CPU time of a process and its children, which other load on the machine does not distort."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 _PROC = Path("/proc")
 
 
-def spent(pid: int) -> float:
-    """Return the seconds of processor time that a process and its living descendants have used; 0 without /proc."""
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and its living descendants in seconds; 0 without /proc."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     used: dict[int, float] = {}
     for entry in _PROC.glob("[0-9]*/stat"):

@@ -1,8 +1,8 @@
-"""The yardstick: a bare WSGI app that runs the service's SQL with psycopg and does nothing else.
+"""The baseline: a WSGI app that runs the service's SQL with psycopg and does nothing else.
 
 No framework, no token, no validation, no log, no metrics: an if-chain, a connection per thread, and the statements
 of `ctms.contacts` and `ctms.erasure`, sent in one round trip where they do not need each other's answers. It is served
-as the service is: the same Granian with the same settings. `python -m benchmarks.bare` starts it on HOST:PORT.
+as the service is: the same Granian with the same settings. `python -m benchmarks.baseline` starts it on HOST:PORT.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def delete(connection: Connection, address: str) -> list[str]:
         found = removal.lock_address(connection, address)
         (also_known_in,) = others.fetchone() or (0,)
         removal.delete(connection, found)
-        order = Order(by="client:bare", origin=BY_DELETE)
+        order = Order(by="client:baseline", origin=BY_DELETE)
         write_record(connection, order, contacts=len(found), also_known_in=also_known_in)
     return [one.identities for one in found]
 
@@ -154,7 +154,7 @@ def serve() -> None:
     """Serve it as `flask ctms serve` serves the service."""
     settings = Settings.from_environment()
     multiprocessing.set_start_method("spawn", force=True)
-    granian("benchmarks.bare:create_app", settings).serve()
+    granian("benchmarks.baseline:create_app", settings).serve()
 
 
 if __name__ == "__main__":
