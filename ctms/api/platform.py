@@ -12,7 +12,7 @@ from ctms.api.openapi.errors import ERROR
 from ctms.api.responses import json_text
 from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
-from ctms.telemetry.health import heartbeat, version
+from ctms.telemetry.health import read_version, run_health_checks
 
 blueprint = Blueprint("Platform", __name__, description="Health checks and version (Dockerflow)")
 
@@ -57,7 +57,7 @@ def root() -> Response:
 @blueprint.response(200, VERSION)
 def show_version() -> Response:
     """Return the version of the service."""
-    return json_text(json.dumps(version()))
+    return json_text(json.dumps(read_version()))
 
 
 @blueprint.route("/__lbheartbeat__")
@@ -74,7 +74,7 @@ def show_lbheartbeat() -> Response:
 @blueprint.response(200, HeartbeatSchema)
 def show_heartbeat() -> Response:
     """Run the health checks: the database, its migrations, and those of plugins."""
-    found = heartbeat()
+    found = run_health_checks()
     return json_text(json.dumps(found), 500 if found["status"] == "error" else 200)
 
 

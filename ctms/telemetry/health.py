@@ -1,4 +1,4 @@
-"""Health checks, as `/__heartbeat__` and `/__version__` tell them (Dockerflow)."""
+"""Health checks for `/__heartbeat__`, and the version for `/__version__` (Dockerflow)."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEVELS = ("ok", "warning", "error")
-OWN_CHECKS = ("database", "migrations", "receivers", "erasure_key")
+BUILT_IN_CHECKS = ("database", "migrations", "receivers", "erasure_key")
 
 Problem = tuple[str, str] | None
-"""A level and what is wrong, or None."""
+"""A level and a message, or None."""
 
-_UNREAD: Problem = ("error", "the schema's revision cannot be read")
+_UNREADABLE: Problem = ("error", "the schema's revision cannot be read")
 
 
-def version() -> dict[str, Any]:
-    """Return `version.json` of the working folder (as the container build writes it), or the package's version."""
+def read_version() -> dict[str, Any]:
+    """Return `version.json` of the working directory (written by the container build), or the package's version."""
     found = get_version(str(Path.cwd()))
     return dict(found) if found else {"version": metadata.version("ctms"), "source": "", "commit": "", "build": ""}
 
 
-def heartbeat() -> dict[str, Any]:
-    """Return `status`, `checks` (name: level) and `details` (name: what is wrong), Dockerflow's shape.
+def run_health_checks() -> dict[str, Any]:
+    """Return `status`, `checks` (level by name) and `details` (problem by name), in Dockerflow's shape.
 
-    All checks run at once: it takes as long as the slowest, and none longer than its time-out.
+    All checks run concurrently: it takes as long as the slowest check, and none exceeds its timeout.
     """
     checks: dict[str, str] = {}
     details: dict[str, Any] = {}
-    own: OwnChecks = extension("ctms.health.own")
-    extensions: ExtensionChecks = extension("ctms.health")
-    begun = own.start()
-    further = extensions.run()
-    for name, problem in {**own.found(begun), **further}.items():
+    built_in: BuiltInChecks = extension("ctms.health.built_in")
+    plugins: PluginChecks = extension("ctms.health.plugins")
+    run = built_in.start()
+    plugin_problems = plugins.run()
+    for name, problem in {**built_in.wait_for_problems(run), **plugin_problems}.items():
         checks[name] = problem[0] if problem else "ok"
         if problem:
             details[name] = {"status": problem[0], "message": problem[1]}
@@ -71,19 +71,19 @@ def find_problems() -> list[str]:
 
 @dataclass(frozen=True)
 class _Run(Generic[T]):
-    """A check that was started, and when."""
+    """A started check, with its start time and its future result."""
 
     started: float
-    answer: Future[T]
+    result: Future[T]
 
     def wait(self, timeout: float) -> bool:
-        """Wait until the check's time is up, counted from its start; returns whether it has answered."""
-        wait([self.answer], timeout=max(0.0, self.started + timeout - time.monotonic()))
-        return self.answer.done()
+        """Wait until the timeout, counted from the start of the check; return whether it is done."""
+        wait([self.result], timeout=max(0.0, self.started + timeout - time.monotonic()))
+        return self.result.done()
 
 
-class _Threaded(Generic[T]):
-    """A check that runs in a thread; one that hangs is not started again until it has ended."""
+class _ThreadedCheck(Generic[T]):
+    """A check that runs in a thread, and is not started again while it hangs."""
 
     def __init__(self, name: str, check: Callable[[], T]) -> None:
         self._name = name
@@ -93,29 +93,29 @@ class _Threaded(Generic[T]):
 
     def start(self) -> _Run[T]:
         with self._lock:
-            if self._run is None or self._run.answer.done():
-                answer: Future[T] = Future()
-                # Not of a pool: its threads would be waited for at the end of the process, hanging ones for ever.
-                thread = Thread(target=self._work, args=(answer,), name=f"health check {self._name}", daemon=True)
-                self._run = _Run(time.monotonic(), answer)
+            if self._run is None or self._run.result.done():
+                result: Future[T] = Future()
+                # Not in a pool: the end of the process would wait for its threads, also for hanging ones.
+                thread = Thread(target=self._work, args=(result,), name=f"health check {self._name}", daemon=True)
+                self._run = _Run(time.monotonic(), result)
                 thread.start()
             return self._run
 
-    def _work(self, answer: Future[T]) -> None:
+    def _work(self, result: Future[T]) -> None:
         try:
-            answer.set_result(self._check())
-        except BaseException as error:  # noqa: BLE001  whoever waits for the answer is told
-            answer.set_exception(error)
+            result.set_result(self._check())
+        except BaseException as error:  # noqa: BLE001  raised where the result is read
+            result.set_exception(error)
 
 
-class ExtensionChecks:
-    """The checks of plugins."""
+class PluginChecks:
+    """The health checks of plugins."""
 
     def __init__(self, registered: Sequence[Registered[HealthCheck]]) -> None:
-        self._checks = [(one, _Threaded(one.value.name, one.value.check)) for one in registered]
+        self._checks = [(one, _ThreadedCheck(one.value.name, one.value.check)) for one in registered]
 
     def run(self) -> dict[str, Problem]:
-        """Run all at once; returns what is wrong, by the checks' names. Nothing of it is worse than a warning."""
+        """Run all checks concurrently; return their problems by name, at most warnings."""
         runs = [(one, check.start()) for one, check in self._checks]
         return {one.value.name: _problem(one, run) for one, run in runs}
 
@@ -124,57 +124,57 @@ def _problem(one: Registered[HealthCheck], run: _Run[str | None]) -> Problem:
     check = one.value
     if not run.wait(check.timeout):
         return "warning", f"no answer within {check.timeout:g} s"
-    error = run.answer.exception()
+    error = run.result.exception()
     if error is not None:
         logger.error("health check %s of plugin %s failed", check.name, one.plugin.name, exc_info=error)
         return "warning", f"the check failed with {type(error).__name__}"
-    message = run.answer.result()
+    message = run.result.result()
     if message is None or isinstance(message, str):
         return ("warning", message) if message else None
     return "warning", f"the check returned one {type(message).__name__}, not None or a text"
 
 
 def init_health(app: Flask, registered: Sequence[Registered[HealthCheck]]) -> None:
-    """Give the app the checks of its plugins. Raises `PluginError` where a name is one of ours."""
+    """Register the health checks of the app and its plugins. Raises `PluginError` for the name of a built-in check."""
     for one in registered:
-        if one.value.name in OWN_CHECKS:
+        if one.value.name in BUILT_IN_CHECKS:
             raise PluginError(
                 f"{one.plugin.title}: ctms_health_checks yields {one.value.name!r}, a check that the service has:"
                 " rename it",
                 one.plugin.name,
             )
-    app.extensions["ctms.health.own"] = OwnChecks(app)
-    app.extensions["ctms.health"] = ExtensionChecks(registered)
+    app.extensions["ctms.health.built_in"] = BuiltInChecks(app)
+    app.extensions["ctms.health.plugins"] = PluginChecks(registered)
 
 
-class OwnChecks:
-    """What requests need: a database that answers within `CHECK_TIMEOUT_IN_SECONDS`, its schema at the newest revision.
+class BuiltInChecks:
+    """The service's own health checks.
 
-    Where there are backends or deletion handlers, also how those are doing; and whether `CTMS_ERASURE_KEY` is missing.
-    Neither is worse than a warning.
+    They are errors unless the database responds within `CHECK_TIMEOUT_IN_SECONDS` and its schema is at the newest
+    revision, and warnings for backends and deletion handlers in trouble and for a missing `CTMS_ERASURE_KEY`.
 
-    In a thread, since to find the server's address and to connect may each take as long as they are allowed to.
+    They run in a thread, since resolving the server's address and connecting may each take the whole timeout.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        self._check = _Threaded("database", self._ask)
+        self._check = _ThreadedCheck("database", self._check_database)
 
     def start(self) -> _Run[dict[str, Problem]]:
-        """Begin to check; returns what `found` waits for."""
+        """Start the checks; return the run for `wait_for_problems`."""
         return self._check.start()
 
-    def found(self, run: _Run[dict[str, Problem]]) -> dict[str, Problem]:
-        """Return what is wrong, by the checks' names."""
+    def wait_for_problems(self, run: _Run[dict[str, Problem]]) -> dict[str, Problem]:
+        """Wait for a run, until its timeout; return the problems by the names of the checks."""
         late: Problem = ("error", f"the database does not answer within {CHECK_TIMEOUT_IN_SECONDS} s")
-        found = run.answer.result() if run.wait(CHECK_TIMEOUT_IN_SECONDS) and not run.answer.exception() else None
-        return {**(found or {"database": late, "migrations": _UNREAD}), **self._key()}
+        problems = run.result.result() if run.wait(CHECK_TIMEOUT_IN_SECONDS) and not run.result.exception() else None
+        return {**(problems or {"database": late, "migrations": _UNREADABLE}), **self._check_key()}
 
-    def _key(self) -> dict[str, Problem]:
+    def _check_key(self) -> dict[str, Problem]:
         settings: Settings = self._app.extensions["ctms.settings"]
         return {} if settings.has_erasure_key else {"erasure_key": ("warning", KEY_MISSING)}
 
-    def _ask(self) -> dict[str, Problem]:
+    def _check_database(self) -> dict[str, Problem]:
         with self._app.app_context(), quick_connection() as connection:
             connection.execute("SELECT 1")
             try:
@@ -182,24 +182,28 @@ class OwnChecks:
             except psycopg.OperationalError:
                 raise
             except psycopg.Error:
-                return {"database": None, "migrations": _UNREAD}
-            return {"database": None, "migrations": _behind(row[0] if row else None), **_receivers(connection)}
+                return {"database": None, "migrations": _UNREADABLE}
+            return {
+                "database": None,
+                "migrations": _check_revision(row[0] if row else None),
+                **_check_receivers(connection),
+            }
 
 
-def _receivers(connection: Connection) -> dict[str, Problem]:
+def _check_receivers(connection: Connection) -> dict[str, Problem]:
     if not any(receivers.registered(kind) for kind in receivers.HOOKS):
         return {}
     try:
-        found = receivers.troubles(connection)
+        troubles = receivers.troubles(connection)
     except psycopg.Error:
         return {"receivers": ("warning", "how backends and deletion handlers are doing cannot be read")}
-    return {"receivers": ("warning", "; ".join(found)) if found else None}
+    return {"receivers": ("warning", "; ".join(troubles)) if troubles else None}
 
 
-def _behind(current: str | None) -> Problem:
+def _check_revision(current: str | None) -> Problem:
     if current == head():
         return None
     if current is not None and not is_known(current):
-        # While a newer version is rolled out its schema is there first; migrations keep the older one working.
+        # During a rollout the newer schema comes first; migrations keep the older version working.
         return "warning", "the schema is newer than this version"
     return "error", "the schema is not at the newest revision: run `flask db upgrade`"

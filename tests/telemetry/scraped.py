@@ -1,11 +1,11 @@
-"""Reading what `/metrics` says."""
+"""Parsing the text of `/metrics`."""
 
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
-"""A name and its labels."""
+"""The name of a series and its labels."""
 
 
 def series(text: str) -> dict[Series, float]:
@@ -18,7 +18,7 @@ def series(text: str) -> dict[Series, float]:
 
 
 def values(text: str, name: str, **labels: str) -> dict[tuple[str, ...], float]:
-    """Return the values of the series of that name with these labels, by the values of their other labels."""
+    """Return the values of the series with a name and labels, by the values of their other labels."""
     return {
         tuple(value for label, value in found if label not in labels): number
         for (sample, found), number in series(text).items()

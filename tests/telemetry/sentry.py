@@ -1,4 +1,4 @@
-"""A place that takes what the Sentry client sends, and keeps it."""
+"""A server that stores the events of the Sentry client."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 
 
 class Inbox:
-    """What was sent, as text; `dsn` is where to."""
+    """The received envelopes as text; `dsn` is the address of the server."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         self.envelopes: list[str] = []
 
     def text(self) -> str:
-        """All of it."""
+        """Return all envelopes."""
         return "\n".join(self.envelopes)
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the errors among it."""
+        """Return the received errors."""
         lines = [line for envelope in self.envelopes for line in envelope.splitlines()]
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [item for item in found if "level" in item]
 
     def wait_for(self, number: int) -> list[dict[str, Any]]:
-        """Return the errors once there are so many."""
+        """Wait for a number of errors; return all errors."""
         give_up = time.monotonic() + 200
         while len(self.events()) < number:
             assert time.monotonic() < give_up, self.text()
@@ -40,7 +40,7 @@ class Inbox:
 
 @contextmanager
 def inbox() -> Iterator[Inbox]:
-    """Listen on a port of this machine."""
+    """Start the server on a local port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -52,7 +52,7 @@ def inbox() -> Iterator[Inbox]:
             self.wfile.write(b"{}")
 
         def log_message(self, *_: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         taken = Inbox(f"http://key@127.0.0.1:{server.server_port}/1")

@@ -1,4 +1,4 @@
-"""The service's own health checks: a database that hangs, is away, or has another schema."""
+"""The built-in health checks: a database that hangs, is unavailable, or has another schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNREACHABLE = {
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """Somebody who takes connections and never says a word."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -43,7 +43,7 @@ def url(server: socket.socket) -> str:
     return f"postgresql+psycopg://nobody@127.0.0.1:{server.getsockname()[1]}/nothing"
 
 
-def test_a_database_that_hangs_is_given_up_after_two_seconds(settings: Settings, silent: socket.socket) -> None:
+def test_a_hanging_database_times_out_after_two_seconds(settings: Settings, silent: socket.socket) -> None:
     before = time.monotonic()
     answer = ask(settings, "/__heartbeat__", db_url=url(silent))
 
@@ -54,7 +54,7 @@ def test_a_database_that_hangs_is_given_up_after_two_seconds(settings: Settings,
     assert answer.json["details"] == UNREACHABLE
 
 
-def test_a_check_that_hangs_is_not_started_again(
+def test_a_hanging_check_is_not_started_again(
     settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -75,15 +75,15 @@ def test_a_check_that_hangs_is_not_started_again(
 
 
 @pytest.mark.parametrize("path", ["/__lbheartbeat__", "/__version__"])
-def test_others_touch_nothing(settings: Settings, silent: socket.socket, path: str) -> None:
+def test_other_endpoints_do_not_connect(settings: Settings, silent: socket.socket, path: str) -> None:
     answer = ask(settings, path, db_url=url(silent))
 
     assert answer.status_code == 200
-    with pytest.raises(BlockingIOError):  # nobody has called
+    with pytest.raises(BlockingIOError):  # no connection
         silent.accept()
 
 
-def test_a_database_that_is_away(settings: Settings) -> None:
+def test_an_unavailable_database(settings: Settings) -> None:
     answer = ask(settings, "/__heartbeat__", db_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
 
     assert answer.status_code == 500
@@ -99,7 +99,7 @@ def test_a_database_without_a_schema(settings: Settings, postgres: str, worker_i
 
 
 def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_id: str) -> None:
-    """An older one is an error, a newer one, while it is rolled out, a warning."""
+    """An older schema is an error; a newer one, during a rollout, is a warning."""
     url = empty_database(postgres, f"revised_{worker_id}")
     app = create_app(replace(settings, db_url=url, erasure_key=ERASURE_KEY), [])
     client = ApiClient(app.test_client(), None)

@@ -25,7 +25,7 @@ from tests.conftest import empty_database
 
 @pytest.fixture(scope="module")
 def counted(settings: Settings, postgres: str, worker_id: str) -> Iterator[Flask]:
-    """An app on a database of its own, whose statistics are nobody else's."""
+    """An app on a database of its own, with its own statistics."""
     url = empty_database(postgres, f"gauges_{worker_id}")
     app = create_app(replace(settings, db_url=url), [])
     with app.app_context():
@@ -36,14 +36,14 @@ def counted(settings: Settings, postgres: str, worker_id: str) -> Iterator[Flask
 
 @pytest.fixture
 def execute(counted: Flask) -> Iterator[Callable[..., Any]]:
-    """Runs statements in that database."""
+    """Executes statements in that database."""
     with psycopg.connect(libpq_url(counted.extensions["ctms.settings"].db_url), autocommit=True) as connection:
         yield connection.execute
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows with each time that the database is asked."""
+    """A list that grows with each query."""
     times: list[str] = []
     real = database.quick_connection
 
@@ -67,7 +67,7 @@ def read(app: Flask) -> DatabaseCounts:
 def test_contacts_are_estimated(counted: Flask, execute: Callable[..., Any]) -> None:
     assert read(counted).contacts == 0
 
-    # Never analysed: what the statistics say of inserts.
+    # Never analysed: the statistics of inserts.
     execute("ALTER TABLE emails SET (autovacuum_enabled = false)")
     insert = (
         "INSERT INTO emails (email_id, primary_email)"
@@ -83,12 +83,12 @@ def test_contacts_are_estimated(counted: Flask, execute: Callable[..., Any]) -> 
     execute("ANALYZE emails")
     assert read(counted).contacts == 2000
 
-    # What has grown since is estimated by the pages.
+    # Growth since then is estimated by the pages.
     execute(insert, (2001, 4000))
     assert read(counted).contacts == pytest.approx(4000, rel=0.1)
 
 
-def test_no_table_of_contacts_is_read(execute: Callable[..., Any]) -> None:
+def test_the_table_of_contacts_is_not_read(execute: Callable[..., Any]) -> None:
     plan = execute(f"EXPLAIN {database_gauges._QUERY}").fetchall()
 
     assert "emails" not in " ".join(line for (line,) in plan).replace("'emails'", "")

@@ -1,4 +1,4 @@
-"""Health checks of plugins: what they find is a warning, whatever they do."""
+"""Health checks of plugins: every problem is a warning, even a crash or a hang."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import HealthCheck, hookimpl
 from ctms.settings import Settings
 from ctms.telemetry import health
-from ctms.telemetry.health import OWN_CHECKS, ExtensionChecks
+from ctms.telemetry.health import BUILT_IN_CHECKS, PluginChecks
 from ctms.telemetry.logs import init_logs
 from ctms.testing.apps import Apps
 from ctms.testing.http import ApiClient
@@ -27,9 +27,9 @@ from ctms.testing.plugins import bundled, points_of
 PLUGIN = Plugin("shelf", "acme-shelf", "1.0")
 
 
-def checks(*declared: HealthCheck) -> ExtensionChecks:
+def checks(*declared: HealthCheck) -> PluginChecks:
     """Return the checks of a plugin."""
-    return ExtensionChecks([Registered(PLUGIN, one) for one in declared])
+    return PluginChecks([Registered(PLUGIN, one) for one in declared])
 
 
 def raising(error: BaseException) -> Callable[[], str | None]:
@@ -53,12 +53,12 @@ def raising(error: BaseException) -> Callable[[], str | None]:
         (raising(SystemExit(3)), ("warning", "the check failed with SystemExit")),
     ],
 )
-def test_what_a_check_says(check: Any, problem: Any) -> None:
+def test_result_of_a_check(check: Any, problem: Any) -> None:
     assert checks(HealthCheck(name="shelf", check=check)).run() == {"shelf": problem}
 
 
 @pytest.mark.parametrize("mozlog", [True, False])
-def test_what_a_check_raised_is_logged_without_its_message(
+def test_an_error_of_a_check_is_logged_without_its_message(
     mozlog: bool, settings: Settings, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     init_logs(replace(settings, use_mozlog=mozlog))
@@ -78,7 +78,7 @@ def test_what_a_check_raised_is_logged_without_its_message(
 
 @pytest.fixture
 def hanging() -> Iterator[tuple[HealthCheck, list[str], Event]]:
-    """A check that hangs, who started it, and what lets it go."""
+    """A check that hangs, the list of its starts, and the event that releases it."""
     started: list[str] = []
     go = Event()
 
@@ -91,7 +91,7 @@ def hanging() -> Iterator[tuple[HealthCheck, list[str], Event]]:
     go.set()
 
 
-def test_a_check_that_hangs_is_given_up_and_not_started_again(
+def test_a_hanging_check_times_out_and_is_not_started_again(
     hanging: tuple[HealthCheck, list[str], Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check, started, go = hanging
@@ -108,7 +108,7 @@ def test_a_check_that_hangs_is_given_up_and_not_started_again(
     assert both.run() == late
     waited.clear()
     assert [both.run() for _ in range(20)] == [late] * 20
-    assert waited[::2] == [0] * 20  # its time was up already: nobody waits for it again
+    assert waited[::2] == [0] * 20  # its timeout is over: nobody waits for it again
     assert min(waited[1::2]) > 0
     assert len(started) == 1
 
@@ -120,7 +120,7 @@ def test_a_check_that_hangs_is_given_up_and_not_started_again(
     assert len(started) > 1
 
 
-def test_checks_run_at_once() -> None:
+def test_checks_run_concurrently() -> None:
     met = Event()
 
     def first() -> str | None:
@@ -143,9 +143,9 @@ import time
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import HealthCheck
 from ctms.settings import Settings
-from ctms.telemetry.health import ExtensionChecks
+from ctms.telemetry.health import PluginChecks
 check = HealthCheck(name="x", check=lambda: time.sleep(600), timeout=0.1)
-print(ExtensionChecks([Registered(Plugin("p", "p", "1"), check)]).run())
+print(PluginChecks([Registered(Plugin("p", "p", "1"), check)]).run())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
@@ -160,7 +160,7 @@ class Shelf:
 
     @hookimpl
     def ctms_health_checks(self) -> tuple[HealthCheck, ...]:
-        """Yield them."""
+        """Return the checks."""
         return self.declared
 
 
@@ -180,8 +180,8 @@ def test_the_heartbeat_is_degraded_never_down(apps: Apps, api: ApiClient, monkey
     assert api.get("/__heartbeat__").json["status"] == "ok"  # another app, without the plugin
 
 
-@pytest.mark.parametrize("name", OWN_CHECKS)
-def test_a_check_cannot_have_the_name_of_ours(apps: Apps, name: str) -> None:
+@pytest.mark.parametrize("name", BUILT_IN_CHECKS)
+def test_a_check_cannot_have_the_name_of_a_built_in_check(apps: Apps, name: str) -> None:
     plugin = Shelf(HealthCheck(name=name, check=lambda: None))
 
     with pytest.raises(PluginError, match=f"{name}.*rename it") as caught:

@@ -1,4 +1,4 @@
-"""Logs: what `request.summary` says of a request, in both formats, and errors with their traceback and request."""
+"""Logs: the fields of `request.summary` in both formats, and errors with their traceback and request id."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ Records = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def written(settings: Settings, capfd: pytest.CaptureFixture[str]) -> Iterator[Records]:
-    """Returns the MozLog records written since it was asked last."""
+def written(app: Flask, settings: Settings, capfd: pytest.CaptureFixture[str]) -> Iterator[Records]:  # noqa: ARG001
+    """Returns the MozLog records written since the last call."""
     init_logs(replace(settings, use_mozlog=True))
     yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     init_logs(settings)
 
 
 def summary(written: Records) -> dict[str, Any]:
-    """The one summary, without what differs from run to run."""
+    """Return the only summary, without the fields that differ from run to run."""
     (record,) = [record for record in written() if record["Type"] == "request.summary"]
     fields: dict[str, Any] = record["Fields"]
     assert fields.pop("t") >= 0
     return fields
 
 
-def test_a_request_of_a_client(api: ApiClient, written: Records) -> None:
+def test_summary_of_an_authenticated_request(api: ApiClient, written: Records) -> None:
     api.get(f"/ctms/{ID}", headers={"X-Request-Id": "r-1", "User-Agent": "basket/1.0 (jane@example.com)"})
 
     assert summary(written) == {
@@ -62,13 +62,13 @@ def test_a_request_of_a_client(api: ApiClient, written: Records) -> None:
 
 
 @pytest.mark.parametrize("agent", ["jane%40example.com", "a jane@example.com b", "<jane@example.com>"])
-def test_an_agent_that_has_an_address(anonymous: ApiClient, written: Records, agent: str) -> None:
+def test_a_user_agent_with_an_address(anonymous: ApiClient, written: Records, agent: str) -> None:
     anonymous.get("/nothing", headers={"User-Agent": agent})
 
     assert "jane" not in summary(written)["agent"]
 
 
-def test_a_request_of_nobody(anonymous: ApiClient, written: Records) -> None:
+def test_summary_of_an_anonymous_request(anonymous: ApiClient, written: Records) -> None:
     anonymous.request("JANE", "/jane", headers={"X-Request-Id": "r-2", "User-Agent": ""})
 
     assert summary(written) == {
@@ -93,7 +93,7 @@ def test_a_request_of_nobody(anonymous: ApiClient, written: Records) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_who_is_not_let_in(  # noqa: PLR0917  parameters
+def test_failed_authentication_and_authorization(  # noqa: PLR0917  parameters
     app: Flask, written: Records, who: str, cause: str, known: str | None, method: str
 ) -> None:
     create_client("id_disabled")
@@ -118,7 +118,7 @@ def test_who_is_not_let_in(  # noqa: PLR0917  parameters
     assert "token_fail" not in fields
 
 
-def test_who_gets_no_token(anonymous: ApiClient, written: Records) -> None:
+def test_failed_token_request(anonymous: ApiClient, written: Records) -> None:
     anonymous.request("POST", "/token", data={"client_id": "id_nobody", "client_secret": "x"})
 
     fields = summary(written)
@@ -158,7 +158,7 @@ def test_an_error_has_its_traceback_and_its_request(
         assert output.count("rid=r-3") == 3
 
 
-def test_lines_that_are_written_together_are_not_mixed_with_others(settings: Settings) -> None:
+def test_batched_lines_are_written_in_atomic_blocks(settings: Settings) -> None:
     labels = RequestLabels("GET", "/ctms/{email_id}", 200, "agent/1.0")
     requests = [RequestRecord(labels, 0.5, f"r-{number}", 1700000000.25) for number in range(100)]
     blocks: list[bytes] = []
@@ -192,7 +192,7 @@ def test_lines_that_are_written_together_are_not_mixed_with_others(settings: Set
     assert {record["Timestamp"] for record in records} == {int(1700000000.25 * 1e9)}
 
 
-def test_nobody_who_reads_standard_error_fails_nothing() -> None:
+def test_a_closed_standard_error_does_not_fail() -> None:
     kept = os.dup(2)
     try:
         os.close(2)

@@ -1,4 +1,4 @@
-"""What `/metrics` says of waitlist rules."""
+"""Metrics of waitlist rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.http import ApiClient, assert_error
 
 
 class Breaking:
-    """A plugin whose rules refuse `bad` and break on `broken`."""
+    """A plugin whose rules reject `bad` and crash on `broken`."""
 
     @hookimpl
     def ctms_waitlists(self) -> Iterator[Waitlist]:
@@ -45,7 +45,7 @@ def series(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in found}
 
 
-def test_rules_are_timed_and_their_faults_counted_by_plugin(api: ApiClient, anonymous: ApiClient) -> None:
+def test_durations_and_failures_are_counted_by_plugin(api: ApiClient, anonymous: ApiClient) -> None:
     before = series(anonymous.get("/metrics").text)
 
     for fields, status in (({}, 201), ({"bad": 1}, 422), ({"broken": 1}, 500), ({"broken": 2}, 500)):
@@ -63,7 +63,7 @@ def test_rules_are_timed_and_their_faults_counted_by_plugin(api: ApiClient, anon
     }
 
 
-def test_other_subscriptions_of_a_request_with_a_fault_are_not_stored(api: ApiClient) -> None:
+def test_a_failing_rule_rolls_back_the_request(api: ApiClient) -> None:
     contact = api.post("/ctms", minimal()).json
     path = f"/ctms/{contact['email']['email_id']}"
     entries = [{"name": "vpn"}, {"name": "breaking", "fields": {"broken": 1}}]
@@ -74,7 +74,7 @@ def test_other_subscriptions_of_a_request_with_a_fault_are_not_stored(api: ApiCl
     assert api.patch(path, {"waitlists": entries[:1]}).status_code == 200
 
 
-def test_every_plugin_with_rules_is_there_from_the_start_and_no_name_of_a_client(app: Flask) -> None:
+def test_series_start_at_zero_and_have_plugin_names_only(app: Flask) -> None:
     metrics = ApiMetrics(app.extensions["ctms.pool"])
     plugin = Plugin("bundled", "package", "1")
     waitlists = Waitlists(

@@ -1,4 +1,4 @@
-"""What is said of the connections to the database: in use, waited for, waited for in vain, and the time in queries."""
+"""Metrics of database connections: in use, waiting, timed out, and database time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.telemetry.scraped import total, values
 
 @pytest.fixture
 def small(settings: Settings) -> Iterator[Flask]:
-    """An app that has two connections at the most."""
+    """An app with at most two connections."""
     app = create_app(replace(settings, db_pool_size=1, db_max_overflow=1, db_pool_timeout=1), [])
     yield app
     release_database(app)
@@ -35,17 +35,17 @@ def connections(app: Flask) -> dict[tuple[str, ...], float]:
     return values(scrape(app), "ctms_database_connections")
 
 
-def test_connections_in_use_and_those_that_wait(small: Flask) -> None:
+def test_connections_in_use_and_waiting(small: Flask) -> None:
     assert connections(small) == {("in_use",): 0, ("waiting",): 0}
 
-    def wait_in_vain() -> None:
+    def time_out() -> None:
         with small.app_context(), pytest.raises(PoolTimeout), pool.acquire():
             pass
 
     with small.app_context(), pool.acquire():
         assert connections(small) == {("in_use",): 1, ("waiting",): 0}
         with pool.acquire():
-            waiting = threading.Thread(target=wait_in_vain)
+            waiting = threading.Thread(target=time_out)
             waiting.start()
             give_up = time.monotonic() + 200
             while connections(small) != {("in_use",): 2, ("waiting",): 1}:
@@ -57,20 +57,20 @@ def test_connections_in_use_and_those_that_wait(small: Flask) -> None:
     assert total(text, "ctms_database_connections_limit") == 2
 
 
-def test_one_that_breaks_is_given_back_too(small: Flask) -> None:
+def test_a_broken_connection_is_returned_to_the_pool(small: Flask) -> None:
     with small.app_context(), pytest.raises(psycopg.errors.AdminShutdown), pool.reading() as connection:
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     assert connections(small) == {("in_use",): 0, ("waiting",): 0}
 
 
-def test_the_time_in_queries_is_that_of_the_server(small: Flask) -> None:
+def test_database_time_excludes_python(small: Flask) -> None:
     with small.app_context():
         with pool.reading() as connection:
             began = time.perf_counter()
             connection.execute("SELECT pg_sleep(0.1)")
             longest = time.perf_counter() - began
-            time.sleep(0.2)  # what Python does is not the database's
+            time.sleep(0.2)  # time in Python does not count
         with pool.writing() as connection:
             first = connection.execute("SELECT pg_sleep(0.1)")
             connection.execute("SELECT pg_sleep(0.1)")

@@ -1,4 +1,4 @@
-"""The series of `/metrics`: which there are from the start, what they count, and that nobody can add any."""
+"""The series of `/metrics`: those that start at 0, what they count, and that requests cannot invent new ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ID = "332de237-cab7-4461-bcc3-48e68f42bd5c"
 
 @pytest.fixture(autouse=True)
 def quick(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes are quick, and failed attempts of other tests do not count."""
+    """Make hashing fast, and forget the failed attempts of other tests."""
     monkeypatch.setattr(secrets, "_hasher", QUICK_HASHER)
     monkeypatch.setattr(secrets, "_dummy_hash", lambda: QUICK_HASHER.hash("nobody's"))
     monkeypatch.setitem(app.extensions, "ctms.attempt_limiter", None)
@@ -41,7 +41,7 @@ def scrape(client: ApiClient) -> str:
     return client.get("/metrics").text
 
 
-def test_what_operations_may_answer_is_there_from_the_start(app: Flask, anonymous: ApiClient) -> None:
+def test_documented_responses_start_at_zero(app: Flask, anonymous: ApiClient) -> None:
     text = scrape(anonymous)
 
     documented = list(answers(app))
@@ -57,7 +57,7 @@ def test_what_operations_may_answer_is_there_from_the_start(app: Flask, anonymou
         assert values(text, "ctms_auth_failures_total", cause=reason)
 
 
-def test_a_request_is_counted_once_and_under_its_client(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
+def test_a_request_is_counted_once_for_its_client(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
     other = ApiClient(app.test_client(), tokens().issue(create_client("id_other", roles=["viewer"])))
     before = scrape(anonymous)
 
@@ -99,7 +99,7 @@ def test_buckets_are_the_documented_ones(anonymous: ApiClient) -> None:
     assert sorted(float(bucket) for (bucket,) in found) == [0.01, 0.05, 0.1, 0.5, 1, 5, 10, float("inf")]
 
 
-def test_failures_at_token_are_counted_by_cause(app: Flask, anonymous: ApiClient) -> None:
+def test_failed_token_requests_are_counted_by_cause(app: Flask, anonymous: ApiClient) -> None:
     create_client("id_known")
     create_client("id_disabled")
     set_enabled("id_disabled", False)
@@ -133,7 +133,7 @@ def test_failures_at_token_are_counted_by_cause(app: Flask, anonymous: ApiClient
     }
 
 
-def test_callers_who_are_not_let_in_are_counted_by_cause(app: Flask, anonymous: ApiClient) -> None:
+def test_failed_authentications_are_counted_by_cause(app: Flask, anonymous: ApiClient) -> None:
     create_client("id_disabled")
     set_enabled("id_disabled", False)
     expired = jwt.encode({"sub": "api_client:id_x", "exp": int(time.time()) - 1}, SECRET_KEY, algorithm="HS256")
@@ -166,8 +166,8 @@ def made_up(randomly: random.Random) -> str:
     return "".join(randomly.choices(string.ascii_letters + string.digits + "_-", k=randomly.randint(1, 20)))
 
 
-def test_a_thousand_requests_with_made_up_values_add_nothing(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
-    """But what is documented: series of known methods, routes, statuses and clients, `other` and `unmatched`."""
+def test_made_up_values_add_only_documented_series(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
+    """Series have known methods, routes, statuses and clients, `other` or `unmatched`."""
     randomly = random.Random(6)  # noqa: S311
     init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=10_000))
     routes = [rule.rule for rule in app.url_map.iter_rules() if rule.rule != "/__heartbeat__"]
@@ -201,7 +201,7 @@ def test_a_thousand_requests_with_made_up_values_add_nothing(app: Flask, api: Ap
         assert known["path_template"] in templates
         assert known.get("client_id", "id_test") == "id_test"
         assert known.get("status_code", "200").isdecimal()
-    # A pair of a method and a route, its histogram of ten series, and the statuses of what Flask answers by itself.
+    # Each pair of method and route has a histogram of ten series, and the statuses that Flask itself answers.
     pairs = {(dict(labels)["method"], dict(labels)["path_template"]) for _, labels in added}
     assert len(added) <= len(pairs) * 3 * 11
 
@@ -219,7 +219,7 @@ def test_a_thousand_requests_with_made_up_values_add_nothing(app: Flask, api: Ap
         ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
     ],
 )
-def test_the_format_is_the_one_that_is_asked_for(anonymous: ApiClient, accept: str, begins: str) -> None:
+def test_content_negotiation(anonymous: ApiClient, accept: str, begins: str) -> None:
     answer = anonymous.get("/metrics", headers={"Accept": accept})
 
     assert answer.status_code == 200
@@ -234,7 +234,7 @@ ACCEPT_OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 class TestCompression:
     @pytest.mark.parametrize("accepted", ["gzip", "GZip", "deflate, gzip;q=0.5", "gzip, deflate, br, zstd", "*"])
     @pytest.mark.parametrize("accept", [{}, ACCEPT_OPENMETRICS])
-    def test_who_accepts_gzip_gets_it(self, app: Flask, accepted: str, accept: dict[str, str]) -> None:
+    def test_gzip_is_used_where_accepted(self, app: Flask, accepted: str, accept: dict[str, str]) -> None:
         plain = app.test_client().get("/metrics?name[]=ctms_token_failures_total", headers=accept)
 
         answer = app.test_client().get(
@@ -247,27 +247,27 @@ class TestCompression:
         assert answer.content_type == plain.content_type
 
     @pytest.mark.parametrize("accepted", [None, "", "identity", "br, zstd", "gzip;q=0", "gzip;q=0, *", "x-gzipped"])
-    def test_others_do_not(self, app: Flask, accepted: str | None) -> None:
+    def test_gzip_is_not_used_otherwise(self, app: Flask, accepted: str | None) -> None:
         answer = app.test_client().get("/metrics", headers={} if accepted is None else {"Accept-Encoding": accepted})
 
         assert "Content-Encoding" not in answer.headers
         assert series(answer.text)
 
     @pytest.mark.parametrize("accepted", ["gzip", "identity"])
-    def test_caches_know_what_the_answer_depends_on(self, app: Flask, accepted: str) -> None:
+    def test_vary_header(self, app: Flask, accepted: str) -> None:
         answer = app.test_client().get("/metrics", headers={"Accept-Encoding": accepted})
 
         assert {name.strip() for name in answer.headers["Vary"].split(",")} == {"Accept", "Accept-Encoding"}
 
 
-def test_single_metrics_can_be_asked_for(anonymous: ApiClient) -> None:
+def test_selected_metrics(anonymous: ApiClient) -> None:
     answer = anonymous.get("/metrics?name[]=ctms_contacts_total&name[]=ctms_token_failures_total")
 
     assert answer.status_code == 200
     assert {name for name, _ in series(answer.text)} == {"ctms_contacts_total", "ctms_token_failures_total"}
 
 
-def test_without_a_database_the_rest_is_there(settings: Settings) -> None:
+def test_an_unavailable_database_leaves_the_other_metrics(settings: Settings) -> None:
     from ctms.app import create_app  # noqa: PLC0415
 
     app = create_app(replace(settings, db_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing"), [])

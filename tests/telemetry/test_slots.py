@@ -38,7 +38,7 @@ for line in sys.stdin:
 
 
 class Process:
-    """A process that counts when it is told to."""
+    """A process that counts on request."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -50,7 +50,7 @@ class Process:
         )
 
     def count(self, how: str = "") -> int:
-        """Count one; returns the slot."""
+        """Count one; return the slot."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(f"{how}\n")
@@ -58,7 +58,7 @@ class Process:
         return int(self._process.stdout.readline())
 
     def kill(self) -> None:
-        """End it as a lack of memory would."""
+        """Kill it, as the kernel does when memory runs out."""
         self._process.kill()
         self._process.wait(timeout=30)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -68,7 +68,7 @@ class Process:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[list[Process]]:
-    """Two that have counted one each."""
+    """Two running processes."""
     made = [Process(tmp_path), Process(tmp_path)]
     yield made
     for process in made:
@@ -76,7 +76,7 @@ def processes(tmp_path: Path) -> Iterator[list[Process]]:
 
 
 def scrape(folder: Path) -> tuple[float, float]:
-    """Return what was counted and what runs."""
+    """Return the sums of the counter and of the gauge."""
 
     class Files(Collector):
         def collect(self) -> Iterator[Metric]:
@@ -86,21 +86,21 @@ def scrape(folder: Path) -> tuple[float, float]:
     return sum(values(text, "counted_total").values()), sum(values(text, "running").values())
 
 
-def test_what_a_killed_process_counted_still_counts(tmp_path: Path, processes: list[Process]) -> None:
+def test_counters_of_a_killed_process_remain(tmp_path: Path, processes: list[Process]) -> None:
     assert {process.count() for process in processes} == {0, 1}
     assert scrape(tmp_path) == (2, 2)
 
     killed = processes.pop()
     slot = killed.count()
     killed.kill()
-    assert scrape(tmp_path) == (3, 1)  # its state is over
+    assert scrape(tmp_path) == (3, 1)  # without its gauge
 
-    for number in range(4):  # those who take its place count on
+    for number in range(4):  # successors continue to count
         processes.append(Process(tmp_path))
         assert processes[-1].count() == slot
         assert scrape(tmp_path) == (4 + number, 2)
         processes.pop().kill()
-    assert len(list(tmp_path.glob("*.db"))) == 4  # two slots, counters and gauges
+    assert len(list(tmp_path.glob("*.db"))) == 4  # two slots, each with counters and gauges
 
 
 def test_a_fork_has_a_slot_of_its_own(tmp_path: Path, processes: list[Process]) -> None:
@@ -115,14 +115,14 @@ def test_a_fork_has_a_slot_of_its_own(tmp_path: Path, processes: list[Process]) 
     assert scrape(tmp_path) == (4, 1)
 
 
-def test_a_file_that_is_just_being_created_counts_nothing(tmp_path: Path, processes: list[Process]) -> None:
+def test_a_file_being_created_is_ignored(tmp_path: Path, processes: list[Process]) -> None:
     processes[0].count()
     (tmp_path / "counter_7.db").touch()  # as another process does before it gives the file its size
 
     assert scrape(tmp_path) == (1, 1)
 
 
-def test_an_earlier_run_in_the_same_folder_does_not_count(tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
     earlier = Process(tmp_path)
     earlier.count()
     earlier.kill()
@@ -134,7 +134,7 @@ def test_an_earlier_run_in_the_same_folder_does_not_count(tmp_path: Path) -> Non
     process.kill()
 
 
-def test_in_a_run_all_processes_may_die_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counters_remain_while_all_processes_of_a_run_are_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with run_directory() as folder:
         for number in range(1, 3):
@@ -146,7 +146,7 @@ def test_in_a_run_all_processes_may_die_at_once(tmp_path: Path, monkeypatch: pyt
     assert not folder.exists()
 
 
-def test_what_killed_runs_left_behind_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left, new, foreign = (tmp_path / f"ctms-metrics-{name}" for name in ("left", "new", "foreign"))
     for folder in (left, new, foreign):
@@ -162,5 +162,5 @@ def test_what_killed_runs_left_behind_is_removed(tmp_path: Path, monkeypatch: py
             assert not left.exists()
             assert running.exists()
             assert foreign.exists()
-            assert new.exists()  # somebody may be about to lock it
+            assert new.exists()  # it may not be locked yet
             assert second.exists()
