@@ -1,4 +1,4 @@
-"""Metrics of waitlist rules."""
+"""Metrics of waitlist rules, and the histogram of batches."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import marshmallow as ma
 import pytest
 from flask import Flask
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from ctms.contacts.waitlists import Waitlists
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist, hookimpl
-from ctms.telemetry.metrics import ApiMetrics
+from ctms.telemetry.metrics import ApiMetrics, BatchHistogram
 from tests.contacts.factories import minimal
 from tests.http import ApiClient, assert_error
 
@@ -92,3 +92,23 @@ def test_series_start_at_zero_and_have_plugin_names_only(app: Flask) -> None:
     }
     assert end.keys() == start.keys()
     assert end['ctms_waitlist_rules_seconds_count{plugin="bundled"}'] == 10
+
+
+def test_a_batch_histogram_is_a_histogram() -> None:
+    """`BatchHistogram` uses private attributes of prometheus_client: without them, call `observe` for each value."""
+    values = [0.0, 0.05, 0.1, 0.11, 1.0, 7.0, 7.0]
+    texts = []
+    for kind in (Histogram, BatchHistogram):
+        registry = CollectorRegistry()
+        histogram = kind("seconds", "Durations.", ["route"], buckets=(0.1, 1), registry=registry).labels("/")
+        if isinstance(histogram, BatchHistogram):
+            histogram.observe_many(values[:3])
+            histogram.observe_many([])
+            histogram.observe_many(values[3:])
+        else:
+            for value in values:
+                histogram.observe(value)
+        texts.append([line for line in generate_latest(registry).decode().splitlines() if "_created" not in line])
+
+    assert texts[0] == texts[1]
+    assert 'seconds_bucket{le="0.1",route="/"} 3.0' in texts[1]
