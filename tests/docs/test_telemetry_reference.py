@@ -76,7 +76,7 @@ def test_every_metric_of_the_background_service_is_documented() -> None:
 
 def test_there_is_advice_for_what_calls_for_it() -> None:
     advice = set(
-        re.findall(r"`(ctms_\w+)`", METRICS[METRICS.index("What to do with them") : METRICS.index("### Labels")])
+        re.findall(r"`(ctms_\w+)`", METRICS[METRICS.index("### Interpretation") : METRICS.index("### Labels")])
     )
 
     assert advice <= set(documented())
