@@ -1,1 +1,1 @@
-"""What operators see: health, logs, metrics. Nothing of a person beyond ids."""
+"""Telemetry: health checks, logs and metrics, without personal data beyond ids."""
