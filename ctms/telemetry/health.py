@@ -64,9 +64,9 @@ def run_health_checks() -> dict[str, Any]:
 
 
 def find_problems() -> list[str]:
-    """Run the checks of plugins and return what is wrong, each with the check's name: for who starts the service."""
-    extensions: ExtensionChecks = extension("ctms.health")
-    return [f"{name}: {problem[1]}" for name, problem in sorted(extensions.run().items()) if problem]
+    """Run the checks of plugins; return their problems, each with the name of the check."""
+    plugins: PluginChecks = extension("ctms.health.plugins")
+    return [f"{name}: {problem[1]}" for name, problem in sorted(plugins.run().items()) if problem]
 
 
 @dataclass(frozen=True)
