@@ -21,16 +21,17 @@ WORDS = {BACKEND: "backend", HANDLER: "deletion handler"}
 MAX_FAILURES_ALONE = 5
 """How often a contact may make a receiver raise, pushed alone, before it is parked."""
 
-_WAITING = """
-    SELECT '{kind}', {name}, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,
+_COUNTS = """
+    SELECT '{kind}' AS kind, {name} AS name, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,
         count(*) FILTER (WHERE parked_at IS NULL AND attempts > 0) AS retrying,
         count(*) FILTER (WHERE parked_at IS NOT NULL) AS parked,
         min(waiting_since) FILTER (WHERE parked_at IS NULL) AS waiting_since
     FROM {table} GROUP BY {name}"""
-_ALL_WAITING = " UNION ALL ".join(
-    _WAITING.format(kind=kind, table=table, name=name)
+COUNTS = " UNION ALL ".join(
+    _COUNTS.format(kind=kind, table=table, name=name)
     for kind, table, name in ((BACKEND, "outbox", "backend"), (HANDLER, "erasure_tasks", "handler"))
 )
+"""SQL query of what waits, by `kind` and `name`: `waiting`, `retrying` and `parked` contacts, and `waiting_since`."""
 _EXISTS = {
     BACKEND: "SELECT FROM outbox WHERE backend = %s LIMIT 1",
     HANDLER: "SELECT FROM erasure_tasks WHERE handler = %s LIMIT 1",
@@ -140,7 +141,7 @@ def statuses(connection: Connection) -> list[Status]:
     """Return how each is doing: what is registered, and what only the tables know any more."""
     with connection.transaction():
         connection.execute("SET LOCAL statement_timeout = 0")  # counting a long queue takes long
-        waiting = _by_key(connection, _ALL_WAITING)
+        waiting = _by_key(connection, COUNTS)
         states = _by_key(connection, _STATES)
         never = {(BACKEND, name) for name in find_unsynchronised(connection, registered(BACKEND))}
     there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}

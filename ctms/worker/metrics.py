@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
+from ctms.outbox.receivers import COUNTS
 from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
 
@@ -30,16 +31,9 @@ STATUSES = {
 VERDICTS = {Finished: "done", Later: "retried", AskAgain: "accepted", Parked: "parked"}
 """The status of a contact, by verdict."""
 
-_WAITING = """
-    SELECT {name}, count(*) FILTER (WHERE parked_at IS NULL),
-        count(*) FILTER (WHERE parked_at IS NULL AND attempts > 0),
-        count(*) FILTER (WHERE parked_at IS NOT NULL),
-        extract(epoch FROM clock_timestamp() - min(waiting_since) FILTER (WHERE parked_at IS NULL))::float8
-    FROM {table} WHERE {name} = ANY(%s) GROUP BY 1"""
-_WAITING_BY_KIND = {
-    BACKEND: _WAITING.format(name="backend", table="outbox"),
-    HANDLER: _WAITING.format(name="handler", table="erasure_tasks"),
-}
+_WAITING = f"""
+    SELECT name, waiting, retrying, parked, extract(epoch FROM clock_timestamp() - waiting_since)::float8
+    FROM ({COUNTS}) c WHERE kind = %s AND name = ANY(%s)"""
 
 
 class WorkerMetrics:
@@ -112,9 +106,9 @@ class WorkerMetrics:
     def update_waiting(self, connection: Connection) -> None:
         """Update the gauges of waiting and parked contacts."""
         waiting = {name: (0, 0, 0, 0.0) for _, name in self._receivers}
-        for kind, sql in _WAITING_BY_KIND.items():
+        for kind in METHODS:
             names = [name for one, name in self._receivers if one == kind]
-            rows = connection.execute(sql, (names,)).fetchall() if names else []
+            rows = connection.execute(_WAITING, (kind, names)).fetchall() if names else []
             for name, backlog, retries, parked, age in rows:  # a backend and a handler may share a name
                 before = waiting[name]
                 numbers = (before[0] + backlog, before[1] + retries, before[2] + parked)

@@ -11,7 +11,8 @@ from flask import Flask
 from ctms import pool
 from ctms.outbox import deletions, mirrored, receivers
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.worker import backends, erasures, sweep
+from ctms.worker import backends, erasures, metrics, sweep
+from tests.plans import plan_of
 
 MANY = 20_000
 ERASURE = uuid4()
@@ -91,3 +92,16 @@ def test_few_rows_are_looked_at() -> None:
 
     many = {question: plan for question, [([plan],)] in plans.items() if looked_at(plan["Plan"]) >= 1000}
     assert not many
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("kind", "counted", "other"), [(BACKEND, "outbox", "erasure_tasks"), (HANDLER, "erasure_tasks", "outbox")]
+)
+def test_one_table_is_counted_and_only_for_those_that_are_named(kind: str, counted: str, other: str) -> None:
+    with pool.acquire() as connection:
+        plan = plan_of(connection, metrics._WAITING, (kind, ["other"]))
+
+    assert f"on {counted}" in plan
+    assert f"on {other}" not in plan
+    assert " = ANY ('{other}'::text[])" in plan
