@@ -13,7 +13,7 @@ from ctms.api import init_api
 from ctms.api.openapi import answers
 from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.tokens import init_tokens
-from ctms.contacts.waitlists import init_waitlists
+from ctms.contacts.waitlist_rules import init_waitlist_registry
 from ctms.database import init_database
 from ctms.erasure.handlers import init_erasure
 from ctms.hooks.checks import logging_tracebacks
@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
         init_health(app, plugins.collect("ctms_health_checks"))
         init_outbox(app, plugins.collect("ctms_backends"))
         init_erasure(app, plugins.collect("ctms_deletion_handlers"))
-        init_waitlists(app, plugins.collect("ctms_waitlists"), metrics.create_rule_metrics)
+        init_waitlist_registry(app, plugins.collect("ctms_waitlists"), metrics.create_rule_metrics)
         init_api(app, plugins.collect("ctms_blueprints"))
     metrics.preinitialize(answers(app))
     return app

@@ -17,7 +17,7 @@ from ctms.api.preconditions import contact_response
 from ctms.api.responses import json_text
 from ctms.clients.access import DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS
 from ctms.contacts import accounts, commands, queries, removal, schemas
-from ctms.contacts.documents import array
+from ctms.contacts.documents import json_array
 from ctms.erasure.erase import BY_DELETE, Order, erase
 from ctms.errors import Invalid, NotFound
 
@@ -84,7 +84,7 @@ class Contact(MethodView):
         """Return a contact."""
         document = fetch_scalar(queries.document(contact_id(email_id)))
         if document is None:
-            raise NotFound(commands.UNKNOWN)
+            raise NotFound(commands.UNKNOWN_CONTACT)
         return contact_response(document)
 
     @blueprint.operation("put_contact", errors=(409, 412, 413, 422), parameters=["If-Match"])
@@ -113,10 +113,10 @@ class Contact(MethodView):
         if preconditions.is_conditional():
             document = commands.lock(connection(), wanted)
             if document is None:
-                raise NotFound(commands.UNKNOWN)
+                raise NotFound(commands.UNKNOWN_CONTACT)
             preconditions.require_match(document)
         try:
-            return contact_response(commands.change(connection(), wanted, patch))
+            return contact_response(commands.update(connection(), wanted, patch))
         except ma.ValidationError as error:
             raise Invalid(problems({"json": error.messages})) from error
 
@@ -141,4 +141,4 @@ class Contact(MethodView):
         (also_known_in,) = others.fetchone() or (0,)
         erase(connection(), order, found, also_known_in=also_known_in)
         headers = {"Erasure-Id": str(order.id), "Also-Known-In": str(also_known_in)}
-        return json_text(array([one.identities for one in found]), headers=headers)
+        return json_text(json_array([one.identities for one in found]), headers=headers)

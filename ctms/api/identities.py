@@ -11,7 +11,7 @@ from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.responses import json_text
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
-from ctms.contacts.commands import UNKNOWN
+from ctms.contacts.commands import UNKNOWN_CONTACT
 from ctms.errors import NotFound
 
 blueprint = Blueprint("Identities", __name__, description="Identities of contacts")
@@ -46,5 +46,5 @@ def identity(email_id: str) -> Response:
     """Return the identities of a contact."""
     found = fetch_scalar(queries.identity(contact_id(email_id)))
     if found is None:
-        raise NotFound(UNKNOWN)
+        raise NotFound(UNKNOWN_CONTACT)
     return json_text(found)

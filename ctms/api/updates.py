@@ -14,7 +14,7 @@ from ctms.api.parameters import UpdatesQuery
 from ctms.api.responses import json_text
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
-from ctms.contacts.documents import array
+from ctms.contacts.documents import json_array
 from ctms.database import app_settings
 
 blueprint = Blueprint("Updates", __name__, description="Changed contacts")
@@ -36,7 +36,7 @@ def updates(query: dict[str, Any]) -> Response:
     return json_text(
         f'{{"start":{_json(query["start"])},"end":{_json(page.end)},"limit":{query["limit"]},'
         f'"after":{_json(after)},"next":{_json(_next_link(query, page.end, after))},'
-        f'"items":{array(page.documents)}}}'
+        f'"items":{json_array(page.documents)}}}'
     )
 
 

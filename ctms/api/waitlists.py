@@ -13,7 +13,7 @@ from ctms.api.openapi.waitlists import describe_entries, list_of
 from ctms.api.responses import json_text
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import fields
-from ctms.contacts.waitlists import Waitlists
+from ctms.contacts.waitlist_rules import WaitlistRegistry
 from ctms.current import extension
 
 _TEXT = "ctms.waitlists.text"
@@ -53,6 +53,6 @@ def init_waitlist_documents(app: Flask, api: Api) -> None:
 
     Raises `PluginError` if a plugin's rules cannot be described.
     """
-    of_app: Waitlists = app.extensions["ctms.waitlists"]
+    of_app: WaitlistRegistry = app.extensions["ctms.waitlist_registry"]
     app.extensions[_TEXT] = json.dumps(list_of(of_app), ensure_ascii=False, separators=(",", ":"))
     describe_entries(api.spec.components, of_app)

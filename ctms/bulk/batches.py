@@ -23,7 +23,7 @@ FOUND = "found"
 BAD_LINE = "bad line"
 FAILED = "failed"
 
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """How often a batch is tried as it is, before it is tried in halves."""
 
 _WAIT = "SET LOCAL lock_timeout = '2s'"
@@ -78,7 +78,7 @@ def work_off(
             time.sleep(pause)
 
 
-def _done(connection: Connection, work: Work, items: list[Item], attempts: int = ATTEMPTS) -> Iterator[Outcome]:
+def _done(connection: Connection, work: Work, items: list[Item], attempts: int = MAX_ATTEMPTS) -> Iterator[Outcome]:
     """Work on the items in a transaction, in several where something is in the way; one that stays there fails."""
     if not items:
         return

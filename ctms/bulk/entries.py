@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ctms.addresses import MAX_LENGTH, InvalidAddressError, is_plainly_valid, parse_entry, spellings, trim
 from ctms.bulk.lines import NOT_TEXT
-from ctms.contacts.stored import find_stored
+from ctms.contacts.legacy_addresses import find_stored
 from ctms.pool import Connection
 
 

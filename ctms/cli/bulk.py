@@ -55,7 +55,7 @@ def _ignore(_outcomes: Iterable[Outcome]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a command does to addresses: `work`, or in a dry run `look`; `done` is what work makes of a contact.
+    """What a command does to addresses: `work`, or in a dry run `preview`; `done` is what work makes of a contact.
 
     `question(known, unknown)` is asked before. `columns` are those of the report, `outcomes` what the summary counts;
     of a job that is `dated` it also counts the addresses without a date. `committed` gets the outcomes of each batch,
@@ -63,7 +63,7 @@ class Job:
     """
 
     work: Work
-    look: Work
+    preview: Work
     done: str
     outcomes: Sequence[str]
     columns: Sequence[str]
@@ -248,7 +248,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
 
                 work_off(
                     worklist,
-                    job.look if options.dry_run else job.work,
+                    job.preview if options.dry_run else job.work,
                     told,
                     batch_size=options.batch_size,
                     pause=0 if options.dry_run else options.pause,

@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 
 from ctms import pool
 from ctms.cli.output import json_option, write_json, write_table
-from ctms.contacts.unreachable import Unreachable, find_unreachable, store_normal_form
+from ctms.contacts.unreachable_addresses import UnreachableAddress, find_unreachable, store_normal_form
 from ctms.errors import Conflict, Forbidden, NotFound, UnfinishedError
 from ctms.words import counted, pluralize
 
@@ -44,7 +44,7 @@ def check_addresses(normalize: bool, as_json: bool) -> None:
         raise UnfinishedError(f"{counted(left, 'address', 'addresses')} {are} not found by {their} normal form")
 
 
-def _settle(one: Unreachable) -> str:
+def _settle(one: UnreachableAddress) -> str:
     try:
         with pool.writing() as connection:
             store_normal_form(connection, one)

@@ -104,7 +104,7 @@ def delete_bulk(
 
     job = Job(
         work=deletion.erase,
-        look=deletion.preview,
+        preview=deletion.preview,
         done=ERASED,
         outcomes=(ERASED, ERASED_BEFORE, UNKNOWN),
         columns=("address", "outcome", "email_id", "had_fxa", "had_mofo", "line", "problem"),

@@ -11,7 +11,7 @@ from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.columns import Wanted
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
 from ctms.cli.lists import opt_out_column_options, read_lists
-from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
+from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, opt_out, preview
 from ctms.words import counted, pluralize
 
 
@@ -50,7 +50,7 @@ def opt_out_command(
     check_can_ask(chosen, files)
     job = Job(
         work=opt_out,
-        look=look,
+        preview=preview,
         done=OPTED_OUT,
         outcomes=(OPTED_OUT, OPTED_OUT_BEFORE, UNKNOWN),
         columns=("address", "outcome", "email_id", "line", "problem"),

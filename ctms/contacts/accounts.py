@@ -1,4 +1,4 @@
-"""Contacts that carry an address as that of their account (`fxa_primary_email`) only: it is not their own."""
+"""Contacts that have an address only as that of their account (`fxa_primary_email`), not as their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from uuid import UUID
 
 from ctms.addresses import expand_spellings, is_same, match_condition, spellings
-from ctms.contacts.removal import Found, lock_ids
+from ctms.contacts.removal import LockedContact, lock_ids
 from ctms.pool import Connection, Cursor
 
 _FIND = """
@@ -25,13 +25,13 @@ def _count(count: int) -> str:
 
 
 def count(connection: Connection, address: str) -> Cursor:
-    """Ask how many other contacts carry the address, in any spelling, as that of their account: one row."""
+    """Query the number of contacts that have the address, in any spelling, only as that of their account: one row."""
     spelt = spellings(address)
     return connection.execute(_count(len(spelt)), [*spelt, *spelt])
 
 
 def find(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[UUID]]:
-    """Return which contacts, but for those `without`, carry the address at each position as that of their account."""
+    """Return, by the position of an address, the contacts that have it as that of their account, except `without`."""
     found: dict[int, list[UUID]] = defaultdict(list)
     rows = connection.execute(_FIND, (*expand_spellings(addresses), list(without))).fetchall()
     for position, email_id in rows:
@@ -39,11 +39,11 @@ def find(connection: Connection, addresses: Sequence[str], without: Collection[U
     return found
 
 
-def lock(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[Found]]:
-    """Lock the contacts that `find` returns; returns those that still carry the address then."""
+def lock(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[LockedContact]]:
+    """Lock the contacts that `find` returns, and return those that still have the address."""
     wanted = find(connection, addresses, without)
     locked = {one.email_id: one for one in lock_ids(connection, {one for ids in wanted.values() for one in ids})}
-    found: dict[int, list[Found]] = defaultdict(list)
+    found: dict[int, list[LockedContact]] = defaultdict(list)
     for position, ids in wanted.items():
         for one in (locked[email_id] for email_id in ids if email_id in locked):
             if is_same(one.fxa_primary_email or "", addresses[position]):

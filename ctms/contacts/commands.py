@@ -1,9 +1,9 @@
-"""The writers of one contact; `removal` deletes contacts, `optouts` opts many out, and nothing else writes them.
+"""The writers of a single contact. Only `removal`, which deletes, and `optouts` write contacts besides these.
 
-Each runs on a connection in pipeline mode, inside the caller's transaction, and leaves the commit to it. The first
-statement locks the contact's row of `emails`, so two writers of one contact take turns and the later one sees
-what the earlier one did. Time is the database's, read while the lock is held; the rows that a write touches all
-carry the `update_timestamp` of the contact. The same transaction notes that backends must hear of it (`outbox`).
+Each writer runs on a connection in pipeline mode, inside the caller's transaction, which the caller commits. The first
+statement locks the contact's row of `emails`, so two writers of one contact take turns, and the later sees the result
+of the earlier. The timestamp comes from the database's clock while the lock is held. All rows that a write changes get
+the contact's `update_timestamp`. The same transaction adds the contact to the outbox.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from psycopg.types.json import Json
 
 from ctms import addresses
 from ctms.contacts import queries, statements
-from ctms.contacts.documents import same_contact
+from ctms.contacts.documents import is_same_contact
 from ctms.contacts.fields import LegacyAddress
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
-from ctms.contacts.statements import GROUPS, LISTS
-from ctms.contacts.waitlists import waitlists
+from ctms.contacts.statements import LISTS, SUB_DOCUMENTS
+from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.errors import Conflict, Invalid, NotFound
 from ctms.outbox.changes import outbox
 from ctms.pool import Connection
@@ -31,7 +31,7 @@ from ctms.suppression.check import SuppressionCheck
 
 Values = Mapping[str, Any]
 
-UNIQUE = {
+UNIQUE_CONSTRAINTS = {
     "emails_pkey": "email_id",
     "emails_primary_email_key": "primary_email",
     "idx_email_primary_unique_email_lower": "primary_email",
@@ -39,31 +39,31 @@ UNIQUE = {
     "fxa_fxa_id_key": "fxa_id",
     "mofo_mofo_email_id_key": "mofo_email_id",
 }
-"""Which identity each unique constraint protects."""
+"""The identity that each unique constraint protects."""
 
-UNKNOWN = "Unknown email_id"
+UNKNOWN_CONTACT = "Unknown email_id"
 TAKEN_CREATE = "Contact already exists"
 TAKEN_REPLACE = "Contact with primary_email or basket_token already exists"
 TAKEN_CHANGE = "Contact with primary_email, basket_token, mofo_email_id, or fxa_id already exists"
 
-ATTEMPTS = 5
-"""A contact that stood in the way may be deleted before it can be read or overwritten; then there is room for ours."""
+MAX_ATTEMPTS = 5
+"""A conflicting contact may be deleted before it can be read or overwritten; the write is then tried again."""
 
 
 @dataclass(frozen=True)
-class Created:
-    """What `create` answers: the contact's id and document, and whether it is new."""
+class CreateResult:
+    """The result of `create`: the contact's id and document, and whether it is new."""
 
     email_id: uuid.UUID
     document: str
     new: bool
 
 
-def create(connection: Connection, contact: Values) -> Created:
-    """Create a contact from what `ContactSchema` loaded.
+def create(connection: Connection, contact: Values) -> CreateResult:
+    """Create a contact from the values that `ContactSchema` loaded.
 
-    The very same contact again is no error. Raises `Conflict` when its id or another identity is taken, `Forbidden`
-    when an address is suppressed.
+    Creating an identical contact again is not an error. Raises `Conflict` when its id or another identity is taken,
+    and `Forbidden` when an address is suppressed.
     """
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
@@ -73,15 +73,15 @@ def create(connection: Connection, contact: Values) -> Created:
         check.raise_if_suppressed()
         raise Conflict(TAKEN_CREATE, "primary_email")
     try:
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
             document = _find(connection, email_id)
             (new,) = created.fetchone() or (0,)
             check.raise_if_suppressed()
             if new:
                 outbox().changed(connection, [email_id])
-            if document is not None and (new or same_contact(document, contact)):
-                return Created(email_id, document, new=bool(new))
+            if document is not None and (new or is_same_contact(document, contact)):
+                return CreateResult(email_id, document, new=bool(new))
             taken = connection.execute(statements.TAKEN, row).fetchone()
             if taken and (document is not None or taken[0] != "email_id"):
                 raise Conflict(TAKEN_CREATE, taken[0])
@@ -91,26 +91,26 @@ def create(connection: Connection, contact: Values) -> Created:
 
 
 def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str:
-    """Create the contact or put it in the place of the one before; returns its document.
+    """Create the contact, or replace the existing one with its id, and return the document.
 
-    What the new contact names keeps its `create_timestamp` (the date of consent), the rest is removed.
-    Raises `Conflict` when an identity is another contact's, `Forbidden` when its address is suppressed.
+    Parts that the new contact also has keep their `create_timestamp` (the date of consent); other parts are deleted.
+    Raises `Conflict` when another contact has one of its identities, and `Forbidden` when an address is suppressed.
     """
     email = dict(contact["email"])
     check = SuppressionCheck(connection, email["primary_email"], _account_address(contact))
     _check_address(connection, email_id, email, TAKEN_REPLACE, is_new=True)
     row, parts = _row(email), _parts(contact)
-    # `ON CONFLICT (email_id) DO UPDATE` would be one statement, and fail (or deadlock) where two make the contact at
-    # once: it forgives a clash of the id only, and another unique index may be the first to see it.
+    # A single `ON CONFLICT (email_id) DO UPDATE` fails (or deadlocks) when two transactions create the contact at once:
+    # it handles a conflict of the id only, and another unique index may detect the conflict first.
     try:
-        for _ in range(ATTEMPTS):
-            made = connection.execute(statements.INSERT_EMAIL, row)
+        for _ in range(MAX_ATTEMPTS):
+            inserted = connection.execute(statements.INSERT_EMAIL, row)
             overwritten = connection.execute(statements.OVERWRITE_EMAIL, row)
             connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
             document = _find(connection, email_id)
             check.raise_if_suppressed()
-            if document is not None and (made.rowcount or overwritten.rowcount):
-                # Not before the contact is ours: who holds it waits for the same row of the outbox.
+            if document is not None and (inserted.rowcount or overwritten.rowcount):
+                # Only with the contact's lock: its holder may be waiting for the same row of the outbox.
                 outbox().changed(connection, [email_id])
                 return document
             taken = connection.execute(statements.TAKEN, row).fetchone()
@@ -121,11 +121,11 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     raise Conflict(TAKEN_REPLACE)
 
 
-def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
-    """Change what `ContactPatchSchema` loaded, and nothing else; returns the document.
+def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
+    """Update only the values that `ContactPatchSchema` loaded, and return the document.
 
-    Raises `NotFound`, `Conflict` when an identity is another contact's, `Forbidden` when its new address is
-    suppressed, or `marshmallow.ValidationError` when a waitlist is new and its rules demand fields that are not given.
+    Raises `NotFound`, `Conflict` when another contact has one of the identities, and `Forbidden` when a new address is
+    suppressed. Raises `marshmallow.ValidationError` when the rules of a new waitlist require fields that are missing.
     """
     email = dict(patch.get("email", {}))
     email.pop("email_id", None)
@@ -134,7 +134,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
     try:
         updated = connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
-        for name in GROUPS:
+        for name in SUB_DOCUMENTS:
             if name in patch:
                 _change_group(connection, email_id, name, patch[name])
         for name in LISTS:
@@ -144,21 +144,21 @@ def change(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
         document = _document(connection, email_id)
     except psycopg.errors.UniqueViolation as error:
         raise _conflict(error, TAKEN_CHANGE) from None
-    if not updated.rowcount:  # there was no contact; one that came since then was not changed
-        raise NotFound(UNKNOWN)
+    if not updated.rowcount:  # no contact to update; one created since then is unchanged
+        raise NotFound(UNKNOWN_CONTACT)
     check.raise_if_suppressed()
     return document
 
 
 def lock(connection: Connection, email_id: uuid.UUID) -> str | None:
-    """Lock the contact until the transaction ends and return its document; None when there is no such contact."""
+    """Lock the contact until the transaction ends and return its document, None if it does not exist."""
     connection.execute(statements.LOCK, (email_id,))
     return _find(connection, email_id)
 
 
 def _parts(contact: Values) -> dict[str, Any]:
-    """Return the groups and lists of the contact that say something."""
-    groups = {name: contact[name] for name, group in GROUPS.items() if not group.says_nothing(contact[name])}
+    """Return the contact's sub-documents with values other than defaults, and its lists with entries."""
+    groups = {name: contact[name] for name, group in SUB_DOCUMENTS.items() if not group.is_default(contact[name])}
     return groups | {name: contact[name] for name in LISTS if contact[name]}
 
 
@@ -166,7 +166,7 @@ def _parameters(parts: Values) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for name, value in parts.items():
         prefix = statements.parameter(name)
-        if name in GROUPS:
+        if name in SUB_DOCUMENTS:
             parameters |= {f"{prefix}{column}": given for column, given in value.items()}
         else:
             parameters[prefix] = Json(value)
@@ -177,16 +177,16 @@ def _change_group(connection: Connection, email_id: uuid.UUID, name: str, values
     if values == DELETE:
         connection.execute(statements.delete(name), (email_id,))
     elif isinstance(values, Mapping) and values:
-        group = GROUPS[name]
+        group = SUB_DOCUMENTS[name]
         _upsert(connection, email_id, name, {**group.defaults, **values}, tuple(values))
         if all(value == group.defaults[key] for key, value in values.items()):
             connection.execute(statements.delete_default(name), (email_id,))
 
 
 def _new_waitlists(connection: Connection, email_id: uuid.UUID, entries: list[Values] | str) -> dict[str, Values]:
-    """Return what entries without fields get if they are new, by name: what their rules make of no fields.
+    """Return, by name, the values for entries without fields if they are new: the result of their rules for no fields.
 
-    The rules have no say about what is stored already.
+    The rules do not apply to stored entries.
     """
     new: dict[str, Values] = {}
     for index, entry in enumerate(entries if entries != UNSUBSCRIBE else ()):
@@ -195,7 +195,7 @@ def _new_waitlists(connection: Connection, email_id: uuid.UUID, entries: list[Va
         if "fields" in entry or not entry.get("subscribed", True):
             continue
         try:
-            new[name] = {"fields": waitlists().validate(name, {})}
+            new[name] = {"fields": waitlist_registry().validate(name, {})}
         except Exception as error:
             connection.execute(statements.LOCK, (email_id,))
             if connection.execute(statements.HAS_WAITLIST, (email_id, name)).fetchone():
@@ -233,7 +233,7 @@ def _row(values: Values) -> dict[str, Any]:
 def _document(connection: Connection, email_id: uuid.UUID) -> str:
     document = _find(connection, email_id)
     if document is None:
-        raise NotFound(UNKNOWN)
+        raise NotFound(UNKNOWN_CONTACT)
     return document
 
 
@@ -250,11 +250,11 @@ def _account_address(contact: Values) -> str | None:
 def _check_address(
     connection: Connection, email_id: uuid.UUID, email: dict[str, Any], detail: str, *, is_new: bool
 ) -> None:
-    """Refuse an address that another contact has in another spelling, and one that is none.
+    """Refuse an address that another contact has in a different spelling, and text that is not an address.
 
-    The latter may stay where it is stored already. Two contacts of an adopted database may have one address: then
-    each keeps the spelling that it has, and `email` is changed to it. `is_new` when the contact need not exist yet.
-    Raises `Conflict`, `Invalid`, `NotFound`.
+    Such text is accepted where it is already stored. Two contacts of an adopted database may have the same address;
+    each then keeps its spelling, which replaces the one in `email`. `is_new` allows that the contact does not exist
+    yet. Raises `Conflict`, `Invalid` and `NotFound`.
     """
     address = email.get("primary_email")
     others = _holders(connection, email) - {email_id}
@@ -268,13 +268,13 @@ def _check_address(
     elif stored is not None and address is not None and addresses.is_same(stored, address):
         email["primary_email"] = stored
     elif stored is None and not is_new:
-        raise NotFound(UNKNOWN)
+        raise NotFound(UNKNOWN_CONTACT)
     else:
         raise Conflict(detail, "primary_email")
 
 
 def _holders(connection: Connection, email: Values) -> set[uuid.UUID]:
-    """Return the contacts that have the address, if it has several spellings: the unique index only knows one."""
+    """Return the contacts with the address if it has several spellings, which the unique index does not cover."""
     address = email.get("primary_email")
     spelt = addresses.spellings(address) if address and not isinstance(address, LegacyAddress) else ()
     if len(spelt) < 2:
@@ -283,4 +283,4 @@ def _holders(connection: Connection, email: Values) -> set[uuid.UUID]:
 
 
 def _conflict(error: psycopg.errors.UniqueViolation, detail: str) -> Conflict:
-    return Conflict(detail, UNIQUE.get(error.diag.constraint_name or ""))
+    return Conflict(detail, UNIQUE_CONSTRAINTS.get(error.diag.constraint_name or ""))

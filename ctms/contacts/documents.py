@@ -1,7 +1,7 @@
-"""The SELECT that renders contacts: PostgreSQL builds the JSON text, and the views pass it through, untouched.
+"""The SELECT that renders contacts: PostgreSQL builds the JSON text, and the views return it unchanged.
 
-The columns and their order come from the schemas, so that the document, its validation and its documentation
-are one list. A NULL that no request may send reads as its default; whatever else is stored reads as it is, however odd.
+The schemas define the columns and their order, so one list serves the document, its validation and its documentation.
+A NULL that no request may send reads as its default. Any other stored value is returned as it is, even an invalid one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from ctms.contacts.fields import Address, SubDocument, Subscriptions, Timestamp
 
 
 def timestamp(column: str) -> str:
-    """Render an instant as ISO 8601 with six decimals and `+00:00`: PostgreSQL's own way drops trailing zeros."""
+    """Return SQL that renders a timestamp as ISO 8601 with six decimals and `+00:00`.
+
+    PostgreSQL's own format drops trailing zeros.
+    """
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
 
 
@@ -34,7 +37,7 @@ def _expression(alias: str, name: str, field: ma.fields.Field[Any]) -> str:
 
 
 def null_default(field: ma.fields.Field[Any]) -> bool | str | None:
-    """Return what a NULL in the field's column reads as: its default where a request may not send null, else None."""
+    """Return the value that replaces a NULL in the field's column: its default if requests may not send null."""
     default = field.load_default
     return default if isinstance(default, bool | str) and not field.allow_none else None
 
@@ -58,15 +61,15 @@ def _list(table: str, schema: type[schemas.Schema]) -> str:
     )
 
 
-# Existing services stored escapes that PostgreSQL keeps as text but cannot look into: U+0000, half a surrogate pair.
+# Earlier services stored escapes that PostgreSQL keeps as text but cannot parse: U+0000 and lone surrogates.
 _UNREADABLE = (
     r"\\u0000"
     r"|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])"
     r"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
 )
 _READABLE_FIELDS = (
-    r"CASE WHEN strpos(w.fields::text, '\u') = 0"  # the usual case, told quickly
-    rf" OR replace(w.fields::text, '\\', '/') !~* '{_UNREADABLE}' THEN w.fields END"  # a \\ before a u escapes nothing
+    r"CASE WHEN strpos(w.fields::text, '\u') = 0"  # the usual case, checked cheaply
+    rf" OR replace(w.fields::text, '\\', '/') !~* '{_UNREADABLE}' THEN w.fields END"  # \\u is an escaped backslash
 )
 
 _OLD_WAITLISTS = f"""
@@ -97,48 +100,50 @@ FROM_CONTACT = """
     LEFT JOIN mofo m ON m.email_id = e.email_id"""
 
 DOCUMENT = f"(SELECT row_to_json(d)::text FROM {_OLD_WAITLISTS.strip()}, LATERAL (SELECT {_BODY}) d)"
-"""An SQL expression: the contact of row `e` of `emails`, to be used with `FROM_CONTACT`."""
+"""An SQL expression: the document of the contact in row `e` of `emails`, for use with `FROM_CONTACT`."""
 
 IDENTITY = """(SELECT row_to_json(i)::text FROM (SELECT
     e.email_id, e.primary_email, e.basket_token, e.sfdc_id, m.mofo_contact_id, m.mofo_email_id,
     a.user_id AS amo_user_id, f.fxa_id, f.primary_email AS fxa_primary_email) i)"""
-"""An SQL expression: the nine identities of the contact of row `e`, to be used with `FROM_CONTACT`."""
+"""An SQL expression: the nine identities of the contact in row `e` of `emails`, for use with `FROM_CONTACT`."""
 
 
 def with_status(document: str) -> str:
-    """Return the document of a contact that was asked for by its id: with `"status": "ok"`."""
+    """Add `"status": "ok"` to a document, for responses about one contact by its id."""
     return f'{document[:-1]},"status":"ok"}}'
 
 
-def same_contact(document: str, contact: Mapping[str, Any]) -> bool:
-    """True when the stored `document` says just what `contact`, as `ContactSchema` loads it, says."""
+def is_same_contact(document: str, contact: Mapping[str, Any]) -> bool:
+    """Return whether the stored `document` has exactly the values of `contact`, as loaded by `ContactSchema`."""
     stored = json.loads(document)
     for name, field in schemas.ContactSchema().fields.items():
         if isinstance(field, Subscriptions):
-            told, known = sorted(contact[name] or (), key=itemgetter("name")), stored[name]
+            given, stored_values = sorted(contact[name] or (), key=itemgetter("name")), stored[name]
             group = field.inner
         else:
-            told, known = [contact[name] or {}], [stored[name]]
+            given, stored_values = [contact[name] or {}], [stored[name]]
             group = field
         assert isinstance(group, SubDocument)  # noqa: S101  a contact is made of groups and lists of them
-        if len(told) != len(known) or not all(map(_agrees(group.schema), told, known)):
+        if len(given) != len(stored_values) or not all(map(_schema_matches(group.schema), given, stored_values)):
             return False
     return True
 
 
-def _agrees(schema: ma.Schema) -> Callable[[Mapping[str, Any], Mapping[str, Any]], bool]:
-    def agrees(told: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+def _schema_matches(schema: ma.Schema) -> Callable[[Mapping[str, Any], Mapping[str, Any]], bool]:
+    def matches(given: Mapping[str, Any], stored_values: Mapping[str, Any]) -> bool:
         return all(
-            _says(field, told.get(field.attribute or name, field.load_default), known[field.data_key or name])
+            _is_equal(
+                field, given.get(field.attribute or name, field.load_default), stored_values[field.data_key or name]
+            )
             for name, field in schema.load_fields.items()
             if name != "email_id"
         )
 
-    return agrees
+    return matches
 
 
-def _says(field: ma.fields.Field[Any], value: Any, stored: Any) -> bool:
-    """True when the stored value is this one; an address may be stored in a raw form."""
+def _is_equal(field: ma.fields.Field[Any], value: Any, stored: Any) -> bool:
+    """Return whether the stored value equals this one; an address may be stored in a raw form."""
     if _json_value(value) == stored:
         return True
     return isinstance(field, Address) and isinstance(stored, str) and addresses.is_normal_form(value, stored)
@@ -148,6 +153,6 @@ def _json_value(value: Any) -> Any:
     return str(value) if isinstance(value, date | UUID) else value
 
 
-def array(documents: list[str]) -> str:
+def json_array(documents: list[str]) -> str:
     """Return the documents as a JSON array."""
     return f"[{','.join(documents)}]"

@@ -1,7 +1,7 @@
-"""The tables of contacts: one row of `emails` per contact, at most one row in each group, any number in each list.
+"""The tables of contacts: one row of `emails`, at most one row for each sub-document, any number for each list.
 
-The names and types are those of existing deployments (revision 2b00e4069aea). Requests read and write these tables
-with SQL of their own (`documents`, `queries`, `commands`); migrations and bulk work use the models.
+Names and types are those of existing deployments (revision 2b00e4069aea). Requests read and write these tables with raw
+SQL (`documents`, `queries`, `commands`); migrations use the models.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from ctms.database import Model
 
-Created = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
-Updated = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
+CreateTimestamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
+UpdateTimestamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
 
 
 def _contact(*, unique: bool = False) -> Mapped[uuid.UUID]:
@@ -30,7 +30,7 @@ def _contact(*, unique: bool = False) -> Mapped[uuid.UUID]:
 
 
 class Email(Model):
-    """A contact: its address and what is said of the person; `email_id` names the contact everywhere."""
+    """A contact: its address and the data of the person; `email_id` identifies the contact everywhere."""
 
     __tablename__ = "emails"
     __table_args__ = (
@@ -51,13 +51,13 @@ class Email(Model):
     email_lang: Mapped[str | None] = mapped_column(String(5))
     has_opted_out_of_email: Mapped[bool | None]
     unsubscribe_reason: Mapped[str | None] = mapped_column(Text)
-    create_timestamp: Mapped[Created]
-    update_timestamp: Mapped[Updated]
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
     double_opt_in: Mapped[bool | None]
 
 
 class Amo(Model):
-    """What addons.mozilla.org knows about the person."""
+    """The person's data from addons.mozilla.org."""
 
     __tablename__ = "amo"
 
@@ -73,8 +73,8 @@ class Amo(Model):
     user: Mapped[bool | None]
     user_id: Mapped[str | None] = mapped_column(String(40), index=True)
     username: Mapped[str | None] = mapped_column(String(100))
-    create_timestamp: Mapped[Created]
-    update_timestamp: Mapped[Updated]
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
 
 
 class Fxa(Model):
@@ -91,12 +91,12 @@ class Fxa(Model):
     lang: Mapped[str | None] = mapped_column(String(255))
     first_service: Mapped[str | None] = mapped_column(String(50))
     account_deleted: Mapped[bool | None]
-    create_timestamp: Mapped[Created]
-    update_timestamp: Mapped[Updated]
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
 
 
 class Mofo(Model):
-    """What the foundation knows about the person."""
+    """The person's data from the Mozilla Foundation."""
 
     __tablename__ = "mofo"
 
@@ -105,12 +105,12 @@ class Mofo(Model):
     mofo_email_id: Mapped[str | None] = mapped_column(String(255), unique=True)
     mofo_contact_id: Mapped[str | None] = mapped_column(String(255), index=True)
     mofo_relevant: Mapped[bool | None]
-    create_timestamp: Mapped[Created]
-    update_timestamp: Mapped[Updated]
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
 
 
 class Newsletter(Model):
-    """One newsletter that the contact has subscribed to, or has left."""
+    """A newsletter that the contact is or was subscribed to."""
 
     __tablename__ = "newsletters"
     __table_args__ = (UniqueConstraint("email_id", "name", name="uix_email_name"),)
@@ -123,12 +123,12 @@ class Newsletter(Model):
     lang: Mapped[str | None] = mapped_column(String(5))
     source: Mapped[str | None] = mapped_column(Text)
     unsub_reason: Mapped[str | None] = mapped_column(Text)
-    create_timestamp: Mapped[Created]
-    update_timestamp: Mapped[Updated]
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
 
 
 class Waitlist(Model):
-    """One waitlist that the contact has joined, or has left, with the fields that its validator allows."""
+    """A waitlist that the contact is or was on, with the fields that its rules allow."""
 
     __tablename__ = "waitlists"
     __table_args__ = (UniqueConstraint("email_id", "name", name="uix_wl_email_name"),)
@@ -138,7 +138,7 @@ class Waitlist(Model):
     name: Mapped[str] = mapped_column(String(255))
     source: Mapped[str | None] = mapped_column(Text)
     fields: Mapped[dict[str, Any]] = mapped_column(JSON, server_default=text("'{}'::json"))
-    create_timestamp: Mapped[Created]
-    update_timestamp: Mapped[Updated]
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
     subscribed: Mapped[bool]
     unsub_reason: Mapped[str | None] = mapped_column(Text)

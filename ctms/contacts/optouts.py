@@ -1,7 +1,7 @@
-"""Opting many contacts out at once, by their addresses.
+"""Opt out many contacts at once, by their addresses.
 
-As with `commands`, all happens on the caller's connection, inside the caller's transaction. Contacts are locked in the
-order of their ids: two who write many at once wait for each other in turn.
+As in `commands`, everything runs on the caller's connection, inside the caller's transaction. Contacts are locked in
+the order of their ids, which prevents deadlocks between transactions that write many.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ctms.pool import Connection
 
 
 class OptOut(NamedTuple):
-    """Who owns the address wants no mail, since `at` and for a `reason`, where these are known."""
+    """An opt-out from mail by the owner of an address, with its time (`at`) and `reason`, if known."""
 
     address: str
     at: datetime | None
     reason: str | None
 
 
-class Matched(NamedTuple):
-    """A contact with the address of the opt-out at `position`; `new` when that is what opted it out."""
+class OptOutMatch(NamedTuple):
+    """A contact with the address of the opt-out at `position`; `new` if that opt-out changed it."""
 
     position: int
     email_id: UUID
     new: bool
 
 
-# One question for each of the two indexes.
+# One query for each of the two indexes.
 _MATCH = """
     SELECT g.position, e.email_id
     FROM unnest(%(positions)s::int[], %(spellings)s::text[]) AS g (position, address)
@@ -54,11 +54,11 @@ _OPT_OUT = """
     RETURNING e.email_id"""
 
 
-def opt_out(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
+def opt_out(connection: Connection, wanted: Sequence[OptOut]) -> list[OptOutMatch]:
     """Opt out the contacts that have one of the addresses as their own or as their account's, in any spelling.
 
-    For a contact with several, the latest opt-out gives the reason, of those at once the first here. Who is opted out
-    already stays as it is. Returns all that match.
+    If several opt-outs match a contact, the latest gives the reason, or the first of several at the same time. A
+    contact that has already opted out is unchanged. Returns all matches.
     """
     matched = _match(connection, wanted)
     if not matched:
@@ -71,20 +71,20 @@ def opt_out(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
     changed = {email_id for (email_id,) in connection.execute(_OPT_OUT, (list(latest), reasons)).fetchall()}
     outbox().changed(connection, changed)
     return [
-        Matched(position, email_id, email_id in changed and latest[email_id] == position)
+        OptOutMatch(position, email_id, email_id in changed and latest[email_id] == position)
         for position, email_id in sorted(matched)
     ]
 
 
-def look(connection: Connection, wanted: Sequence[OptOut]) -> list[Matched]:
-    """Return what `opt_out` would, and change nothing."""
+def preview(connection: Connection, wanted: Sequence[OptOut]) -> list[OptOutMatch]:
+    """Return the result that `opt_out` would have, without changing anything."""
     matched = _match(connection, wanted)
     before: dict[UUID, bool] = dict(connection.execute(_STATES, ([email_id for _, email_id in matched],)).fetchall())
-    return [Matched(position, email_id, not before.get(email_id)) for position, email_id in sorted(matched)]
+    return [OptOutMatch(position, email_id, not before.get(email_id)) for position, email_id in sorted(matched)]
 
 
 def _match(connection: Connection, wanted: Sequence[OptOut]) -> list[tuple[int, UUID]]:
-    """Return the positions of opt-outs, from 0 on, and whose addresses theirs are."""
+    """Return the positions of the opt-outs, from 0, with the ids of the contacts that match them."""
     positions, spelt = expand_spellings(one.address for one in wanted)
     return connection.execute(_MATCH, {"positions": positions, "spellings": spelt}).fetchall()
 

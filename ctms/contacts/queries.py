@@ -1,4 +1,4 @@
-"""Finding contacts. Everything is answered as JSON text that the database rendered (`documents`)."""
+"""Queries for contacts. All results are JSON text that the database renders (`documents`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDENTITIES = {
     "fxa_id": "f.fxa_id",
     "fxa_primary_email": "f.primary_email",
 }
-"""The column of each identity; each has an index, those of addresses on their lower case."""
+"""The column of each identity. Each has an index, which for addresses is on their lower case."""
 
 ADDRESSES = frozenset({"primary_email", "fxa_primary_email"})
 """The identities that are addresses."""
@@ -38,27 +38,27 @@ _IDENTITY = f"SELECT {IDENTITY} FROM emails e {FROM_CONTACT} WHERE e.email_id = 
 
 
 def document(email_id: UUID) -> ScalarQuery:
-    """Ask for the document of one contact."""
+    """Return the query for the document of one contact."""
     return ScalarQuery(_ONE, (email_id,))
 
 
 def documents_by_id(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, str]:
-    """Return the documents of those contacts that there are."""
+    """Return the documents of the existing contacts among these."""
     return dict(connection.execute(_SEVERAL, (list(email_ids),)).fetchall())
 
 
 def identity(email_id: UUID) -> ScalarQuery:
-    """Ask for the identities of one contact, a JSON object."""
+    """Return the query for the identities of one contact, a JSON object."""
     return ScalarQuery(_IDENTITY, (email_id,))
 
 
 def documents(identities: Mapping[str, Any]) -> ScalarQuery:
-    """Ask for the contacts that match all of `identities` (name: value), a JSON array of documents."""
+    """Return the query for the contacts that match all of `identities` (name: value), a JSON array of documents."""
     return _find(DOCUMENT, identities)
 
 
 def identities_of(identities: Mapping[str, Any]) -> ScalarQuery:
-    """Ask for the identities of the contacts that match all of `identities`, a JSON array of objects."""
+    """Return the query for the identities of the contacts that match all of `identities`, a JSON array of objects."""
     return _find(IDENTITY, identities)
 
 
@@ -73,12 +73,12 @@ def _find(what: str, identities: Mapping[str, Any]) -> ScalarQuery:
         else:
             conditions.append((name, 1))
             values.append(str(value) if name == "basket_token" else value)
-    return ScalarQuery(_found(what, tuple(conditions)), values)
+    return ScalarQuery(_statement(what, tuple(conditions)), values)
 
 
 @cache
-def _found(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
-    """Return the statement for identities, each with the number of its values: an address has its spellings."""
+def _statement(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
+    """Return the statement for identities, each with the number of its values, which are spellings for an address."""
     conditions = " AND ".join(
         addresses.match_condition(IDENTITIES[name], count) if name in ADDRESSES else f"{IDENTITIES[name]} = %s"
         for name, count in wanted
@@ -91,10 +91,10 @@ def _found(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the order of `/updates`: behind the contact `email_id` that changed at `update_timestamp`.
+    """A position in the order of `/updates`: after the contact `email_id` that changed at `update_timestamp`.
 
-    `settled` tells until when all changes were committed as the page before was read: the pages of a walk end at
-    one instant, also when a transaction has begun to write since.
+    All changes before `settled` were committed when the previous page was read. So all pages of a traversal end at
+    the same instant, even if a transaction has started to write since.
     """
 
     update_timestamp: datetime
@@ -102,13 +102,13 @@ class Position:
     settled: datetime
 
     def to_cursor(self) -> str:
-        """Return it as the opaque, URL-safe text that clients hand back."""
+        """Return the position as an opaque, URL-safe text for clients to send back."""
         text = json.dumps([self.update_timestamp.isoformat(), str(self.email_id), self.settled.isoformat()])
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
     def from_cursor(cls, cursor: str) -> Position:
-        """Read a cursor. Raises `ValueError` when it is none of ours."""
+        """Parse a cursor. Raises `ValueError` when it is not valid."""
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             moment, email_id, settled = json.loads(raw)
@@ -122,17 +122,17 @@ class Position:
 
 @dataclass(frozen=True)
 class Page:
-    """Contacts that changed, oldest first: their documents, up to when they are complete, what comes behind them."""
+    """A page of changed contacts, oldest first: their documents, the end of the range, the next page's position."""
 
     documents: list[str]
     end: datetime
     after: Position | None
 
 
-# Until when the order of changes is settled. A transaction that is still writing will commit with timestamps from
-# after its start, so a reader that went past that instant would never see them. Who writes contacts holds
-# RowExclusiveLock on `emails` before it reads the clock (docs/decisions/003-updates-miss-nothing.md). A writer of
-# another database role hides its start from us: it is taken to have begun a minute ago.
+# The instant before which the order of changes is final. A transaction that is still writing will commit timestamps
+# later than its start; a reader past that instant would never see them. Writers of contacts hold RowExclusiveLock on
+# `emails` before they read the clock (docs/decisions/003-updates-miss-nothing.md). The start of a writer with another
+# database role is not visible, and is assumed to be a minute ago.
 _SETTLED = """
     SELECT least(
         statement_timestamp(),
@@ -144,9 +144,9 @@ _SETTLED = """
 
 
 def settled(connection: Connection) -> Cursor:
-    """Ask until when all changes are committed: one row, an instant of the database's clock.
+    """Query the instant before which all changes are committed: one row, by the database's clock.
 
-    To be asked before the page, in a statement of its own: a page's snapshot must be younger than the answer.
+    Run it in a separate statement before the page, because the page's snapshot must be newer than its result.
     """
     return connection.execute(_SETTLED)
 
@@ -160,9 +160,9 @@ def page(
     after: Position | None,
     mofo_relevant: bool | None,
 ) -> Page:
-    """Find `limit` contacts that changed in `[start, end)` behind `after`, ordered by time and id.
+    """Return up to `limit` contacts that changed in `[start, end)`, after the position `after`, by time and id.
 
-    The page's `end` is never later than what is `settled`; with `end` None it is that.
+    The page's `end` is at most the `settled` instant, and equal to it when `end` is None.
     """
     row = settled(connection).fetchone()
     assert row is not None  # noqa: S101  an aggregate has one row

@@ -1,7 +1,7 @@
-"""Deleting contacts: who they are is read once they are locked, so that what is told of them is the last there was.
+"""Lock and delete contacts. Their identities are read after the lock, so that they are the final ones.
 
-As with `commands`, all happens on the caller's connection, inside the caller's transaction. Contacts are locked in the
-order of their ids: two who delete many at once wait for each other in turn.
+As in `commands`, everything runs on the caller's connection, inside the caller's transaction. Contacts are locked in
+the order of their ids, which prevents deadlocks between transactions that delete many.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ctms.contacts.queries import ADDRESSES, IDENTITIES
 from ctms.pool import Connection
 
 
-class Found(NamedTuple):
+class LockedContact(NamedTuple):
     """A locked contact: its id, its addresses, and its nine identities as JSON text."""
 
     email_id: UUID
@@ -42,7 +42,7 @@ _READ_BY_ADDRESSES = f"""
 _LOCK_BY_IDS = "SELECT email_id FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR UPDATE"
 _READ_BY_IDS = f"SELECT {_COLUMNS} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s) ORDER BY e.email_id"
 
-# `lower` makes one of most spellings: they differ in case, for databases whose locale maps that of ASCII only.
+# Most spellings differ in case only, for databases whose locale maps ASCII only; `lower` makes them equal.
 _MATCH_ADDRESS = {
     name: f"""
         SELECT g.position, t.email_id
@@ -58,66 +58,66 @@ DELETE_BY_IDS = "DELETE FROM emails WHERE email_id = ANY(%s)"
 
 
 @cache
-def lock_by_address(count: int) -> str:
+def lock_by_address_sql(count: int) -> str:
     """Return the statement that locks the contacts with an address in one of `count` spellings."""
-    # In the order of their ids: an adopted database may hold two.
+    # Ordered by id, because an adopted database may hold two contacts with the address.
     return f"SELECT FROM emails WHERE {match_condition('primary_email', count)} ORDER BY email_id FOR UPDATE"
 
 
 @cache
-def read_by_address(count: int) -> str:
-    """Return the statement that reads them.
+def read_by_address_sql(count: int) -> str:
+    """Return the statement that reads the contacts after they are locked.
 
-    Not the one that locks: a statement that had to wait has the new row of `emails`, and the others of before.
+    A single statement that waits for the lock would see the new row of `emails`, but old rows of the other tables.
     """
     return f"""
         SELECT {_COLUMNS} FROM emails e {FROM_CONTACT}
         WHERE {match_condition("e.primary_email", count)} ORDER BY e.email_id FOR UPDATE OF e"""
 
 
-def lock_address(connection: Connection, address: str) -> list[Found]:
-    """Lock the contacts with the address, in any spelling; one round trip in pipeline mode."""
+def lock_address(connection: Connection, address: str) -> list[LockedContact]:
+    """Lock and return the contacts with the address, in any spelling; one round trip in pipeline mode."""
     spelt = spellings(address)
-    connection.execute(lock_by_address(len(spelt)), spelt)
-    return [Found(*row) for row in connection.execute(read_by_address(len(spelt)), spelt).fetchall()]
+    connection.execute(lock_by_address_sql(len(spelt)), spelt)
+    return [LockedContact(*row) for row in connection.execute(read_by_address_sql(len(spelt)), spelt).fetchall()]
 
 
-def lock_addresses(connection: Connection, addresses: Sequence[str]) -> dict[int, list[Found]]:
-    """Lock the contacts with the addresses, in any spelling; returns whom the address at each position names."""
+def lock_addresses(connection: Connection, addresses: Sequence[str]) -> dict[int, list[LockedContact]]:
+    """Lock the contacts with the addresses, in any spelling, and return them by the position of their address."""
     positions, spelt = expand_spellings(addresses)
     locked = [email_id for (email_id,) in connection.execute(_LOCK_BY_ADDRESSES, (spelt,)).fetchall()]
-    found: dict[int, list[Found]] = defaultdict(list)
+    found: dict[int, list[LockedContact]] = defaultdict(list)
     if locked:
         for position, *row in connection.execute(_READ_BY_ADDRESSES, (positions, spelt, locked)).fetchall():
-            found[position].append(Found(*row))
+            found[position].append(LockedContact(*row))
     return found
 
 
-def lock_ids(connection: Connection, email_ids: Collection[UUID]) -> list[Found]:
-    """Lock those of the contacts that there are, and return them in the order of their ids."""
+def lock_ids(connection: Connection, email_ids: Collection[UUID]) -> list[LockedContact]:
+    """Lock the existing contacts among these, and return them in the order of their ids."""
     locked = [email_id for (email_id,) in connection.execute(_LOCK_BY_IDS, (list(email_ids),)).fetchall()]
     if not locked:
         return []
-    return [Found(*row) for row in connection.execute(_READ_BY_IDS, (locked,)).fetchall()]
+    return [LockedContact(*row) for row in connection.execute(_READ_BY_IDS, (locked,)).fetchall()]
 
 
-def lock_matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[list[Found]]:
-    """Lock the contacts that match all identities of one of `wanted`; returns who matches each, none or several."""
+def lock_matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[list[LockedContact]]:
+    """Lock the contacts that match all identities of an entry of `wanted`, and return the matches of each entry."""
     locked = {one.email_id: one for one in lock_ids(connection, set().union(*_matching(connection, wanted)))}
-    # Asked again, as a contact that had to be waited for may have changed.
+    # Matched again, because a contact may have changed while its lock was awaited.
     return [[locked[email_id] for email_id in sorted(found & locked.keys())] for found in _matching(connection, wanted)]
 
 
-def delete(connection: Connection, found: Sequence[Found]) -> None:
-    """Delete everything about the locked contacts."""
+def delete(connection: Connection, found: Sequence[LockedContact]) -> None:
+    """Delete all data of the locked contacts."""
     connection.execute(DELETE_BY_IDS, ([one.email_id for one in found],))
 
 
 def _matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[set[UUID]]:
-    """Return the ids of who matches each of `wanted`.
+    """Return the ids of the contacts that match each entry of `wanted`.
 
-    One statement for all that name the same identities, and one for each identity that is an address: both spelt out
-    together would be as many rows as the product of their spellings.
+    Entries with the same identities share a statement. Each identity that is an address has a statement of its own:
+    the spellings of two addresses in one statement would multiply.
     """
     matching: list[set[UUID] | None] = [None] * len(wanted)
     for names, positions in _by_names(wanted, lambda name: name not in ADDRESSES).items():
@@ -134,7 +134,7 @@ def _matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> li
 def _by_names(
     wanted: Sequence[Mapping[str, Any]], is_chosen: Callable[[str], bool]
 ) -> dict[tuple[str, ...], list[int]]:
-    """Return the positions of those that name the same of the chosen identities, by these; without those of none."""
+    """Group the positions of the entries by which chosen identities they have; omit entries without any."""
     found: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, identities in enumerate(wanted):
         if names := tuple(sorted(filter(is_chosen, identities))):
@@ -143,7 +143,7 @@ def _by_names(
 
 
 def _intersect(matching: list[set[UUID] | None], positions: Iterable[int], rows: Iterable[tuple[int, UUID]]) -> None:
-    """Leave, of who matches so far at each of the positions, those in the rows (position, id)."""
+    """Restrict the matches so far at each of the positions to the ids in the rows (position, id)."""
     found: dict[int, set[UUID]] = defaultdict(set)
     for position, email_id in rows:
         found[position].add(email_id)
@@ -159,7 +159,7 @@ def _match(names: tuple[str, ...]) -> str:
     conditions = " AND ".join(
         f"{IDENTITIES[name]} = g.{name}{'::uuid' if name == 'email_id' else ''}" for name in names
     )
-    # OFFSET 0 keeps it a question for each, which the indexes answer, however large the tables.
+    # OFFSET 0 keeps the subquery separate, so that each entry is an index look-up, however large the tables are.
     return f"""
         SELECT g.position, c.email_id FROM unnest(%s::int[], {arrays}) AS g (position, {columns}),
             LATERAL (SELECT e.email_id FROM emails e {FROM_CONTACT} WHERE {conditions} OFFSET 0) c"""

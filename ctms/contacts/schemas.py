@@ -12,7 +12,7 @@ import marshmallow as ma
 
 from ctms import addresses
 from ctms.contacts import fields
-from ctms.contacts.waitlists import waitlists
+from ctms.contacts.waitlist_rules import waitlist_registry
 
 DELETE = "DELETE"
 UNSUBSCRIBE = "UNSUBSCRIBE"
@@ -125,7 +125,7 @@ class WaitlistSchema(Schema):
         """Apply the waitlist's rules to `fields`."""
         if "fields" in data and "name" in data:
             try:
-                data["fields"] = waitlists().validate(data["name"], data["fields"])
+                data["fields"] = waitlist_registry().validate(data["name"], data["fields"])
             except ma.ValidationError as error:
                 raise ma.ValidationError({"fields": error.messages}) from error
         return data

@@ -1,8 +1,8 @@
 """The SQL of the writers. Columns, types and defaults come from the schemas and the models.
 
-A statement that writes children takes the contact's row of `emails` as its source: without that row it writes
-nothing, and with it every child carries the contact's time. It locks the row: one that has come since the statement
-before would else be gone again before the children are there.
+A statement that writes child rows selects from the contact's row of `emails`. Without that row it writes nothing, and
+with it every child gets the contact's timestamp. The statement locks the row, so that a contact created since the last
+statement cannot be deleted before its child rows exist.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ctms.contacts import models, schemas
 from ctms.database import Base
 
 
-class Part:
-    """One of the tables that a contact is made of, with the columns that clients may write."""
+class ContactTable:
+    """A table of contact data, with the columns that clients may write."""
 
     def __init__(self, model: type[Base], schema: type[schemas.Schema], *, key: tuple[str, ...]) -> None:
         self.table = model.__tablename__
@@ -36,37 +36,37 @@ class Part:
 
     @cached_property
     def types(self) -> dict[str, str]:
-        """The SQL type of each column, text without its limit: a cast to the limit would cut silently."""
+        """The SQL type of each column; text has no length limit, because a cast to one truncates silently."""
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         return {
             name: "text" if isinstance(column.type, String | Text) else column.type.compile(dialect=dialect)
             for name, column in self._model.__table__.columns.items()
         }
 
-    def says_nothing(self, values: Mapping[str, Any] | None) -> bool:
-        """True when there is nothing but defaults to store."""
+    def is_default(self, values: Mapping[str, Any] | None) -> bool:
+        """Return whether the values are all defaults, so that no row is needed."""
         return not values or all(values[name] == default for name, default in self.defaults.items())
 
 
-EMAIL = Part(models.Email, schemas.EmailSchema, key=("email_id",))
-GROUPS = {
-    "amo": Part(models.Amo, schemas.AmoSchema, key=("email_id",)),
-    "fxa": Part(models.Fxa, schemas.FxaSchema, key=("email_id",)),
-    "mofo": Part(models.Mofo, schemas.MofoSchema, key=("email_id",)),
+EMAIL = ContactTable(models.Email, schemas.EmailSchema, key=("email_id",))
+SUB_DOCUMENTS = {
+    "amo": ContactTable(models.Amo, schemas.AmoSchema, key=("email_id",)),
+    "fxa": ContactTable(models.Fxa, schemas.FxaSchema, key=("email_id",)),
+    "mofo": ContactTable(models.Mofo, schemas.MofoSchema, key=("email_id",)),
 }
 LISTS = {
-    "newsletters": Part(models.Newsletter, schemas.NewsletterSchema, key=("email_id", "name")),
-    "waitlists": Part(models.Waitlist, schemas.WaitlistSchema, key=("email_id", "name")),
+    "newsletters": ContactTable(models.Newsletter, schemas.NewsletterSchema, key=("email_id", "name")),
+    "waitlists": ContactTable(models.Waitlist, schemas.WaitlistSchema, key=("email_id", "name")),
 }
-PARTS = {**GROUPS, **LISTS}
+CONTACT_TABLES = {**SUB_DOCUMENTS, **LISTS}
 
 
 def _names(columns: tuple[str, ...]) -> str:
     return ", ".join(f'"{column}"' for column in columns)
 
 
-def _values(part: Part) -> str:
-    return ", ".join(f"%({column})s::{part.types[column]}" for column in part.columns)
+def _values(table: ContactTable) -> str:
+    return ", ".join(f"%({column})s::{table.types[column]}" for column in table.columns)
 
 
 def _from_excluded(columns: tuple[str, ...]) -> str:
@@ -78,69 +78,70 @@ _INSERT_EMAIL = f"""
     SELECT {_values(EMAIL)}, moment, moment FROM clock_timestamp() AS moment"""
 
 INSERT_EMAIL = f"{_INSERT_EMAIL} ON CONFLICT DO NOTHING"
-"""Where any identity is taken, by a contact committed or about to be, nothing happens."""
+"""Inserts nothing if another contact, committed or in a concurrent transaction, has one of the identities."""
 
 OVERWRITE_EMAIL = f"""
     UPDATE emails SET {"".join(f'"{name}" = %({name})s::{EMAIL.types[name]}, ' for name in EMAIL.columns[1:])}
         update_timestamp = clock_timestamp()
     WHERE email_id = %(email_id)s AND xmin <> pg_current_xact_id()::xid"""
-"""Not where this transaction has just made the row."""
+"""Skips a row that this transaction has just inserted."""
 
 
 @cache
 def create(parts: tuple[str, ...]) -> str:
-    """Create a contact with its `parts` in one statement; selects how many were: none where an identity is taken."""
+    """Return the statement that creates a contact with its `parts`, and selects 1, or 0 if an identity is taken."""
     return _compact(f"""
         WITH contact AS ({_INSERT_EMAIL} ON CONFLICT DO NOTHING RETURNING email_id, update_timestamp)
-        {"".join(f", {name}_made AS ({_insert(PARTS[name])})" for name in parts)}
+        {"".join(f", {name}_written AS ({_insert(CONTACT_TABLES[name])})" for name in parts)}
         SELECT count(*) FROM contact""")
 
 
 @cache
 def replace_parts(parts: tuple[str, ...]) -> str:
-    """Write the `parts` of the contact `%(contact)s`, and remove all others, in one statement."""
+    """Return the statement that writes the `parts` of the contact `%(contact)s` and deletes all other parts."""
+    tables = {name: CONTACT_TABLES[name] for name in parts}
     return _compact(f"""
         WITH contact AS (
             SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s FOR NO KEY UPDATE)
         {_removals(parts)}
-        {"".join(f", {name}_made AS ({_insert(PARTS[name])} {_on_conflict(PARTS[name])})" for name in parts)}
+        {"".join(f", {name}_written AS ({_insert(table)} {_on_conflict(table)})" for name, table in tables.items())}
         SELECT""")
 
 
 def parameter(name: str) -> str:
-    """Return the name of the parameter that holds a part: of a group a prefix, of a list its JSON array."""
+    """Return the parameter of a part: a prefix for a sub-document, the name of the JSON array for a list."""
     return f"{name}."
 
 
 def _compact(statement: str) -> str:
-    """Fold white space: psycopg remembers how to send a statement of up to 4,096 characters."""
+    """Collapse white space: psycopg caches the conversion of statements of up to 4,096 characters."""
     return " ".join(statement.split())
 
 
-def _insert(part: Part) -> str:
-    prefix = parameter(part.table)
-    if part.table in LISTS:
-        record = ", ".join(f'"{column}" {part.types[column]}' for column in part.columns)
-        values = ", ".join(f'r."{column}"' for column in part.columns)
+def _insert(table: ContactTable) -> str:
+    prefix = parameter(table.table)
+    if table.table in LISTS:
+        record = ", ".join(f'"{column}" {table.types[column]}' for column in table.columns)
+        values = ", ".join(f'r."{column}"' for column in table.columns)
         source = f"contact c, json_to_recordset(%({prefix})s) AS r ({record})"
     else:
-        values = ", ".join(f"%({prefix}{column})s::{part.types[column]}" for column in part.columns)
+        values = ", ".join(f"%({prefix}{column})s::{table.types[column]}" for column in table.columns)
         source = "contact c"
     return f"""
-        INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
+        INSERT INTO {table.table} (email_id, {_names(table.columns)}, create_timestamp, update_timestamp)
         SELECT c.email_id, {values}, c.update_timestamp, c.update_timestamp FROM {source}"""
 
 
-def _on_conflict(part: Part, given: tuple[str, ...] | None = None) -> str:
-    changed = tuple(column for column in (part.columns if given is None else given) if column not in part.key)
+def _on_conflict(table: ContactTable, given: tuple[str, ...] | None = None) -> str:
+    changed = tuple(column for column in (table.columns if given is None else given) if column not in table.key)
     return f"""
-        ON CONFLICT ({_names(part.key)}) DO UPDATE
+        ON CONFLICT ({_names(table.key)}) DO UPDATE
         SET {_from_excluded(changed)}update_timestamp = excluded.update_timestamp"""
 
 
 def _removals(parts: tuple[str, ...]) -> str:
     removals = ""
-    for name, part in PARTS.items():
+    for name, table in CONTACT_TABLES.items():
         if name not in parts:
             others = ""
         elif name in LISTS:
@@ -148,7 +149,7 @@ def _removals(parts: tuple[str, ...]) -> str:
         else:
             continue
         removals += (
-            f", {name}_removed AS (DELETE FROM {part.table} p USING contact c WHERE p.email_id = c.email_id{others})"
+            f", {name}_removed AS (DELETE FROM {table.table} p USING contact c WHERE p.email_id = c.email_id{others})"
         )
     return removals
 
@@ -169,40 +170,40 @@ HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
 
 @cache
 def ids_by_address(count: int) -> str:
-    """Find the contacts with an address in one of `count` spellings."""
+    """Return the query for the contacts with an address in one of `count` spellings."""
     return f"SELECT email_id FROM emails WHERE {match_condition('primary_email', count)}"
 
 
 @cache
 def update_email(given: tuple[str, ...]) -> str:
-    """Change the columns `given` (values in their order, then the id); the contact's time always moves."""
+    """Return the statement that updates the columns `given` (values in that order, then the id) and the timestamp."""
     assignments = "".join(f'"{column}" = %s::{EMAIL.types[column]}, ' for column in given)
     return f"UPDATE emails SET {assignments}update_timestamp = clock_timestamp() WHERE email_id = %s"
 
 
 @cache
 def upsert(name: str, given: tuple[str, ...]) -> str:
-    """Write one row of a part; where it exists, only the columns `given` change."""
-    part = PARTS[name]
+    """Return the statement that inserts a row of a part, or updates the columns `given` of an existing row."""
+    table = CONTACT_TABLES[name]
     return f"""
-        INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
-        SELECT e.email_id, {_values(part)}, e.update_timestamp, e.update_timestamp
-        FROM emails e WHERE e.email_id = %(contact)s FOR NO KEY UPDATE {_on_conflict(part, given)}"""
+        INSERT INTO {table.table} (email_id, {_names(table.columns)}, create_timestamp, update_timestamp)
+        SELECT e.email_id, {_values(table)}, e.update_timestamp, e.update_timestamp
+        FROM emails e WHERE e.email_id = %(contact)s FOR NO KEY UPDATE {_on_conflict(table, given)}"""
 
 
 @cache
 def update_entry(name: str, given: tuple[str, ...]) -> str:
-    """Change an entry that exists: values of the columns `given` in their order, then id and name."""
-    part = LISTS[name]
-    assignments = "".join(f'"{column}" = %s::{part.types[column]}, ' for column in given)
+    """Return the statement that updates an existing entry: values of the columns `given`, then id and name."""
+    table = LISTS[name]
+    assignments = "".join(f'"{column}" = %s::{table.types[column]}, ' for column in given)
     return f"""
-        UPDATE {part.table} s SET {assignments}update_timestamp = e.update_timestamp
+        UPDATE {table.table} s SET {assignments}update_timestamp = e.update_timestamp
         FROM emails e WHERE e.email_id = s.email_id AND s.email_id = %s AND s.name = %s"""
 
 
 @cache
 def unsubscribe(name: str) -> str:
-    """Leave every newsletter or waitlist that the contact is subscribed to."""
+    """Return the statement that unsubscribes the contact from all its newsletters or waitlists."""
     return f"""
         UPDATE {LISTS[name].table} s SET subscribed = false, update_timestamp = e.update_timestamp
         FROM emails e WHERE e.email_id = s.email_id AND s.email_id = %s AND s.subscribed IS DISTINCT FROM false"""
@@ -210,16 +211,16 @@ def unsubscribe(name: str) -> str:
 
 @cache
 def delete(name: str) -> str:
-    """Remove a group."""
-    return f"DELETE FROM {GROUPS[name].table} WHERE email_id = %s"
+    """Return the statement that deletes a sub-document."""
+    return f"DELETE FROM {SUB_DOCUMENTS[name].table} WHERE email_id = %s"
 
 
 @cache
 def delete_default(name: str) -> str:
-    """Remove a group that has come to say nothing."""
-    part = GROUPS[name]
+    """Return the statement that deletes a sub-document if only defaults are left in it."""
+    table = SUB_DOCUMENTS[name]
     conditions = " AND ".join(
         f'"{column}" IS NOT TRUE' if default is False else f'"{column}" IS NULL'
-        for column, default in part.defaults.items()
+        for column, default in table.defaults.items()
     )
-    return f"DELETE FROM {part.table} WHERE email_id = %s AND {conditions}"
+    return f"DELETE FROM {table.table} WHERE email_id = %s AND {conditions}"

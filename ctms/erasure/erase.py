@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from ctms.contacts import removal
-from ctms.contacts.removal import Found
+from ctms.contacts.removal import LockedContact
 from ctms.erasure.handlers import handlers
 from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
 from ctms.outbox import deletions
@@ -99,7 +99,7 @@ def hold(connection: Connection, order: Order, addresses: Iterable[str] | None) 
 def erase(
     connection: Connection,
     order: Order,
-    found: Sequence[Found],
+    found: Sequence[LockedContact],
     *,
     unknown: int = 0,
     also_known_in: int = 0,
@@ -152,7 +152,7 @@ def write_record(
     connection.execute(_RECORD, values)
 
 
-def find_erased(connection: Connection, addresses: Collection[str], found: Iterable[Found]) -> set[str]:
+def find_erased(connection: Connection, addresses: Collection[str], found: Iterable[LockedContact]) -> set[str]:
     """Return those of the addresses that were erased before, or that the contacts `found` have; none without a key."""
     owners = {one: address for address in addresses for one in fingerprints().all_of(address)}
     if not owners:
@@ -161,7 +161,7 @@ def find_erased(connection: Connection, addresses: Collection[str], found: Itera
     return {owners[one] for one in known.union(owners.keys() & _fingerprints(_addresses_of(found)))}
 
 
-def _addresses_of(found: Iterable[Found]) -> Iterable[str]:
+def _addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
     for one in found:
         yield one.primary_email
         if one.fxa_primary_email:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
 from ctms.bulk.worklist import Item
 from ctms.contacts import optouts
-from ctms.contacts.optouts import Matched, OptOut
+from ctms.contacts.optouts import OptOut, OptOutMatch
 from ctms.pool import Connection
 
 OPTED_OUT = "opted out"
@@ -20,16 +20,16 @@ def opt_out(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
     return _outcomes(items, optouts.opt_out(connection, _wanted(items)), OPTED_OUT)
 
 
-def look(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+def preview(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
     """Say whose the addresses of a batch are, and change nothing."""
-    return _outcomes(items, optouts.look(connection, _wanted(items)), FOUND)
+    return _outcomes(items, optouts.preview(connection, _wanted(items)), FOUND)
 
 
 def _wanted(items: Sequence[Item]) -> list[OptOut]:
     return [OptOut(item.address or "", item.at, item.reason) for item in items]
 
 
-def _outcomes(items: Sequence[Item], matched: Iterable[Matched], new: str) -> list[Outcome]:
+def _outcomes(items: Sequence[Item], matched: Iterable[OptOutMatch], new: str) -> list[Outcome]:
     by_position = defaultdict(list)
     for match in matched:
         by_position[match.position].append(match)

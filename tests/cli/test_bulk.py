@@ -40,7 +40,7 @@ def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch
 def job(work: Callable[[Connection, Sequence[Item]], list[Outcome]]) -> Job:
     return Job(
         work=work,
-        look=work,
+        preview=work,
         done="seen",
         outcomes=("seen",),
         columns=("address", "outcome"),

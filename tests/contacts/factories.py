@@ -1,4 +1,4 @@
-"""Contacts for tests: bodies of requests."""
+"""Request bodies of contacts for tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def address() -> str:
-    """Return an address that nobody has."""
+    """Return an address that no contact has."""
     return f"{uuid.uuid4().hex}@example.com"
 
 
 def minimal(**email: Any) -> dict[str, Any]:
-    """A contact of an address, and what else is given of the group `email`."""
+    """Return a contact with an address and further members of `email`."""
     return {"email": {"primary_email": address(), **email}}
 
 
 def full(**groups: Any) -> dict[str, Any]:
-    """A contact that says something in every member; `groups` replace whole members."""
+    """Return a contact with values in every member; `groups` replace whole members."""
     unique = uuid.uuid4().hex[:12]
     contact = {
         "email": {

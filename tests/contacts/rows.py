@@ -1,4 +1,4 @@
-"""Rows of contacts, written past the API: what the API would never store, and times of one's choice."""
+"""Rows of contacts written without the API: values that it would never store, and arbitrary times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONG_AGO = "2020-01-01T00:00:00.000000+00:00"
 
 
 def execute(sql: str, **values: Any) -> Any:
-    """Run a statement inside the test's transaction and commit it there; returns the first column of its first row."""
+    """Run and commit a statement inside the test's transaction; return the first column of its first row."""
     result: Any = db.session.execute(text(sql), values)
     found = result.scalar() if result.returns_rows else None
     db.session.commit()
@@ -30,7 +30,7 @@ def insert(table: str, **columns: Any) -> None:
 
 
 def insert_contact(**columns: Any) -> str:
-    """Insert a row of `emails`; returns its id."""
+    """Insert a row of `emails` and return its id."""
     email_id = str(columns.pop("email_id", uuid.uuid4()))
     insert("emails", email_id=email_id, **{"primary_email": address(), **columns})
     return email_id
@@ -42,7 +42,7 @@ def count(table: str, email_id: str) -> int:
 
 
 def set_back(email_id: str) -> None:
-    """Set the times of all the contact's rows back to `LONG_AGO`, so that whatever is written now stands out."""
+    """Set the times of all rows of the contact to `LONG_AGO`, so that later writes can be told apart."""
     for table in TABLES:
         execute(
             f"UPDATE {table} SET create_timestamp = :moment, update_timestamp = :moment WHERE email_id = :email_id",

@@ -1,4 +1,4 @@
-"""The rules of writing, as clients see them: what is stored, what keeps its date, what a change touches."""
+"""The rules for writes, as clients see them: stored values, dates that are kept, the extent of a change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def stored(api: ApiClient) -> dict[str, Any]:
-    """A full contact, as it was sent, whose rows are all of 2020."""
+    """Return the body of a full contact, whose rows all date from 2020."""
     contact = full()
     api.post("/ctms", contact)
     set_back(contact["email"]["email_id"])

@@ -1,4 +1,4 @@
-"""Who writes a contact notes that backends must hear of it, in the same transaction, and wakes those who tell them."""
+"""A write adds the contact to the outbox in the same transaction, and notifies the workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ctms_plugins() -> Iterable[object]:
 
 @pytest.fixture
 def email_id(make_contact: Callable[..., dict[str, Any]]) -> str:
-    """A contact that nobody has to hear of."""
+    """Return a contact that is not in the outbox."""
     email_id: str = make_contact()["email"]["email_id"]
     rows("DELETE FROM outbox")
     rows("DELETE FROM procrastinate_jobs")

@@ -1,4 +1,4 @@
-"""How contacts are rendered: old clients' waitlists, odd stored values, times, order."""
+"""The rendering of contacts: waitlists of old clients, invalid stored values, times, order."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TestOrderAndTimes:
 
 
 class TestOddStoredValues:
-    """What the API would not store, other programs did: it is shown as it is, and stands in nobody's way."""
+    """Values that the API refuses but other programs stored are returned unchanged and cause no error."""
 
     @pytest.fixture(params=["token", "nulls", "address", "url", "fxa", *ODD_FIELDS])
     def odd(self, request: pytest.FixtureRequest) -> str:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ctms.bulk.batches import ATTEMPTS, BAD_LINE, FAILED, UNKNOWN, Outcome, work_off
+from ctms.bulk.batches import BAD_LINE, FAILED, MAX_ATTEMPTS, UNKNOWN, Outcome, work_off
 from ctms.bulk.entries import Entry
 from ctms.bulk.report import Report
 from ctms.bulk.worklist import Item
@@ -170,12 +170,12 @@ def test_what_is_in_the_way_for_a_moment_is_waited_for(connection: Connection) -
 
     def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
         tried.append(len(items))
-        if len(tried) < ATTEMPTS:
+        if len(tried) < MAX_ATTEMPTS:
             raise errors.DeadlockDetected
         return nothing(connection, items)
 
     assert len(outcomes(work_list(connection, [entry("a@x"), entry("b@x")]), work)) == 2
-    assert tried == [2] * ATTEMPTS
+    assert tried == [2] * MAX_ATTEMPTS
 
 
 def test_what_stays_in_the_way_fails_alone(connection: Connection) -> None:

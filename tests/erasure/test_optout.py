@@ -11,7 +11,7 @@ import pytest
 from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.entries import Entry
 from ctms.contacts import optouts
-from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, look, opt_out
+from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, opt_out, preview
 from ctms.plugins import Backend, hookimpl
 from ctms.pool import Connection
 from tests.contacts.rows import LONG_AGO, execute, set_back
@@ -148,11 +148,11 @@ def test_a_look_changes_nothing(api: ApiClient, connection: Connection, make_con
     address = contact["email"]["primary_email"].upper()
     worklist = work_list(connection, [entry(address), entry("nobody@example.com")])
 
-    assert named(outcomes(worklist, look)) == {address: "found", "nobody@example.com": UNKNOWN}
+    assert named(outcomes(worklist, preview)) == {address: "found", "nobody@example.com": UNKNOWN}
     assert state(api, contact) == (False, None, False)
 
     outcomes(worklist, opt_out)
-    assert named(outcomes(worklist, look))[address] == OPTED_OUT_BEFORE
+    assert named(outcomes(worklist, preview))[address] == OPTED_OUT_BEFORE
 
 
 def test_addresses_are_found_by_the_indexes(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from flask import Flask
 
 from ctms.app import create_app
 from ctms.clients.tokens import tokens
-from ctms.contacts.waitlists import waitlists
+from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.errors import PluginError
 from ctms.hooks import trials
 from ctms.hooks.manager import GROUP, Plugins, load_plugins
@@ -125,7 +125,7 @@ def test_two_apps_of_one_process_do_not_share_plugins(site: Site, settings: Sett
 
     for app, name in zip([*apps, *apps], ["hub", "vpn"] * 2, strict=True):
         with app.app_context():
-            assert [one.value.name for one in waitlists().declared] == [name]
+            assert [one.value.name for one in waitlist_registry().declared] == [name]
     assert _waitlists_of(apps[0]) == ["hub"]
     assert _waitlists_of(apps[1]) == ["vpn"]
 
@@ -250,7 +250,7 @@ def test_faulty_rules_cost_their_own_request_only(
         (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]  # once, with whose it is
         assert_error(api.patch(f"/ctms/{kept['email']['email_id']}", {"waitlists": body["waitlists"]}), 500)
 
-        assert record.name == "ctms.contacts.waitlists"
+        assert record.name == "ctms.contacts.waitlist_rules"
         assert record.getMessage() == "waitlist rules of plugin faulty failed"
         assert record.__dict__["plugin"] == "faulty"
         assert api.get(f"/ctms?primary_email={body['email']['primary_email']}").json == []

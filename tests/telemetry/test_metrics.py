@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from ctms.contacts.waitlists import Waitlists
+from ctms.contacts.waitlist_rules import WaitlistRegistry
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist, hookimpl
 from ctms.telemetry.metrics import ApiMetrics, BatchHistogram
@@ -77,7 +77,7 @@ def test_a_failing_rule_rolls_back_the_request(api: ApiClient) -> None:
 def test_series_start_at_zero_and_have_plugin_names_only(app: Flask) -> None:
     metrics = ApiMetrics(app.extensions["ctms.pool"])
     plugin = Plugin("bundled", "package", "1")
-    waitlists = Waitlists(
+    waitlists = WaitlistRegistry(
         [Registered(plugin, Waitlist(name="*", title="Any", check=dict))], metrics.create_rule_metrics
     )
 

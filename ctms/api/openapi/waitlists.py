@@ -19,7 +19,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.common import get_fields
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 
-from ctms.contacts.waitlists import Waitlists
+from ctms.contacts.waitlist_rules import WaitlistRegistry
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Waitlist
@@ -112,7 +112,7 @@ def _from_marshmallow(waitlist: Waitlist) -> Schema:
     return {**described, "additionalProperties": waitlist.unknown != "refuse"}
 
 
-def list_of(waitlists: Waitlists) -> list[Schema]:
+def list_of(waitlists: WaitlistRegistry) -> list[Schema]:
     """Return the response of `GET /waitlists`, by precedence. Raises `PluginError` as `fields_schema` does."""
     return [
         {
@@ -126,7 +126,7 @@ def list_of(waitlists: Waitlists) -> list[Schema]:
     ]
 
 
-def describe_entries(components: Components, waitlists: Waitlists) -> None:
+def describe_entries(components: Components, waitlists: WaitlistRegistry) -> None:
     """Add a schema `Fields.…` for each declaration, and refer to it from the entries of requests.
 
     The reference is an extension of OpenAPI, similar to the mapping of a discriminator: client generators create one

@@ -1,4 +1,4 @@
-"""Addresses that are stored though they are none: an adopted database holds whatever its service accepted."""
+"""Legacy addresses: invalid text that an adopted database stores as an address, because its service accepted it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIND = """
 
 
 def find_stored(connection: Connection, wanted: Sequence[Sequence[str]]) -> list[str | None]:
-    """Return for each of `wanted` the first of its texts that is stored as an address, in any case; else None."""
+    """Return, for each sequence of texts, the first that is stored as an address, in any case; None if none is."""
     positions = [position for position, texts in enumerate(wanted) for _ in texts]
     flat = [text for texts in wanted for text in texts]
     rows = set(connection.execute(_FIND, {"positions": positions, "texts": flat}).fetchall())

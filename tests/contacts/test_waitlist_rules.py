@@ -1,4 +1,4 @@
-"""Which rules decide about a waitlist, and what is told of them."""
+"""The rules that decide about a waitlist, and their metrics."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import marshmallow as ma
 import pytest
 
-from ctms.contacts.waitlists import Waitlists
+from ctms.contacts.waitlist_rules import WaitlistRegistry
 from ctms.errors import LoggedError
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import Waitlist
 
 
-class Watched:
-    """Keeps what it was told of one plugin."""
+class PluginMetrics:
+    """The metrics of one plugin."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -29,13 +29,13 @@ class Watched:
 
 
 def declared(name: str, plugin: str = "plugin", check: Any = dict) -> Registered[Waitlist]:
-    """A waitlist of a plugin."""
+    """Return a waitlist of a plugin."""
     return Registered(Plugin(plugin, "package", "1"), Waitlist(name=name, title=name, check=check))
 
 
-def marked(*names: str) -> Waitlists:
-    """Waitlists whose rules answer with their name."""
-    return Waitlists([declared(name, check=lambda _, name=name: {"by": name}) for name in names])
+def marked(*names: str) -> WaitlistRegistry:
+    """Return waitlists whose rules return their name."""
+    return WaitlistRegistry([declared(name, check=lambda _, name=name: {"by": name}) for name in names])
 
 
 NAMES = ("*", "re*", "relay-*", "relay-x", "vpn")
@@ -75,7 +75,7 @@ class TestExactness:
         assert waitlists.rules_for("other") is None
         assert waitlists.validate("other", {"a": 1}) == {"a": 1}
 
-    def test_names_that_clients_make_up_are_not_remembered_for_ever(self) -> None:
+    def test_names_that_clients_make_up_are_not_cached_for_ever(self) -> None:
         waitlists = marked("*")
         for number in range(3000):
             waitlists.validate(f"list-{number}", {})
@@ -83,29 +83,29 @@ class TestExactness:
         assert waitlists._rules.cache_info().currsize <= 1024
 
 
-class TestWatching:
+class TestMetrics:
     @pytest.fixture
-    def watched(self) -> dict[str, Watched]:
-        return {"good": Watched(), "refusing": Watched(), "broken": Watched()}
+    def watched(self) -> dict[str, PluginMetrics]:
+        return {"good": PluginMetrics(), "refusing": PluginMetrics(), "broken": PluginMetrics()}
 
     @pytest.fixture
-    def waitlists(self, watched: dict[str, Watched]) -> Waitlists:
+    def waitlists(self, watched: dict[str, PluginMetrics]) -> WaitlistRegistry:
         def refuse(_: Any) -> Any:
             raise ma.ValidationError({"a": ["bad"]})
 
         def fail(fields: Any) -> Any:
             raise RuntimeError(fields)
 
-        def watch(plugin: str) -> tuple[Watched, Watched]:
+        def metrics_of(plugin: str) -> tuple[PluginMetrics, PluginMetrics]:
             return watched[plugin], watched[plugin]
 
-        return Waitlists(
+        return WaitlistRegistry(
             [declared("good", "good"), declared("refusing", "refusing", refuse), declared("broken", "broken", fail)],
-            watch,
+            metrics_of,
         )
 
     def test_good_and_bad_fields_take_time_and_are_no_failures(
-        self, waitlists: Waitlists, watched: dict[str, Watched]
+        self, waitlists: WaitlistRegistry, watched: dict[str, PluginMetrics]
     ) -> None:
         waitlists.validate("good", {})
         waitlists.validate("good", {})
@@ -117,12 +117,12 @@ class TestWatching:
         assert [one.failed for one in watched.values()] == [0, 0, 0]
 
     def test_an_unexpected_error_is_counted_and_logged_with_the_plugin(
-        self, waitlists: Waitlists, watched: dict[str, Watched], caplog: pytest.LogCaptureFixture
+        self, waitlists: WaitlistRegistry, watched: dict[str, PluginMetrics], caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.ERROR), pytest.raises(LoggedError):
             waitlists.validate("broken", {})
 
         assert (watched["broken"].failed, len(watched["broken"].seconds)) == (1, 1)
-        (record,) = [record for record in caplog.records if record.name == "ctms.contacts.waitlists"]
+        (record,) = [record for record in caplog.records if record.name == "ctms.contacts.waitlist_rules"]
         assert record.__dict__["plugin"] == "broken"
         assert waitlists.validate("good", {}) == {}

@@ -1,0 +1,60 @@
+"""Stored addresses that no look-up finds, because an adopted database holds them in an unusual spelling.
+
+Look-ups, erasures and suppressions search for the usual spellings of an address (`ctms.addresses.spellings`). This
+module finds addresses in other spellings, such as a domain in full-width characters, and can store their normal form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from uuid import UUID
+
+from ctms.addresses import InvalidAddressError, is_found_by, normalize
+from ctms.contacts import commands
+from ctms.pool import Connection
+
+BATCH = 5_000
+"""Rows that one statement reads."""
+
+_TABLES = {"primary_email": ("emails", "email"), "fxa_primary_email": ("fxa", "fxa")}
+
+# Selects the few addresses that are not plain ASCII, so the cost is that of scanning the table.
+_NEXT = """
+    SELECT email_id, primary_email FROM {table}
+    WHERE email_id > %s AND (primary_email ~ '[^a-zA-Z0-9.!#$%%&''*+/=?^_`{{|}}~@-]' OR primary_email ~* 'xn--')
+    ORDER BY email_id LIMIT %s"""
+_BEFORE_ALL = UUID(int=0)
+
+
+class UnreachableAddress(NamedTuple):
+    """A contact's address that a look-up of its normal form does not find, as the identity's name and normal form."""
+
+    email_id: UUID
+    identity: str
+    normal: str
+
+
+def find_unreachable(connection: Connection) -> Iterator[UnreachableAddress]:
+    """Yield the addresses of contacts and of their accounts that a look-up of the normal form does not find."""
+    for identity, (table, _) in _TABLES.items():
+        last = _BEFORE_ALL
+        while rows := connection.execute(_NEXT.format(table=table), (last, BATCH)).fetchall():
+            for email_id, stored in rows:
+                try:
+                    normal = normalize(stored)
+                except InvalidAddressError:
+                    continue  # not an address: it has only one spelling
+                if not is_found_by(stored, normal):
+                    yield UnreachableAddress(email_id, identity, normal)
+            last = rows[-1][0]
+
+
+def store_normal_form(connection: Connection, found: UnreachableAddress) -> None:
+    """Store the normal form of the address, on a connection in pipeline mode, in the caller's transaction.
+
+    Raises `Conflict` when another contact has it, `Forbidden` when it is suppressed, and `NotFound` when the contact
+    no longer exists.
+    """
+    _, group = _TABLES[found.identity]
+    commands.update(connection, found.email_id, {group: {"primary_email": found.normal}})
