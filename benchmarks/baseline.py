@@ -22,7 +22,7 @@ from psycopg.types.json import Json
 from ctms.cli.serve import granian
 from ctms.contacts import accounts, queries, removal, statements
 from ctms.contacts.statements import CONTACT_TABLES, EMAIL, LISTS
-from ctms.erasure.erase import BY_DELETE, Order, write_record
+from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, write_record
 from ctms.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
 from ctms.settings import Settings
 
@@ -122,8 +122,8 @@ def delete(connection: Connection, address: str) -> list[str]:
         found = removal.lock_address(connection, address)
         (also_known_in,) = others.fetchone() or (0,)
         removal.delete(connection, found)
-        order = Order(by="client:baseline", origin=BY_DELETE)
-        write_record(connection, order, contacts=len(found), also_known_in=also_known_in)
+        request = ErasureRequest(by="client:baseline", origin=ORIGIN_DELETE)
+        write_record(connection, request, contacts=len(found), also_known_in=also_known_in)
     return [one.identities for one in found]
 
 

@@ -15,7 +15,7 @@ from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlist_rules import init_waitlist_registry
 from ctms.database import init_database
-from ctms.erasure.handlers import init_erasure
+from ctms.erasure.handlers import init_deletion_handlers
 from ctms.hooks.checks import logging_tracebacks
 from ctms.hooks.manager import init_plugins
 from ctms.outbox.changes import init_outbox
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
         plugins = init_plugins(app, settings, plugins_found)
         init_health(app, plugins.collect("ctms_health_checks"))
         init_outbox(app, plugins.collect("ctms_backends"))
-        init_erasure(app, plugins.collect("ctms_deletion_handlers"))
+        init_deletion_handlers(app, plugins.collect("ctms_deletion_handlers"))
         init_waitlist_registry(app, plugins.collect("ctms_waitlists"), metrics.create_rule_metrics)
         init_api(app, plugins.collect("ctms_blueprints"))
     metrics.preinitialize(answers(app))

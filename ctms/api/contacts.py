@@ -14,11 +14,11 @@ from ctms.api.openapi import examples
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.parsing import problems
 from ctms.api.preconditions import contact_response
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.clients.access import DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS
 from ctms.contacts import accounts, commands, queries, removal, schemas
 from ctms.contacts.documents import json_array
-from ctms.erasure.erase import BY_DELETE, Order, erase
+from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, erase
 from ctms.errors import Invalid, NotFound
 
 blueprint = Blueprint("Contacts", __name__, description="Contacts with their newsletters and waitlists")
@@ -53,7 +53,7 @@ class Contacts(MethodView):
     def get(self, identities: dict[str, Any]) -> Response:
         """Find the contacts that match all given identities."""
         some_identity(identities)
-        return json_text(fetch_scalar(queries.documents(identities)))
+        return json_response(fetch_scalar(queries.documents(identities)))
 
     @blueprint.operation("create_contact", errors=(409, 413, 422))
     @blueprint.guard(MANAGE_CONTACTS)
@@ -137,8 +137,8 @@ class Contact(MethodView):
         if preconditions.is_conditional():
             for document in queries.documents_by_id(connection(), [one.email_id for one in found]).values():
                 preconditions.require_match(document)
-        order = Order(by=f"client:{caller_id()}", origin=BY_DELETE)
+        erasure = ErasureRequest(by=f"client:{caller_id()}", origin=ORIGIN_DELETE)
         (also_known_in,) = others.fetchone() or (0,)
-        erase(connection(), order, found, also_known_in=also_known_in)
-        headers = {"Erasure-Id": str(order.id), "Also-Known-In": str(also_known_in)}
-        return json_text(json_array([one.identities for one in found]), headers=headers)
+        erase(connection(), erasure, found, also_known_in=also_known_in)
+        headers = {"Erasure-Id": str(erasure.id), "Also-Known-In": str(also_known_in)}
+        return json_response(json_array([one.identities for one in found]), headers=headers)

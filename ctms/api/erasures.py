@@ -13,14 +13,14 @@ from flask.views import MethodView
 from ctms.api.blueprint import Blueprint, caller_id, connection, fetch_scalar, require_authorized
 from ctms.api.openapi import examples
 from ctms.api.parameters import path_id
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.clients.access import DELETE_CONTACTS, VIEW_ERASURES
 from ctms.contacts import fields
 from ctms.contacts.fields import invalid
 from ctms.contacts.queries import IDENTITIES
 from ctms.contacts.schemas import Schema
 from ctms.erasure import records
-from ctms.erasure.erase import BY_API, Order
+from ctms.erasure.erase import ORIGIN_API, ErasureRequest
 from ctms.erasure.requests import InvalidAddressesError, erase_requested
 from ctms.errors import Invalid, NotFound
 from ctms.suppression.fingerprints import NO_KEY, fingerprints
@@ -234,13 +234,13 @@ class Erasures(MethodView):
             raise Invalid([{"loc": ["body", "forget"], "msg": NO_KEY, "type": "no_erasure_key"}])
         require_authorized()
         forget, include_fxa = asked["forget"], asked["include_fxa"]
-        order = Order(by=f"client:{caller_id()}", origin=BY_API, forget=forget, include_fxa=include_fxa)
+        order = ErasureRequest(by=f"client:{caller_id()}", origin=ORIGIN_API, forget=forget, include_fxa=include_fxa)
         try:
             result = erase_requested(connection(), order, asked["wanted"], key)
         except InvalidAddressesError as error:
             raise Invalid([_place(asked["emails"], *problem) for problem in error.problems]) from None
         body = {**result._asdict(), "id": str(result.id)}
-        return json_text(json.dumps(body), 202, {"Location": f"/erasures/{result.id}"})
+        return json_response(json.dumps(body), 202, {"Location": f"/erasures/{result.id}"})
 
 
 @blueprint.route("/erasures/<string:erasure_id>", parameters=[_ID])
@@ -253,4 +253,4 @@ def erasure(erasure_id: str) -> Response:
     found = fetch_scalar(records.record(wanted))
     if found is None:
         raise NotFound(UNKNOWN)
-    return json_text(found)
+    return json_response(found)

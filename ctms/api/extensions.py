@@ -1,4 +1,4 @@
-"""Routes that plugins bring: guarded like ours, on paths that are free."""
+"""Routes of plugins, which must have a guard and paths that are not taken."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ctms.telemetry.requests import format_template
 
 
 def register_plugin_blueprints(app: Flask, api: Api, registered: Sequence[Registered[flask_smorest.Blueprint]]) -> None:
-    """Register the blueprints of plugins, after ours.
+    """Register the blueprints of plugins, after those of CTMS.
 
-    Raises `PluginError` when a name or a path is taken, when a route is not guarded or cannot be documented.
+    Raises `PluginError` when a name or a path is taken, or when a route has no guard or cannot be documented.
     """
     owners: dict[str, Plugin | None] = {_shape(rule): None for rule in app.url_map.iter_rules()}
     for one in registered:
@@ -31,7 +31,7 @@ def register_plugin_blueprints(app: Flask, api: Api, registered: Sequence[Regist
 def _register(
     app: Flask, api: Api, one: Registered[flask_smorest.Blueprint], owners: dict[str, Plugin | None]
 ) -> dict[str, Plugin | None]:
-    """Register one blueprint; returns whose its paths are."""
+    """Register one blueprint, and return its paths with their plugin."""
     plugin, blueprint = one.plugin, one.value
     brings = f"{plugin.title}: ctms_blueprints yields the blueprint {blueprint.name!r}"
     if blueprint.name in app.blueprints:
@@ -40,7 +40,7 @@ def _register(
     failure = None
     try:
         api.register_blueprint(blueprint)
-    except Exception as error:  # noqa: BLE001  raised below, where nothing better can be said of it
+    except Exception as error:  # noqa: BLE001  raised below, unless a specific error explains it
         failure = error
     brought: dict[str, Plugin | None] = {}
     for rule in app.url_map.iter_rules():
@@ -55,7 +55,7 @@ def _register(
                 f" choose another, or set CTMS_PLUGINS_DISABLED={plugin.name}",
                 *names,
             )
-        for method in unguarded(app, rule):
+        for method in unguarded_methods(app, rule):
             place = _in(place_of(app.view_functions[rule.endpoint]))
             raise PluginError(
                 f"{brings} with {method} {path}, which nothing guards{place}:"
@@ -72,8 +72,8 @@ def _register(
     return brought
 
 
-def unguarded(app: Flask, rule: Rule) -> Iterator[str]:
-    """Yield the methods of a route that no `guard` protects."""
+def unguarded_methods(app: Flask, rule: Rule) -> Iterator[str]:
+    """Yield the methods of a route that have no `guard`."""
     for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
         if permission_of(app.view_functions[rule.endpoint], method) is ...:
             yield method
@@ -84,5 +84,5 @@ def _in(place: str | None) -> str:
 
 
 def _shape(rule: Rule) -> str:
-    """Return what two rules that take the same paths have in common, whatever they call their variables."""
+    """Return the path of a rule without the names of its variables, equal for rules with the same paths."""
     return re.sub(r"<[^>]*>", "{}", rule.rule)

@@ -8,7 +8,7 @@ from flask import Response
 
 from ctms.api.blueprint import Blueprint, fetch_scalar
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
 from ctms.contacts.commands import UNKNOWN_CONTACT
@@ -25,7 +25,7 @@ blueprint = Blueprint("Identities", __name__, description="Identities of contact
 def identities(query: dict[str, Any]) -> Response:
     """Find the identities of the contacts that match all given identities."""
     some_identity(query)
-    return json_text(fetch_scalar(queries.identities_of(query)))
+    return json_response(fetch_scalar(queries.identities_of(query)))
 
 
 @blueprint.route(
@@ -47,4 +47,4 @@ def identity(email_id: str) -> Response:
     found = fetch_scalar(queries.identity(contact_id(email_id)))
     if found is None:
         raise NotFound(UNKNOWN_CONTACT)
-    return json_text(found)
+    return json_response(found)

@@ -34,7 +34,7 @@ FILES = {
 }
 """The static files of the pages, by name: no others are served."""
 
-A_YEAR = 365 * 24 * 60 * 60
+YEAR_SECONDS = 365 * 24 * 60 * 60
 
 # Both libraries write inline styles; Redoc's search runs in a worker created from a blob.
 _POLICY = (
@@ -87,7 +87,7 @@ def asset(version: str, name: str) -> Response:
         raise NotFound("Not Found")
     response = Response(_content(FILES[name]), mimetype=mimetypes.guess_type(name)[0])
     if version == assets_version():
-        response.headers["Cache-Control"] = f"public, max-age={A_YEAR}, immutable"
+        response.headers["Cache-Control"] = f"public, max-age={YEAR_SECONDS}, immutable"
     else:
         # During a deployment, a page of one instance may load files from another.
         response.headers["Cache-Control"] = "no-cache"

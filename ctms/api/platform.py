@@ -9,7 +9,7 @@ from flask import Response, redirect
 
 from ctms.api.blueprint import Blueprint
 from ctms.api.openapi.errors import ERROR
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
 from ctms.telemetry.health import read_version, run_health_checks
@@ -57,7 +57,7 @@ def root() -> Response:
 @blueprint.response(200, VERSION)
 def show_version() -> Response:
     """Return the version of the service."""
-    return json_text(json.dumps(read_version()))
+    return json_response(json.dumps(read_version()))
 
 
 @blueprint.route("/__lbheartbeat__")
@@ -65,7 +65,7 @@ def show_version() -> Response:
 @blueprint.response(200, LivenessSchema)
 def show_lbheartbeat() -> Response:
     """Return the liveness status, without any checks."""
-    return json_text('{"status":"ok"}')
+    return json_response('{"status":"ok"}')
 
 
 @blueprint.route("/__heartbeat__")
@@ -75,7 +75,7 @@ def show_lbheartbeat() -> Response:
 def show_heartbeat() -> Response:
     """Run the health checks: the database, its migrations, and those of plugins."""
     found = run_health_checks()
-    return json_text(json.dumps(found), 500 if found["status"] == "error" else 200)
+    return json_response(json.dumps(found), 500 if found["status"] == "error" else 200)
 
 
 @blueprint.route("/__crash__")

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from flask import Response
 
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.contacts.documents import with_status
 from ctms.current import current_request
 from ctms.errors import PreconditionFailed
@@ -20,7 +20,7 @@ NEEDS_STRONG_TAG = 'If-Match needs a strong tag: send the ETag without W/, as in
 
 def contact_response(document: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the response that holds a contact, or 304 if a reading client has this state of it."""
-    response = json_text(with_status(document), status, headers)
+    response = json_response(with_status(document), status, headers)
     response.set_etag(_etag(response.get_data()))
     environ = current_request().environ
     if "HTTP_IF_NONE_MATCH" in environ:

@@ -1,4 +1,4 @@
-"""The bodies of answers: JSON that the database rendered, and errors, which are made here and nowhere else."""
+"""Response bodies: JSON that the database renders, and errors, which only this module creates."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ctms.errors import ApiError, LoggedError, Unavailable
 logger = logging.getLogger(__name__)
 
 
-def json_text(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Answer with JSON that is text already."""
+def json_response(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a response with JSON text."""
     return Response(text, status, headers, content_type="application/json")
 
 
 def error_response(status: int, detail: Any, headers: dict[str, str] | None = None, **extra: Any) -> Response:
-    """Answer with an error: `{"detail": …}` and what is added to it."""
-    return json_text(json.dumps({"detail": detail, **extra}), status, headers)
+    """Return an error response: `{"detail": …}` and further members."""
+    return json_response(json.dumps({"detail": detail, **extra}), status, headers)
 
 
 def init_errors(app: Flask) -> None:
-    """Turn every exception into an answer."""
+    """Register the handlers that turn every exception into an error response."""
     app.register_error_handler(ApiError, _expected)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(psycopg.Error, _database)
@@ -49,7 +49,7 @@ def _http(error: HTTPException) -> Response:
 
 
 def _database(error: psycopg.Error) -> Response:
-    """Say that trying again may help where it may: the server is away, busy, or stopped what took too long."""
+    """Return 503 when a retry may help: the database is down, busy, or has cancelled a slow statement."""
     if isinstance(error, psycopg.OperationalError):
         logger.warning("database unavailable", extra={"sqlstate": error.sqlstate})
         return _expected(Unavailable("the database is not available"))

@@ -12,7 +12,7 @@ from ctms.api.blueprint import Blueprint
 from ctms.api.drain import body_slots, has_body
 from ctms.api.openapi import BASIC_SCHEME
 from ctms.api.openapi.errors import TOKEN_ERROR
-from ctms.api.responses import error_response, json_text
+from ctms.api.responses import error_response, json_response
 from ctms.clients.attempt_limiter import attempt_limiter
 from ctms.clients.registry import InvalidCredentials, authenticate
 from ctms.clients.tokens import tokens
@@ -100,7 +100,7 @@ def token() -> Response:
         attempt_limiter().record_failure(client_id, address)
         return _wrong_credentials(form)
     text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'
-    return json_text(text, headers=_NEVER_STORED)
+    return json_response(text, headers=_NEVER_STORED)
 
 
 def _read_form() -> None:

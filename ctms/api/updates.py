@@ -11,7 +11,7 @@ from flask import Response, request
 
 from ctms.api.blueprint import Blueprint, connection
 from ctms.api.parameters import UpdatesQuery
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
 from ctms.contacts.documents import json_array
@@ -33,7 +33,7 @@ def updates(query: dict[str, Any]) -> Response:
     """
     page = queries.page(connection(), **query)
     after = page.after.to_cursor() if page.after else None
-    return json_text(
+    return json_response(
         f'{{"start":{_json(query["start"])},"end":{_json(page.end)},"limit":{query["limit"]},'
         f'"after":{_json(after)},"next":{_json(_next_link(query, page.end, after))},'
         f'"items":{json_array(page.documents)}}}'

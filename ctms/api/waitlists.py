@@ -10,7 +10,7 @@ from flask import Flask, Response
 from ctms.api.blueprint import Blueprint
 from ctms.api.openapi import Api
 from ctms.api.openapi.waitlists import describe_entries, list_of
-from ctms.api.responses import json_text
+from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import fields
 from ctms.contacts.waitlist_rules import WaitlistRegistry
@@ -45,7 +45,7 @@ def waitlists() -> Response:
     The first match applies: exact names come first, then patterns, the longest first. A waitlist without a match may
     have any fields.
     """
-    return json_text(extension(_TEXT))
+    return json_response(extension(_TEXT))
 
 
 def init_waitlist_documents(app: Flask, api: Api) -> None:

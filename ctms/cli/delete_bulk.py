@@ -17,8 +17,8 @@ from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
 from ctms.cli.lists import column_option, read_lists
 from ctms.cli.output import say
-from ctms.erasure.deletion import ERASED, ERASED_BEFORE, Deletion
-from ctms.erasure.erase import BY_COMMAND, Order
+from ctms.erasure.deletion import ERASED, ERASED_BEFORE, BulkDeletion
+from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
 from ctms.suppression.fingerprints import KEY_MISSING, fingerprints, require_key
 from ctms.words import counted, pluralize
 
@@ -91,8 +91,8 @@ def delete_bulk(
         require_key()
     elif not fingerprints().available:
         say(f"Warning: {KEY_MISSING}.")
-    order = Order(by=f"operator:{operator()}", origin=BY_COMMAND, forget=forget, include_fxa=include_fxa)
-    deletion = Deletion(order)
+    request = ErasureRequest(by=f"operator:{operator()}", origin=ORIGIN_COMMAND, forget=forget, include_fxa=include_fxa)
+    deletion = BulkDeletion(request)
 
     def question(known: int, unknown: int) -> str:
         what = "Delete and forget" if forget else "Delete"
@@ -110,7 +110,7 @@ def delete_bulk(
         columns=("address", "outcome", "email_id", "had_fxa", "had_mofo", "line", "problem"),
         question=question,
         of_accounts=include_fxa,
-        record={"erasure": str(order.id)},
+        record={"erasure": str(request.id)},
         committed=deletion.report,
         figures=lambda: {"also known in": deletion.also_known_in},
     )

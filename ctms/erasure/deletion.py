@@ -1,4 +1,4 @@
-"""Deleting a batch of addresses, or only looking who would be: what `batches.work_off` does for `delete-bulk`."""
+"""Delete the contacts with a batch of addresses, or preview that: the work of `delete-bulk` (`ctms.bulk.batches`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ctms.addresses import expand_spellings
 from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
 from ctms.bulk.worklist import Item
 from ctms.contacts import accounts, removal
-from ctms.erasure.erase import Order, erase, find_erased, hold
+from ctms.erasure.erase import ErasureRequest, erase, find_erased, lock_addresses_to_forget
 from ctms.pool import Connection
 
 ERASED = "erased"
 ERASED_BEFORE = "erased before"
-"""Of an address that is nobody's, and that an earlier erasure had."""
+"""The outcome of an address without a contact that an earlier erasure had."""
 
 _PARTS = """
     SELECT email_id, true FROM fxa WHERE email_id = ANY(%(ids)s)
@@ -27,45 +27,45 @@ _FIND = """
     JOIN emails e ON lower(e.primary_email) = lower(g.address) ORDER BY g.position, e.email_id"""
 
 
-class Deletion:
+class BulkDeletion:
     """The deletion of the contacts with the addresses of a list, batch by batch, as parts of one erasure."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, request: ErasureRequest) -> None:
+        self._order = request
         self._others: set[UUID] = set()
 
     @property
     def also_known_in(self) -> int:
-        """How many other contacts carry an address as that of their account, of those that were reported."""
+        """The number of other contacts, in the recorded batches, that have an address as that of their account."""
         return len(self._others)
 
     def erase(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
         """Erase the contacts with the addresses of a batch."""
-        order = self._order
+        request = self._order
         addresses = [item.address or "" for item in items]
-        hold(connection, order, addresses)
-        if order.include_fxa:  # all at once, in one order: then each is locked already
+        lock_addresses_to_forget(connection, request, addresses)
+        if request.include_fxa:  # all at once, sorted: the locks below then find each contact locked
             removal.lock_ids(connection, _anybody(connection, addresses))
         found = removal.lock_addresses(connection, addresses)
         own = {one.email_id for of_address in found.values() for one in of_address}
         others: Mapping[int, Sequence[UUID]] = {}
-        if order.include_fxa:
+        if request.include_fxa:
             for position, carriers in accounts.lock(connection, addresses, own).items():
                 found[position] += carriers
         else:
             others = accounts.find(connection, addresses, own)
         contacts = {one.email_id: one for of_address in found.values() for one in of_address}
         had = _parts(connection, list(contacts))
-        # Whom an earlier batch counted and this one erases counts no more.
+        # A contact that an earlier batch counted and this one erases no longer counts.
         also = len({one for ids in others.values() for one in ids} - self._others) - len(self._others & contacts.keys())
         before = find_erased(connection, _others(addresses, found), contacts.values())
         unknown = len(items) - len(found) - len(before)
-        erase(connection, order, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
+        erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
         ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
         return _outcomes(items, ERASED, found=ids, others=others, had=had, before=before)
 
     def preview(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-        """Say whose the addresses of a batch are, and change nothing."""
+        """Return the outcomes for a batch without changing anything."""
         addresses = [item.address or "" for item in items]
         found: dict[int, list[UUID]] = defaultdict(list)
         for position, email_id in connection.execute(_FIND, expand_spellings(addresses)).fetchall():
@@ -80,14 +80,14 @@ class Deletion:
         return _outcomes(items, FOUND, found=found, others=others, had=had, before=before)
 
     def report(self, outcomes: Iterable[Outcome]) -> None:
-        """Take note of what became of a batch, once it is committed."""
+        """Record the outcomes of a batch after its commit."""
         outcomes = list(outcomes)
         self._others |= {email_id for one in outcomes for email_id in one.also_known_in}
         self._others -= {one.email_id for one in outcomes if one.email_id}
 
 
 def _anybody(connection: Connection, addresses: Sequence[str]) -> set[UUID]:
-    """Return the contacts that have one of the addresses, as their own or as that of their account."""
+    """Return the ids of the contacts that have one of the addresses, as their own or as that of their account."""
     own = {email_id for _, email_id in connection.execute(_FIND, expand_spellings(addresses)).fetchall()}
     return own.union(*accounts.find(connection, addresses, own).values())
 
@@ -121,6 +121,6 @@ def _outcomes(
 
 
 def _parts(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, tuple[bool, bool]]:
-    """Return which contacts have an account, and which the foundation knows."""
+    """Return, by contact, whether it has `fxa` and `mofo`."""
     rows = set(connection.execute(_PARTS, {"ids": list(email_ids)}).fetchall())
     return {email_id: ((email_id, True) in rows, (email_id, False) in rows) for email_id in email_ids}

@@ -1,12 +1,12 @@
-"""Erasing: contacts are deleted, and in the same transaction it is written down who must hear of it and that it was.
+"""Erase contacts: one transaction deletes them, records the erasure, and queues it for other systems.
 
-The steps of a transaction, in this order, which keeps it from waiting in a circle with those who write contacts:
+A transaction takes these steps in this order, which prevents deadlocks with writers of contacts:
 
-1. `hold`, which where the addresses are to be forgotten keeps writers of them waiting;
+1. `lock_addresses_to_forget`, which blocks writers of addresses that the erasure will suppress;
 2. lock the contacts (`ctms.contacts.removal`);
 3. `erase`.
 
-An erasure of many contacts may take several transactions with one `Order`: its record grows with each.
+An erasure of many contacts may take several transactions with one `ErasureRequest`: its record grows with each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import UUID
 
 from ctms.contacts import removal
 from ctms.contacts.removal import LockedContact
-from ctms.erasure.handlers import handlers
+from ctms.erasure.handlers import deletion_handlers
 from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
@@ -27,17 +27,17 @@ from ctms.suppression.check import block_all_writers, block_writers
 from ctms.suppression.fingerprints import fingerprints, require_key
 from ctms.suppression.suppressions import SOURCE_ERASURE, suppress
 
-BY_DELETE = "delete"
-BY_API = "api"
-BY_COMMAND = "command"
+ORIGIN_DELETE = "delete"
+ORIGIN_API = "api"
+ORIGIN_COMMAND = "command"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """An erasure that was asked for: by whom (`client:<id>`, `operator:<user>`), and by which way (`origin`).
+class ErasureRequest:
+    """A requested erasure, with its requester (`client:<id>`, `operator:<user>`) and its `origin`.
 
-    With `forget` the addresses are suppressed, too; with `include_fxa` the contacts are erased that carry an address as
-    that of their account.
+    `forget` also suppresses the addresses. `include_fxa` also erases the contacts that have an address only as that of
+    their account.
     """
 
     by: str
@@ -47,8 +47,8 @@ class Order:
     id: UUID = field(default_factory=uuid.uuid4)
 
 
-# The record and the fingerprints in one statement. Of a record that is there only the numbers grow.
-_RECORD = f"""
+# Upserts the record and inserts its fingerprints. An existing record only has its counts increased.
+_UPSERT_RECORD = f"""
     WITH record AS (
         INSERT INTO {Erasure.__tablename__} AS e
             (id, requested_at, requested_by, origin, forget, contacts, unknown, also_known_in)
@@ -61,7 +61,7 @@ _RECORD = f"""
     SELECT f, record.id FROM record, unnest(%(fingerprints)s::bytea[]) AS f
     ON CONFLICT DO NOTHING"""
 
-_ASK_HANDLERS = f"""
+_UPSERT_HANDLERS = f"""
     INSERT INTO {ErasureHandler.__tablename__} AS h
         (erasure_id, handler, pending, done, verified, parked, started_at, changed_at)
     SELECT %s, name, %s, 0, 0, 0, clock_timestamp(), clock_timestamp() FROM unnest(%s::text[]) AS name ORDER BY name
@@ -71,7 +71,7 @@ _ASK_HANDLERS = f"""
 ERASE = "erase"
 """The first step of a task."""
 
-_TASKS = f"""
+_INSERT_TASKS = f"""
     INSERT INTO {ErasureTask.__tablename__}
         (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures)
     SELECT %s, name, identities::jsonb, '{ERASE}', moment, moment, 0, 0
@@ -81,16 +81,15 @@ _TASKS = f"""
 _FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)"
 
 
-def hold(connection: Connection, order: Order, addresses: Iterable[str] | None) -> None:
-    """Where `addresses` (None: any) are to be forgotten, let nobody write them before this transaction ends.
+def lock_addresses_to_forget(connection: Connection, request: ErasureRequest, addresses: Iterable[str] | None) -> None:
+    """Block writers of `addresses` (None: any) until this transaction ends, if the erasure forgets them.
 
-    To be called before the transaction locks a row. Raises `OperatorError` when they are to be forgotten and there is
-    no key.
+    Call it before the transaction locks a row. Raises `OperatorError` when the erasure forgets and no key is set.
     """
-    if not order.forget:
+    if not request.forget:
         return
     require_key()
-    if addresses is None or order.include_fxa:  # whose addresses the others have is not known yet
+    if addresses is None or request.include_fxa:  # the other contacts and their addresses are not known yet
         block_all_writers(connection)
     else:
         block_writers(connection, _fingerprints(addresses))
@@ -98,62 +97,63 @@ def hold(connection: Connection, order: Order, addresses: Iterable[str] | None) 
 
 def erase(
     connection: Connection,
-    order: Order,
+    request: ErasureRequest,
     found: Sequence[LockedContact],
     *,
     unknown: int = 0,
     also_known_in: int = 0,
     addresses: Collection[str] = (),
 ) -> None:
-    """Delete the locked contacts, each of which comes once, and add them to the record of the erasure.
+    """Delete the locked contacts, each of which is given once, and add them to the record of the erasure.
 
-    Backends and deletion handlers hear of it, later. `unknown` counts what was asked for and named nobody, but for
-    addresses that were erased before; `also_known_in` other contacts that carry an address as that of their account. Of
-    an erasure that forgets, `addresses` that were asked for are suppressed though they may be nobody's.
+    Backends and deletion handlers are notified later. `unknown` is the number of requested addresses or identities that
+    match no contact, except addresses erased before. `also_known_in` is the number of other contacts that have an
+    address as that of their account. An erasure that forgets suppresses all requested `addresses`, even without a
+    contact.
     """
     email_ids = [one.email_id for one in found]
     if found:
         removal.delete(connection, found)
     prints = _fingerprints(_addresses_of(found))
-    write_record(connection, order, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
-    if order.forget:
+    write_record(connection, request, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
+    if request.forget:
         primary = (one.primary_email for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), SOURCE_ERASURE)
-    names = handlers().names
+    names = deletion_handlers().names
     if found and names:
-        connection.execute(_ASK_HANDLERS, (order.id, len(found), names))
-        connection.execute(_TASKS, (order.id, names, [one.identities for one in found]))
+        connection.execute(_UPSERT_HANDLERS, (request.id, len(found), names))
+        connection.execute(_INSERT_TASKS, (request.id, names, [one.identities for one in found]))
     outbox().changed(connection, email_ids)
-    deletions.add(connection, order.id, outbox().names, email_ids)
+    deletions.add(connection, request.id, outbox().names, email_ids)
     if found and names:
-        handlers().wake(connection)
+        deletion_handlers().wake(connection)
 
 
 def write_record(
     connection: Connection,
-    order: Order,
+    request: ErasureRequest,
     *,
     contacts: int,
     unknown: int = 0,
     also_known_in: int = 0,
     prints: Sequence[bytes] = (),
 ) -> None:
-    """Make the record of the erasure, or add these numbers and fingerprints to it."""
+    """Create the record of the erasure, or add these counts and fingerprints to it."""
     values = {
-        "id": order.id,
-        "by": order.by,
-        "origin": order.origin,
-        "forget": order.forget,
+        "id": request.id,
+        "by": request.by,
+        "origin": request.origin,
+        "forget": request.forget,
         "contacts": contacts,
         "unknown": unknown,
         "also": also_known_in,
         "fingerprints": list(prints),
     }
-    connection.execute(_RECORD, values)
+    connection.execute(_UPSERT_RECORD, values)
 
 
 def find_erased(connection: Connection, addresses: Collection[str], found: Iterable[LockedContact]) -> set[str]:
-    """Return those of the addresses that were erased before, or that the contacts `found` have; none without a key."""
+    """Return the addresses that were erased before or belong to the contacts `found`; none without a key."""
     owners = {one: address for address in addresses for one in fingerprints().all_of(address)}
     if not owners:
         return set()
@@ -169,5 +169,5 @@ def _addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
 
 
 def _fingerprints(addresses: Iterable[str]) -> list[bytes]:
-    """Return the fingerprints of the addresses, each once, in an order that all share; none without a key."""
+    """Return the distinct fingerprints of the addresses, sorted; none without a key."""
     return sorted({found for address in addresses if (found := fingerprints().of(address)) is not None})

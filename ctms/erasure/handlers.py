@@ -1,4 +1,4 @@
-"""The deletion handlers of the app: what must forget a person when the service does."""
+"""The deletion handlers of the app: systems that must delete a person's data when the service does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ctms.outbox.lanes import HANDLER, Lane, lanes_of, wake
 from ctms.pool import Connection
 
 
-class Handlers:
-    """The deletion handlers that are registered."""
+class DeletionHandlers:
+    """The registered deletion handlers."""
 
     def __init__(self, registered: Sequence[Registered[DeletionHandler]]) -> None:
         self.by_name = {one.value.name: one.value for one in registered}
@@ -22,20 +22,20 @@ class Handlers:
         self._lanes = {name: lanes_of(HANDLER, handler) for name, handler in self.by_name.items()}
 
     def lanes(self, names: Iterable[str] | None = None) -> list[Lane]:
-        """Return the lanes of all handlers, or of those named; one that is not registered has none."""
+        """Return the lanes of all handlers, or of the named ones; an unregistered handler has none."""
         return [lane for name in (self.names if names is None else names) for lane in self._lanes.get(name, ())]
 
     def wake(self, connection: Connection, names: Iterable[str] | None = None) -> None:
-        """Have what all handlers, or those named, have to do worked off soon."""
+        """Notify the lanes of all handlers, or of the named ones, that tasks are waiting."""
         wake(connection, self.lanes(names))
 
 
-def init_erasure(app: Flask, registered: Sequence[Registered[DeletionHandler]]) -> None:
-    """Give the app its deletion handlers."""
-    app.extensions["ctms.erasure"] = Handlers(registered)
+def init_deletion_handlers(app: Flask, registered: Sequence[Registered[DeletionHandler]]) -> None:
+    """Register the deletion handlers with the app."""
+    app.extensions["ctms.erasure"] = DeletionHandlers(registered)
 
 
-def handlers() -> Handlers:
-    """The deletion handlers of the current app."""
-    found: Handlers = extension("ctms.erasure")
+def deletion_handlers() -> DeletionHandlers:
+    """Return the deletion handlers of the current app."""
+    found: DeletionHandlers = extension("ctms.erasure")
     return found

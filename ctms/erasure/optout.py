@@ -1,4 +1,4 @@
-"""Opting a batch of addresses out, or only looking who would be: what `batches.work_off` does for `opt-out`."""
+"""Opt out the contacts with a batch of addresses, or preview that: the work of `opt-out` (`ctms.bulk.batches`)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OPTED_OUT_BEFORE = "opted out before"
 
 
 def opt_out(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-    """Opt out the contacts with the addresses of a batch; an address may be that of several."""
+    """Opt out the contacts with the addresses of a batch; several contacts may have an address."""
     return _outcomes(items, optouts.opt_out(connection, _wanted(items)), OPTED_OUT)
 
 
 def preview(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-    """Say whose the addresses of a batch are, and change nothing."""
+    """Return the outcomes for a batch without changing anything."""
     return _outcomes(items, optouts.preview(connection, _wanted(items)), FOUND)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.contacts.documents import timestamp
-from ctms.erasure.handlers import handlers
+from ctms.erasure.handlers import deletion_handlers
 from ctms.erasure.models import (
     ErasedAddress,
     Erasure,
@@ -149,7 +149,7 @@ def retry(connection: Connection, erasure_id: UUID) -> Retried:
     with connection.transaction():
         connection.execute(_LOCK_HANDLERS, {"id": erasure_id})
         moved: dict[str, int] = dict(connection.execute(_RETRY_ERASURE, {"id": erasure_id}).fetchall())
-        handlers().wake(connection, moved)
+        deletion_handlers().wake(connection, moved)
     return Retried(moved, deletions.retry(connection, erasure_id))
 
 
@@ -165,7 +165,7 @@ def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
         with connection.transaction():
             connection.execute(_LOCK_ERASURES, values)
             moved = connection.execute(_RETRY_TASKS, values).fetchone()
-            handlers().wake(connection, [handler])
+            deletion_handlers().wake(connection, [handler])
         values["last"] = values["ids"][-1]
         yield moved[1] if moved else 0
 
@@ -190,4 +190,4 @@ def _records(connection: Connection, sql: str, value: Any) -> list[dict[str, Any
 
 def _installed() -> tuple[list[str], list[str]]:
     """Return the names of the deletion handlers and backends of the app, in the order of the statements."""
-    return handlers().names, outbox().names
+    return deletion_handlers().names, outbox().names

@@ -12,7 +12,7 @@ from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, settled
 from ctms.contacts import accounts, removal
 from ctms.contacts.queries import ADDRESSES
-from ctms.erasure.erase import Order, erase, find_erased, hold
+from ctms.erasure.erase import ErasureRequest, erase, find_erased, lock_addresses_to_forget
 from ctms.erasure.models import Erasure
 from ctms.errors import Invalid
 from ctms.pool import Connection
@@ -57,28 +57,30 @@ _EARLIER = f"""
     SELECT id, contacts, unknown, also_known_in, request_digest FROM {Erasure.__tablename__} WHERE request_key = %s"""
 
 
-def erase_requested(connection: Connection, order: Order, wanted: Sequence[Identities], key: str | None) -> Result:
+def erase_requested(
+    connection: Connection, request: ErasureRequest, wanted: Sequence[Identities], key: str | None
+) -> Result:
     """Erase the contacts that match all identities of one of `wanted`, in the caller's transaction.
 
     With the `key` (`Idempotency-Key`) of an earlier request of the same caller it returns what that one did; one that
     is still at it is waited for. Raises `Invalid` when that one asked for something else, and `InvalidAddressesError`.
     """
     if key:
-        earlier = _begin(connection, order, wanted, key)
+        earlier = _begin(connection, request, wanted, key)
         if earlier is not None:
             return earlier
     wanted = _settled(connection, wanted)
     addresses = {one["primary_email"] for one in wanted if "primary_email" in one}
     by_address = all(one.keys() == {"primary_email"} for one in wanted)
     asked = list(_once(wanted))  # before others have to wait: this works out the spellings
-    hold(connection, order, addresses if by_address else None)
-    if order.include_fxa:  # all at once, in one order: then each is locked already
+    lock_addresses_to_forget(connection, request, addresses if by_address else None)
+    if request.include_fxa:  # all at once, in one order: then each is locked already
         removal.lock_matching(connection, [*asked, *({"fxa_primary_email": address} for address in addresses)])
     matching = removal.lock_matching(connection, asked)
     contacts = {one.email_id: one for match in matching for one in match}
     own = _distinct([*addresses, *(one.primary_email for one in contacts.values())])
     also, named = 0, set()
-    if order.include_fxa:
+    if request.include_fxa:
         for position, others in accounts.lock(connection, own, contacts).items():
             named.add(comparison_key(own[position]))
             contacts |= {one.email_id: one for one in others}
@@ -90,8 +92,8 @@ def erase_requested(connection: Connection, order: Order, wanted: Sequence[Ident
     before = find_erased(connection, nobody, contacts.values())
     by_identities = sum(one.keys() != {"primary_email"} for one in missing)
     unknown = by_identities + len(nobody) - len(before)
-    erase(connection, order, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
-    return Result(order.id, len(contacts), unknown, also)
+    erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
+    return Result(request.id, len(contacts), unknown, also)
 
 
 def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[Identities]:
@@ -110,15 +112,15 @@ def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[I
     return found
 
 
-def _begin(connection: Connection, order: Order, wanted: Sequence[Identities], key: str) -> Result | None:
+def _begin(connection: Connection, request: ErasureRequest, wanted: Sequence[Identities], key: str) -> Result | None:
     """Make the record of the erasure, or return what the request with the same key did."""
     of_text = fingerprints().of_text
-    text = f"{order.by}\n{key}"
+    text = f"{request.by}\n{key}"
     # Without a key of ours: what clients choose at random tells nobody anything, what they ask for would.
     request_key = of_text("Idempotency-Key", text) or hashlib.sha256(text.encode()).digest()
-    more = ["include_fxa"] if order.include_fxa else []
-    digest = of_text("request", json.dumps([order.forget, *map(_plain, wanted), *more]))
-    values = (order.id, order.by, order.origin, order.forget, request_key, digest)
+    more = ["include_fxa"] if request.include_fxa else []
+    digest = of_text("request", json.dumps([request.forget, *map(_plain, wanted), *more]))
+    values = (request.id, request.by, request.origin, request.forget, request_key, digest)
     if connection.execute(_BEGIN, values).fetchone():
         return None
     row = connection.execute(_EARLIER, (request_key,)).fetchone()

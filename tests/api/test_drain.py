@@ -68,14 +68,14 @@ def test_a_body_without_end_is_read_up_to_the_limit_in_small_pieces() -> None:
 
     respond(body, HTTP_TRANSFER_ENCODING="chunked")
 
-    assert body.taken == drain.MAX_DRAIN_IN_BYTES == 64 * 1024 * 1024
+    assert body.taken == drain.MAX_DRAIN_BYTES == 64 * 1024 * 1024
     assert body.largest <= 64 * 1024
 
 
 def test_a_body_that_is_too_long_anyway_is_not_read() -> None:
     body = Endless()
 
-    respond(body, CONTENT_LENGTH=str(drain.MAX_DRAIN_IN_BYTES + 1))
+    respond(body, CONTENT_LENGTH=str(drain.MAX_DRAIN_BYTES + 1))
 
     assert body.taken == 0
 
@@ -101,9 +101,9 @@ def test_a_client_that_sends_slowly_holds_a_thread_for_a_while_only(monkeypatch:
             return super().read(size)
 
     body = Slow()
-    respond(body, CONTENT_LENGTH=str(drain.MAX_DRAIN_IN_BYTES))
+    respond(body, CONTENT_LENGTH=str(drain.MAX_DRAIN_BYTES))
 
-    assert 0 < body.taken < drain.MAX_DRAIN_IN_BYTES
+    assert 0 < body.taken < drain.MAX_DRAIN_BYTES
 
 
 class Stalled(io.RawIOBase):

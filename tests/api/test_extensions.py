@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response
 from flask.views import MethodView
 
-from ctms.api.extensions import unguarded
+from ctms.api.extensions import unguarded_methods
 from ctms.clients.tokens import tokens
 from ctms.errors import PluginError
 from ctms.plugins import BadRequest, Blueprint, ScalarQuery, connection, fetch_scalar, hookimpl
@@ -133,7 +133,7 @@ def test_without_the_plugin_the_routes_are_not_there(apps: Apps) -> None:
 
 
 def test_routes_that_nothing_guards_are_found(app: Flask) -> None:
-    rules = {rule.rule: list(unguarded(app, rule)) for rule in app.url_map.iter_rules()}
+    rules = {rule.rule: list(unguarded_methods(app, rule)) for rule in app.url_map.iter_rules()}
 
     assert rules["/shelf/<name>"] == rules["/shelf"] == []
     assert rules["/__lbheartbeat__"] == ["GET"]

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from ctms.bulk.entries import Entry
 from ctms.contacts import accounts
 from ctms.contacts.removal import lock_ids
-from ctms.erasure.deletion import ERASED, Deletion
-from ctms.erasure.erase import BY_COMMAND, Order
+from ctms.erasure.deletion import ERASED, BulkDeletion
+from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
 from ctms.pool import Connection
 from tests.cli.running import run, run_json
 from tests.contacts.rows import execute
@@ -163,7 +163,7 @@ class TestCommand:
         make(ADDRESS)
         make("b@example.com", ADDRESS)
         make("c@example.com", "b@example.com")
-        deletion = Deletion(Order(by="operator:ops", origin=BY_COMMAND))
+        deletion = BulkDeletion(ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND))
         for address in (ADDRESS, "b@example.com"):
             found = outcomes(work_list(connection, [Entry(None, address)]), deletion.erase)
             assert [one.outcome for one in found] == [ERASED]

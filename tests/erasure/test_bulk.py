@@ -17,8 +17,8 @@ from ctms.bulk.entries import Entry
 from ctms.bulk.report import Report
 from ctms.bulk.worklist import Item
 from ctms.contacts import removal
-from ctms.erasure.deletion import ERASED, ERASED_BEFORE, Deletion
-from ctms.erasure.erase import BY_COMMAND, Order
+from ctms.erasure.deletion import ERASED, ERASED_BEFORE, BulkDeletion
+from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
 from ctms.errors import ConflictError, OperatorError
 from ctms.plugins import Backend, DeletionHandler, hookimpl
 from ctms.pool import Connection
@@ -54,8 +54,8 @@ def ctms_plugins(ctms_plugins: list[object]) -> list[object]:
 
 
 @pytest.fixture
-def order() -> Order:
-    return Order(by="operator:ops", origin=BY_COMMAND)
+def erasure_request() -> ErasureRequest:
+    return ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND)
 
 
 def entry(address: str, **more: Any) -> Entry:
@@ -199,7 +199,7 @@ def test_what_no_other_try_cures_ends_the_work(connection: Connection) -> None:
 
 @pytest.mark.usefixtures("erasure_key")
 def test_contacts_are_deleted_and_nobody_else(
-    api: ApiClient, connection: Connection, order: Order, make_contact: Callable[..., Any]
+    api: ApiClient, connection: Connection, erasure_request: ErasureRequest, make_contact: Callable[..., Any]
 ) -> None:
     kept = make_contact()
     contacts = [api.post("/ctms", body).json for body in (full(), minimal(), full())]
@@ -207,7 +207,7 @@ def test_contacts_are_deleted_and_nobody_else(
     execute("DELETE FROM outbox")
     worklist = work_list(connection, [entry(address.upper()) for address in (*addresses, "nobody@example.com")])
 
-    found = outcomes(worklist, Deletion(order).erase, batch_size=2)
+    found = outcomes(worklist, BulkDeletion(erasure_request).erase, batch_size=2)
 
     assert [one.outcome for one in found] == [ERASED, ERASED, ERASED, UNKNOWN]
     assert [str(one.email_id) for one in found[:3]] == [contact["email"]["email_id"] for contact in contacts]
@@ -215,14 +215,14 @@ def test_contacts_are_deleted_and_nobody_else(
     assert [execute(f"SELECT count(*) FROM {table}") for table in ("emails", "fxa", "newsletters")] == [1, 0, 0]
     assert api.get(f"/ctms/{kept['email']['email_id']}").status_code == 200
     assert execute("SELECT (id, requested_by, origin, forget, contacts, unknown)::text FROM erasures") == (
-        f"({order.id},operator:ops,command,f,3,1)"
+        f"({erasure_request.id},operator:ops,command,f,3,1)"
     )
     assert execute("SELECT count(*) FROM erasure_handlers WHERE pending = 3") == 2
     assert execute("SELECT count(*) FROM erasure_tasks") == 6
     assert execute("SELECT count(*) FROM outbox") == 3
     assert execute("SELECT count(*) FROM suppressions") == 0
 
-    again = outcomes(worklist, Deletion(Order(by="operator:ops", origin=BY_COMMAND)).erase)
+    again = outcomes(worklist, BulkDeletion(ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND)).erase)
 
     assert [one.outcome for one in again] == [ERASED_BEFORE, ERASED_BEFORE, ERASED_BEFORE, UNKNOWN]
     assert execute("SELECT array_agg(unknown ORDER BY contacts) FROM erasures") == [1, 1], "nobody, each time"
@@ -236,7 +236,8 @@ def test_the_address_of_the_account_of_who_is_erased_is_not_unknown(connection: 
     addresses = [contact["email"]["primary_email"], contact["fxa"]["primary_email"]]
 
     found = outcomes(
-        work_list(connection, map(entry, addresses)), Deletion(Order(by="operator:ops", origin=BY_COMMAND)).erase
+        work_list(connection, map(entry, addresses)),
+        BulkDeletion(ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND)).erase,
     )
 
     assert [one.outcome for one in found] == [ERASED, ERASED_BEFORE]
@@ -244,12 +245,12 @@ def test_the_address_of_the_account_of_who_is_erased_is_not_unknown(connection: 
 
 
 def test_without_a_key_who_was_erased_before_is_unknown(
-    connection: Connection, order: Order, make_contact: Callable[..., Any]
+    connection: Connection, erasure_request: ErasureRequest, make_contact: Callable[..., Any]
 ) -> None:
     worklist = work_list(connection, [entry(make_contact()["email"]["primary_email"])])
 
-    assert [one.outcome for one in outcomes(worklist, Deletion(order).erase)] == [ERASED]
-    assert [one.outcome for one in outcomes(worklist, Deletion(order).erase)] == [UNKNOWN]
+    assert [one.outcome for one in outcomes(worklist, BulkDeletion(erasure_request).erase)] == [ERASED]
+    assert [one.outcome for one in outcomes(worklist, BulkDeletion(erasure_request).erase)] == [UNKNOWN]
 
 
 @pytest.mark.usefixtures("erasure_key")
@@ -257,21 +258,21 @@ def test_forgotten_addresses_stay_away_those_of_nobody_too(
     api: ApiClient, connection: Connection, make_contact: Callable[..., Any]
 ) -> None:
     address = make_contact()["email"]["primary_email"]
-    order = Order(by="operator:ops", origin=BY_COMMAND, forget=True)
+    erasure_request = ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND, forget=True)
 
-    outcomes(work_list(connection, [entry(address), entry("nobody@example.com")]), Deletion(order).erase)
+    outcomes(work_list(connection, [entry(address), entry("nobody@example.com")]), BulkDeletion(erasure_request).erase)
 
     for forgotten in (address, "nobody@example.com"):
         assert api.post("/ctms", {"email": {"primary_email": forgotten.title()}}).status_code == 403
 
 
 @pytest.mark.usefixtures("erasure_key")
-def test_a_preview_changes_nothing(api: ApiClient, connection: Connection, order: Order) -> None:
+def test_a_preview_changes_nothing(api: ApiClient, connection: Connection, erasure_request: ErasureRequest) -> None:
     contact = full()
     api.post("/ctms", contact)
     worklist = work_list(connection, [entry("x@x"), entry(contact["email"]["primary_email"].upper())])
 
-    found = outcomes(worklist, Deletion(order).preview)
+    found = outcomes(worklist, BulkDeletion(erasure_request).preview)
 
     assert [(one.outcome, one.had_fxa, one.had_mofo) for one in found] == [
         ("found", True, True),
@@ -281,7 +282,10 @@ def test_a_preview_changes_nothing(api: ApiClient, connection: Connection, order
 
 
 def test_a_statement_for_a_batch_not_for_each_contact(
-    connection: Connection, order: Order, make_contact: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    connection: Connection,
+    erasure_request: ErasureRequest,
+    make_contact: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     items = [Item(number, None, make_contact()["email"]["primary_email"], None, None, None) for number in range(12)]
     counted = []
@@ -294,10 +298,10 @@ def test_a_statement_for_a_batch_not_for_each_contact(
     monkeypatch.setattr(psycopg.Connection, "execute", count)
 
     with connection.transaction():
-        Deletion(order).erase(connection, items[:1])
+        BulkDeletion(erasure_request).erase(connection, items[:1])
     of_one = len(counted)
     with connection.transaction():
-        Deletion(order).erase(connection, items[1:])
+        BulkDeletion(erasure_request).erase(connection, items[1:])
 
     assert len(counted) == 2 * of_one
 

@@ -14,7 +14,7 @@ from flask import Flask
 from ctms import pool
 from ctms.contacts import removal
 from ctms.database import db
-from ctms.erasure.erase import BY_COMMAND, Order, erase, hold
+from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest, erase, lock_addresses_to_forget
 from ctms.errors import OperatorError
 from ctms.plugins import Backend, hookimpl
 from tests.contacts.factories import full
@@ -101,17 +101,17 @@ class TestBatches:
 
     @pytest.mark.usefixtures("erasure_key")
     def test_a_record_grows_with_each_transaction(self, app: Flask, api: ApiClient) -> None:
-        order = Order(by="operator:ops", origin=BY_COMMAND)
+        request = ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND)
         contacts = [api.post("/ctms", full()).json["email"]["primary_email"] for _ in range(5)]
         for batch in (contacts[:2], contacts[2:], []):
             with pool.writing() as connection:
-                hold(connection, order, batch)
+                lock_addresses_to_forget(connection, request, batch)
                 found = removal.lock_addresses(connection, [*batch, "nobody@example.com"])
                 contacts_found = [one for position in range(len(batch)) for one in found[position]]
                 assert [one.primary_email for one in contacts_found] == batch
-                erase(connection, order, contacts_found, unknown=1)
+                erase(connection, request, contacts_found, unknown=1)
 
-        record = api.get(f"/erasures/{order.id}").json
+        record = api.get(f"/erasures/{request.id}").json
         assert (record["requested_by"], record["contacts"], record["unknown"]) == ("operator:ops", 5, 3)
         assert [(one["name"], one["pending"]) for one in record["handlers"]] == [(CRM, 5), (SHOP, 5)]
         assert execute("SELECT count(*) FROM erasure_tasks") == 10
@@ -119,7 +119,9 @@ class TestBatches:
 
     def test_forgetting_needs_a_key(self, app: Flask) -> None:
         with pytest.raises(OperatorError, match="CTMS_ERASURE_KEY is not set"), pool.writing() as connection:
-            hold(connection, Order(by="operator:ops", origin=BY_COMMAND, forget=True), ["jane@example.com"])
+            lock_addresses_to_forget(
+                connection, ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND, forget=True), ["jane@example.com"]
+            )
 
 
 def everything_stored() -> str:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import requests
 
-from ctms.api.drain import MAX_DRAIN_IN_BYTES
+from ctms.api.drain import MAX_DRAIN_BYTES
 from tests.serving import Served
 
 SOON = 60
@@ -200,11 +200,11 @@ def test_a_body_longer_than_the_limit_is_not_read(served: Served) -> None:
         chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
         sent = 0
         with suppress(BrokenPipeError, ConnectionResetError):
-            while sent < 4 * MAX_DRAIN_IN_BYTES:
+            while sent < 4 * MAX_DRAIN_BYTES:
                 client.sendall(chunk)
                 sent += 65536
 
-    assert MAX_DRAIN_IN_BYTES <= sent < 2 * MAX_DRAIN_IN_BYTES
+    assert MAX_DRAIN_BYTES <= sent < 2 * MAX_DRAIN_BYTES
 
 
 @contextmanager
