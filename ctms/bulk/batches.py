@@ -1,6 +1,6 @@
-"""Bulk work: many addresses, batch by batch, each batch a transaction of its own.
+"""Bulk work on many addresses in batches, each of which is a transaction.
 
-What is committed stays, whatever ends the work; done again, it goes on with what is left.
+Committed batches stay committed, whatever stops the work. A second run continues with the rest.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from uuid import UUID
 
 from psycopg import DataError, IntegrityError, errors
 
-from ctms.bulk.worklist import Item, WorkList
+from ctms.bulk.worklist import WorkItem, WorkList
 from ctms.pool import Connection
 
 UNKNOWN = "unknown"
 FOUND = "found"
-"""What a dry run says of an address that is a contact's."""
+"""The outcome, in a dry run, of an address that a contact has."""
 BAD_LINE = "bad line"
 FAILED = "failed"
 
 MAX_ATTEMPTS = 3
-"""How often a batch is tried as it is, before it is tried in halves."""
+"""The number of attempts for a whole batch, before its halves are tried."""
 
 _WAIT = "SET LOCAL lock_timeout = '2s'"
-"""Shorter than that of requests: who waits for a contact holds others, for which requests may wait."""
+"""Shorter than that of requests, which may wait for contacts that a waiting batch has locked."""
 
-_IN_THE_WAY = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
-"""It will work, or may, when others have done what they are doing."""
+_RETRYABLE = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable, errors.QueryCanceled)
+"""Errors caused by concurrent transactions: a retry may succeed."""
 
-_OF_A_CONTACT = (IntegrityError, DataError)
-"""Something about one contact: the others can be done."""
+_CONTACT_ERRORS = (IntegrityError, DataError)
+"""Errors caused by a single contact: the others in the batch can be processed."""
 
 
-class Outcome(NamedTuple):
-    """What became of an item; `problem` says why when it is `BAD_LINE` or `FAILED`.
+class ItemOutcome(NamedTuple):
+    """The outcome for an item, with the `problem` if it is `BAD_LINE` or `FAILED`.
 
-    `also_known_in` are other contacts that carry the address as that of their account.
+    `also_known_in` lists other contacts that have the address as that of their account.
     """
 
-    item: Item
+    item: WorkItem
     outcome: str
     email_id: UUID | None = None
     had_fxa: bool | None = None
@@ -51,35 +51,37 @@ class Outcome(NamedTuple):
     also_known_in: tuple[UUID, ...] = ()
 
 
-Work = Callable[[Connection, Sequence[Item]], list[Outcome]]
-"""Works on items with an address, inside the transaction of the connection; gives each an outcome, or several."""
+Work = Callable[[Connection, Sequence[WorkItem]], list[ItemOutcome]]
+"""Processes items with an address, inside the connection's transaction, and returns one or more outcomes for each."""
 
 
-def work_off(
+def process_batches(
     worklist: WorkList,
     work: Work,
-    told: Callable[[list[Outcome]], None],
+    on_commit: Callable[[list[ItemOutcome]], None],
     *,
     batch_size: int,
     pause: float,
-    whole: Callable[[], AbstractContextManager[object]],
+    uninterrupted: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    """Work the list off in batches; `told` is called after the commit of each, then it rests for `pause` seconds.
+    """Process the list in batches; call `on_commit` after each commit, then pause for `pause` seconds.
 
-    A batch, and telling of it, happens within `whole()`: what stops the work must wait so long. Raises
-    `psycopg.Error` when the database is lost or does not allow it; what was told of is done then.
+    A batch and its `on_commit` run inside `uninterrupted()`, which delays signals that stop the work. Raises
+    `psycopg.Error` when the connection is lost or permissions are missing; batches passed to `on_commit` are done.
     """
     for items in worklist.batches(batch_size):
-        with whole():
-            outcomes = [Outcome(item, BAD_LINE, problem=item.problem) for item in items if item.address is None]
-            outcomes += _done(worklist.connection, work, [item for item in items if item.address is not None])
-            told(sorted(outcomes, key=lambda one: one.item.number))
+        with uninterrupted():
+            outcomes = [ItemOutcome(item, BAD_LINE, problem=item.problem) for item in items if item.address is None]
+            outcomes += _process(worklist.connection, work, [item for item in items if item.address is not None])
+            on_commit(sorted(outcomes, key=lambda one: one.item.number))
         if pause:
             time.sleep(pause)
 
 
-def _done(connection: Connection, work: Work, items: list[Item], attempts: int = MAX_ATTEMPTS) -> Iterator[Outcome]:
-    """Work on the items in a transaction, in several where something is in the way; one that stays there fails."""
+def _process(
+    connection: Connection, work: Work, items: list[WorkItem], attempts: int = MAX_ATTEMPTS
+) -> Iterator[ItemOutcome]:
+    """Process the items in one transaction, or in several if that fails; an item that fails by itself is `FAILED`."""
     if not items:
         return
     for attempt in range(1, attempts + 1):
@@ -87,26 +89,26 @@ def _done(connection: Connection, work: Work, items: list[Item], attempts: int =
             with connection.transaction():
                 connection.execute(_WAIT)
                 outcomes = work(connection, items)
-        except (*_IN_THE_WAY, *_OF_A_CONTACT) as error:
+        except (*_RETRYABLE, *_CONTACT_ERRORS) as error:
             problem = _problem(error)
-            if isinstance(error, _OF_A_CONTACT):
+            if isinstance(error, _CONTACT_ERRORS):
                 break
             if attempt < attempts:
-                time.sleep(random.uniform(0.5, 1.5) * 0.1 * attempt)  # noqa: S311  so that two do not meet again
+                time.sleep(random.uniform(0.5, 1.5) * 0.1 * attempt)  # noqa: S311  jitter prevents repeated collisions
         else:
             yield from outcomes
             return
     if len(items) == 1:
-        yield Outcome(items[0], FAILED, problem=problem)
+        yield ItemOutcome(items[0], FAILED, problem=problem)
         return
     middle = len(items) // 2
     for half in (items[:middle], items[middle:]):
-        yield from _done(connection, work, half, attempts=1)
+        yield from _process(connection, work, half, attempts=1)
 
 
 def _problem(error: Exception) -> str:
-    """Say what an error of the database is about, without its message, which may repeat values."""
-    if isinstance(error, _IN_THE_WAY):
+    """Describe a database error without its message, which may contain values."""
+    if isinstance(error, _RETRYABLE):
         return f"others held the contact too long ({type(error).__name__})"
     constraint = getattr(getattr(error, "diag", None), "constraint_name", None)
     return f"the database does not allow it: {constraint or type(error).__name__}"

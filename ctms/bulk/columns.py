@@ -1,6 +1,6 @@
-"""Which columns of a CSV file, or members of JSON objects, hold the address, the date and the reason.
+"""Selection of the columns of a CSV file, or members of JSON objects, with the address, the date and the reason.
 
-The names are those that mailing services and spreadsheets use. An operator may name the columns instead.
+The known names are those that mailing services and spreadsheets use. An operator may name the columns instead.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ctms.errors import ListError
 from ctms.words import counted
 
 MAX_NAMES = 40
-"""Names of columns that a message lists."""
+"""The number of column names that a message lists."""
 
 MAX_NAME_LENGTH = 60
 
-# Names in lower case, without what is no letter or digit.
+# Names in lower case, with letters and digits only.
 _ADDRESS = frozenset({"email", "emailaddress", "emailadresse", "mail", "mailaddress", "primaryemail"})
-# They may also be something else: a postal address, for instance. So the values decide.
+# Ambiguous names, such as that of a postal address: the values of the column decide.
 _MAYBE_ADDRESS = frozenset({"address", "recipient", "subscriber"})
 
-# In this order: a time of the opt-out rather than one of the record.
+# By precedence: the time of the opt-out before that of the record.
 _DATE = (
     "optedoutdate",
     "optoutdate",
@@ -54,18 +54,18 @@ class AmbiguousColumnsError(ListError):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a command reads of a list, and the names of columns that an operator has given."""
+class ReadOptions:
+    """Options for reading a list: the column names given by an operator, and whether it lists opt-outs."""
 
     address: str | None = None
     date: str | None = None
     reason: str | None = None
     opt_outs: bool = False
-    """True when dates and reasons count."""
+    """Whether to read dates and reasons."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that were given."""
+        """The column names that were given."""
         return tuple(name for name in (self.address, self.date, self.reason) if name)
 
 
@@ -78,42 +78,42 @@ class Columns:
     reason: int | None = None
 
 
-@lru_cache(4096)  # the objects of a document have the same few
-def simplify(name: str) -> str:
-    """Return the name of a column in lower case, without what is no letter or digit."""
+@lru_cache(4096)  # the objects of a document share a few names
+def normalize_name(name: str) -> str:
+    """Return the name of a column in lower case, with letters and digits only."""
     return re.sub(r"[\W_]", "", name).lower()
 
 
 def may_have_addresses(name: str) -> bool:
-    """True for the name of a column that may have the addresses."""
-    return simplify(name) in _ADDRESS | _MAYBE_ADDRESS
+    """Return whether a column with this name may contain addresses."""
+    return normalize_name(name) in _ADDRESS | _MAYBE_ADDRESS
 
 
-def is_known(name: str, wanted: Wanted) -> bool:
-    """True for the name of a column that may be read."""
-    simple = simplify(name)
+def is_known_column(name: str, options: ReadOptions) -> bool:
+    """Return whether a column with this name may be read."""
+    simple = normalize_name(name)
     return (
         may_have_addresses(name)
         or simple in _DATE
         or simple in _REASON
-        or any(simple == simplify(given) for given in wanted.names)
+        or any(simple == normalize_name(given) for given in options.names)
     )
 
 
-def choose(names: Sequence[str], wanted: Wanted, has_addresses: Callable[[int], bool]) -> Columns:
-    """Return which columns to read.
+def choose_columns(names: Sequence[str], options: ReadOptions, has_addresses: Callable[[int], bool]) -> Columns:
+    """Return the columns to read.
 
-    `has_addresses(position)` tells whether a column's first values look like addresses. Raises `ListError` unless
-    exactly one column has the addresses, and where a name that was given is none.
+    `has_addresses(position)` returns whether a column's first values look like addresses. Raises `ListError` unless
+    exactly one column has the addresses, or when no column has a given name.
     """
-    if wanted.address is not None:
-        address = _find_given(wanted.address, names, "--column")
+    if options.address is not None:
+        address = _find_given(options.address, names, "--column")
     else:
-        candidates = [position for position, name in enumerate(names) if simplify(name) in _ADDRESS]
+        candidates = [position for position, name in enumerate(names) if normalize_name(name) in _ADDRESS]
         candidates += [
             position
             for position, name in enumerate(names)
-            if simplify(name) in _MAYBE_ADDRESS and has_addresses(position)
+            if normalize_name(name) in _MAYBE_ADDRESS and has_addresses(position)
         ]
         if len(candidates) > 1:
             found = ", ".join(names[position].strip() for position in sorted(candidates))
@@ -128,13 +128,15 @@ def choose(names: Sequence[str], wanted: Wanted, has_addresses: Callable[[int], 
         address = candidates[0]
     return Columns(
         address,
-        _find_known(_DATE, names) if wanted.date is None else _find_given(wanted.date, names, "--date-column"),
-        _find_known(_REASON, names) if wanted.reason is None else _find_given(wanted.reason, names, "--reason-column"),
+        _find_known(_DATE, names) if options.date is None else _find_given(options.date, names, "--date-column"),
+        _find_known(_REASON, names)
+        if options.reason is None
+        else _find_given(options.reason, names, "--reason-column"),
     )
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return the names of columns for a message; what may be somebody's data is not shown."""
+    """Return the names of columns for a message, or only their number if a name may be personal data."""
     if not all(map(_looks_like_name, names)):
         return f"{counted(len(names), 'column')} without names"
     return ", ".join(name.strip() for name in names[:MAX_NAMES]) + (
@@ -143,8 +145,8 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def _find_given(given: str, names: Sequence[str], option: str) -> int:
-    """Return the position of the column with this name, spelt exactly or nearly so."""
-    for same in (str.strip, simplify):
+    """Return the position of the column with this name, by an exact match or by its normalized name."""
+    for same in (str.strip, normalize_name):
         found = [position for position, name in enumerate(names) if same(name) == same(given)]
         if len(found) == 1:
             return found[0]
@@ -154,11 +156,11 @@ def _find_given(given: str, names: Sequence[str], option: str) -> int:
 
 
 def _find_known(known: Sequence[str], names: Sequence[str]) -> int | None:
-    simple = [simplify(name) for name in names]
+    simple = [normalize_name(name) for name in names]
     return next((simple.index(name) for name in known if name in simple), None)
 
 
 def _looks_like_name(text: str) -> bool:
-    """True for text that may be the name of a column: it has letters, and few digits."""
+    """Return whether the text may be the name of a column: it has more letters than digits."""
     letters, digits = (sum(map(kind, text)) for kind in (str.isalpha, str.isdigit))
     return "@" not in text and len(text.strip()) <= MAX_NAME_LENGTH and digits < letters

@@ -1,4 +1,4 @@
-"""The dates of exports: ISO 8601, seconds since the epoch, RFC 2822, and the formats of spreadsheets and web pages."""
+"""Parsing of dates in exports: ISO 8601, Unix timestamps, RFC 2822, and formats of spreadsheets and web pages."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from dateutil import parser
 
 MAX_LENGTH = 100
-"""Characters of a date; longer text is none."""
+"""Characters of a date; longer text is not a date."""
 
 _EPOCH = re.compile(r"\d{9,13}(?:\.\d+)?|\d{15,19}", re.ASCII)
-"""Seconds to nanoseconds. Other numbers are compact dates (`20240524`, `20240524101500`), or no date."""
+"""Seconds to nanoseconds. Other numbers are compact dates (`20240524`, `20240524101500`), or not dates."""
 _TOO_MANY_DIGITS = re.compile(r"(?<![.,\d])\d{15,}")
-"""No part of a date, though the readers take the first of them for one. A fraction of a second may have so many."""
+"""Too many digits for a part of a date other than a fraction; the parsers would accept the first of them."""
 _MAX_SECONDS = 10**11
-"""Year 5138: a larger number counts milliseconds, microseconds or nanoseconds."""
+"""The year 5138: a larger number is in milliseconds, microseconds or nanoseconds."""
 
 _RFC_2822 = re.compile(r"[A-Z][a-z]{2}, +\d{1,2} [A-Z][a-z]{2} \d{4} .*", re.ASCII)
 _NAMED_OFFSET = re.compile(r"(?:UTC|GMT) ?(?=[+-]\d)", re.ASCII)
-"""dateutil reads `UTC+2` as POSIX does, with the opposite sign; exports mean that the clock is two hours ahead."""
+"""dateutil reads `UTC+2` as POSIX does, with the opposite sign; in exports the clock is two hours ahead."""
 _NAME_AFTER_OFFSET = re.compile(r"([+-]\d\d:?\d\d) [A-Z]{3,4}$", re.ASCII)
 _BRACKETS = re.compile(r"[()]")
 _COMMENT = re.compile(r"([+-]\d\d:?\d\d) *\([^()]*\)$", re.ASCII)
@@ -35,10 +35,10 @@ _DAY_FIRST = re.compile(r"\d{1,2}[.-]", re.ASCII)
 
 
 class _FullDate(datetime):
-    """A default for the parts that a text leaves out, which may be those of the time only."""
+    """A default for missing parts of a text, which allows only parts of the time to be missing."""
 
-    def replace(self, **given: Any) -> datetime:  # type: ignore[override]  # what dateutil has found, by name
-        """Return the moment. Raises `ValueError` where a part of the date is missing."""
+    def replace(self, **given: Any) -> datetime:  # type: ignore[override]  # the parts that dateutil has found, by name
+        """Return the moment. Raises `ValueError` when a part of the date is missing."""
         if not {"year", "month", "day"} <= given.keys():
             raise ValueError("no full date")
         return datetime(1, 1, 1).replace(**given)  # noqa: DTZ001  the zone comes later
@@ -49,10 +49,10 @@ _DEFAULT = _FullDate(1, 1, 1)
 
 @lru_cache(4096)  # there are fewer minutes than lines
 def parse_date(text: str) -> datetime | None:
-    """Return the moment in UTC, which is also assumed where the text has no offset; None if it is no full date.
+    """Return the moment in UTC, which is also the default zone; None if the text is not a full date.
 
-    With slashes the month is first (`05/24/2024`), with dots or hyphens the day (`24.05.2024`); where the first number
-    can be no month, or no day, it is the other one.
+    With slashes the month comes first (`05/24/2024`), with dots or hyphens the day (`24.05.2024`). A first number that
+    cannot be a month, or a day, is taken as the other.
     """
     text = text.strip()
     if not 6 <= len(text) <= MAX_LENGTH or (_TOO_MANY_DIGITS.search(text) and not _EPOCH.fullmatch(text)):

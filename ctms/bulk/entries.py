@@ -1,7 +1,7 @@
-"""The entries of lists: an address, for an opt-out also when and why; or what is wrong with a line.
+"""The entries of lists: an address, with the time and reason of an opt-out, or the problem with a line.
 
-What is no address may be one that an adopted database holds nevertheless. It can be named in a list, to be deleted for
-instance; so entries are settled (`settled`) with the stored addresses, many at a time.
+An adopted database may store text that is not a valid address. A list can contain such text, for example to delete it.
+So entries are compared with the stored addresses (`resolve_entries`), many at a time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ctms.pool import Connection
 
 
 class Entry(NamedTuple):
-    """An address, with the time and the reason of an opt-out; or the `problem` that makes a line useless.
+    """An address, with the time and the reason of an opt-out; or the `problem` with a line.
 
-    `given` is the text of an entry that has still to be settled.
+    `given` is the original text of an entry that is not resolved yet.
     """
 
     line: int | None
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 
 def make_entry(line: int | None, text: str, at: datetime | None = None, reason: str | None = None) -> Entry:
-    """Return the entry of this text: one with an address, or with a problem that repeats nothing of the text."""
+    """Return the entry for this text, with an address, or with a problem that repeats nothing of the text."""
     if is_plainly_valid(text):
         return Entry(line, text, at, reason)
     problem = _no_text(text)
@@ -40,20 +40,20 @@ def make_entry(line: int | None, text: str, at: datetime | None = None, reason: 
     try:
         address = parse_entry(text)
     except InvalidAddressError:
-        # Text that is longer than the column is nobody's address.
+        # Text longer than the column cannot be a stored address.
         return Entry(line, None, at, reason, _describe(text), text if len(text) <= MAX_LENGTH else None)
     return Entry(line, address, at, reason, None, text if address != text and len(text) <= MAX_LENGTH else None)
 
 
 def bad_entry(line: int, problem: str) -> Entry:
-    """Return the entry of a line that cannot be used."""
+    """Return the entry for an unusable line."""
     return Entry(line, None, problem=problem)
 
 
-def settled(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries without anything `given`: what is no address is stored as one, or is a problem.
+def resolve_entries(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
+    """Resolve the entries with a `given` text: text that is not an address is a stored legacy address, or a problem.
 
-    Text from which something was removed means the stored address that is spelt so, if one is, else what is left of it.
+    Text from which something was removed stands for the stored address with that spelling, or else for the remainder.
     """
     entries = list(entries)
     odd = [position for position, entry in enumerate(entries) if entry.given is not None]
@@ -65,7 +65,7 @@ def settled(connection: Connection, entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _texts(entry: Entry) -> Sequence[str]:
-    """Return the texts under which the entry may be stored: of no address in any spelling."""
+    """Return the texts under which the entry may be stored, in all spellings if it is not an address."""
     given = entry.given or ""
     texts = dict.fromkeys((given, trim(given)))
     if entry.address is None:
@@ -95,7 +95,7 @@ def _no_text(text: str) -> str | None:
 
 
 def _describe(text: str) -> str:
-    """Say what is wrong with text that is no address."""
+    """Describe the problem with text that is not an address."""
     if not text:
         return "no address"
     if "@" not in text:

@@ -1,4 +1,4 @@
-"""The lines of a file or a pipe, read one by one: whatever the content, memory stays small and no line is lost."""
+"""Streaming reader for the lines of a file or a pipe, with bounded memory whatever the content."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, cast
 from ctms.errors import ListError
 
 MAX_LINE = 65_536
-"""Characters; a longer line is cut. A file that has no lines at all must not be read into memory."""
+"""Characters of a line; a longer line is truncated, so that a file without line breaks is not read into memory."""
 
 NOT_TEXT = "\N{REPLACEMENT CHARACTER}"
-"""Replaces bytes that are no text."""
+"""Replaces bytes that are not text."""
 
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
@@ -25,7 +25,7 @@ _FALLBACK = "ctms.windows_1252"
 
 
 def _decode_as_windows_1252(error: UnicodeError) -> tuple[str, int]:
-    """Decode the bytes that are no UTF-8 as Windows-1252, the encoding of Excel and, but for controls, Latin-1."""
+    """Decode bytes that are not UTF-8 as Windows-1252, Excel's encoding, which contains the text of Latin-1."""
     assert isinstance(error, UnicodeDecodeError)  # noqa: S101  files are only read
     return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
 
@@ -34,10 +34,10 @@ codecs.register_error(_FALLBACK, _decode_as_windows_1252)
 
 
 class Lines:
-    """The lines of a stream and their numbers, without blank ones and comments (`#`).
+    """The lines of a stream and their numbers, without blank lines and comments (`#`).
 
-    The stream may be UTF-8, UTF-16 or Windows-1252 (Latin-1), and compressed with gzip. Lines that were read too far
-    can be given back. Raises `ListError` where the stream is an archive or a damaged gzip file.
+    The stream may be UTF-8, UTF-16 or Windows-1252 (Latin-1), and compressed with gzip. Lines read ahead can be pushed
+    back. Raises `ListError` when the stream is an archive or a damaged gzip file.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -70,7 +70,7 @@ class Lines:
                 yield number, line
 
     def next(self) -> tuple[int, str] | None:
-        """Return the next line, also a blank one or a comment; None at the end."""
+        """Return the next line, including blank lines and comments; None at the end."""
         if self._again:
             return self._again.popleft()
         while self._cut:
@@ -78,19 +78,19 @@ class Lines:
         line = self._read()
         return (self._number, line) if line else None
 
-    def pieces(self) -> Iterator[tuple[int, str]]:
-        """Give the rest of the stream in pieces: lines, however long, in pieces of at most `MAX_LINE` characters."""
+    def chunks(self) -> Iterator[tuple[int, str]]:
+        """Yield the rest of the stream in chunks: lines, or parts of lines, of at most `MAX_LINE` characters."""
         while self._again:
             yield self._again.popleft()
         while piece := self._read():
             yield self._number, piece
 
-    def give_back(self, lines: Iterable[tuple[int, str]]) -> None:
-        """Have these lines come next."""
+    def push_back(self, lines: Iterable[tuple[int, str]]) -> None:
+        """Push lines back, so that they come next."""
         self._again.extendleft(reversed(list(lines)))
 
     def _read(self) -> str:
-        """Return the next line or, of a long one, its next piece."""
+        """Return the next line, or the next chunk of a long line."""
         piece = self._text.readline(MAX_LINE)
         self._number += not self._cut
         self._cut = len(piece) == MAX_LINE and piece[-1] != "\n"
@@ -98,7 +98,7 @@ class Lines:
 
 
 def _peek(stream: BinaryIO, damaged: str | None = None) -> tuple[bytes, io.BufferedReader[Any]]:
-    """Return the first four bytes, and the whole stream, which may be a pipe, so that it cannot be sought in."""
+    """Return the first four bytes and the whole stream, which may be a pipe and not seekable."""
     source = _Whole(stream, damaged)
     whole = io.BufferedReader(source, 1 << 18)
     start = b""
@@ -111,14 +111,14 @@ def _peek(stream: BinaryIO, damaged: str | None = None) -> tuple[bytes, io.Buffe
 def _encoding(start: bytes) -> str:
     if start.startswith(_UTF_16_BOMS):
         return "utf-16"
-    # Without a byte order mark, text that begins in ASCII shows it.
+    # Without a byte order mark, a first character in ASCII reveals the byte order.
     if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
         return "utf-16-be" if start[0] == 0 else "utf-16-le"
     return "utf-8-sig"
 
 
 class _Whole(io.RawIOBase):
-    """A stream whose first bytes have been read, as `start`; one that is damaged raises `ListError`."""
+    """A stream with its first bytes already read (`start`); a damaged stream raises `ListError`."""
 
     def __init__(self, rest: BinaryIO, damaged: str | None) -> None:
         self.start = b""
@@ -129,7 +129,7 @@ class _Whole(io.RawIOBase):
         return True
 
     def readinto_bytes(self, size: int) -> bytes:
-        """Return at most so many bytes of the rest."""
+        """Return at most `size` bytes of the rest."""
         try:
             return self._rest.read(size)
         except (EOFError, gzip.BadGzipFile, zlib.error):

@@ -1,6 +1,6 @@
-"""The report of bulk work: a file of the operator's, with a line for each address, written as it goes.
+"""The report of bulk work: a file for the operator with a line for each address, written during the work.
 
-It holds addresses, which is what it is for; so nobody but its owner may read it.
+It contains addresses, so only its owner may read it.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctms.bulk.batches import Outcome
+from ctms.bulk.batches import ItemOutcome
 from ctms.errors import ConflictError, OperatorError
 
 CSV = ".csv"
 JSON_LINES = ".jsonl"
 
 
-class Report:
-    """A report in CSV or JSON lines, as the end of its name says, with these columns.
+class BulkReport:
+    """A report with these columns, in CSV or JSON Lines by the suffix of its name.
 
-    Raises `ConflictError` where the file is there already, unless it is to be appended to, and `OperatorError` where
-    it cannot be written.
+    Raises `ConflictError` when the file exists, unless it is opened to append, and `OperatorError` when it cannot be
+    written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], *, append: bool) -> None:
@@ -41,8 +41,8 @@ class Report:
         self._new = empty
         self._written = False
 
-    def write(self, outcomes: Iterable[Outcome]) -> None:
-        """Write what became of a batch; when it returns the lines are in the file."""
+    def write(self, outcomes: Iterable[ItemOutcome]) -> None:
+        """Write the outcomes of a batch, and flush them to the file."""
         if self._rows and self._new and not self._written:
             self._rows.writerow(self._columns)
         self._written = True
@@ -55,13 +55,13 @@ class Report:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; one that is new and to which nothing was written is gone."""
+        """Close the file, and delete it if it is new and nothing was written."""
         self._file.close()
         if self._new and not self._written:
             self._path.unlink()
 
     def _without_torn_line(self, path: Path) -> int:
-        """Cut off a last line that was not written whole; returns how long the file is."""
+        """Truncate an incomplete last line, and return the length of the file."""
         size = os.fstat(self._file.fileno()).st_size
         with path.open("rb") as file:
             while size:
@@ -76,7 +76,7 @@ class Report:
         return size
 
 
-def _value(outcome: Outcome, column: str) -> Any:
+def _value(outcome: ItemOutcome, column: str) -> Any:
     if column in {"address", "line"}:
         return getattr(outcome.item, column)
     value = getattr(outcome, column)

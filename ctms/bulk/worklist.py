@@ -1,7 +1,6 @@
-"""What bulk work goes through: the entries of lists, in a temporary table on the connection that does the work.
+"""The work list of bulk work: the entries of lists, in a temporary table of the connection that does the work.
 
-There the database compares them with contacts as its indexes do, finds duplicates and hands them out in batches,
-however many there are.
+The database compares them with contacts through its indexes, removes duplicates and returns them in batches.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from itertools import islice
 from typing import NamedTuple
 
 from ctms.addresses import comparison_key, spellings
-from ctms.bulk.entries import Entry, settled
+from ctms.bulk.entries import Entry, resolve_entries
 from ctms.pool import Connection
 
 CHUNK = 20_000
-"""Entries that one transaction loads."""
+"""The number of entries that one transaction loads."""
 
 _GIVEN = "pg_temp.bulk_given"
 _ONCE = "pg_temp.bulk_once"
@@ -30,16 +29,16 @@ _PREPARE = (
         problem text, key text, spellings text[])""",
 )
 
-# `key` is the comparison key: sorted by bytes, which is quick and does for finding duplicates. `spellings` are those
-# of an address that has several.
+# `key` is the comparison key, sorted by bytes, which is fast and sufficient to find duplicates. `spellings` is set for
+# an address with several spellings.
 _DEDUPE = f"""
     CREATE TEMPORARY TABLE bulk_once AS
     SELECT DISTINCT ON (key COLLATE "C", CASE WHEN key IS NULL THEN number END) *
     FROM {_GIVEN}
     ORDER BY key COLLATE "C", CASE WHEN key IS NULL THEN number END, at DESC NULLS LAST, number %s"""
 
-# In the order in which the contacts lie on the disk: batches touch few pages, which is twice as fast. The entries of
-# one contact come in the order in which they count; those of none, bad lines too, in the order of the lists.
+# In the physical order of the contacts, so that batches touch few pages, which is twice as fast. The entries of one
+# contact are ordered by precedence. Entries without a contact, including bad lines, keep the order of the lists.
 _SETTLE = f"""
     CREATE TEMPORARY TABLE bulk_work AS
     SELECT row_number() OVER (
@@ -71,8 +70,8 @@ _COUNT = f"""
     SELECT count(*), count(problem), count(*) FILTER (WHERE known), count(address) - count(at) FROM {_WORK}"""
 
 
-class Item(NamedTuple):
-    """An entry of the work list: an address, for an opt-out when and why; or the problem with the line."""
+class WorkItem(NamedTuple):
+    """An entry of the work list: an address, with the time and reason of an opt-out, or the problem with the line."""
 
     number: int
     line: int | None
@@ -83,7 +82,7 @@ class Item(NamedTuple):
 
 
 def _compared(address: str | None) -> tuple[str | None, list[str] | None]:
-    """Return the comparison key of an address, and its spellings if they are several."""
+    """Return the comparison key of an address, and its spellings if it has several."""
     if address is None:
         return None, None
     spelt = spellings(address)
@@ -91,51 +90,52 @@ def _compared(address: str | None) -> tuple[str | None, list[str] | None]:
 
 
 class WorkList:
-    """The work list of a connection; it is gone when the connection is."""
+    """The work list of a connection, which exists until the connection is closed."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.read = 0
-        """How many entries came."""
+        """The number of entries read."""
         self.total = 0
-        """How many items are left of them."""
+        """The number of items left after removing duplicates."""
         self.problems = 0
-        """How many of those are lines with a problem."""
+        """The number of items that are lines with a problem."""
         self.known = 0
-        """How many of those are addresses of contacts."""
+        """The number of items whose address a contact has."""
         self.undated = 0
-        """How many of those are addresses without a date."""
+        """The number of items with an address but no date."""
         for statement in _PREPARE:
             connection.execute(statement)
 
     @property
     def duplicates(self) -> int:
-        """How many entries named an address again."""
+        """The number of entries that repeat an address."""
         return self.read - self.total
 
-    def load(self, entries: Iterable[Entry], told: Callable[[int], None]) -> None:
-        """Load the entries and settle them (`settled`); `told(read)` is called after each chunk. Raises `ListError`."""
+    def load(self, entries: Iterable[Entry], on_progress: Callable[[int], None]) -> None:
+        """Resolve and load the entries; call `on_progress(read)` after each chunk. Raises `ListError`."""
         entries = iter(entries)
         while chunk := list(islice(entries, CHUNK)):
-            with self._taking_its_time():
-                self._copy(settled(self.connection, chunk))
+            with self._without_statement_timeout():
+                self._copy(resolve_entries(self.connection, chunk))
             self.read += len(chunk)
-            told(self.read)
+            on_progress(self.read)
 
     def _copy(self, entries: Iterable[Entry]) -> None:
         with self.connection.cursor() as cursor, cursor.copy(_COPY) as copy:
             for line, address, at, reason, problem, _ in entries:
                 copy.write_row((line, address, at, reason, problem, *_compared(address)))
 
-    def settle(self, *, of_accounts: bool = False, last_wins: bool = False) -> None:
-        """Leave each address once: the entry with the latest time, else the first one, or with `last_wins` the last.
+    def finalize(self, *, of_accounts: bool = False, last_wins: bool = False) -> None:
+        """Remove duplicates and order the items; call it once, after loading.
 
-        An address is known when it is a contact's own, or `of_accounts` also when it is that of its account. Entries
-        of one contact come in the order in which they count.
+        Of the entries with one address, the one with the latest time stays, else the first, or with `last_wins` the
+        last. An address is known when a contact has it, or with `of_accounts` also when its account has it. Entries of
+        one contact are ordered by precedence.
         """
         connection = self.connection
         order = "DESC" if last_wins else "ASC"
-        with self._taking_its_time():
+        with self._without_statement_timeout():
             connection.execute("SET LOCAL work_mem = '64MB'")
             connection.execute(_DEDUPE % order)
             connection.execute("ANALYZE bulk_once")
@@ -145,16 +145,16 @@ class WorkList:
             counted = connection.execute(_COUNT).fetchone()
         self.total, self.problems, self.known, self.undated = counted or (0, 0, 0, 0)
 
-    def batches(self, size: int) -> Iterator[list[Item]]:
-        """Give the items, `size` at a time."""
+    def batches(self, size: int) -> Iterator[list[WorkItem]]:
+        """Yield the items in batches of `size`."""
         after = 0
         while found := self.connection.execute(_NEXT, (after, size)).fetchall():
-            yield [Item(*row) for row in found]
+            yield [WorkItem(*row) for row in found]
             after = found[-1][0]
 
     @contextmanager
-    def _taking_its_time(self) -> Iterator[None]:
-        """In a transaction that locks nothing of others' a statement may take as long as it needs."""
+    def _without_statement_timeout(self) -> Iterator[None]:
+        """Run a transaction without a statement time-out; it must not lock rows that others use."""
         with self.connection.transaction():
             self.connection.execute("SET LOCAL statement_timeout = 0")
             yield

@@ -12,7 +12,7 @@ import click
 from flask.cli import AppGroup
 
 from ctms import pool
-from ctms.bulk.columns import Wanted
+from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import (
@@ -172,7 +172,7 @@ def resync(
     newsletter: str | None,
     waitlist: str | None,
     email_file: BinaryIO | None,
-    wanted: Wanted,
+    wanted: ReadOptions,
     yes: bool,
     as_json: bool,
 ) -> None:

@@ -19,9 +19,9 @@ import click
 import psycopg
 
 from ctms import pool
-from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, Outcome, Work, work_off
+from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, ItemOutcome, Work, process_batches
 from ctms.bulk.entries import Entry
-from ctms.bulk.report import CSV, JSON_LINES, Report
+from ctms.bulk.report import CSV, JSON_LINES, BulkReport
 from ctms.bulk.worklist import WorkList
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
@@ -49,7 +49,7 @@ class Options:
     as_json: bool
 
 
-def _ignore(_outcomes: Iterable[Outcome]) -> None:
+def _ignore(_outcomes: Iterable[ItemOutcome]) -> None:
     """Do nothing."""
 
 
@@ -72,7 +72,7 @@ class Job:
     last_wins: bool = False
     dated: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
-    committed: Callable[[Iterable[Outcome]], None] = _ignore
+    committed: Callable[[Iterable[ItemOutcome]], None] = _ignore
     figures: Callable[[], Mapping[str, Any]] = dict
 
 
@@ -159,7 +159,7 @@ class Stop:
                 signal.signal(one, handler)
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def uninterrupted(self) -> Iterator[None]:
         """Inside, nothing is stopped; then `Stopped` is raised when a signal came."""
         self._busy = True
         try:
@@ -186,7 +186,7 @@ class Tally:
         self.bad: list[str] = []
         self._started = time.monotonic()
 
-    def add(self, outcomes: Iterable[Outcome]) -> None:
+    def add(self, outcomes: Iterable[ItemOutcome]) -> None:
         """Add those of a batch."""
         outcomes = list(outcomes)
         self.dealt_with += len({one.item.number for one in outcomes})
@@ -240,19 +240,19 @@ def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:
 
-                def told(outcomes: list[Outcome]) -> None:
+                def on_commit(outcomes: list[ItemOutcome]) -> None:
                     tally.add(outcomes)
                     job.committed(outcomes)
                     report(outcomes)
                     progress.at(tally.dealt_with)
 
-                work_off(
+                process_batches(
                     worklist,
                     job.preview if options.dry_run else job.work,
-                    told,
+                    on_commit,
                     batch_size=options.batch_size,
                     pause=0 if options.dry_run else options.pause,
-                    whole=stop.whole,
+                    uninterrupted=stop.uninterrupted,
                 )
     except Stopped:
         stopped = True
@@ -270,18 +270,18 @@ def _read(job: Job, entries: Iterable[Entry], options: Options, worklist: WorkLi
     """Fill the work list, and ask."""
     with Progress("reading") as progress:
         worklist.load(entries, progress.at)
-        worklist.settle(of_accounts=job.of_accounts, last_wins=job.last_wins)
+        worklist.finalize(of_accounts=job.of_accounts, last_wins=job.last_wins)
     if not options.dry_run and not options.yes:
         unknown = worklist.total - worklist.problems - worklist.known
         confirm(job.question(worklist.known, unknown), yes=False)
 
 
 @contextmanager
-def _report(job: Job, options: Options) -> Iterator[Callable[[list[Outcome]], None]]:
+def _report(job: Job, options: Options) -> Iterator[Callable[[list[ItemOutcome]], None]]:
     if options.report is None:
         yield lambda _: None
         return
-    with closing(Report(options.report, job.columns, append=options.append)) as report:
+    with closing(BulkReport(options.report, job.columns, append=options.append)) as report:
         yield report.write
 
 

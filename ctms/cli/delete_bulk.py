@@ -11,8 +11,8 @@ from flask.cli import with_appcontext
 from ctms import pool
 from ctms.bulk import lists
 from ctms.bulk.batches import UNKNOWN
-from ctms.bulk.columns import Wanted
-from ctms.bulk.entries import Entry, settled
+from ctms.bulk.columns import ReadOptions
+from ctms.bulk.entries import Entry, resolve_entries
 from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
 from ctms.cli.lists import column_option, read_lists
@@ -25,10 +25,10 @@ from ctms.words import counted, pluralize
 
 def _given(emails: tuple[str, ...]) -> list[Entry]:
     """Return the entries of single addresses. Raises `UsageError` for what is no address and no contact's."""
-    entries = list(lists.given(emails))
+    entries = list(lists.entries_of(emails))
     if any(entry.given for entry in entries):
         with pool.acquire() as connection:
-            entries = settled(connection, entries)
+            entries = resolve_entries(connection, entries)
     problem = next((entry.problem for entry in entries if entry.problem), None)
     if problem:
         raise click.UsageError(f"--email: {problem}")
@@ -62,7 +62,7 @@ def _given(emails: tuple[str, ...]) -> list[Entry]:
 def delete_bulk(
     emails: tuple[str, ...],
     files: tuple[BinaryIO, ...],
-    wanted: Wanted,
+    wanted: ReadOptions,
     forget: bool,
     include_fxa: bool,
     **options: Any,

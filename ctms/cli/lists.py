@@ -12,8 +12,8 @@ import click
 
 from ctms import pool
 from ctms.bulk import lists
-from ctms.bulk.columns import Wanted
-from ctms.bulk.entries import Entry, settled
+from ctms.bulk.columns import ReadOptions
+from ctms.bulk.entries import Entry, resolve_entries
 from ctms.cli import values
 from ctms.cli.output import say
 from ctms.errors import ListError, UnfinishedError
@@ -31,7 +31,7 @@ def column_option(command: F) -> F:
         "--column",
         "wanted",
         type=values.stored_text,
-        callback=lambda _context, _parameter, name: Wanted(name),
+        callback=lambda _context, _parameter, name: ReadOptions(name),
         metavar="NAME",
         help="Column with the addresses, where its name is none of the usual ones. Also a member of JSON.",
     )(command)
@@ -49,7 +49,7 @@ def opt_out_column_options(command: F) -> F:
     return command
 
 
-def read_lists(files: Sequence[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
+def read_lists(files: Sequence[BinaryIO], wanted: ReadOptions) -> Iterator[Entry]:
     """Give the entries of several lists, which have still to be settled; problems then name the list, too.
 
     An empty list is remarked on. Raises `ListError`.
@@ -66,7 +66,7 @@ def _remark_if_empty(entries: Iterator[Entry], name: str | None = None) -> Itera
         say(f"{name}: the list is empty" if name else "the list is empty")
 
 
-def _read_each(files: Iterable[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
+def _read_each(files: Iterable[BinaryIO], wanted: ReadOptions) -> Iterator[Entry]:
     for file in files:
         name = Path(file.name).name
         try:
@@ -79,7 +79,7 @@ def _read_each(files: Iterable[BinaryIO], wanted: Wanted) -> Iterator[Entry]:
 class ListReader:
     """Reads the addresses of a list in batches; shows the first bad lines and counts all."""
 
-    def __init__(self, file: BinaryIO, wanted: Wanted, connection: Connection | None = None) -> None:
+    def __init__(self, file: BinaryIO, wanted: ReadOptions, connection: Connection | None = None) -> None:
         self._entries = _remark_if_empty(lists.read(file, wanted))
         self._connection = connection
         self.read = 0
@@ -114,7 +114,7 @@ class ListReader:
     def _addresses(self, entries: list[Entry]) -> list[str]:
         if any(entry.given for entry in entries):
             with nullcontext(self._connection) if self._connection else pool.reading() as connection:
-                entries = settled(connection, entries)
+                entries = resolve_entries(connection, entries)
         for entry in entries:
             if entry.problem:
                 self.bad += 1

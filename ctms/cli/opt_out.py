@@ -8,7 +8,7 @@ import click
 from flask.cli import with_appcontext
 
 from ctms.bulk.batches import UNKNOWN
-from ctms.bulk.columns import Wanted
+from ctms.bulk.columns import ReadOptions
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
 from ctms.cli.lists import opt_out_column_options, read_lists
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, opt_out, preview
@@ -59,5 +59,5 @@ def opt_out_command(
         last_wins=True,
         dated=True,
     )
-    wanted = Wanted(column, date_column, reason_column, opt_outs=True)
+    wanted = ReadOptions(column, date_column, reason_column, opt_outs=True)
     carry_out(job, read_lists(files, wanted), chosen)

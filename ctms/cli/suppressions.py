@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 
 from ctms import pool
 from ctms.addresses import MAX_LENGTH, InvalidAddressError, normalize_entry
-from ctms.bulk.columns import Wanted
+from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
@@ -122,7 +122,7 @@ def remove_suppression(address: str, as_json: bool) -> None:
 @click.argument("file", type=click.File("rb"), metavar="FILE")
 @column_option
 @json_option
-def import_suppressions(file: BinaryIO, wanted: Wanted, as_json: bool) -> None:
+def import_suppressions(file: BinaryIO, wanted: ReadOptions, as_json: bool) -> None:
     """Suppress the addresses of the list FILE: one a line, or an export in CSV or JSON; - is standard input.
 
     Blank lines and lines that begin with # are skipped, an address that comes again counts once, in whatever spelling.

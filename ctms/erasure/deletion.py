@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from ctms.addresses import expand_spellings
-from ctms.bulk.batches import FOUND, UNKNOWN, Outcome
-from ctms.bulk.worklist import Item
+from ctms.bulk.batches import FOUND, UNKNOWN, ItemOutcome
+from ctms.bulk.worklist import WorkItem
 from ctms.contacts import accounts, removal
 from ctms.erasure.erase import ErasureRequest, erase, find_erased, lock_addresses_to_forget
 from ctms.pool import Connection
@@ -39,7 +39,7 @@ class BulkDeletion:
         """The number of other contacts, in the recorded batches, that have an address as that of their account."""
         return len(self._others)
 
-    def erase(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def erase(self, connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         """Erase the contacts with the addresses of a batch."""
         request = self._order
         addresses = [item.address or "" for item in items]
@@ -64,7 +64,7 @@ class BulkDeletion:
         ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
         return _outcomes(items, ERASED, found=ids, others=others, had=had, before=before)
 
-    def preview(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def preview(self, connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         """Return the outcomes for a batch without changing anything."""
         addresses = [item.address or "" for item in items]
         found: dict[int, list[UUID]] = defaultdict(list)
@@ -79,7 +79,7 @@ class BulkDeletion:
         before = find_erased(connection, _others(addresses, found), ())
         return _outcomes(items, FOUND, found=found, others=others, had=had, before=before)
 
-    def report(self, outcomes: Iterable[Outcome]) -> None:
+    def report(self, outcomes: Iterable[ItemOutcome]) -> None:
         """Record the outcomes of a batch after its commit."""
         outcomes = list(outcomes)
         self._others |= {email_id for one in outcomes for email_id in one.also_known_in}
@@ -98,22 +98,22 @@ def _others(addresses: Sequence[str], found: Mapping[int, Any]) -> list[str]:
 
 
 def _outcomes(
-    items: Sequence[Item],
+    items: Sequence[WorkItem],
     outcome: str,
     *,
     found: Mapping[int, Sequence[UUID]],
     others: Mapping[int, Sequence[UUID]],
     had: Mapping[UUID, tuple[bool, bool]],
     before: Container[str | None],
-) -> list[Outcome]:
+) -> list[ItemOutcome]:
     """Return `outcome` for each contact `found` by the position of its address, and what is known of the others.
 
     `before` are addresses that were erased before.
     """
     outcomes = []
     for position, item in enumerate(items):
-        of_item = [Outcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
-            Outcome(item, ERASED_BEFORE if item.address in before else UNKNOWN)
+        of_item = [ItemOutcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
+            ItemOutcome(item, ERASED_BEFORE if item.address in before else UNKNOWN)
         ]
         of_item[0] = of_item[0]._replace(also_known_in=tuple(others.get(position, ())))
         outcomes += of_item

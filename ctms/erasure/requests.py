@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.addresses import comparison_key
-from ctms.bulk.entries import make_entry, settled
+from ctms.bulk.entries import make_entry, resolve_entries
 from ctms.contacts import accounts, removal
 from ctms.contacts.queries import ADDRESSES
 from ctms.erasure.erase import ErasureRequest, erase, find_erased, lock_addresses_to_forget
@@ -102,7 +102,7 @@ def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[I
     Not before it is known that this is no repetition: what is no address is no contact's any more, once erased.
     """
     places = [(position, name) for position, one in enumerate(wanted) for name in sorted(one.keys() & ADDRESSES)]
-    entries = settled(connection, (make_entry(None, wanted[position][name]) for position, name in places))
+    entries = resolve_entries(connection, (make_entry(None, wanted[position][name]) for position, name in places))
     problems = [(*place, entry.problem) for place, entry in zip(places, entries, strict=True) if entry.problem]
     if problems:
         raise InvalidAddressesError(problems)

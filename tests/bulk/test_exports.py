@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from ctms.bulk import columns
-from ctms.bulk.columns import Wanted
+from ctms.bulk.columns import ReadOptions
 from ctms.bulk.entries import Entry
+from ctms.bulk.json_values import MAX_VALUE
 from ctms.bulk.lists import read
-from ctms.bulk.values import MAX_VALUE
 from ctms.errors import ListError
 
 EXPORTS = Path(__file__).parent / "exports"
-OPT_OUTS = Wanted(opt_outs=True)
+OPT_OUTS = ReadOptions(opt_outs=True)
 ADA, GRACE = datetime(2024, 5, 24, 10, 15, tzinfo=UTC), datetime(2024, 6, 1, 10, tzinfo=UTC)
 
 REASONS = {
@@ -51,7 +51,7 @@ REASONS = {
 }
 
 
-def read_all(content: bytes | str, wanted: Wanted = OPT_OUTS) -> list[Entry]:
+def read_all(content: bytes | str, wanted: ReadOptions = OPT_OUTS) -> list[Entry]:
     return list(read(io.BytesIO(content.encode() if isinstance(content, str) else content), wanted))
 
 
@@ -70,7 +70,7 @@ def test_export(name: str) -> None:
     assert [entry.address for entry in entries] == ["ada@example.com", "grace@example.com"]
     assert tuple(entry.at for entry in entries) == times
     assert tuple(entry.reason for entry in entries) == REASONS[name]
-    assert [entry[:2] for entry in read_all(content, Wanted())] == [entry[:2] for entry in entries]
+    assert [entry[:2] for entry in read_all(content, ReadOptions())] == [entry[:2] for entry in entries]
 
 
 @pytest.mark.parametrize("name", REASONS)
@@ -91,7 +91,7 @@ def test_export_that_a_program_has_saved_again(name: str, encoding: str) -> None
 def test_encodings_of_excel(encoding: str) -> None:
     text = "sep=;\r\nName;E-Mail;Grund\r\nJürgen;käufer@bücher.example;größer\r\nRené;rené@example.com;\r\n"
 
-    entries = read_all(text.encode(encoding), Wanted(reason="Grund", opt_outs=True))
+    entries = read_all(text.encode(encoding), ReadOptions(reason="Grund", opt_outs=True))
 
     assert entries == [
         Entry(3, "käufer@bücher.example", reason="größer"),
@@ -161,7 +161,7 @@ def test_postal_address_is_no_candidate() -> None:
 
 def test_column_that_is_given() -> None:
     text = "email,Login E-Mail,Left,Why,created\na@b.example,c@d.example,24.05.2024 10:15,moved,2020-01-01\n"
-    wanted = Wanted("login e-mail", "LEFT", "Why", opt_outs=True)
+    wanted = ReadOptions("login e-mail", "LEFT", "Why", opt_outs=True)
 
     assert read_all(text, wanted) == [Entry(2, "c@d.example", ADA, "moved")]
     record = json.dumps(dict(zip(*(line.split(",") for line in text.splitlines()), strict=True)))
@@ -170,7 +170,7 @@ def test_column_that_is_given() -> None:
 
 
 def test_only_column_that_is_given() -> None:
-    assert read_all("Subscriber ID\na@b.example\n", Wanted("subscriber id")) == [Entry(2, "a@b.example")]
+    assert read_all("Subscriber ID\na@b.example\n", ReadOptions("subscriber id")) == [Entry(2, "a@b.example")]
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,10 @@ def test_only_column_that_is_given() -> None:
         "a@b.example,BOUNCE\n",
     ],
 )
-@pytest.mark.parametrize("wanted", [Wanted("x"), Wanted(date="x", opt_outs=True), Wanted(reason="x", opt_outs=True)])
-def test_column_that_is_not_there(text: str, wanted: Wanted) -> None:
+@pytest.mark.parametrize(
+    "wanted", [ReadOptions("x"), ReadOptions(date="x", opt_outs=True), ReadOptions(reason="x", opt_outs=True)]
+)
+def test_column_that_is_not_there(text: str, wanted: ReadOptions) -> None:
     with pytest.raises(ListError) as caught:
         read_all(text, wanted)
     assert "jane" not in caught.value.message
@@ -301,7 +303,7 @@ def test_size_of_a_document_costs_no_memory(separator: str) -> None:
 def test_reference_names_the_columns_that_are_known() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "lists.md").read_text()
     documented = {
-        kind: [columns.simplify(name) for name in re.findall(r"`([^`]+)`", row)]
+        kind: [columns.normalize_name(name) for name in re.findall(r"`([^`]+)`", row)]
         for kind, row in re.findall(r"^\| (address|date|reason) \|(.*)\|$", page, re.MULTILINE)
     }
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctms.bulk import lists
-from ctms.bulk.columns import Wanted
+from ctms.bulk.columns import ReadOptions
+from ctms.bulk.csv_lists import MAX_ROW_LINES
 from ctms.bulk.entries import Entry
 from ctms.bulk.lines import MAX_LINE
-from ctms.bulk.tables import MAX_ROW_LINES
 from ctms.errors import ListError
 
 HEADERS = (
@@ -27,18 +27,18 @@ HEADERS = (
     b'{"email": "a@b.example"}\n',
     b"\x1f\x8b",
 )
-ADDRESSES, OPT_OUTS = Wanted(), Wanted(opt_outs=True)
+ADDRESSES, OPT_OUTS = ReadOptions(), ReadOptions(opt_outs=True)
 
 
-def read(text: str | bytes, wanted: Wanted = ADDRESSES) -> list[Entry]:
+def read(text: str | bytes, wanted: ReadOptions = ADDRESSES) -> list[Entry]:
     return list(lists.read(io.BytesIO(text.encode() if isinstance(text, str) else text), wanted))
 
 
-def found(text: str | bytes, wanted: Wanted = ADDRESSES) -> list[str | None]:
+def found(text: str | bytes, wanted: ReadOptions = ADDRESSES) -> list[str | None]:
     return [entry.address for entry in read(text, wanted)]
 
 
-def problems(text: str | bytes, wanted: Wanted = ADDRESSES) -> dict[int | None, str]:
+def problems(text: str | bytes, wanted: ReadOptions = ADDRESSES) -> dict[int | None, str]:
     return {entry.line: entry.problem for entry in read(text, wanted) if entry.problem}
 
 
@@ -247,7 +247,7 @@ def test_a_list_in_which_no_column_is_known_is_none() -> None:
 
 
 def test_addresses_that_are_given_by_themselves() -> None:
-    assert list(lists.given([" Jane@example.com ", "jane"])) == [
+    assert list(lists.entries_of([" Jane@example.com ", "jane"])) == [
         Entry(None, "Jane@example.com"),
         Entry(None, None, problem="no address: there is no @", given="jane"),
     ]
@@ -309,7 +309,7 @@ def test_whatever_is_in_a_list_it_is_read_to_its_end(content: bytes, header: byt
 
 
 @pytest.mark.parametrize("wanted", [ADDRESSES, OPT_OUTS])
-def test_a_reason_without_quotes_is_read_alike_by_all_commands(wanted: Wanted) -> None:
+def test_a_reason_without_quotes_is_read_alike_by_all_commands(wanted: ReadOptions) -> None:
     text = "email,reason\nu7@example.com,BOUNCE\nu10@example.com\nu11@example.com,full, really\n;;\n,,\n"
     assert found(text, wanted) == ["u7@example.com", "u10@example.com", "u11@example.com", None]
     assert problems(text, wanted) == {5: "no address: there is no @"}

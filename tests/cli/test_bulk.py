@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ctms.bulk.batches import Outcome
+from ctms.bulk.batches import ItemOutcome
 from ctms.bulk.entries import Entry
-from ctms.bulk.worklist import Item
+from ctms.bulk.worklist import WorkItem
 from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
 from ctms.cli.progress import Progress
 from ctms.errors import UnfinishedError
@@ -37,7 +37,7 @@ def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch
     assert operator() == "ops"
 
 
-def job(work: Callable[[Connection, Sequence[Item]], list[Outcome]]) -> Job:
+def job(work: Callable[[Connection, Sequence[WorkItem]], list[ItemOutcome]]) -> Job:
     return Job(
         work=work,
         preview=work,
@@ -52,8 +52,8 @@ def options(report: Path | None = None) -> Options:
     return Options(batch_size=2, pause=0.0, report=report, append=False, dry_run=False, yes=True, as_json=True)
 
 
-def seen(_connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-    return [Outcome(item, "seen") for item in items]
+def seen(_connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
+    return [ItemOutcome(item, "seen") for item in items]
 
 
 def entries(count: int) -> Iterator[Entry]:
@@ -79,7 +79,7 @@ def handled(number: signal.Signals) -> Iterator[object]:
 def test_a_signal_ends_it_after_the_batch_in_hand(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         if items[0].line == 3:
             os.kill(os.getpid(), number)
         return seen(connection, items)
@@ -126,7 +126,7 @@ def test_a_pause_ends_at_once() -> None:
 
 @pytest.mark.usefixtures("app")
 def test_a_database_that_is_lost_in_between(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         if items[0].line == 3:
             raise errors.AdminShutdown("terminating connection")
         return seen(connection, items)
@@ -141,7 +141,7 @@ def test_a_database_that_is_lost_in_between(capsys: pytest.CaptureFixture[str], 
 
 @pytest.mark.usefixtures("app")
 def test_a_database_that_is_lost_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(_connection: Connection, _items: Sequence[Item]) -> list[Outcome]:
+    def work(_connection: Connection, _items: Sequence[WorkItem]) -> list[ItemOutcome]:
         raise errors.AdminShutdown("terminating connection")
 
     with pytest.raises(psycopg.OperationalError):
@@ -152,7 +152,7 @@ def test_a_database_that_is_lost_before_anything_is_done(capsys: pytest.CaptureF
 
 @pytest.mark.usefixtures("app")
 def test_what_failed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         if any(item.line == 3 for item in items):
             raise errors.ForeignKeyViolation
         return seen(connection, items)

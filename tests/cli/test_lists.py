@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ctms.bulk.documents import SAMPLE
+from ctms.bulk.json_lists import SAMPLE
 from ctms.cli import ctms
 from ctms.cli.lists import MAX_LINES
 from ctms.suppression.fingerprints import fingerprints

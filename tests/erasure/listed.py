@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 
 from ctms import pool
-from ctms.bulk.batches import Outcome, Work, work_off
+from ctms.bulk.batches import ItemOutcome, Work, process_batches
 from ctms.bulk.entries import Entry
-from ctms.bulk.worklist import Item, WorkList
+from ctms.bulk.worklist import WorkItem, WorkList
 from ctms.pool import Connection
 from ctms.suppression.fingerprints import Fingerprints
 
@@ -35,22 +35,22 @@ def work_list(
     """Return a work list of these entries."""
     worklist = WorkList(connection)
     worklist.load(entries, lambda _: None)
-    worklist.settle(of_accounts=of_accounts, last_wins=last_wins)
+    worklist.finalize(of_accounts=of_accounts, last_wins=last_wins)
     return worklist
 
 
-def outcomes(worklist: WorkList, work: Work, batch_size: int = 100) -> list[Outcome]:
+def outcomes(worklist: WorkList, work: Work, batch_size: int = 100) -> list[ItemOutcome]:
     """Work a list off; returns what became of the items."""
-    told: list[Outcome] = []
-    work_off(worklist, work, told.extend, batch_size=batch_size, pause=0, whole=nullcontext)
-    return told
+    found: list[ItemOutcome] = []
+    process_batches(worklist, work, found.extend, batch_size=batch_size, pause=0, uninterrupted=nullcontext)
+    return found
 
 
-def named(found: Sequence[Outcome]) -> dict[str | None, str]:
+def named(found: Sequence[ItemOutcome]) -> dict[str | None, str]:
     """Return the outcomes by address."""
     return {one.item.address: one.outcome for one in found}
 
 
-def nothing(_connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+def nothing(_connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
     """Do nothing to a batch."""
-    return [Outcome(item, "seen") for item in items]
+    return [ItemOutcome(item, "seen") for item in items]

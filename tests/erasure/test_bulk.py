@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ctms.bulk.batches import BAD_LINE, FAILED, MAX_ATTEMPTS, UNKNOWN, Outcome, work_off
+from ctms.bulk.batches import BAD_LINE, FAILED, MAX_ATTEMPTS, UNKNOWN, ItemOutcome, process_batches
 from ctms.bulk.entries import Entry
-from ctms.bulk.report import Report
-from ctms.bulk.worklist import Item
+from ctms.bulk.report import BulkReport
+from ctms.bulk.worklist import WorkItem
 from ctms.contacts import removal
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, BulkDeletion
 from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
@@ -134,17 +134,17 @@ def test_what_is_told_of_is_whole_and_committed(connection: Connection) -> None:
     happened = []
 
     @contextmanager
-    def whole() -> Iterator[None]:
+    def uninterrupted() -> Iterator[None]:
         happened.append("begin")
         yield
         happened.append("end")
 
-    def told(found: list[Outcome]) -> None:
+    def on_commit(found: list[ItemOutcome]) -> None:
         happened.append(",".join(str(one.item.address or one.outcome) for one in found))
 
     entries = [entry("a@x"), Entry(2, None, problem="bad"), entry("b@x")]
     worklist = work_list(connection, entries)
-    work_off(worklist, nothing, told, batch_size=2, pause=0, whole=whole)
+    process_batches(worklist, nothing, on_commit, batch_size=2, pause=0, uninterrupted=uninterrupted)
 
     assert happened == ["begin", f"a@x,{BAD_LINE}", "end", "begin", "b@x", "end"]
 
@@ -152,7 +152,7 @@ def test_what_is_told_of_is_whole_and_committed(connection: Connection) -> None:
 def test_one_that_cannot_be_done_stops_no_other(connection: Connection) -> None:
     connection.execute("CREATE TEMPORARY TABLE parity (number bigint CONSTRAINT even CHECK (number % 50 <> 7))")
 
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         for item in items:
             connection.execute("INSERT INTO parity VALUES (%s)", (int((item.address or "").split("@")[0]),))
         return nothing(connection, items)
@@ -168,7 +168,7 @@ def test_one_that_cannot_be_done_stops_no_other(connection: Connection) -> None:
 def test_what_is_in_the_way_for_a_moment_is_waited_for(connection: Connection) -> None:
     tried = []
 
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         tried.append(len(items))
         if len(tried) < MAX_ATTEMPTS:
             raise errors.DeadlockDetected
@@ -179,7 +179,7 @@ def test_what_is_in_the_way_for_a_moment_is_waited_for(connection: Connection) -
 
 
 def test_what_stays_in_the_way_fails_alone(connection: Connection) -> None:
-    def work(connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         if any(item.address == "3@x" for item in items):
             raise errors.LockNotAvailable
         return nothing(connection, items)
@@ -190,7 +190,7 @@ def test_what_stays_in_the_way_fails_alone(connection: Connection) -> None:
 
 
 def test_what_no_other_try_cures_ends_the_work(connection: Connection) -> None:
-    def work(_connection: Connection, _items: Sequence[Item]) -> list[Outcome]:
+    def work(_connection: Connection, _items: Sequence[WorkItem]) -> list[ItemOutcome]:
         raise errors.InsufficientPrivilege
 
     with pytest.raises(psycopg.Error):
@@ -287,7 +287,7 @@ def test_a_statement_for_a_batch_not_for_each_contact(
     make_contact: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    items = [Item(number, None, make_contact()["email"]["primary_email"], None, None, None) for number in range(12)]
+    items = [WorkItem(number, None, make_contact()["email"]["primary_email"], None, None, None) for number in range(12)]
     counted = []
     run = psycopg.Connection.execute
 
@@ -315,8 +315,8 @@ def test_addresses_are_found_by_the_indexes(connection: Connection) -> None:
     assert "Seq Scan" not in plan
 
 
-def outcome(number: int) -> Outcome:
-    return Outcome(Item(number, number, f'"{number},"@x', None, None, None), "unknown")
+def outcome(number: int) -> ItemOutcome:
+    return ItemOutcome(WorkItem(number, number, f'"{number},"@x', None, None, None), "unknown")
 
 
 def columns_of() -> list[str]:
@@ -332,7 +332,7 @@ def columns_of() -> list[str]:
 )
 def test_a_report_is_written_as_it_goes_and_gone_on_with(tmp_path: Path, name: str, first: str, row: str) -> None:
     path = tmp_path / name
-    report = Report(path, columns_of(), append=False)
+    report = BulkReport(path, columns_of(), append=False)
     report.write([outcome(1)])
     assert path.read_text() == first + row.format(1)
     report.write([outcome(2)])
@@ -342,8 +342,8 @@ def test_a_report_is_written_as_it_goes_and_gone_on_with(tmp_path: Path, name: s
     path.write_text(path.read_text()[:-3])  # it was killed while it wrote
 
     with pytest.raises(ConflictError, match="--append"):
-        Report(path, columns_of(), append=False)
-    report = Report(path, columns_of(), append=True)
+        BulkReport(path, columns_of(), append=False)
+    report = BulkReport(path, columns_of(), append=True)
     report.write([outcome(3)])
     report.close()
 
@@ -351,11 +351,11 @@ def test_a_report_is_written_as_it_goes_and_gone_on_with(tmp_path: Path, name: s
 
 
 def test_a_report_of_nothing_is_no_file(tmp_path: Path) -> None:
-    Report(tmp_path / "r.csv", columns_of(), append=False).close()
+    BulkReport(tmp_path / "r.csv", columns_of(), append=False).close()
 
     assert not list(tmp_path.iterdir())
 
 
 def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="cannot be written"):
-        Report(tmp_path / "missing" / "r.csv", columns_of(), append=False)
+        BulkReport(tmp_path / "missing" / "r.csv", columns_of(), append=False)

@@ -12,24 +12,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctms.bulk import values
-from ctms.bulk.columns import Wanted
-from ctms.bulk.documents import MAX_PATHS, SAMPLE
+from ctms.bulk import json_values
+from ctms.bulk.columns import ReadOptions
 from ctms.bulk.entries import Entry
+from ctms.bulk.json_lists import MAX_PATHS, SAMPLE
+from ctms.bulk.json_values import MAX_DEPTH, MAX_VALUE, SLICE, replace_lone_surrogates
 from ctms.bulk.lines import NOT_TEXT
 from ctms.bulk.lists import read
-from ctms.bulk.values import MAX_DEPTH, MAX_VALUE, SLICE, replace_halves
 from ctms.errors import ListError
 
 A, B, C = "u10@example.net", "u11@example.net", "u12@example.net"
 LONG = "x" * 2 * SAMPLE
 
 
-def read_all(content: bytes | str | Any, wanted: Wanted | None = None) -> list[Entry]:
+def read_all(content: bytes | str | Any, wanted: ReadOptions | None = None) -> list[Entry]:
     if not isinstance(content, (bytes, str)):
         content = json.dumps(content)
     content = content.encode() if isinstance(content, str) else content
-    return list(read(io.BytesIO(content), wanted or Wanted()))
+    return list(read(io.BytesIO(content), wanted or ReadOptions()))
 
 
 def addresses(content: bytes | str | Any) -> list[str | None]:
@@ -226,8 +226,11 @@ def test_other_elements_are_bad_records(document: Any, problems: dict[int, str])
 def test_column_that_is_given_is_none_of_an_array_of_text() -> None:
     for document in ([A], {"emails": [A]}):
         with pytest.raises(ListError, match="--column"):
-            read_all(document, Wanted("login"))
-    assert [one.address for one in read_all([{"login": A, "emails": [B]}, {"login": C}], Wanted("login"))] == [A, C]
+            read_all(document, ReadOptions("login"))
+    assert [one.address for one in read_all([{"login": A, "emails": [B]}, {"login": C}], ReadOptions("login"))] == [
+        A,
+        C,
+    ]
 
 
 def test_member_that_comes_twice_is_none() -> None:
@@ -274,9 +277,9 @@ def test_halves_are_found_wherever_the_text_is_cut(text: str, size: int) -> None
 
     parts, rest = [], ""
     for start in range(0, len(text) + 1, size):
-        part, rest = replace_halves(rest + text[start : start + size])
+        part, rest = replace_lone_surrogates(rest + text[start : start + size])
         parts.append(part)
-    part, rest = replace_halves(f'{rest}"')
+    part, rest = replace_lone_surrogates(f'{rest}"')
 
     assert rest == ""
     assert json.loads('"' + "".join(parts) + part) == expected
@@ -286,14 +289,14 @@ def test_halves_are_found_wherever_the_text_is_cut(text: str, size: int) -> None
 @pytest.mark.parametrize("compressed", [False, True])
 def test_brackets_cost_no_memory(opening: str, compressed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = 0
-    take = values.Values._take
+    take = json_values.JsonValues._take
 
-    def counted(self: values.Values, number: int, event: str, value: Any) -> values.Value | None:
+    def counted(self: json_values.JsonValues, number: int, event: str, value: Any) -> json_values.JsonValue | None:
         nonlocal taken
         taken += 1
         return take(self, number, event, value)
 
-    monkeypatch.setattr(values.Values, "_take", counted)
+    monkeypatch.setattr(json_values.JsonValues, "_take", counted)
     for count in (MAX_DEPTH + 1, 20_000, 65_536, 400_000):
         content = (opening * count).encode()
         taken = 0
@@ -330,7 +333,7 @@ def test_events_of_a_slice_are_all_that_is_in_memory() -> None:
 @pytest.mark.parametrize("number", ["1" * 20, "1" * 400, "1e999", "1.5"])
 def test_large_numbers_are_read(number: str) -> None:
     assert addresses(f'[{{"id": {number}, "created": {number}, "email": "{A}"}}]') == [A]
-    assert read_all(f'[{{"created": {number}, "email": "{A}"}}]', Wanted(opt_outs=True)) == [Entry(1, A)]
+    assert read_all(f'[{{"created": {number}, "email": "{A}"}}]', ReadOptions(opt_outs=True)) == [Entry(1, A)]
 
 
 @pytest.mark.parametrize("number", ["1" * 5000, "1" * 100_000, "1e99999999999999999999999"])

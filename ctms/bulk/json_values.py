@@ -1,4 +1,4 @@
-"""The values of JSON documents, one by one as they end, so that the size of a document costs no memory."""
+"""Streaming parser that yields the values of JSON documents as they end, with bounded memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ MAX_VALUE = 1 << 20
 """Characters of one value."""
 
 MAX_MEMBERS = 500
-"""Members of an object that are looked at."""
+"""Members of an object that are read."""
 
 MAX_DEPTH = 50
-"""Objects and arrays within each other."""
+"""Levels of nested objects and arrays."""
 
 SLICE = 4096
-"""Characters that are parsed at once. Their events are in memory, and each bracket is one."""
+"""Characters that are parsed at once. Their events are held in memory, one for each bracket."""
 
 ITEM = None
-"""The step of a path from an array to one of its elements."""
+"""The step of a path from an array to any of its elements."""
 
-Path = tuple[str | None, ...]
+JsonPath = tuple[str | None, ...]
 Members = dict[str, Any]
 
 _NOT_JSON = (ijson.JSONError, ValueError, ArithmeticError, SystemError)
-"""What the parser raises; the last ones where it cannot make a number of more digits than a date or an id has."""
+"""The errors of the parser; the last two are for numbers with more digits than it supports."""
 
 _HIGH, _LOW, _HEX = "[dD][89abAB][0-9a-fA-F]{2}", "[dD][c-fC-F][0-9a-fA-F]{2}", "[0-9a-fA-F]"
 _ESCAPE = re.compile(
@@ -45,13 +45,13 @@ _ESCAPE = re.compile(
 )
 
 
-class Value(NamedTuple):
-    """An object, an element of an array or a document that has been read to its end.
+class JsonValue(NamedTuple):
+    """A completely read object, array element or document.
 
-    `content` is the members of an object that are neither objects nor arrays, else text, a number, a boolean or None.
+    `content` is text, a number, a boolean or None; for an object, it is the members that are not objects or arrays.
     """
 
-    path: Path
+    path: JsonPath
     line: int
     content: Any
     is_array: bool = False
@@ -60,25 +60,25 @@ class Value(NamedTuple):
 
 @dataclass
 class _Open:
-    """An object or array whose end has not been read."""
+    """An object or array whose end has not been read yet."""
 
-    path: Path
+    path: JsonPath
     line: int
     members: Members | None
     name: str | None = ITEM
     is_empty: bool = True
 
 
-class Values:
-    """The values of all documents of a stream. Raises `ListError` where it is not JSON."""
+class JsonValues:
+    """The values of all documents of a stream. Raises `ListError` when the stream is not JSON."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
         self._open: list[_Open] = []
         self.read = 0
-        """Characters so far."""
+        """The number of characters read so far."""
 
-    def __iter__(self) -> Iterator[Value]:
+    def __iter__(self) -> Iterator[JsonValue]:
         parse = ijson.basic_parse_coro(events := ijson.sendable_list(), multiple_values=True)
         number = silent = 0
         try:
@@ -95,33 +95,33 @@ class Values:
         except _NOT_JSON:
             raise ListError(f"line {number} is not JSON, or the document does not end there") from None
 
-    def open_objects(self) -> list[Value]:
-        """Return the objects whose end has not been read, with their members so far."""
-        return [Value(one.path, one.line, dict(one.members)) for one in self._open if one.members is not None]
+    def open_objects(self) -> list[JsonValue]:
+        """Return the objects whose end has not been read yet, with their members so far."""
+        return [JsonValue(one.path, one.line, dict(one.members)) for one in self._open if one.members is not None]
 
     def _slices(self) -> Iterator[tuple[int, str]]:
         number, rest = 0, ""
-        for number, piece in self._lines.pieces():
+        for number, piece in self._lines.chunks():
             for start in range(0, len(piece), SLICE):
-                text, rest = replace_halves(rest + piece[start : start + SLICE])
+                text, rest = replace_lone_surrogates(rest + piece[start : start + SLICE])
                 yield number, text
         if rest:
             yield number, rest
 
-    def _ended(self, number: int, events: Iterable[tuple[str, Any]]) -> Iterator[Value]:
+    def _ended(self, number: int, events: Iterable[tuple[str, Any]]) -> Iterator[JsonValue]:
         for event, value in events:
             if (ended := self._take(number, event, value)) is not None:
                 yield ended
 
-    def _take(self, number: int, event: str, value: Any) -> Value | None:
-        """Take the next event of the parser; return the value that ends with it, unless it is a member."""
+    def _take(self, number: int, event: str, value: Any) -> JsonValue | None:
+        """Process the parser's next event, and return the value that ends with it, unless it is a member."""
         parent = self._open[-1] if self._open else None
         if event == "map_key" and parent:
             parent.name, parent.is_empty = value, False
             return None
         if event in {"end_map", "end_array"}:
             ended = self._open.pop()
-            return Value(ended.path, ended.line, ended.members, event == "end_array", ended.is_empty)
+            return JsonValue(ended.path, ended.line, ended.members, event == "end_array", ended.is_empty)
         path = (*parent.path, parent.name) if parent else ()
         if parent:
             parent.is_empty = False
@@ -131,15 +131,15 @@ class Values:
             self._open.append(_Open(path, number, {} if event == "start_map" else None))
             return None
         if parent is None or parent.members is None:
-            return Value(path, number, value)
+            return JsonValue(path, number, value)
         _add(parent.members, str(parent.name), value)
         return None
 
 
-def replace_halves(text: str) -> tuple[str, str]:
-    r"""Return JSON without escapes of half a character (`\ud800`), and what of its end belongs to what comes next.
+def replace_lone_surrogates(text: str) -> tuple[str, str]:
+    r"""Replace escaped lone surrogates (`\ud800`), and return the JSON and an incomplete escape at its end.
 
-    The parser replaces the halves by a question mark, which makes another address of it.
+    The parser would replace a lone surrogate by a question mark, which changes an address into another one.
     """
     if "\\" not in text:
         return text, ""
@@ -156,7 +156,7 @@ def replace_halves(text: str) -> tuple[str, str]:
 
 
 def members_of(pairs: Iterable[tuple[str, Any]]) -> Members:
-    """Return the members of an object. One that comes twice, with different values, has none of them."""
+    """Return the members of an object. A duplicate member with different values becomes None."""
     members: Members = {}
     for name, value in pairs:
         _add(members, name, value)
@@ -164,11 +164,11 @@ def members_of(pairs: Iterable[tuple[str, Any]]) -> Members:
 
 
 def is_start(line: str) -> bool:
-    """True unless the line stops being JSON before its first text or number has ended."""
+    """Return whether the line starts as JSON, up to the end of its first text or number."""
     parse = ijson.basic_parse_coro(events := ijson.sendable_list(), multiple_values=True)
     for start in range(0, len(line), SLICE):
         try:
-            parse.send(replace_halves(line[start : start + SLICE])[0].encode())
+            parse.send(replace_lone_surrogates(line[start : start + SLICE])[0].encode())
         except _NOT_JSON:
             return any(event in {"string", "map_key"} for event, _ in events)
         if len(events) > 1:

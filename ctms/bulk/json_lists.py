@@ -1,7 +1,7 @@
-"""JSON: an object a line, or documents of any shape and size that hold the records in one place.
+"""Reader for lists in JSON: an object on each line, or documents of any shape and size with the records in one place.
 
-A place is the path of keys that leads to a record, with `ITEM` for any element of an array. A record is an object with
-an address, or an address in an array. Of records within each other the outermost counts.
+A place is the path of keys to a record, with `ITEM` for any element of an array. A record is an object with an address,
+or an address in an array. Of nested records, the outermost counts.
 """
 
 from __future__ import annotations
@@ -10,53 +10,53 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ctms.bulk.columns import AmbiguousColumnsError, Wanted, choose
+from ctms.bulk.columns import AmbiguousColumnsError, ReadOptions, choose_columns
+from ctms.bulk.csv_lists import clean_reason
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
+from ctms.bulk.json_values import ITEM, MAX_DEPTH, JsonPath, JsonValue, JsonValues, Members, is_start, members_of
 from ctms.bulk.lines import MAX_LINE, Lines
-from ctms.bulk.tables import clean_reason
-from ctms.bulk.values import ITEM, MAX_DEPTH, Members, Path, Value, Values, is_start, members_of
 from ctms.errors import ListError
 
 SAMPLE = 1 << 16
-"""Characters that are read before the place of the records is decided, unless the document ends before."""
+"""Characters that are read before the place of the records is decided, unless the document ends first."""
 
 MAX_PATHS = 500
-"""Paths of elements without an address, before the place of the records is known."""
+"""Paths of elements without an address that are kept until the place of the records is known."""
 
 
 def looks_like_json(line: str) -> bool:
-    """True for the beginning of an object or an array, but not for a link of Markdown (`[jane@example.com](…)`)."""
+    """Return whether the line starts an object or an array, and is not a Markdown link (`[jane@example.com](…)`)."""
     return line.lstrip().startswith(("{", "[")) and ("@" not in line or is_start(line))
 
 
-def read_json(number: int, line: str, wanted: Wanted, lines: Lines) -> Iterator[Entry]:
-    """Give the entries of JSON whose first line is this one. Raises `ListError` where it has no addresses."""
-    lines.give_back([(number, line)])
+def read_json(number: int, line: str, options: ReadOptions, lines: Lines) -> Iterator[Entry]:
+    """Yield the entries of JSON whose first line is this one. Raises `ListError` when it has no addresses."""
+    lines.push_back([(number, line)])
     first = _as_object(line)
-    if first is not None and not _has_list_of_addresses(first, wanted):
+    if first is not None and not _has_list_of_addresses(first, options):
         try:
-            return _read_lines(_Records(first, wanted), lines)
+            return _read_lines(_Records(first, options), lines)
         except AmbiguousColumnsError:
             raise
         except ListError:
-            pass  # an object of another kind: the records are within it
-    return _Documents(wanted, Values(lines)).entries()
+            pass  # not a record: the records are inside it
+    return _Documents(options, JsonValues(lines)).entries()
 
 
 class _Records:
     """The records of one list: objects with the same members."""
 
-    def __init__(self, first: Members, wanted: Wanted) -> None:
+    def __init__(self, first: Members, options: ReadOptions) -> None:
         names = list(first)
-        columns = choose(names, wanted, lambda position: "@" in str(first[names[position]]))
-        self._opt_outs = wanted.opt_outs
+        columns = choose_columns(names, options, lambda position: "@" in str(first[names[position]]))
+        self._opt_outs = options.opt_outs
         self.address = names[columns.address]
         self._date = None if columns.date is None else names[columns.date]
         self._reason = None if columns.reason is None else names[columns.reason]
 
     def entry(self, number: int, members: Members) -> Entry:
-        """Return the entry of a record."""
+        """Return the entry for a record."""
         address = members.get(self.address)
         if not isinstance(address, str):
             return bad_entry(number, f"no address: there is no text in {self.address}")
@@ -74,43 +74,43 @@ def _read_lines(records: _Records, lines: Lines) -> Iterator[Entry]:
 
 
 class _Documents:
-    """Documents that are being read. First some values are held, until it is known where the records are."""
+    """A reader for documents, which buffers values until the place of the records is known."""
 
-    def __init__(self, wanted: Wanted, values: Values) -> None:
-        self._wanted = wanted
+    def __init__(self, options: ReadOptions, values: JsonValues) -> None:
+        self._options = options
         self._values = values
-        self._held: list[Value] = []
-        self._held_since = 0
-        self._skipped: set[Path] = set()
-        """Paths of the elements that were held and then forgotten, without an address among them."""
+        self._buffer: list[JsonValue] = []
+        self._buffered_since = 0
+        self._skipped: set[JsonPath] = set()
+        """Paths of elements that were buffered and discarded, because none had an address."""
         self._bare: int | None = None
-        """Line of the first document without an address, before the place of the records was known."""
+        """The line of the first document without an address, from before the place of the records was known."""
         self._columns: list[str] = []
-        """The members of the largest object that is no record."""
+        """The members of the largest object that is not a record."""
 
-        self._place: Path | None = None
-        self._element: Path = ()
-        """The part of the place up to its last array: each of its elements is an entry, if only a bad one."""
+        self._place: JsonPath | None = None
+        self._element: JsonPath = ()
+        """The part of the place up to its last array: each of its elements becomes an entry, even if it is bad."""
         self._records: _Records | None = None
-        """None where the records are addresses."""
+        """None when the records are plain addresses."""
         self._line = 0
         self._count = 0
         self._in_element = 0
         self._in_document = 0
         self._lists = _Lists()
         self._inner_list = False
-        """True when an array within a record has addresses: if it is the only record, it may be about the list."""
+        """Whether an array inside a record has addresses: a single such record may describe the list."""
         self._addresses: set[str | None] = set()
         """The first two addresses."""
 
     def entries(self) -> Iterator[Entry]:
-        """Give the entries."""
+        """Yield the entries."""
         for value in self._values:
             if self._place is not None:
                 yield from self._read(value)
                 continue
-            self._held.append(value)
-            if value.path == () or self._values.read - self._held_since > SAMPLE:
+            self._buffer.append(value)
+            if value.path == () or self._values.read - self._buffered_since > SAMPLE:
                 yield from self._decide(ended=value.path == ())
         if self._place is None and self._bare is not None:
             raise self._no_addresses(self._bare)
@@ -121,13 +121,13 @@ class _Documents:
             )
 
     def _decide(self, *, ended: bool) -> Iterator[Entry]:
-        """Decide where the records are, if any value that is held is one, and read what is held."""
-        candidates = [value for value in self._held if _is_record(value, self._wanted)]
+        """Decide on the place of the records, if a buffered value is one, and read the buffered values."""
+        candidates = [value for value in self._buffer if _is_record(value, self._options)]
         if not candidates:
-            self._forget(ended=ended)
+            self._discard(ended=ended)
             return
-        if not ended:  # the records that have begun may be around those that have ended
-            candidates += [value for value in self._values.open_objects() if _is_record(value, self._wanted)]
+        if not ended:  # unfinished records may enclose finished ones
+            candidates += [value for value in self._values.open_objects() if _is_record(value, self._options)]
         paths = {value.path for value in candidates}
         first = next(
             value for value in candidates if not any(value.path[:end] in paths for end in range(len(value.path)))
@@ -138,40 +138,40 @@ class _Documents:
                 raise _several_places(first.line, value.line)
         self._place, self._line = place, first.line
         self._element = place[: max((end + 1 for end, step in enumerate(place) if step is ITEM), default=0)]
-        self._records = None if isinstance(first.content, str) else _Records(first.content, self._wanted)
+        self._records = None if isinstance(first.content, str) else _Records(first.content, self._options)
         if self._element in self._skipped:
             raise ListError(
                 f"line {first.line}: no address is in what comes before, for more than {SAMPLE:,} characters"
             )
         if self._bare is not None and ITEM in place:
             raise self._no_addresses(self._bare)
-        held, self._held = self._held, []
+        buffered, self._buffer = self._buffer, []
         self._lists = _Lists()
-        for value in held:
+        for value in buffered:
             yield from self._read(value)
 
-    def _forget(self, *, ended: bool) -> None:
-        """Forget what is held and has no address."""
-        for value in self._held:
+    def _discard(self, *, ended: bool) -> None:
+        """Discard the buffered values, none of which has an address."""
+        for value in self._buffer:
             self._lists.add(value)
             self._note_columns(value)
         if ended:
-            document = self._held.pop()
-            # Documents are records without an address, where the others are documents.
-            self._held = [value for value in self._held if value.path == ()]
+            document = self._buffer.pop()
+            # A document may be a record without an address, if other documents are the records.
+            self._buffer = [value for value in self._buffer if value.path == ()]
             if not self._lists.are_empty(document):
                 self._bare = self._bare or document.line
-                self._held.append(document)
+                self._buffer.append(document)
             self._lists = _Lists()
-        if not ended or len(self._held) > MAX_PATHS:
-            self._skipped |= {value.path for value in self._held if value.path[-1:] in {(), (ITEM,)}}
-            self._held = []
+        if not ended or len(self._buffer) > MAX_PATHS:
+            self._skipped |= {value.path for value in self._buffer if value.path[-1:] in {(), (ITEM,)}}
+            self._buffer = []
             if len(self._skipped) > MAX_PATHS:
                 raise self._no_addresses(1)
-        self._held_since = self._values.read
+        self._buffered_since = self._values.read
 
-    def _read(self, value: Value) -> Iterator[Entry]:
-        """Give the entry of a value, if it is a record or should be one."""
+    def _read(self, value: JsonValue) -> Iterator[Entry]:
+        """Yield the entry of a value, if it is a record or should be one."""
         path, place = value.path, self._place or ()
         self._lists.add(value)
         if path == place:
@@ -180,8 +180,8 @@ class _Documents:
             yield self._entry(value)
         elif path[: len(place)] == place:
             if len(self._addresses) < 2 and not self._inner_list and ITEM in path[len(place) :]:
-                self._inner_list = _is_record(value, self._wanted)
-        elif _is_record(value, self._wanted):
+                self._inner_list = _is_record(value, self._options)
+        elif _is_record(value, self._options):
             raise _several_places(self._line, value.line)
         if path == self._element:
             if not self._in_element and (path or not self._lists.are_empty(value)):
@@ -194,7 +194,7 @@ class _Documents:
             self._in_document = 0
             self._lists = _Lists()
 
-    def _entry(self, value: Value) -> Entry:
+    def _entry(self, value: JsonValue) -> Entry:
         content = value.content
         if self._records is None:
             entry = (
@@ -211,19 +211,19 @@ class _Documents:
         return self._numbered(entry)
 
     def _numbered(self, entry: Entry) -> Entry:
-        """Have the problem of an entry say which record it is: many may be on one line."""
+        """Add the record's number to the problem of an entry, because a line may have many records."""
         self._count += 1
         return entry._replace(problem=f"record {self._count:,}: {entry.problem}") if entry.problem else entry
 
-    def _note_columns(self, value: Value) -> None:
+    def _note_columns(self, value: JsonValue) -> None:
         if isinstance(value.content, dict):
             self._columns = max(self._columns, list(value.content), key=len)
 
     def _no_addresses(self, line: int) -> ListError:
         """Return the error for a document without addresses."""
         try:
-            if self._place is None and (self._columns or self._wanted.names):
-                choose(self._columns, self._wanted, lambda _: False)
+            if self._place is None and (self._columns or self._options.names):
+                choose_columns(self._columns, self._options, lambda _: False)
         except ListError as error:
             return error
         return ListError(f"line {line}: the document that begins there has no addresses")
@@ -235,27 +235,27 @@ class _Lists:
     def __init__(self) -> None:
         self._empty = self._full = False
 
-    def add(self, value: Value) -> None:
+    def add(self, value: JsonValue) -> None:
         """Add a value of the document; only arrays count."""
         if value.is_array:
             self._empty |= value.is_empty
             self._full |= not value.is_empty
 
-    def are_empty(self, document: Value) -> bool:
-        """True when the document is a list of nobody: empty, or with empty arrays only."""
+    def are_empty(self, document: JsonValue) -> bool:
+        """Return whether the document is an empty list: empty itself, or with empty arrays only."""
         return (document.is_empty or self._empty) and not self._full
 
 
-def _is_record(value: Value, wanted: Wanted) -> bool:
-    """True for an object with an address, and for an address that is an element of an array."""
+def _is_record(value: JsonValue, options: ReadOptions) -> bool:
+    """Return whether the value is an object with an address, or an address that is an element of an array."""
     content = value.content
     if isinstance(content, str):
-        # An array of text that is the whole document is a list, whatever its text is.
-        return value.path[-1:] == (ITEM,) and not wanted.names and ("@" in content or len(value.path) == 1)
+        # A document that is an array of text is a list, whatever the text is.
+        return value.path[-1:] == (ITEM,) and not options.names and ("@" in content or len(value.path) == 1)
     if not isinstance(content, dict) or not content:
         return False
     try:
-        _Records(content, wanted)
+        _Records(content, options)
     except AmbiguousColumnsError:
         return True
     except ListError:
@@ -263,8 +263,8 @@ def _is_record(value: Value, wanted: Wanted) -> bool:
     return True
 
 
-def _has_list_of_addresses(value: Any, wanted: Wanted, path: Path = ()) -> bool:
-    """True when an array within the value has addresses, or it is too deep to be looked through."""
+def _has_list_of_addresses(value: Any, options: ReadOptions, path: JsonPath = ()) -> bool:
+    """Return whether an array inside the value has addresses, or the value is nested too deeply to be searched."""
     if len(path) > MAX_DEPTH:
         return True
     if isinstance(value, dict):
@@ -274,8 +274,8 @@ def _has_list_of_addresses(value: Any, wanted: Wanted, path: Path = ()) -> bool:
     else:
         return False
     return any(
-        (ITEM in (*path, step) and _is_record(Value((*path, step), 0, item), wanted))
-        or _has_list_of_addresses(item, wanted, (*path, step))
+        (ITEM in (*path, step) and _is_record(JsonValue((*path, step), 0, item), options))
+        or _has_list_of_addresses(item, options, (*path, step))
         for step, item in inner
     )
 
