@@ -127,7 +127,7 @@ def test_a_port_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_server_that_is_starting(folder: Path, server: EmbeddedServer) -> None:
-    """It recovers, from an archive that is slow."""
+    """The server recovers from a slow archive."""
     server.release()
     data = folder / "postgresql"
     go_on = folder / "go-on"
@@ -150,7 +150,7 @@ def test_a_server_that_is_starting(folder: Path, server: EmbeddedServer) -> None
 
 
 def test_a_server_that_is_stopping_and_starts_again(folder: Path, server: EmbeddedServer) -> None:
-    """It waits for a session to end, and takes no new ones."""
+    """The server waits for a session to end and accepts no new ones."""
     session = psycopg.connect(libpq_url(server.url))
     info = PostmasterInfo.read_from_pgdata(folder / "postgresql")
     assert info is not None
@@ -180,7 +180,7 @@ def test_a_server_that_is_stopping_and_starts_again(folder: Path, server: Embedd
 )
 @pytest.mark.parametrize("kind", [psycopg.Connection, Translated])
 def test_it_fails_at_once_when_waiting_cannot_help(server: EmbeddedServer, change: dict[str, Any], kind: Any) -> None:
-    """Names that look like messages do not mislead it."""
+    """Names that look like messages have no effect."""
     url = make_url(server.url).set(**change).render_as_string(hide_password=False)
 
     started = time.monotonic()
@@ -204,7 +204,7 @@ def test_names_and_passwords_may_have_spaces(server: EmbeddedServer) -> None:
 
 
 def test_a_server_without_free_connections_is_there(server: EmbeddedServer) -> None:
-    """53300: the request gets 503, and the next one may have more luck."""
+    """53300 (too many connections): the request gets 503, and a later one may succeed."""
     with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS plain")
         connection.execute("CREATE ROLE plain LOGIN CONNECTION LIMIT 0")
@@ -216,7 +216,7 @@ def test_a_server_without_free_connections_is_there(server: EmbeddedServer) -> N
 
 
 def test_a_server_that_the_client_refuses_is_there(server: EmbeddedServer) -> None:
-    """It runs as another user than the one that is required, as a certificate may be another one."""
+    """The server runs as another user than the client requires, comparable to a wrong certificate."""
     url = make_url(server.url).update_query_dict({"requirepeer": "nobody"}).render_as_string(hide_password=False)
 
     with pytest.raises(psycopg.OperationalError):
@@ -238,7 +238,7 @@ def test_a_host_without_an_address_is_a_mistake(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_server_that_comes_up_between_the_attempt_and_the_question(server: EmbeddedServer) -> None:
-    """The attempt failed, and the server is there by now: it is tried once more, at once."""
+    """The attempt failed but the server is up by now: one more attempt follows immediately."""
 
     class Late(Translated):
         @classmethod

@@ -43,7 +43,7 @@ OWN, ACCOUNT = "own", "account"
 
 @pytest.fixture(scope="module")
 def apps(postgres: str, worker_id: str) -> Iterator[Apps]:
-    """Apps on an adopted database, in place of those on the database of all tests."""
+    """Return apps on an adopted database instead of the database shared by all tests."""
     url = empty_database(postgres, f"adopted_{worker_id}")
     options = Settings(db_url=url, secret_key=SECRET_KEY, use_mozlog=False)
     existing = create_app(options, bundled())
@@ -66,7 +66,7 @@ def ctms_plugins() -> list[object]:
 
 @dataclass(frozen=True)
 class Case:
-    """A stored address and a spelling of it, the contact that has it, and files with the spelling."""
+    """A stored address, a spelling of it, its contact, and files with the spelling."""
 
     stored: str
     spelt: str
@@ -80,31 +80,31 @@ class Case:
 
 
 def find(column: str, table: str, value: str) -> str:
-    """Return the id of the contact with this very address."""
+    """Return the id of the contact with exactly this address."""
     return str(execute(f"SELECT email_id FROM {table} WHERE {column} = :value", value=value))
 
 
 @pytest.fixture(params=list(STORED))
 def stored_as(request: pytest.FixtureRequest) -> int:
-    """The number of a form that is stored."""
+    """Return the number of a stored form."""
     return list(STORED).index(request.param)
 
 
 @pytest.fixture(params=list(SPELLINGS))
 def spelling(request: pytest.FixtureRequest) -> str:
-    """A spelling."""
+    """Return a spelling."""
     return SPELLINGS[request.param]
 
 
 @pytest.fixture
 def own(app: Flask, stored_as: int, spelling: str, tmp_path: Path) -> Case:  # noqa: ARG001  inside its transaction
-    """A contact's own address."""
+    """Return the case of a contact's own address."""
     return _case(OWN, stored_as, spelling, tmp_path, lambda stored: find("primary_email", "emails", stored))
 
 
 @pytest.fixture
 def account(app: Flask, stored_as: int, spelling: str, tmp_path: Path) -> Case:  # noqa: ARG001  inside its transaction
-    """The address of a contact's account."""
+    """Return the case of an account's address."""
     return _case(ACCOUNT, stored_as, spelling, tmp_path, lambda stored: find("primary_email", "fxa", stored))
 
 
@@ -117,12 +117,12 @@ def _case(kind: str, stored_as: int, spelling: str, folder: Path, find_id: Calla
 
 
 def exists(case: Case) -> bool:
-    """True while the contact does."""
+    """Return whether the contact exists."""
     return bool(execute("SELECT count(*) FROM emails WHERE email_id = :id", id=case.email_id))
 
 
 def assert_taken(answer: Answer, detail: str) -> None:
-    """Hold an answer to a conflict of the address."""
+    """Assert that a response is a conflict of the address."""
     assert assert_error(answer, 409, detail)["field"] == "primary_email"
 
 
@@ -242,7 +242,7 @@ class TestSuppressing:
         assert api.patch(f"/ctms/{other}", {"fxa": "DELETE"}).status_code == 200
 
     def test_with_the_fingerprint_of_an_earlier_version(self, cli: CliRunner, api: ApiClient, own: Case) -> None:
-        """It was made of the spelling that was given."""
+        """Earlier versions used the spelling as given."""
         api.delete(f"/ctms/{own.stored}")
         run(cli, "suppressions", "add", "somebody@example.com")
         raw = _earlier_fingerprint(own.stored)
@@ -295,11 +295,11 @@ class TestWriting:
 
 
 class TestTwoContactsWithOneAddress:
-    """An adopted database may hold them, since its unique index knows no normal form."""
+    """An adopted database may hold two such contacts, because its unique index does not use the normal form."""
 
     @pytest.fixture
     def pair(self, app: Flask) -> list[str]:
-        """The ids of two contacts with one address, in normal form and raw."""
+        """Return the ids of two contacts with one address, in normal form and raw."""
         return sorted(insert_contact(primary_email=one) for one in ("zoë@münchen.de", "zoë@xn--mnchen-3ya.de"))
 
     def test_both_are_found_and_erased(self, api: ApiClient, pair: list[str]) -> None:
@@ -369,7 +369,7 @@ class TestSpaces:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_all_operations_agree(api: ApiClient, cli: CliRunner, written: str, data: st.DataObject) -> None:
-    """Whatever address is accepted: any spelling of it finds, erases and suppresses what was written."""
+    """Any spelling of any accepted address finds, erases and suppresses the stored contact."""
     for table in ("emails", "suppressions"):  # a failed example may have left some
         execute(f"DELETE FROM {table}")
     created = api.post("/ctms", minimal(primary_email=written))
@@ -391,5 +391,5 @@ def test_all_operations_agree(api: ApiClient, cli: CliRunner, written: str, data
 
 
 def test_of_an_existing_deployment(stored_as: int) -> None:
-    """The forms differ as stored, else the matrix would test one of them three times."""
+    """The stored forms differ; otherwise the matrix would test one of them three times."""
     assert len({value.format(stored_as) for value in STORED.values()}) == 3

@@ -127,7 +127,7 @@ class Newsletter(Model):
     update_timestamp: Mapped[UpdateTimestamp]
 
 
-class Waitlist(Model):
+class WaitlistEntry(Model):
     """A waitlist that the contact is or was on, with the fields that its rules allow."""
 
     __tablename__ = "waitlists"

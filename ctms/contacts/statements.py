@@ -56,7 +56,7 @@ SUB_DOCUMENTS = {
 }
 LISTS = {
     "newsletters": ContactTable(models.Newsletter, schemas.NewsletterSchema, key=("email_id", "name")),
-    "waitlists": ContactTable(models.Waitlist, schemas.WaitlistSchema, key=("email_id", "name")),
+    "waitlists": ContactTable(models.WaitlistEntry, schemas.WaitlistSchema, key=("email_id", "name")),
 }
 CONTACT_TABLES = {**SUB_DOCUMENTS, **LISTS}
 

@@ -1,4 +1,4 @@
-"""`/ctms` in the process: what each call answers, its status, body and headers."""
+"""`/ctms` in process: the status, body and headers of each operation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPS = ("email", "amo", "fxa", "mofo", "newsletters", "waitlists")
 
 
 def identities(contact: dict[str, Any]) -> dict[str, str]:
-    """The nine identities of a full contact."""
+    """Return the nine identities of a full contact."""
     email, amo, fxa, mofo = contact["email"], contact["amo"], contact["fxa"], contact["mofo"]
     return {
         "email_id": email["email_id"],

@@ -1,4 +1,4 @@
-"""The rest of a body is read after the answer, within limits; over HTTP: `tests/system/test_refused_bodies.py`."""
+"""A body is drained after the response, within limits. `tests/system/test_refused_bodies.py` tests it over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctms.errors import Unavailable
 
 
 class Endless(io.RawIOBase):
-    """A body without end; `taken` is how much of it was read, `largest` the longest read."""
+    """An endless body; `taken` is the number of bytes read, `largest` the longest read."""
 
     taken = 0
     largest = 0
@@ -29,7 +29,7 @@ class Endless(io.RawIOBase):
 
 
 def respond(stream: Any, *, read: int = 0, slots: Any = None, **environ: Any) -> None:
-    """Answer a request with this body, of which the app reads so much, and send the answer as a WSGI server does."""
+    """Handle a request with this body, of which the app reads a part, and send the response as a WSGI server does."""
 
     def app(environ: Any, _start: Any) -> Iterable[bytes]:
         if read:
@@ -107,7 +107,7 @@ def test_a_client_that_sends_slowly_holds_a_thread_for_a_while_only(monkeypatch:
 
 
 class Stalled(io.RawIOBase):
-    """A body of a client that stops sending, until it is gone."""
+    """The body of a client that stops sending until it disconnects."""
 
     def __init__(self) -> None:
         self.reads = threading.Event()
@@ -120,7 +120,7 @@ class Stalled(io.RawIOBase):
 
 
 def test_clients_that_stop_sending_hold_some_threads_only() -> None:
-    """Those beyond the slots are not read; when a client is gone, its slot is free again."""
+    """Bodies beyond the slots are not drained; a client that disconnects frees its slot."""
     slots = BodySlots(5)
     assert slots.drains == 2
     stalled = [Stalled() for _ in range(slots.drains)]

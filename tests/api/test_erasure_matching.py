@@ -1,4 +1,4 @@
-"""Which contacts the identities of `POST /erasures` match, and how many look-ups that takes."""
+"""The contacts that the identities of `POST /erasures` match, and the number of look-ups."""
 
 from __future__ import annotations
 

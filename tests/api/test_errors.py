@@ -1,4 +1,4 @@
-"""Errors: one shape for all of them, what they say, and what neither they nor the logs ever repeat."""
+"""Errors: their common shape, their texts, and values that neither they nor the logs repeat."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class TestOneShape:
 class TestNothingOfAPersonIsLogged:
     @pytest.fixture
     def logged(self, app: Flask) -> Iterator[Callable[[], str]]:
-        """All that the service and its libraries write, as it formats it, at their most talkative."""
+        """All log output of the service and its libraries, formatted, at the most verbose level."""
         root = logging.getLogger()
         (ours,) = [handler for handler in root.handlers if type(handler).__module__.startswith("ctms")]
         copy = logging.StreamHandler(io.StringIO())
@@ -249,7 +249,7 @@ class TestNothingOfAPersonIsLogged:
         assert PRIVATE not in output
 
     def test_nor_what_the_database_says(self, api: ApiClient, logged: Callable[[], str]) -> None:
-        """A real error of PostgreSQL, whose DETAIL repeats the row."""
+        """A real PostgreSQL error, whose DETAIL contains the row."""
         execute("ALTER TABLE emails ADD CONSTRAINT odd CHECK (first_name IS NULL OR last_name IS NULL)")
 
         answer = api.post("/ctms", minimal(first_name=PRIVATE, last_name=PRIVATE))

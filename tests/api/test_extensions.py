@@ -1,4 +1,4 @@
-"""Routes that plugins bring: guarded, documented and measured as ours are."""
+"""Routes of plugins, which are guarded, documented and measured like those of CTMS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.cli.running import run
 
 
 def blueprint() -> Blueprint:
-    """Return a blueprint with a view that reads, one that writes, one for any client."""
+    """Return a blueprint with a view that reads, one that writes, and one for any client."""
     made = Blueprint("Shelf", __name__, description="Books")
 
     @made.route("/shelf/<name>")
@@ -34,14 +34,14 @@ def blueprint() -> Blueprint:
         @made.guard("view_contacts")
         @made.response(200, {"type": "object"})
         def get(self, name: str) -> Response:
-            """Return who has it."""
+            """Return the number of readers."""
             found = fetch_scalar(ScalarQuery("SELECT count(*) FROM emails WHERE first_name = %s", [name]))
             return Response(json.dumps({"readers": found}), content_type="application/json")
 
         @made.guard("manage_contacts")
         @made.response(204)
         def put(self, name: str) -> Response:
-            """Let everybody have it, unless it is a bad one."""
+            """Lend the book to all contacts, unless it is a bad one."""
             connection().execute("UPDATE emails SET first_name = %s", [name])
             if name == "bad":
                 raise BadRequest("not that one")
@@ -53,21 +53,21 @@ def blueprint() -> Blueprint:
     @made.guard(None)
     @made.response(200, {"type": "object"})
     def shelf() -> Response:
-        """Return nothing in particular."""
+        """Return an empty object."""
         return Response("{}", content_type="application/json")
 
     return made
 
 
 class Shelf:
-    """A plugin that brings the blueprint."""
+    """A plugin with the blueprint."""
 
     def __init__(self, *blueprints: flask_smorest.Blueprint) -> None:
         self.blueprints = blueprints or (blueprint(),)
 
     @hookimpl
     def ctms_blueprints(self) -> Iterable[flask_smorest.Blueprint]:
-        """Yield them."""
+        """Yield the blueprints."""
         yield from self.blueprints
 
 
@@ -76,13 +76,13 @@ SHELF = Shelf()
 
 @pytest.fixture
 def ctms_plugins() -> Iterable[object]:
-    """The bundled plugins, and the one with the routes."""
+    """Return the bundled plugins and the plugin with the routes."""
     return [*bundled(), SHELF]
 
 
 @pytest.fixture
 def viewer(app: Flask) -> ApiClient:
-    """Calls the app as a client that may only look."""
+    """Return a client that may only read."""
     return ApiClient(app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
 
 
@@ -140,7 +140,7 @@ def test_routes_that_nothing_guards_are_found(app: Flask) -> None:
 
 
 def half_guarded() -> Blueprint:
-    """Return a blueprint one of whose methods is open."""
+    """Return a blueprint with a method without a guard."""
     made = Blueprint("Half", __name__)
 
     @made.route("/half")
@@ -149,7 +149,7 @@ def half_guarded() -> Blueprint:
 
         @made.guard("view_contacts")
         def get(self) -> Response:
-            """Look."""
+            """Read."""
             return Response()
 
         def post(self) -> Response:
@@ -160,7 +160,7 @@ def half_guarded() -> Blueprint:
 
 
 def plain(rule: str, name: str = "Plain") -> flask_smorest.Blueprint:
-    """Return a blueprint of flask-smorest, which cannot guard."""
+    """Return a plain blueprint of flask-smorest, which has no guard."""
     made = flask_smorest.Blueprint(name, __name__)
     made.add_url_rule(rule, view_func=lambda: "")
     return made
@@ -206,11 +206,11 @@ def test_of_two_that_claim_one_path_both_are_named(apps: Apps) -> None:
 def test_commands_are_listed_and_run_under_ours(apps: Apps) -> None:
     @click.command()
     def shelve() -> None:
-        """Put it back."""
+        """Return the book."""
         click.echo("shelved")
 
     class Shelving:
-        """A plugin that brings the command."""
+        """A plugin with the command."""
 
         @hookimpl
         def ctms_commands(self) -> list[click.Command]:

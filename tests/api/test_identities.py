@@ -1,4 +1,4 @@
-"""`/identities` and `/identity/{email_id}`: the nine ids, and nothing else."""
+"""`/identities` and `/identity/{email_id}`: the nine identities without other data."""
 
 from __future__ import annotations
 

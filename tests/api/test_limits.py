@@ -1,4 +1,4 @@
-"""Requests that are too large, too deep or too odd are refused clearly, and cost little."""
+"""Requests that are too large, too deep or malformed get a clear error at low cost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TestBodies:
         assert len(answer["detail"]) < 5
 
     def test_too_many_problems(self, api: ApiClient, method: str, path: str) -> None:
-        """An answer is never much larger than what was sent."""
+        """A response is never much larger than the request."""
         fields = {f"field {number}": number for number in range(20_000)}
         body = json.dumps({**minimal(), "waitlists": [{"name": "vpn", "fields": fields}]})
 
@@ -71,7 +71,7 @@ def test_a_token_request_has_a_limit_too(anonymous: ApiClient) -> None:
     ("path", "content_type"), [("/token", "application/x-www-form-urlencoded"), ("/ctms", "application/json")]
 )
 def test_a_body_in_chunks_has_a_limit_too(api: ApiClient, path: str, content_type: str) -> None:
-    """Its length is unknown beforehand, and what was read of it is not taken for the whole."""
+    """The length is not known in advance, and a truncated body is not accepted as complete."""
     answer = api.request(
         "POST",
         path,

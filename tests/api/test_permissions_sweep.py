@@ -1,4 +1,4 @@
-"""Every route asks for a permission, or stands on a short list of open ones."""
+"""Every route requires a permission, or is on a short list of open routes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ OPEN = {
     "/__heartbeat__",
     "/__lbheartbeat__",
 }
-"""Nobody needs a token here: the way to the docs and to a token, and what the platform asks."""
+"""Routes without a token: the docs, `/token`, and the checks of the platform."""
 
 ASSETS = "/docs/"
-"""What the pages of the docs load."""
+"""The assets of the docs pages."""
 
 ANY_CLIENT = {"/__crash__"}
-"""Needs a token and no permission: it shows nothing, it raises."""
+"""Requires a token but no permission: it returns no data, it raises."""
 
 
 class Route(NamedTuple):
-    """A method of a path, and the permission that it declares."""
+    """A method of a path with its declared permission."""
 
     method: str
     rule: str
@@ -51,7 +51,7 @@ class Route(NamedTuple):
 
 
 def routes(app: Flask) -> Iterator[Route]:
-    """All routes of the app, but for what Flask adds by itself: HEAD follows GET, OPTIONS tells the methods."""
+    """Return all routes of the app, except the HEAD and OPTIONS that Flask adds."""
     for rule in app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             view: Any = app.view_functions[rule.endpoint]
@@ -61,7 +61,7 @@ def routes(app: Flask) -> Iterator[Route]:
 
 
 def guarded(app: Flask) -> list[Route]:
-    """The routes that ask for a permission."""
+    """Return the routes that require a permission."""
     return [route for route in routes(app) if route.permission not in {None, UNDECLARED}]
 
 
@@ -71,7 +71,7 @@ def call(client: ApiClient, route: Route) -> Any:
 
 @pytest.fixture
 def powerless(app: Flask) -> ApiClient:
-    """A known client without roles."""
+    """Return a known client without roles."""
     return ApiClient(app.test_client(), tokens().issue(create_client("id_powerless")))
 
 

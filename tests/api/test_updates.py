@@ -1,4 +1,4 @@
-"""`/updates` in the process: which contacts a page holds, how pages follow each other, what is refused."""
+"""`/updates` in process: the contacts of a page, the order of pages, refused requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAY = {"start": "2021-05-01T00:00:00Z", "end": "2021-05-02T00:00:00Z"}
 
 
 def at(seconds: float) -> str:
-    """An instant of the day that the tests look at."""
+    """Return an instant of the tests' day."""
     return (datetime(2021, 5, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
 
 
@@ -39,7 +39,7 @@ def ids(page: Any) -> list[str]:
 
 
 def walk(api: ApiClient, **query: Any) -> list[Any]:
-    """Follow `next` to the end, as it stands."""
+    """Follow `next` unchanged to the last page."""
     pages = [updates(api, **query).json]
     while pages[-1]["next"] is not None:
         link = urlsplit(pages[-1]["next"])
@@ -269,7 +269,7 @@ def test_head_is_answered_without_a_body(api: ApiClient) -> None:
 
 
 def test_the_database_tells_the_time(api: ApiClient) -> None:
-    """Whatever the clock of the application says, stored times and `end` are the database's."""
+    """Stored times and `end` come from the database's clock, regardless of the application's."""
     before = execute("SELECT clock_timestamp()")
     created = api.post("/ctms", minimal()).json["email"]
     after = execute("SELECT clock_timestamp()")

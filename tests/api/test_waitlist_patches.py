@@ -1,4 +1,4 @@
-"""PATCHes of waitlists that have rules: what is new obeys them, what is stored is left alone."""
+"""PATCHes of waitlists with rules, which apply to new entries and not to stored ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Counted(ma.Schema):
 
 
 class Lists:
-    """A plugin with a waitlist that demands a field, one that fills it in and one that takes anything."""
+    """A plugin with waitlists that require a field, fill it in, and accept anything."""
 
     @hookimpl
     def ctms_waitlists(self) -> Iterator[Waitlist]:

@@ -1,4 +1,4 @@
-"""Dates as exports write them."""
+"""Dates in the formats of exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports of mailing services and of spreadsheets, as they come."""
+"""Original exports of mailing services and spreadsheets."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_workbook_is_named() -> None:
 
 
 class Endless(io.RawIOBase):
-    """A file that is written while it is read, so that only its reader needs memory."""
+    """A file that is generated while it is read, so that only its reader uses memory."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts = parts

@@ -1,4 +1,4 @@
-"""JSON documents: where their records are, what is a bad record, and what they cost."""
+"""Lists in JSON: the place of their records, bad records, and their cost."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_whole_characters_are_kept() -> None:
 )
 @settings(max_examples=300)
 def test_halves_are_found_wherever_the_text_is_cut(text: str, size: int) -> None:
-    """The slices together are what `json` makes of it, with the halves replaced."""
+    """The slices together equal the result of `json`, with lone surrogates replaced."""
     try:
         expected = json.loads(f'"{text}"')
     except ValueError:

@@ -1,4 +1,4 @@
-"""A plugin with deletion handlers, for tests of what is written down for them."""
+"""A plugin with deletion handlers, for tests of their tasks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SHOP = "shop"
 
 
 class Erases:
-    """Forgets, as it says."""
+    """A deletion handler that reports success."""
 
     def erase(self, identities: Sequence[Identities]) -> None:
-        """Forget these."""
+        """Report these as deleted."""
 
 
 class Handlers:
-    """The plugin."""
+    """A plugin with two deletion handlers."""
 
     @hookimpl
     def ctms_deletion_handlers(self) -> Iterator[DeletionHandler]:
-        """Give two handlers, not in the order of their names."""
+        """Yield two handlers, not sorted by name."""
         yield DeletionHandler(name=SHOP, implementation=Erases())
         yield DeletionHandler(name=CRM, implementation=Erases())

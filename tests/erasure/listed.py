@@ -1,4 +1,4 @@
-"""Work lists, and working them off, for tests."""
+"""Helpers for tests that process work lists."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ctms.suppression.fingerprints import Fingerprints
 
 @pytest.fixture
 def connection(app: Flask) -> Iterator[Connection]:  # noqa: ARG001  inside the app's transaction
-    """The connection that the work is done on."""
+    """Return the connection that does the work."""
     with pool.acquire() as connection:
         yield connection
 
 
 @pytest.fixture
 def erasure_key(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the app have `CTMS_ERASURE_KEY`."""
+    """Set `CTMS_ERASURE_KEY` of the app."""
     monkeypatch.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: "a key of thirty-two bytes or more"))
 
 
@@ -40,7 +40,7 @@ def work_list(
 
 
 def outcomes(worklist: WorkList, work: Work, batch_size: int = 100) -> list[ItemOutcome]:
-    """Work a list off; returns what became of the items."""
+    """Process a list and return the outcomes of its items."""
     found: list[ItemOutcome] = []
     process_batches(worklist, work, found.extend, batch_size=batch_size, pause=0, uninterrupted=nullcontext)
     return found

@@ -1,4 +1,4 @@
-"""Other contacts that carry an erased address as that of their account are counted, and erased on demand only."""
+"""Other contacts that have an erased address as that of their account are counted, and erased only on request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Make = Callable[..., str]
 
 @pytest.fixture
 def make(api: ApiClient) -> Make:
-    """Create a contact with this address, and one of its account; returns its id."""
+    """Create a contact with this address and one for its account, and return its id."""
 
     def make_contact(primary_email: str, account: str | None = None) -> str:
         fxa = {"fxa_id": uuid.uuid4().hex, "primary_email": account}
@@ -47,7 +47,7 @@ def make(api: ApiClient) -> Make:
 
 
 def left(api: ApiClient, *ids: str) -> list[bool]:
-    """Return which of the contacts are there."""
+    """Return which of the contacts exist."""
     return [api.get(f"/ctms/{email_id}").status_code == 200 for email_id in ids]
 
 

@@ -1,4 +1,4 @@
-"""Work lists and how they are worked off; deleting what is on them."""
+"""Work lists, their processing in batches, and bulk deletion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["connection", "erasure_key"]
 
 
 class Receivers:
-    """A plugin whose receivers are never called here."""
+    """A plugin whose receivers these tests never call."""
 
     def push(self, contacts: Any, idempotency_key: str) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Erasing: what is written down with a deletion, what it costs, and that nothing of the person is left."""
+"""Erasures: the record of a deletion, its cost, and that no data of the person is left."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Mirror:
     """A plugin with a backend."""
 
     def push(self, contacts: Any, idempotency_key: str) -> None:
-        """Take these."""
+        """Accept these."""
 
     @hookimpl
     def ctms_backends(self) -> Iterator[Backend]:
-        """Give one."""
+        """Yield a backend."""
         yield Backend(name="mirror", implementation=self)
 
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is sent to the database from now on."""
+    """Return the list of statements sent to the database from now on."""
     sent: list[str] = []
     execute_really = psycopg.Connection.execute
 
@@ -55,7 +55,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class TestCost:
-    """What a DELETE sends: all but the first four need no answer before the commit."""
+    """The statements of a DELETE: only the first four need a result before the commit."""
 
     PLAIN = (
         "SELECT c.enabled, EXISTS",
@@ -125,7 +125,7 @@ class TestBatches:
 
 
 def everything_stored() -> str:
-    """Return every value of every column of every table, as text; bytes are hexadecimal."""
+    """Return every value in the database as text, with bytes in hexadecimal."""
     tables = db.session.connection().exec_driver_sql(
         "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1"
     )

@@ -1,4 +1,4 @@
-"""Opting out the contacts of a work list."""
+"""Opt-outs of the contacts on a work list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Make = Callable[..., Any]
 
 
 class Mirror:
-    """A plugin with a backend that is never called here."""
+    """A plugin with a backend that these tests never call."""
 
     def push(self, contacts: Any, idempotency_key: str) -> None: ...
 
@@ -44,7 +44,7 @@ def entry(address: str, reason: str | None = "bounced", day: int | None = 1) -> 
 
 
 def state(api: ApiClient, contact: Any) -> tuple[bool, str | None, bool]:
-    """Return whether the contact is opted out, why, and whether it was changed since `LONG_AGO`."""
+    """Return whether the contact has opted out, the reason, and whether it has changed since `LONG_AGO`."""
     email = api.get(f"/ctms/{contact['email']['email_id']}").json["email"]
     changed = email["update_timestamp"] != LONG_AGO
     return email["has_opted_out_of_email"], email["unsubscribe_reason"], changed

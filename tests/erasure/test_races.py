@@ -1,4 +1,4 @@
-"""Erasures among requests of others, each in a transaction of its own."""
+"""Erasures concurrent with other requests, each in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE = 60
 
 @pytest.fixture(scope="module")
 def shared(apps: Apps) -> Iterator[Flask]:
-    """An app with real transactions; what it did is gone afterwards."""
+    """Return an app with real transactions, whose rows are deleted afterwards."""
     app = apps.get(points_of(["default_waitlist", Handlers()]))
     with app.app_context(), db.session.begin():
         registry.create_client(CLIENT, "races@example.com", ["admin"])
@@ -55,7 +55,7 @@ def call(shared: Flask) -> Callable[..., Answer]:
 
 @contextmanager
 def transaction(url: str) -> Iterator[Any]:
-    """A transaction of somebody else, who is slow."""
+    """Return a slow concurrent transaction."""
     with psycopg.connect(libpq_url(url)) as connection:
         yield connection
 
@@ -73,7 +73,7 @@ def wait_until_someone_waits(url: str) -> None:
 
 
 def at_once(calls: list[Callable[[], Answer]]) -> list[Answer]:
-    """Make the calls at once; returns their answers in order."""
+    """Run the calls concurrently, and return their results in order."""
     ready = Barrier(len(calls))
 
     def one(call: Callable[[], Answer]) -> Answer:

@@ -23,7 +23,7 @@ ROWS: dict[type[ma.Schema], tuple[type[Model], bool]] = {
     schemas.FxaSchema: (models.Fxa, True),
     schemas.MofoSchema: (models.Mofo, True),
     schemas.NewsletterSchema: (models.Newsletter, False),
-    schemas.WaitlistSchema: (models.Waitlist, False),
+    schemas.WaitlistSchema: (models.WaitlistEntry, False),
 }
 """The table of each sub-document or entry, and whether its row may be missing: then its members are null or false."""
 
