@@ -140,6 +140,13 @@ class StderrHandler(logging.Handler):
     def createLock(self) -> None:  # noqa: N802  logging's name
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        # The base class enters the lock from Python 3.13 on, even if it is None.
+        kept: object = self.filter(record)  # the record to emit, from Python 3.12 on
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return bool(kept)
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
