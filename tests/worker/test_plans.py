@@ -94,7 +94,7 @@ def test_few_rows_are_looked_at() -> None:
     assert not many
 
 
-@pytest.mark.usefixtures("filled")
+@pytest.mark.usefixtures("app")
 @pytest.mark.parametrize(
     ("kind", "counted", "other"), [(BACKEND, "outbox", "erasure_tasks"), (HANDLER, "erasure_tasks", "outbox")]
 )
