@@ -9,7 +9,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -25,6 +25,7 @@ from ctms.outbox import receivers
 from ctms.pool import Connection
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
+from ctms.threads import start_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -94,18 +95,8 @@ class _ThreadedCheck(Generic[T]):
     def start(self) -> _Run[T]:
         with self._lock:
             if self._run is None or self._run.result.done():
-                result: Future[T] = Future()
-                # Not in a pool: the end of the process would wait for its threads, also for hanging ones.
-                thread = Thread(target=self._work, args=(result,), name=f"health check {self._name}", daemon=True)
-                self._run = _Run(time.monotonic(), result)
-                thread.start()
+                self._run = _Run(time.monotonic(), start_in_thread(self._check, f"health check {self._name}"))
             return self._run
-
-    def _work(self, result: Future[T]) -> None:
-        try:
-            result.set_result(self._check())
-        except BaseException as error:  # noqa: BLE001  raised where the result is read
-            result.set_exception(error)
 
 
 class PluginChecks:
