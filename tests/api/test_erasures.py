@@ -74,7 +74,7 @@ class TestDelete:
 
         assert {one["name"]: one["installed"] for one in handlers} == {"old": False, SHOP: True}
 
-    def test_each_handler_is_told_the_identities_as_the_api_gives_them(self, api: ApiClient) -> None:
+    def test_each_handler_gets_the_identities_of_the_api(self, api: ApiClient) -> None:
         contact = api.post("/ctms", full()).json
 
         deleted = api.delete(f"/ctms/{address_of(contact)}")
@@ -96,7 +96,7 @@ class TestDelete:
 
         assert execute("SELECT count(*) FROM erasures") == 0
 
-    def test_nor_for_who_may_not_delete(self, app: Flask, api: ApiClient) -> None:
+    def test_nor_for_callers_without_the_permission_to_delete(self, app: Flask, api: ApiClient) -> None:
         contact = api.post("/ctms", full()).json
         editor = ApiClient(app.test_client(), tokens().issue(create_client("id_editor", roles=["editor"])))
 
@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[Any, list[Any]]] = {
 
 class TestRefused:
     @pytest.mark.parametrize("name", REFUSED)
-    def test_what_is_wrong_is_told_by_its_place_and_nothing_is_deleted(self, api: ApiClient, name: str) -> None:
+    def test_problems_name_their_place_and_nothing_is_deleted(self, api: ApiClient, name: str) -> None:
         execute("INSERT INTO emails (primary_email) VALUES ('jane@example.com')")
         body, place = REFUSED[name]
 
@@ -250,7 +250,7 @@ class TestRefused:
         assert_error(api.get(f"/erasures/{uuid.uuid4()}"), 404, "Unknown erasure")
         assert_error(api.get("/erasures/1"), 422, at=[["path", "erasure_id"]])
 
-    def test_who_may_delete_but_not_look(self, app: Flask, api: ApiClient) -> None:
+    def test_callers_that_may_delete_but_not_view(self, app: Flask, api: ApiClient) -> None:
         viewer = ApiClient(app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
 
         assert_error(

@@ -63,7 +63,7 @@ class TestDocument:
             assert f"'#/components/schemas/{name}'" in text, name
             assert not re.search(r"Schema\b", schema["description"]), "names of classes say nothing to clients"
 
-    def test_a_client_that_has_it_is_told_so(self, anonymous: ApiClient) -> None:
+    def test_a_client_with_the_current_document_gets_304(self, anonymous: ApiClient) -> None:
         first = anonymous.get("/openapi.json")
 
         again = anonymous.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})

@@ -73,7 +73,7 @@ class TestAssets:
         assert answer.status_code == 200
         assert answer.headers["Cache-Control"] == "no-cache"
 
-    def test_who_has_a_file_is_told_so(self, anonymous: ApiClient) -> None:
+    def test_a_client_with_the_current_file_gets_304(self, anonymous: ApiClient) -> None:
         path = f"/docs/assets/{assets_version()}/docs.js"
         etag = anonymous.get(path).headers["ETag"]
 
@@ -99,7 +99,7 @@ class TestAssets:
         assert "cdn.redoc.ly" not in (ASSETS / "redoc.standalone.js").read_text()
 
 
-def test_files_arrive_whole_over_http(served: Served) -> None:
+def test_files_arrive_complete_over_http(served: Served) -> None:
     for name, path in FILES.items():
         answer = requests.get(f"{served.url}/docs/assets/{assets_version()}/{name}", timeout=30)
         assert answer.status_code == 200

@@ -100,7 +100,7 @@ def test_the_contact_routes_ask_for_the_permission_that_fits(app: Flask) -> None
         assert route.permission == wanted.get(route.method, "manage_contacts"), route
 
 
-def test_who_erases_many_needs_what_who_deletes_one_needs_and_who_reads_records_a_permission_of_its_own(
+def test_erasing_needs_the_permission_to_delete_and_reading_records_its_own(
     app: Flask,
 ) -> None:
     found = {(route.method, route.permission) for route in guarded(app) if route.rule.startswith("/erasures")}
@@ -140,7 +140,7 @@ def test_no_token_is_refused_everywhere(app: Flask, anonymous: ApiClient) -> Non
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_who_is_refused_changes_nothing(api: ApiClient, powerless: ApiClient) -> None:
+def test_a_refused_caller_changes_nothing(api: ApiClient, powerless: ApiClient) -> None:
     contact = api.post("/ctms", minimal()).json
     path = f"/ctms/{contact['email']['email_id']}"
     other = {"email": {**contact["email"], "first_name": "Other"}}
@@ -157,7 +157,7 @@ def test_who_is_refused_changes_nothing(api: ApiClient, powerless: ApiClient) ->
     assert api.get("/ctms?primary_email=other@example.com").json == []
 
 
-def test_who_is_refused_is_not_told_what_there_is(api: ApiClient, powerless: ApiClient) -> None:
+def test_a_refused_caller_does_not_learn_what_exists(api: ApiClient, powerless: ApiClient) -> None:
     known = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
 
     answers = [powerless.get(known), powerless.get(f"/ctms/{ANY_ID}"), powerless.get("/ctms/no-uuid")]

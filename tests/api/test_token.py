@@ -137,7 +137,7 @@ class TestCredentials:
 
         assert_challenged(ask(anonymous, basic=("id_off", SECRET)))
 
-    def test_who_lacks_no_form_field_is_told_of_none(self, anonymous: ApiClient, client_id: str) -> None:
+    def test_no_missing_field_is_reported_when_none_is_missing(self, anonymous: ApiClient, client_id: str) -> None:
         refused = ask(anonymous, client_id=client_id, client_secret="no")
 
         assert set(assert_refused(refused, 400, WRONG, "invalid_client")) == {"detail", "error"}
@@ -211,7 +211,7 @@ class TestCredentials:
 
 
 class TestAttempts:
-    def test_who_fails_too_often_waits(self, app: Flask, anonymous: ApiClient, client_id: str) -> None:
+    def test_a_client_with_too_many_failures_waits(self, app: Flask, anonymous: ApiClient, client_id: str) -> None:
         init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=2))
         for _ in range(2):
             assert ask(anonymous, client_id=client_id, client_secret="no").status_code == 400

@@ -167,7 +167,7 @@ class TestWalk:
 
         assert ids(first) + ids(second) == wanted
 
-    def test_a_contact_that_changes_meanwhile_is_not_told_twice_in_one_walk(self, api: ApiClient) -> None:
+    def test_a_contact_that_changes_meanwhile_is_not_listed_twice(self, api: ApiClient) -> None:
         contacts = [insert_contact(update_timestamp=at(second)) for second in range(3)]
         first = updates(api, limit=1).json
 
@@ -268,7 +268,7 @@ def test_head_is_answered_without_a_body(api: ApiClient) -> None:
     assert head.data == b""
 
 
-def test_the_database_tells_the_time(api: ApiClient) -> None:
+def test_timestamps_come_from_the_database(api: ApiClient) -> None:
     """Stored times and `end` come from the database's clock, regardless of the application's."""
     before = execute("SELECT clock_timestamp()")
     created = api.post("/ctms", minimal()).json["email"]

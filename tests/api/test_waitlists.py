@@ -338,7 +338,7 @@ class TestList:
 
         assert jsonschema_rs.is_valid(first["schema"], fields) == ((name, fields) in ACCEPTED)
 
-    def test_who_may_view_contacts_may_see_it(self, app: Flask) -> None:
+    def test_callers_that_may_view_contacts_may_see_it(self, app: Flask) -> None:
         viewer = ApiClient(app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
 
         assert viewer.get("/waitlists").status_code == 200

@@ -72,7 +72,7 @@ class TestOne:
         assert refused(api, one)
         run(cli, "suppressions", "remove", one)
 
-    def test_what_an_earlier_version_has_suppressed_is_let_back(self, cli: CliRunner) -> None:
+    def test_suppressions_of_an_earlier_version_can_be_removed(self, cli: CliRunner) -> None:
         """Of a list's line it kept the fingerprint, whatever the line was."""
         line = '{"EmailAddress": "jane@example.com"},'
         found = fingerprints().of(line)

@@ -106,7 +106,7 @@ class TestWithoutABackend:
     def ctms_plugins(self) -> Iterable[object]:
         return ["default_waitlist"]
 
-    def test_a_write_says_nothing_of_backends(self, api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_write_adds_nothing_for_backends(self, api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
         sent: list[str] = []
         execute = psycopg.Connection.execute
 

@@ -51,7 +51,7 @@ class TestRequired:
     def test_an_entry_is_an_object(self, api: ApiClient, group: str, entry: Any) -> None:
         assert_error(api.post("/ctms", {**minimal(), group: [entry]}), 422, at=[["body", group, 0]])
 
-    def test_all_problems_are_told_at_once(self, api: ApiClient) -> None:
+    def test_all_problems_are_reported_at_once(self, api: ApiClient) -> None:
         contact = {"email": {"email_lang": "x" * 6}, "amo": {"user": "perhaps"}, "newsletters": [{"lang": 7}]}
 
         assert_error(

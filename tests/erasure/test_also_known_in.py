@@ -77,7 +77,7 @@ class TestRequest:
         assert api.get(f"/erasures/{erased['id']}").json["also_known_in"] == 1
         assert left(api, own, other) == [False, True]
 
-    def test_one_whose_own_address_is_erased_too_is_no_other(self, api: ApiClient, make: Make) -> None:
+    def test_an_erased_contact_is_not_counted_as_another(self, api: ApiClient, make: Make) -> None:
         make(ADDRESS)
         make("b@example.com", ADDRESS)
 

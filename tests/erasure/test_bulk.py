@@ -130,7 +130,7 @@ def test_known_addresses_are_counted(api: ApiClient, connection: Connection) -> 
     assert work_list(connection, entries, of_accounts=True).known == 2
 
 
-def test_what_is_told_of_is_whole_and_committed(connection: Connection) -> None:
+def test_reported_batches_are_complete_and_committed(connection: Connection) -> None:
     happened = []
 
     @contextmanager
@@ -230,7 +230,7 @@ def test_contacts_are_deleted_and_nobody_else(
 
 
 @pytest.mark.usefixtures("erasure_key")
-def test_the_address_of_the_account_of_who_is_erased_is_not_unknown(connection: Connection, api: ApiClient) -> None:
+def test_the_account_address_of_an_erased_contact_is_not_unknown(connection: Connection, api: ApiClient) -> None:
     contact = full()
     api.post("/ctms", contact)
     addresses = [contact["email"]["primary_email"], contact["fxa"]["primary_email"]]
@@ -244,7 +244,7 @@ def test_the_address_of_the_account_of_who_is_erased_is_not_unknown(connection: 
     assert execute("SELECT (contacts, unknown)::text FROM erasures") == "(1,0)"
 
 
-def test_without_a_key_who_was_erased_before_is_unknown(
+def test_without_a_key_an_address_erased_before_is_unknown(
     connection: Connection, erasure_request: ErasureRequest, make_contact: Callable[..., Any]
 ) -> None:
     worklist = work_list(connection, [entry(make_contact()["email"]["primary_email"])])

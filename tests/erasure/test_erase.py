@@ -77,7 +77,7 @@ class TestCost:
         assert api.delete(f"/ctms/{address}").status_code == 200
         return statements
 
-    def test_two_statements_more_than_it_needs_to_know_who_goes(self, sent: list[str]) -> None:
+    def test_two_statements_more_than_finding_the_contacts_needs(self, sent: list[str]) -> None:
         assert sent == [*self.PLAIN, *self.ERASE]
 
     @pytest.mark.parametrize("ctms_plugins", [(Handlers(),)], indirect=True)

@@ -81,7 +81,7 @@ def test_an_own_address_and_an_accounts(api: ApiClient, connection: Connection, 
     assert waiting == sorted(one["email"]["email_id"] for one in (own, account))
 
 
-def test_who_has_opted_out_is_left_alone(api: ApiClient, connection: Connection, make_contact: Make) -> None:
+def test_an_opted_out_contact_is_unchanged(api: ApiClient, connection: Connection, make_contact: Make) -> None:
     email = {"has_opted_out_of_email": True, "unsubscribe_reason": "my own"}
     contact = make_contact()
     api.patch(f"/ctms/{contact['email']['email_id']}", {"email": email})

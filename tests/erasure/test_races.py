@@ -99,7 +99,7 @@ def test_of_many_requests_with_one_key_one_is_done(call: Callable[..., Answer]) 
 
 
 @pytest.mark.parametrize("named", ["by its address", "by another identity"])
-def test_who_is_forgotten_while_others_write_the_address_does_not_stay(call: Callable[..., Answer], named: str) -> None:
+def test_an_address_written_while_it_is_forgotten_does_not_stay(call: Callable[..., Answer], named: str) -> None:
     for _ in range(5):
         contact, moving = full(), minimal()
         gone = contact["email"]["primary_email"]
@@ -126,7 +126,7 @@ def test_who_is_forgotten_while_others_write_the_address_does_not_stay(call: Cal
         assert (refused.status_code, refused.json) == (403, {"detail": "Address is suppressed"})
 
 
-def test_handlers_are_told_what_the_contact_was_at_its_end(call: Callable[..., Answer], database_url: str) -> None:
+def test_handlers_get_the_final_identities_of_the_contact(call: Callable[..., Answer], database_url: str) -> None:
     contact = full()
     call("POST", "/ctms", json=contact)
     email_id, gone = contact["email"]["email_id"], contact["email"]["primary_email"]
@@ -153,7 +153,7 @@ def test_handlers_are_told_what_the_contact_was_at_its_end(call: Callable[..., A
         assert told == [(last,)]
 
 
-def test_who_has_become_somebody_else_meanwhile_stays(call: Callable[..., Answer], database_url: str) -> None:
+def test_a_contact_that_no_longer_matches_stays(call: Callable[..., Answer], database_url: str) -> None:
     contact = full()
     call("POST", "/ctms", json=contact)
     email_id, fxa_id = contact["email"]["email_id"], contact["fxa"]["fxa_id"]
@@ -168,7 +168,7 @@ def test_who_has_become_somebody_else_meanwhile_stays(call: Callable[..., Answer
     assert call("GET", f"/ctms/{email_id}").status_code == 200
 
 
-def test_who_deletes_many_in_any_order_never_waits_in_a_circle(call: Callable[..., Answer]) -> None:
+def test_concurrent_deletions_in_any_order_do_not_deadlock(call: Callable[..., Answer]) -> None:
     for _ in range(3):
         contacts = [full() for _ in range(30)]
         for contact in contacts:
