@@ -13,7 +13,7 @@ from uuid import UUID
 import platformdirs
 import psycopg
 
-from ctms import database
+from ctms import database, migrations
 from ctms.app import create_app
 from ctms.clients.secrets import generate_secret, hash_secret
 from ctms.pool import Connection, libpq_url
@@ -128,7 +128,7 @@ def prepared(folder: Path, count: int) -> Iterator[Contacts]:
     app = create_app(settings)
     try:
         with app.app_context():
-            database.upgrade()
+            migrations.upgrade()
             url = app.extensions["ctms.embedded"]()
             with psycopg.connect(libpq_url(url), autocommit=True) as connection:
                 _fill(connection, count)

@@ -12,12 +12,14 @@ from werkzeug.routing import MapAdapter
 from ctms.api import init_api
 from ctms.api.openapi import answers
 from ctms.clients.attempt_limiter import init_attempt_limiter
+from ctms.clients.roles import init_permissions
 from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlist_rules import init_waitlist_registry
 from ctms.database import init_database
 from ctms.erasure.handlers import init_deletion_handlers
 from ctms.hooks.checks import logging_tracebacks
 from ctms.hooks.manager import init_plugins
+from ctms.migrations import init_migrations
 from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import init_fingerprints
@@ -76,6 +78,8 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_requests(app, recorder.add)
     with logging_tracebacks(settings):
         plugins = init_plugins(app, settings, plugins_found)
+        init_permissions(plugins.collect("ctms_permissions"))
+        init_migrations(app, plugins.collect("ctms_migrations"), plugins.collect("ctms_permissions"))
         init_health(app, plugins.collect("ctms_health_checks"))
         init_outbox(app, plugins.collect("ctms_backends"))
         init_deletion_handlers(app, plugins.collect("ctms_deletion_handlers"))

@@ -1,18 +1,14 @@
-"""The database: the server, the tables' base, the migrations. Commands use `db.session`, requests `ctms.pool`."""
+"""The database: the server and the tables' base. Commands use `db.session`, requests `ctms.pool`."""
 
 from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import flask_migrate
 import psycopg
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
@@ -202,34 +198,6 @@ def check_reachable() -> None:
     """Connect once. Raises `OperatorError`, one line that does not show the URL's password."""
     with operator_errors(), db.engine.connect():
         pass
-
-
-def check_migrated() -> None:
-    """Raise `OperatorError` unless the schema is at the newest revision."""
-    with db.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current != head():
-        raise OperatorError(
-            f"the database is at revision {current or 'none'}, not {head()}: run `flask db upgrade` first"
-        )
-
-
-@cache
-def head() -> str:
-    """The newest migration's revision."""
-    found = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    assert found is not None  # noqa: S101  a test holds it
-    return found
-
-
-def is_known(revision: str) -> bool:
-    """True when the revision is one of ours; a newer version's is not."""
-    return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
-
-
-def upgrade() -> None:
-    """Bring the schema to the newest revision."""
-    flask_migrate.upgrade(directory=str(MIGRATIONS))
 
 
 def app_settings() -> Settings:

@@ -6,6 +6,7 @@ What is here stays; what is not here may change with any version.
 from __future__ import annotations
 
 from ctms.api.blueprint import Blueprint, connection, fetch_scalar
+from ctms.api.transactions import reading, writing
 from ctms.contacts.fields import Message
 from ctms.environment import setting
 from ctms.errors import (
@@ -31,9 +32,9 @@ from ctms.hooks.receivers import (
     SlowDown,
     TryLater,
 )
-from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
+from ctms.hooks.registrations import HealthCheck, Migrations, Permission, RegistrationError, Waitlist
 from ctms.hooks.specs import hookimpl
-from ctms.pool import ScalarQuery
+from ctms.pool import Connection, ScalarQuery
 
 __all__ = [
     "Accepted",
@@ -42,6 +43,7 @@ __all__ = [
     "BadRequest",
     "Blueprint",
     "Conflict",
+    "Connection",
     "ContactState",
     "DeletionHandler",
     "Done",
@@ -50,11 +52,13 @@ __all__ = [
     "Identities",
     "Invalid",
     "Message",
+    "Migrations",
     "NotFound",
     "OperatorError",
     "Outcome",
     "Outcomes",
     "Pause",
+    "Permission",
     "Refused",
     "RegistrationError",
     "ScalarQuery",
@@ -64,5 +68,7 @@ __all__ = [
     "connection",
     "fetch_scalar",
     "hookimpl",
+    "reading",
     "setting",
+    "writing",
 ]

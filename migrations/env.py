@@ -1,14 +1,19 @@
-"""How Alembic runs our migrations; `flask db …` and `flask ctms serve` come here."""
+"""How Alembic runs our migrations and those of plugins; `flask db …` and `flask ctms serve` come here.
+
+The attribute `schema` of the configuration is the schema of the plugin whose migrations are run: their tables and their
+version table are created there.
+"""
 
 import logging
 
 from alembic import context
 from flask import current_app
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 logger = logging.getLogger("alembic.env")
 migrate = current_app.extensions["migrate"]
-metadata = migrate.db.metadata
+schema = context.config.attributes.get("schema")
+metadata = migrate.db.metadata if schema is None else None
 
 
 def is_ours(_item: object, name: str | None, _kind: str, reflected: bool, _compared: object) -> bool:
@@ -18,9 +23,25 @@ def is_ours(_item: object, name: str | None, _kind: str, reflected: bool, _compa
 
 def run_offline() -> None:
     """Print the SQL instead of running it (`flask db upgrade --sql`)."""
-    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    context.configure(
+        dialect_name="postgresql", target_metadata=metadata, literal_binds=True, version_table_schema=schema
+    )
     with context.begin_transaction():
+        if schema is not None:
+            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            context.execute(f'SET search_path = "{schema}", public')
         context.run_migrations()
+
+
+def enter_schema(connection: Connection) -> None:
+    """Create the schema of the plugin if it is missing, and have the plugin's migrations create their tables there."""
+    if not context.get_context().opts.get("dont_mutate"):
+        exists = text("SELECT FROM pg_namespace WHERE nspname = :schema")
+        # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
+        if connection.execute(exists, {"schema": schema}).first() is None:
+            connection.execute(text(f'CREATE SCHEMA "{schema}"'))
+    connection.execute(text(f'SET search_path = "{schema}", public'))
+    connection.commit()
 
 
 def run_online() -> None:
@@ -36,15 +57,18 @@ def run_online() -> None:
             target_metadata=metadata,
             transaction_per_migration=True,
             include_object=is_ours,
+            version_table_schema=schema,
             **migrate.configure_args,
         )
         try:
+            if schema is not None:
+                enter_schema(connection)
             with context.begin_transaction():
                 context.run_migrations()
         finally:
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock(hashtext('ctms migrations'))"))
-            for setting in ("statement_timeout", "lock_timeout"):
+            for setting in ("statement_timeout", "lock_timeout", "search_path"):
                 connection.execute(text(f"RESET {setting}"))
             connection.commit()
 

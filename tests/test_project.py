@@ -34,6 +34,8 @@ FLOORS = (
     {"ctms.bulk"},
     {"ctms.contacts", "ctms.clients", "ctms.telemetry"},
     {"ctms.outbox", "ctms.suppression"},
+    {"ctms.purge"},
+    {"ctms.migrations"},
     {"ctms.database"},
     {"ctms.pool"},
     {"ctms.embedded", "ctms.hooks"},

@@ -44,6 +44,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Backends and deletion handlers": ("Backend", "DeletionHandler", "ContactState", "Identities"),
     "Outcomes": (*("Outcome", "Outcomes", "Done", "TryLater", "SlowDown", "Refused", "Accepted", "Pause"),),
     "Routes": ("Blueprint", "fetch_scalar", "connection", "ScalarQuery"),
+    "Permissions and tables": ("Permission", "Migrations"),
+    "Database outside routes": ("reading", "writing", "Connection"),
     "Errors of routes": ("ApiError", "BadRequest", "Forbidden", "NotFound", "Conflict", "Invalid"),
     "Commands": ("OperatorError",),
     "Health checks": ("HealthCheck",),
@@ -53,6 +55,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 VALUES = {
     "hookimpl": "Marks a function or method of a plugin as the implementation of the hook of its name. With"
     " `optionalhook=True` a hook that this version of CTMS does not have is passed over.",
+    "Connection": "A psycopg connection (`psycopg.Connection`), whose rows are tuples.",
     "Identities": "The nine identities of a contact, by name, as `GET /identity/{email_id}` answers them.",
     "Outcome": "Any of `Done`, `TryLater`, `SlowDown`, `Refused`, `Accepted` and `Pause`.",
     "Outcomes": "What a call answers: one `Outcome` for all contacts, or a mapping of one for each `email_id`; None"
@@ -88,6 +91,24 @@ the plugin's beginning that is none of its settings.
 
 | Type | The variable |
 | --- | --- |
+"""
+
+DATABASE = """\
+What each part of a plugin may use:
+
+| Part | `fetch_scalar`, `connection` | `reading`, `writing` |
+| --- | --- | --- |
+| a guarded view | yes: the connection of its guard | `RuntimeError`: the transaction would be committed before it is \
+known whether the caller may do what it asks for |
+| a command under `flask ctms` | `RuntimeError` | yes |
+| a health check | `RuntimeError` | yes, within its `timeout` |
+| `push` and `fetch` of a backend, `erase` and `verify` of a deletion handler | `RuntimeError` | yes |
+| the rules of a waitlist | no: rules do no I/O | `RuntimeError` |
+| a hook, at start | `RuntimeError` | `RuntimeError` |
+| a migration | `RuntimeError` | `op` of Alembic |
+
+A thread of your own has no app: `RuntimeError`.
+
 """
 
 MORE_TYPES = """\
@@ -141,6 +162,8 @@ def _group(heading: str, names: tuple[str, ...]) -> str:
     if heading == "Settings":
         rows = "".join(f"| `{_type_name(kind)}` | {wants} |\n" for kind, (_, wants) in SCALARS.items())
         types = f"{TYPES}{rows}{MORE_TYPES}"
+    if heading == "Database outside routes":
+        types = DATABASE
     return types + "\n".join(_export(name, getattr(ctms.plugins, name)) for name in names)
 
 

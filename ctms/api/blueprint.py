@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import flask_smorest
 import psycopg
-from flask import Response
+from flask import Response, has_app_context
 from flask_smorest.utils import load_info_from_docstring
 from psycopg.pq import PipelineStatus
 
@@ -25,12 +25,26 @@ from ctms.telemetry.requests import AuthFailure, note_auth_failure, note_client
 
 P = ParamSpec("P")
 View = Callable[P, Response]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+AnyView = Callable[..., Response]
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     """A flask-smorest blueprint with a parser for request bodies and a guard for routes."""
 
     ARGUMENTS_PARSER = Parser()
+
+    if TYPE_CHECKING:  # flask-smorest has no types, and decorators without types are refused by strict checks
+
+        def route(self, rule: str, **options: Any) -> Callable[[Decorated], Decorated]: ...
+
+        def arguments(
+            self, schema: Any, **options: Any
+        ) -> Callable[[Callable[..., Response]], Callable[..., Response]]: ...
+
+        def response(
+            self, status_code: Any, schema: Any = None, **options: Any
+        ) -> Callable[[Decorated], Decorated]: ...
 
     def guard(self, permission: str | None) -> Callable[[View[P]], View[P]]:
         """Require a valid token and the permission (None: any client) from the callers of a view.
@@ -62,6 +76,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                         caller.authorize()
                     finally:
                         _note(caller)
+                        context.connection = context.caller = None
                 caller.touch_last_access()
                 return response
 
@@ -99,25 +114,28 @@ def permission_of(view: Any, method: str) -> Any:
 
 
 def fetch_scalar(query: ScalarQuery) -> Any:
-    """Authorize the caller of the guarded view, and return the value that the query selects, None for no row."""
-    return current_g().caller.fetch_scalar(query)
+    """Authorize the caller of the guarded view, and return the value that the query selects, None for no row.
+
+    Raises `RuntimeError` outside a guarded view.
+    """
+    return _caller("fetch_scalar").fetch_scalar(query)
 
 
 def connection() -> Connection:
     """Return the connection of the current request, inside a guarded view.
 
-    For a view that reads, authorize the caller first.
+    For a view that reads, authorize the caller first. Raises `RuntimeError` outside a guarded view.
     """
-    context = current_g()
-    acquired: Connection = context.connection
+    caller = _caller("connection")
+    acquired: Connection = current_g().connection
     if acquired.info.pipeline_status == PipelineStatus.OFF:
-        context.caller.authorize()
+        caller.authorize()
     return acquired
 
 
 def require_authorized() -> None:
     """Raise unless the caller is authorized; call it before work that is too expensive to roll back."""
-    current_g().caller.authorize()
+    _caller("require_authorized").authorize()
 
 
 def caller_id() -> str:
@@ -125,7 +143,13 @@ def caller_id() -> str:
 
     In a view that writes, the client may not be authorized yet; if it is refused, all changes are rolled back.
     """
-    found: str = current_g().caller.client_id
+    return _caller("caller_id").client_id
+
+
+def _caller(name: str) -> Caller:
+    found: Caller | None = current_g().get("caller") if has_app_context() else None
+    if found is None:
+        raise RuntimeError(f"{name}() is for guarded views: elsewhere use reading() or writing()")
     return found
 
 

@@ -1,4 +1,5 @@
-"""`flask ctms plugins`: which plugins there are, what they do and what is wrong with them; and a start for new ones.
+"""`flask ctms plugins`: which plugins there are, what they do and what is wrong with them; a start for new ones; and
+the end of those that are gone.
 
 No command needs the service to start: they are for when it does not.
 """
@@ -6,25 +7,42 @@ No command needs the service to start: they are for when it does not.
 from __future__ import annotations
 
 import dataclasses
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
 from ctms.app import create_app
 from ctms.cli.group import Group
-from ctms.cli.output import json_option, say, write_json, write_record, write_table
+from ctms.cli.output import (
+    confirm,
+    json_option,
+    names,
+    say,
+    write_done,
+    write_json,
+    write_record,
+    write_table,
+    yes_option,
+)
 from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
-from ctms.errors import NotFoundError, OperatorError, PluginError
+from ctms.database import operator_errors, release_database
+from ctms.errors import ConflictError, NotFoundError, OperatorError, PluginError
 from ctms.hooks.checks import log_traceback, name_of
-from ctms.hooks.manager import Plugins, survey_plugins, why_off
+from ctms.hooks.manager import GROUP, Plugins, survey_plugins, why_off
 from ctms.hooks.plugin import Plugin
+from ctms.hooks.registrations import Migrations
+from ctms.purge import Stored, purge, stored_by
 from ctms.settings import Settings
 
 
 @click.group()
 def plugins() -> None:
-    """Show the plugins, check one, write a new one; works while one of them keeps the service from starting."""
+    """Show the plugins, check one, write a new one, remove what one has stored.
+
+    Works while one of them keeps the service from starting.
+    """
 
 
 plugins.add_command(new)
@@ -88,7 +106,7 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
         "why": off,
     }
     registered = [
-        {"hook": hook, "name": name_of(one.value), "description": _description(one.value)}
+        {"hook": hook, "name": _name(one.value), "description": _description(one.value)}
         for hook in plugin.hooks
         for one in found.collect(hook)
         if one.plugin.name == name
@@ -102,6 +120,43 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
         if rows:
             click.echo()
             write_table(tuple(rows[0]), (list(row.values()) for row in rows))
+
+
+@plugins.command("purge")
+@click.argument("name")
+@yes_option
+@json_option
+def purge_(name: str, yes: bool, as_json: bool) -> None:
+    """Remove all that the plugin NAME has stored: its tables, with all rows, and its permissions.
+
+    The plugin must be uninstalled, or off (CTMS_PLUGINS_DISABLED): otherwise the next upgrade would create the tables
+    again. Restart the service first. It asks first; without a terminal it needs --yes. Exits with 4 when the plugin
+    has stored nothing, with 10 when it is on, or when tables of others depend on its tables.
+    """
+    settings = Settings.from_environment()
+    if why_off(name, settings) is None and entry_points(group=GROUP, name=name):
+        raise ConflictError(f"the plugin {name} is on: uninstall it or set CTMS_PLUGINS_DISABLED={name} first")
+    app = create_app(dataclasses.replace(settings, plugins=(), plugins_disabled=()))
+    try:
+        with app.app_context(), operator_errors():
+            confirm(f"{_loss(stored_by(name))}?", yes)
+            found = purge(name)
+    finally:
+        release_database(app)
+    write_done(name, dataclasses.asdict(found), "purged", as_json)
+
+
+def _loss(found: Stored) -> str:
+    """Return in one sentence what a purge would remove."""
+    parts = []
+    if found.tables:
+        parts.append(f"drop {names(found.tables)} with all rows")
+    elif found.has_schema:
+        parts.append("drop its schema, which has no tables")
+    if found.permissions:
+        given = sorted({role for roles in found.permissions.values() for role in roles})
+        parts.append(f"delete the permissions {names(found.permissions)}" + (f" (of {names(given)})" if given else ""))
+    return f"Purge the plugin {found.plugin}: {' and '.join(parts)}"
 
 
 def examined(settings: Settings, commands: Group | None = None) -> Plugins:
@@ -155,8 +210,15 @@ def _state(found: Plugins, plugin: Plugin) -> dict[str, str | None]:
     return {"state": "broken", "why": problem} if problem is not None else {"state": "on", "why": None}
 
 
+def _name(value: Any) -> str:
+    """Return what is registered, as its author calls it."""
+    return value.folder.name if isinstance(value, Migrations) else name_of(value)
+
+
 def _description(value: Any) -> str | None:
     """Return what is registered in a few words, its own."""
     if isinstance(value, click.Command):
         return value.get_short_help_str(limit=100) or None
+    if isinstance(value, Migrations):
+        return str(value.folder)
     return getattr(value, "title", None) or getattr(value, "description", None) or None

@@ -30,11 +30,16 @@ _FOLDERS = {"module": "{module}", "gitignore": ".gitignore"}
 
 @dataclass(frozen=True)
 class Kind:
-    """What is different between the kinds of plugins, besides their templates."""
+    """What is different between the kinds of plugins, besides their templates.
+
+    `stores`: it has tables or permissions, which an upgrade creates and a purge removes.
+    """
 
     summary: str
     holds: str
     settings: tuple[tuple[str, str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    stores: bool = False
 
 
 _TOKEN = ("TOKEN", "what the other side knows us by; secret", "none")
@@ -51,7 +56,30 @@ KINDS: Mapping[str, Kind] = {
         "what sends who is to be forgotten",
         (("URL", "where is sent who is to be forgotten", "`http://127.0.0.1:9000/forget`"), _TOKEN),
     ),
-    "blueprint": Kind("Routes of CTMS below /{name}.", "the routes"),
+    "newsletters": Kind(
+        "Mirrors the subscribers of newsletters to {title}.",
+        "what sends subscribers",
+        (
+            ("NEWSLETTERS", "names of the newsletters, separated by commas", "`weekly`"),
+            ("URL", "where subscribers are sent", "`http://127.0.0.1:9000/subscribers`"),
+            _TOKEN,
+        ),
+    ),
+    "blueprint": Kind(
+        "Notes about contacts, below /{name}.",
+        "the routes, and the permissions that they need",
+        files=(("migrations/", "the revisions that create the table"),),
+        stores=True,
+    ),
+    "command": Kind("The command `flask ctms {name}`.", "the command"),
+    "health-check": Kind(
+        "Warns when {title} does not answer.",
+        "the health check",
+        (
+            ("URL", "what is asked", "`http://127.0.0.1:9000/health`"),
+            ("TIMEOUT", "seconds in which it must answer", "`1.0`"),
+        ),
+    ),
 }
 
 
@@ -115,6 +143,8 @@ def words_for(name: str, kind: str) -> dict[str, Any]:
         "summary": KINDS[kind].summary.format(name=name, title=title),
         "holds": KINDS[kind].holds,
         "settings": KINDS[kind].settings,
+        "files": KINDS[kind].files,
+        "stores": KINDS[kind].stores,
     }
 
 

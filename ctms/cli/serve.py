@@ -30,14 +30,13 @@ from ctms.clients.registry import create_first_client
 from ctms.current import current_app
 from ctms.database import (
     app_settings,
-    check_migrated,
     check_reachable,
     erasure_key,
     release_database,
     secret_key,
-    upgrade,
 )
 from ctms.errors import OperatorError
+from ctms.migrations import check_migrated, upgrade
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
 from ctms.telemetry.slots import DIRECTORY_VARIABLE, run_directory

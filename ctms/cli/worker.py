@@ -19,8 +19,9 @@ from ctms import pool
 from ctms.cli.output import say, say_problems
 from ctms.cli.receivers import unsynchronised
 from ctms.current import current_app
-from ctms.database import app_settings, check_migrated, check_reachable, release_database, upgrade
+from ctms.database import app_settings, check_reachable, release_database
 from ctms.errors import OperatorError, UnfinishedError
+from ctms.migrations import check_migrated, upgrade
 from ctms.outbox.lanes import BACKEND, QUEUES
 from ctms.outbox.synchronised import find_unsynchronised, record_complete
 from ctms.settings import Settings

@@ -56,13 +56,14 @@ class Role(Model):
 
 
 class Permission(Model):
-    """A named right of a caller; routes name the permission that they need."""
+    """A named right of a caller; routes name the permission that they need. `plugin` declared it, if one did."""
 
     __tablename__ = "permissions"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(255), unique=True)
     description: Mapped[str | None] = mapped_column(Text)
+    plugin: Mapped[str | None] = mapped_column(String(255))
 
     roles: Mapped[list[Role]] = relationship(
         secondary="role_permissions", back_populates="permissions", order_by="Role.name", passive_deletes=True

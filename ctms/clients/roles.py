@@ -6,6 +6,8 @@ permission by its name (see `ctms.clients.access`), regardless of its grants.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -14,10 +16,24 @@ from sqlalchemy.orm import selectinload
 from ctms.clients.access import ADMIN_ROLE, DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
 from ctms.clients.models import Permission, Role
 from ctms.database import Base, db
-from ctms.errors import ConflictError, NotFoundError
+from ctms.errors import ConflictError, NotFoundError, PluginError
+from ctms.hooks.manager import app_plugins
+from ctms.hooks.plugin import Registered
+from ctms.hooks.registrations import Permission as DeclaredPermission
 
 BUILT_IN_PERMISSIONS = (VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS, VIEW_ERASURES)
 """The permissions that the routes of CTMS need."""
+
+
+def init_permissions(declared: Sequence[Registered[DeclaredPermission]]) -> None:
+    """Raise `PluginError` where a plugin declares a permission of the service."""
+    for one in declared:
+        if one.value.name in BUILT_IN_PERMISSIONS:
+            raise PluginError(
+                f"{one.plugin.title}: ctms_permissions yields {one.value.name!r}, a permission that the service has:"
+                " rename it",
+                one.plugin.name,
+            )
 
 
 def add_row(row: Base, taken: str) -> None:
@@ -127,10 +143,16 @@ def create_permission(name: str, description: str | None = None) -> Permission:
 
 
 def find_deletable_permission(name: str) -> Permission:
-    """Return a permission if it may be deleted. Raises `NotFoundError`, and `ConflictError` if routes need it."""
+    """Return a permission if it may be deleted. Raises `NotFoundError`, and `ConflictError` if routes need it.
+
+    The next upgrade would store a permission of a plugin that is on again, granted to nobody.
+    """
     permission = find_permission(name)
     if permission.name in BUILT_IN_PERMISSIONS:
         raise ConflictError(f"the permission {name} cannot be deleted: routes of the API ask for it")
+    for one in app_plugins().collect("ctms_permissions"):
+        if one.value.name == name:
+            raise ConflictError(f"the permission {name} cannot be deleted: {one.plugin.title} declares it")
     return permission
 
 

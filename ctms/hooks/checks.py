@@ -29,7 +29,7 @@ from ctms.hooks import specs
 from ctms.hooks.places import place_of, place_of_error, raised_by
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.hooks.registrations import HealthCheck, RegistrationError, Waitlist
+from ctms.hooks.registrations import HealthCheck, Migrations, Permission, RegistrationError, Waitlist
 from ctms.hooks.trials import bounded, find_unstorable
 from ctms.settings import PREFIX, PREFIX_OF_PLUGINS, Settings
 
@@ -44,6 +44,8 @@ REGISTRATIONS: Mapping[str, type[Any]] = {
     "ctms_blueprints": flask_smorest.Blueprint,
     "ctms_commands": click.Command,
     "ctms_health_checks": HealthCheck,
+    "ctms_migrations": Migrations,
+    "ctms_permissions": Permission,
 }
 """What each hook yields."""
 

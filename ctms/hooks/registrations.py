@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import marshmallow as ma
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+_NAME_OF_PERMISSION = re.compile(r"[a-z][a-z0-9_.:-]{0,254}", re.ASCII)
 
 Fields = dict[str, Any]
 
@@ -167,3 +169,45 @@ class HealthCheck:
         check_callable("health check", "check", self.check)
         if not 0 < self.timeout <= 10:
             raise RegistrationError(f"timeout of a health check is 10 seconds at most, not {self.timeout!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permission:
+    """A permission that routes of the plugin ask for. `description` says to operators what it allows.
+
+    `flask db upgrade` stores it. From then on the role `admin` has it, and `flask ctms roles grant` gives it to others.
+    """
+
+    name: str
+    description: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME_OF_PERMISSION.fullmatch(self.name):
+            raise RegistrationError(
+                "the name of a permission is made of lower-case letters, digits and - _ . :, begins with a letter"
+                f" and has 255 characters at most, not {self.name!r}"
+            )
+        if not isinstance(self.description, str) or not self.description.strip():
+            raise RegistrationError(f"the permission {self.name!r} needs a description")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migrations:
+    """The plugin's Alembic migrations: the `folder` with the files of its revisions, one line of them.
+
+    They create tables in the plugin's own schema of the database, `plugin_` and the plugin's name. `flask db upgrade`
+    runs them after those of CTMS.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, Path):
+            raise RegistrationError(f"folder of the migrations must be a Path, not {type(self.folder).__name__}")
+        if not self.folder.is_dir():
+            raise RegistrationError(f"the folder {self.folder} of the migrations does not exist: is it in the wheel?")
+
+    @property
+    def name(self) -> str:
+        """The path of the folder: no other plugin has the same."""
+        return str(self.folder.resolve())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import flask_smorest
 
     from ctms.hooks.receivers import Backend, DeletionHandler
-    from ctms.hooks.registrations import HealthCheck, Waitlist
+    from ctms.hooks.registrations import HealthCheck, Migrations, Permission, Waitlist
 
 PROJECT = "ctms"
 
@@ -74,8 +74,8 @@ def ctms_blueprints(settings: Any) -> Iterable[flask_smorest.Blueprint]:  # type
 def ctms_commands(settings: Any) -> Iterable[click.Command]:  # type: ignore[empty-body]
     """Bring further commands, under `flask ctms`.
 
-    The hook is called at start like the others; a command runs when it is typed, in a process of its own, and has
-    the database only if it asks for it. A name that is taken stops every command that needs the app.
+    The hook is called at start like the others; a command runs when it is typed, in a process of its own, with the
+    app and its database. A name that is taken stops every command that needs the app.
     """
 
 
@@ -87,6 +87,26 @@ def ctms_health_checks(settings: Any) -> Iterable[HealthCheck]:  # type: ignore[
     thread that is waited for until the check's time is up, and is not started again while it hangs. A check that
     fails, raises or takes too long makes the heartbeat degraded (`warning`), never down: the service works without
     what it looks at.
+    """
+
+
+@hookspec
+def ctms_migrations(settings: Any) -> Iterable[Migrations]:  # type: ignore[empty-body]
+    """Declare the Alembic migrations that create the plugin's tables.
+
+    The declaration is made at start, and the files are read then. `flask db upgrade` runs those that are new after the
+    migrations of the service, and so does the start of `flask ctms serve` and `flask ctms worker` on the embedded
+    database. One process migrates at a time, each migration in a transaction of its own. One that raises is rolled
+    back and stops the upgrade.
+    """
+
+
+@hookspec
+def ctms_permissions(settings: Any) -> Iterable[Permission]:  # type: ignore[empty-body]
+    """Declare the permissions that the plugin's routes ask for.
+
+    The declarations are made at start. `flask db upgrade` stores them, and so does a start on the embedded database.
+    One that the service or another plugin has stops the start.
     """
 
 

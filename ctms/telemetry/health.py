@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import Lock
@@ -17,10 +18,11 @@ from dockerflow.version import get_version
 from flask import Flask
 
 from ctms.current import extension
-from ctms.database import CHECK_TIMEOUT_IN_SECONDS, head, is_known, quick_connection
+from ctms.database import CHECK_TIMEOUT_IN_SECONDS, quick_connection
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
+from ctms.migrations import head, is_known, plugin_schemas
 from ctms.outbox import receivers
 from ctms.pool import Connection
 from ctms.settings import Settings
@@ -100,10 +102,15 @@ class _ThreadedCheck(Generic[T]):
 
 
 class PluginChecks:
-    """The health checks of plugins."""
+    """The health checks of plugins. They run in an app context, so that they can read the app's database."""
 
-    def __init__(self, registered: Sequence[Registered[HealthCheck]]) -> None:
-        self._checks = [(one, _ThreadedCheck(one.value.name, one.value.check)) for one in registered]
+    def __init__(self, app: Flask, registered: Sequence[Registered[HealthCheck]]) -> None:
+        self._app = app
+        self._checks = [(one, _ThreadedCheck(one.value.name, partial(self._run, one.value))) for one in registered]
+
+    def _run(self, check: HealthCheck) -> str | None:
+        with self._app.app_context():
+            return check.check()
 
     def run(self) -> dict[str, Problem]:
         """Run all checks concurrently; return their problems by name, at most warnings."""
@@ -135,7 +142,7 @@ def init_health(app: Flask, registered: Sequence[Registered[HealthCheck]]) -> No
                 one.plugin.name,
             )
     app.extensions["ctms.health.built_in"] = BuiltInChecks(app)
-    app.extensions["ctms.health.plugins"] = PluginChecks(registered)
+    app.extensions["ctms.health.plugins"] = PluginChecks(app, registered)
 
 
 class BuiltInChecks:
@@ -174,11 +181,8 @@ class BuiltInChecks:
                 raise
             except psycopg.Error:
                 return {"database": None, "migrations": _UNREADABLE}
-            return {
-                "database": None,
-                "migrations": _check_revision(row[0] if row else None),
-                **_check_receivers(connection),
-            }
+            migrations = _check_revision(row[0] if row else None) or _check_plugin_revisions(connection)
+            return {"database": None, "migrations": migrations, **_check_receivers(connection)}
 
 
 def _check_receivers(connection: Connection) -> dict[str, Problem]:
@@ -189,6 +193,17 @@ def _check_receivers(connection: Connection) -> dict[str, Problem]:
     except psycopg.Error:
         return {"receivers": ("warning", "how backends and deletion handlers are doing cannot be read")}
     return {"receivers": ("warning", "; ".join(troubles)) if troubles else None}
+
+
+def _check_plugin_revisions(connection: Connection) -> Problem:
+    """Return what the database lacks for plugins: a warning, since the rest of the service works without it."""
+    try:
+        found = list(plugin_schemas().problems(connection))
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error:
+        found = ["the revisions of plugins cannot be read"]
+    return ("warning", f"{'; '.join(found)}: run `flask db upgrade`") if found else None
 
 
 def _check_revision(current: str | None) -> Problem:

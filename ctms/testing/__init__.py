@@ -16,6 +16,7 @@ pytest.register_assert_rewrite(
     "ctms.testing.http",
 )
 
+from ctms.testing.commands import CommandRunner  # noqa: E402
 from ctms.testing.contacts import contact_body  # noqa: E402
 from ctms.testing.contracts import BackendContract, DeletionHandlerContract, WaitlistContract  # noqa: E402
 from ctms.testing.http import Answer, ApiClient, assert_error  # noqa: E402
@@ -26,6 +27,7 @@ __all__ = [
     "Answer",
     "ApiClient",
     "BackendContract",
+    "CommandRunner",
     "DeletionHandlerContract",
     "FakeBackend",
     "FakeDeletionHandler",

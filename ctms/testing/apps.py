@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from ctms import database, pool
+from ctms import database, migrations, pool
 from ctms.app import create_app
 from ctms.settings import Settings
 
@@ -30,7 +30,7 @@ class Apps:
     def get(self, points: Sequence[EntryPoint], environment: Mapping[str, str] | None = None) -> Flask:
         """Return the app with these plugins, whose settings are the variables `CTMS_PLUGIN_…` of `environment` only.
 
-        The migrations make the database when the first app is made. Raises `PluginError` as the service does.
+        The migrations of CTMS and those of the app's plugins have run. Raises `PluginError` as the service does.
         """
         variables = dict(environment or {})
         # What is handed over twice is the same plugin only if it is the same object.
@@ -41,9 +41,11 @@ class Apps:
         if key not in self._made:
             with _environment_of_plugins(variables):
                 app = create_app(self._settings, points)
-            if not self._made:
-                with app.app_context():
-                    database.upgrade()
+            with app.app_context():
+                if self._made:
+                    migrations.upgrade_plugins()
+                else:
+                    migrations.upgrade()
             self._made[key] = app
         return self._made[key]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from argon2 import PasswordHasher
 from sqlalchemy import select
 
-from ctms.clients.models import ApiClient, Role
+from ctms.clients.models import ApiClient, Permission, Role
 from ctms.database import db
 
 # argon2id is slow on purpose; tests of what surrounds it need not be.
@@ -32,3 +32,13 @@ def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = 
     )
     db.session.commit()
     return client_id
+
+
+def create_role(name: str, permissions: Iterable[str]) -> str:
+    """Store a role that gives the permissions; returns its name."""
+    found = db.session.scalars(select(Permission).where(Permission.name.in_(permissions))).all()
+    missing = set(permissions) - {permission.name for permission in found}
+    assert not missing, f"no permission {', '.join(sorted(missing))} is stored: does the plugin declare it?"
+    db.session.add(Role(name=name, permissions=list(found)))
+    db.session.commit()
+    return name

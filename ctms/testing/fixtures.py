@@ -7,19 +7,18 @@ and names such as `app` and `settings` are everybody's. Any of them can be overr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import pytest
-from click.testing import Result
 from flask import Flask
-from flask.testing import FlaskCliRunner
 
-from ctms.cli import ctms
 from ctms.clients.tokens import tokens
 from ctms.embedded import EmbeddedServer
 from ctms.settings import Settings
 from ctms.testing.apps import Apps, rolled_back
-from ctms.testing.clients import create_client
+from ctms.testing.clients import create_client, create_role
+from ctms.testing.commands import CommandRunner
 from ctms.testing.contacts import contact_body
 from ctms.testing.http import ApiClient
 from ctms.testing.plugins import bundled, points_of, under_test
@@ -99,6 +98,19 @@ def anonymous(app: Flask) -> ApiClient:
 
 
 @pytest.fixture
+def make_client(app: Flask) -> Callable[..., ApiClient]:
+    """Make an API client: `make_client("view_contacts")` calls the app with this permission, and with no other."""
+    numbers = count(1)
+
+    def make(*permissions: str) -> ApiClient:
+        number = next(numbers)
+        role = create_role(f"role_{number}", permissions)
+        return ApiClient(app.test_client(), tokens().issue(create_client(f"id_test_{number}", roles=[role])))
+
+    return make
+
+
+@pytest.fixture
 def make_contact(api: ApiClient) -> Callable[..., dict[str, Any]]:
     """Make a contact: `make_contact(**members)` sends `contact_body(**members)` and returns the contact's document."""
 
@@ -109,14 +121,6 @@ def make_contact(api: ApiClient) -> Callable[..., dict[str, Any]]:
         return document
 
     return make
-
-
-class CommandRunner(FlaskCliRunner):
-    """Runs `flask …` commands inside the app."""
-
-    def ctms(self, *arguments: str) -> Result:
-        """Run `flask ctms` with these arguments; the result has `exit_code`, `stdout` and `stderr`."""
-        return self.invoke(ctms, arguments)
 
 
 @pytest.fixture

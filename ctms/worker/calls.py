@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from threading import Lock
 from typing import Any
 
+from flask import has_app_context
+
+from ctms.current import current_app
 from ctms.outbox.lanes import Lane
 from ctms.threads import start_in_thread
 
@@ -32,12 +36,16 @@ class Calls:
     ) -> Any:
         """Return what the function returns. Raises what it raises, and `TimeoutError` after `timeout` seconds.
 
+        The function has the current app, and so its database.
+
         When a call that timed out ends after all, `late` is called in its thread, before the next call may start.
         """
+        app = current_app().app_context() if has_app_context() else nullcontext()
 
         def run() -> Any:
             try:
-                return function()
+                with app:
+                    return function()
             except Exception:
                 raise
             except BaseException as error:  # noqa: BLE001  would end the service, or its event loop

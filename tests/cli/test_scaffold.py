@@ -167,7 +167,8 @@ def test_the_readme_names_the_settings_that_there_are(kind: str, tmp_path: Path)
     there = declared(module.Settings) if hasattr(module, "Settings") else []
     assert told == {f"CTMS_PLUGIN_MY_HUB_{setting.variable}" for _, setting, _ in there}
     for _, _, default in there:
-        assert not default or default in (tmp_path / "package" / "README.md").read_text()
+        shown = ",".join(default) if isinstance(default, tuple) else str(default)
+        assert not default or f"`{shown}`" in (tmp_path / "package" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", KINDS)

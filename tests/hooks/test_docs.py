@@ -8,25 +8,30 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from flask import current_app
+from sqlalchemy import text
 
 from ctms.clients.tokens import tokens
+from ctms.database import db
 from ctms.hooks import specs
 from ctms.hooks.checks import REGISTRATIONS
 from ctms.hooks.manager import GROUP, app_plugins
 from ctms.hooks.receivers import ContactState, Outcome, Refused
+from ctms.settings import Settings
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client
 from ctms.testing.contacts import contact_body
 from ctms.testing.http import Answer, ApiClient, assert_error
 from ctms.testing.plugins import bundled
 from tests.cli.running import run
+from tests.conftest import empty_database
 from tests.docs import pages
 from tests.docs.pages import DOCS
 from tests.hooks.distributions import Site
@@ -49,8 +54,14 @@ def signature(hook: str) -> str:
 
 def example(hook: str) -> str:
     """Return the example on the page about a hook."""
-    (source,) = [block.text for block in pages.blocks(page(hook)) if block.language == "python"]
+    (source,) = [block.text for block in pages.blocks(page(hook)) if block.language == "python" and not block.mark]
     return source
+
+
+def files(hook: str) -> dict[str, str]:
+    """Return the files beside the example's module, by path."""
+    marked = [block for block in pages.blocks(page(hook)) if block.mark.startswith("file: ")]
+    return {block.mark.removeprefix("file: "): block.text for block in marked}
 
 
 def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
@@ -60,10 +71,10 @@ def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
 
 @pytest.mark.parametrize("hook", specs.HOOKS)
 def test_a_page_is_headed_by_the_signature_and_has_its_sections(hook: str) -> None:
-    text = page(hook).read_text()
+    written = page(hook).read_text()
 
-    assert text.splitlines()[0] == f"# `{signature(hook)}`"
-    found = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert written.splitlines()[0] == f"# `{signature(hook)}`"
+    found = re.findall(r"^## (.+)$", written, re.MULTILINE)
     assert [section for section in found if section not in RECEIVERS] == SECTIONS
     receives = hook in {"ctms_backends", "ctms_deletion_handlers"}
     assert [section for section in found if section in RECEIVERS] == (RECEIVERS if receives else [])
@@ -151,7 +162,7 @@ def commands(_: ApiClient) -> None:
     """The command is there and fails as ours do."""
     runner = current_app.test_cli_runner()
 
-    assert run(runner, "greet", "Jane").stdout == "Hello, Jane.\n"
+    assert run(runner, "greet", "Jane").stdout == "Hello, Jane. Contacts with your name: 0.\n"
     assert run(runner, "greet", "4", status=1).stderr == "Error: a name is made of letters\n"
     assert "Greet NAME" in run(runner, "--help").stdout
 
@@ -161,6 +172,26 @@ def health_checks(api: ApiClient) -> None:
     assert api.get("/__heartbeat__").json["checks"]["disk"] == "ok"
 
 
+def migrations(api: ApiClient) -> None:
+    """The table is there, in the schema of the plugin, and forgets with the contact."""
+    made = api.post("/ctms", contact_body()).json["email"]
+    db.session.execute(text("INSERT INTO plugin_migrations.stamps VALUES (:id, 3)"), {"id": made["email_id"]})
+    db.session.commit()
+
+    assert api.delete(f"/ctms/{made['primary_email']}").status_code == 200
+    assert db.session.scalar(text("SELECT count(*) FROM plugin_migrations.stamps")) == 0
+
+
+def permissions(api: ApiClient) -> None:
+    """The permission is stored, and the route asks for it."""
+    listed = run(current_app.test_cli_runner(), "permissions", "list").stdout
+    assert re.search(r"^stamps:read +Read stamps +admin$", listed, re.MULTILINE)
+
+    assert api.get("/stamps").json == []
+    viewer = ApiClient(current_app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
+    assert_error(viewer.get("/stamps"), 403, "Permission(s) required: stamps:read")
+
+
 USES: dict[str, Callable[[ApiClient], None]] = {
     "ctms_waitlists": waitlists,
     "ctms_backends": backends,
@@ -168,18 +199,33 @@ USES: dict[str, Callable[[ApiClient], None]] = {
     "ctms_blueprints": blueprints,
     "ctms_commands": commands,
     "ctms_health_checks": health_checks,
+    "ctms_migrations": migrations,
+    "ctms_permissions": permissions,
 }
 
 
+@pytest.fixture(scope="module")
+def own_apps(postgres: str, worker_id: str, settings: Settings) -> Iterator[Apps]:
+    """Apps on a database of their own, where tables and permissions of the examples may stay."""
+    made = Apps(replace(settings, db_url=empty_database(postgres, f"hooks_{worker_id}")))
+    yield made
+    made.release()
+
+
 @pytest.mark.parametrize("hook", specs.HOOKS)
-def test_the_example_works(hook: str, site: Site, apps: Apps) -> None:
+def test_the_example_works(hook: str, site: Site, own_apps: Apps) -> None:
     name = hook.removeprefix("ctms_")
     site.install(f"example-{name}", {f"example_{name}": example(hook)}, **{name: f"example_{name}"})
 
-    with rolled_back(apps.get([*bundled(), installed(name)])) as app:
+    for path, revision in files(hook).items():
+        file = site.folder / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(revision)
+
+    with rolled_back(own_apps.get([*bundled(), installed(name)])) as app:
         found = app_plugins().get(name)
         assert found is not None
-        assert found.hooks == (hook,)
+        assert hook in found.hooks
         USES[hook](ApiClient(app.test_client(), tokens().issue(create_client("id_example", roles=["admin"]))))
 
 

@@ -164,6 +164,7 @@ ARGUMENTS = {
     "permissions delete": ["read_new", "--yes"],
     "plugins list": [],
     "plugins check": ["vpn"],
+    "plugins purge": ["nobody", "--yes"],
     "plugins new": ["made", "--kind", "waitlist"],
     "backends list": [],
     **{f"backends {name}": ["nothing"] for name in ("pause", "resume", "errors", "retry", "verify")},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,30 @@ def test_its_tests_pass_at_once(kind: str, tmp_path: Path) -> None:
     done = environment.run("pytest", "-W", "error", variables=environment.variables(tmp_path), folder=package)
 
     assert re.search(r"^=+ ([4-9]|[1-9]\d+) passed(, 1 skipped)? in [\d.]+s", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tools_have_nothing_to_say_about_it(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    pytest.importorskip("ruff")
+    package = made(tmp_path, "my-other", kind)
+
+    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "--strict"]):
+        command = [sys.executable, "-m", *tool, *([] if tool[0] == "mypy" else ["."])]
+        done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_can_be_used_once_it_is_installed(kind: str, tmp_path: Path) -> None:
+    package = made(tmp_path, "my-other", kind)
+    environment = Environment(tmp_path / "environment")
+    variables = environment.variables(tmp_path)
+
+    environment.run("pip", "install", str(package), variables=variables, folder=tmp_path)
+    checked = environment.run("flask", "ctms", "plugins", "check", "my_other", variables=variables, folder=tmp_path)
+
+    assert "state:    on" in checked.stdout
 
 
 def test_a_package_is_installed_decides_and_is_gone(tmp_path: Path) -> None:

@@ -17,10 +17,15 @@ from ctms.settings import Settings
 from tests.cli.running import run
 from tests.docs.pages import DOCS
 from tests.hooks.distributions import Site, write_project
-from tests.hooks.refused import CASES, HUB, ROUTE, START, Case
+from tests.hooks.refused import CASES as OTHER_CASES
+from tests.hooks.refused import HUB, ROUTE, START, Case
+from tests.hooks.refused_tables import TABLE_CASES
 from tests.serving import environment_for, run_flask
 
 HOW_TO = DOCS / "how-to" / "plugins.md"
+
+
+CASES = (*OTHER_CASES, *TABLE_CASES)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms import database
+from ctms import database, migrations
 from ctms.app import create_app
 from ctms.settings import Settings
 from ctms.telemetry import health
@@ -104,7 +104,7 @@ def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_i
     app = create_app(replace(settings, db_url=url, erasure_key=ERASURE_KEY), [])
     client = ApiClient(app.test_client(), None)
     with app.app_context():
-        database.upgrade()
+        migrations.upgrade()
         current = client.get("/__heartbeat__").json
         with database.quick_connection() as connection:
             connection.execute("UPDATE alembic_version SET version_num = '2b00e4069aea'")

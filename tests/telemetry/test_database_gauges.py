@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms import database
+from ctms import database, migrations
 from ctms.app import create_app
 from ctms.pool import libpq_url
 from ctms.settings import Settings
@@ -29,7 +29,7 @@ def counted(settings: Settings, postgres: str, worker_id: str) -> Iterator[Flask
     url = empty_database(postgres, f"gauges_{worker_id}")
     app = create_app(replace(settings, db_url=url), [])
     with app.app_context():
-        database.upgrade()
+        migrations.upgrade()
     yield app
     database.release_database(app)
 

@@ -12,6 +12,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Plugin, Registered
@@ -29,7 +30,7 @@ PLUGIN = Plugin("shelf", "acme-shelf", "1.0")
 
 def checks(*declared: HealthCheck) -> PluginChecks:
     """Return the checks of a plugin."""
-    return PluginChecks([Registered(PLUGIN, one) for one in declared])
+    return PluginChecks(Flask(__name__), [Registered(PLUGIN, one) for one in declared])
 
 
 def raising(error: BaseException) -> Callable[[], str | None]:
@@ -140,12 +141,13 @@ def test_checks_run_concurrently() -> None:
 def test_a_process_ends_while_a_check_hangs() -> None:
     code = """
 import time
+from flask import Flask
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.plugins import HealthCheck
 from ctms.settings import Settings
 from ctms.telemetry.health import PluginChecks
 check = HealthCheck(name="x", check=lambda: time.sleep(600), timeout=0.1)
-print(PluginChecks([Registered(Plugin("p", "p", "1"), check)]).run())
+print(PluginChecks(Flask("x"), [Registered(Plugin("p", "p", "1"), check)]).run())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 

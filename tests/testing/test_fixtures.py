@@ -20,7 +20,7 @@ from ctms.errors import PluginError
 from ctms.plugins import HealthCheck, hookimpl, setting
 from ctms.testing import ApiClient, contact_body
 from ctms.testing.apps import Apps, rolled_back
-from ctms.testing.fixtures import CommandRunner
+from ctms.testing.commands import CommandRunner
 from ctms.testing.plugins import HandedOver, bundled, points_of, under_test
 
 BUNDLED = ["braze", "declared", "default_waitlist", "jsonl", "relay", "vpn", "webhook"]

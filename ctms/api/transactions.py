@@ -1,0 +1,50 @@
+"""The database for the code of plugins outside routes: commands, health checks, backends and deletion handlers.
+
+Routes have the connection of their guard (`ctms.api.blueprint`): a transaction beside it would be committed before it
+is known whether the caller may do what it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import has_app_context
+
+from ctms import pool
+from ctms.current import current_g
+from ctms.pool import Connection
+
+
+@contextmanager
+def reading() -> Iterator[Connection]:
+    """Lend a connection on which every statement is a transaction of its own.
+
+    For commands, health checks, backends and deletion handlers. Raises `RuntimeError` elsewhere; in a view, use
+    `fetch_scalar` or `connection`.
+    """
+    _refuse_elsewhere("reading")
+    with pool.reading() as connection:
+        yield connection
+
+
+@contextmanager
+def writing() -> Iterator[Connection]:
+    """Lend a connection for one transaction: committed at the end, rolled back by an exception.
+
+    Statements are sent together, and their results arrive when something is fetched. For commands, health checks,
+    backends and deletion handlers. Raises `RuntimeError` elsewhere; in a view, use `connection`.
+    """
+    _refuse_elsewhere("writing")
+    with pool.writing() as connection:
+        yield connection
+
+
+def _refuse_elsewhere(name: str) -> None:
+    if not has_app_context():
+        raise RuntimeError(
+            f"{name}() needs the app: use it in commands, health checks, backends and deletion handlers, not while the"
+            " service starts and not in a thread of your own"
+        )
+    if current_g().get("caller") is not None:
+        raise RuntimeError(f"{name}() is not for requests: a view has connection(), and waitlist rules do no I/O")

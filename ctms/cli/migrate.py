@@ -1,0 +1,105 @@
+"""`flask db …`: Flask-Migrate's commands, for the tables of CTMS and for those of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+import flask_migrate
+from flask import g
+from flask.cli import with_appcontext
+from flask_migrate.cli import db as commands
+
+from ctms import migrations
+from ctms.cli.group import AppOwner
+from ctms.errors import NotFoundError, OperatorError
+
+_NEWEST = ("head", "heads")
+
+
+@click.group("db", cls=AppOwner)
+@click.option("--plugin", metavar="NAME", help="Work on the migrations of the plugin NAME, which must be on.")
+@click.option("-x", "--x-arg", multiple=True, metavar="TEXT", help="Argument for env.py.")
+@with_appcontext
+@click.pass_context
+def db(ctx: click.Context, plugin: str | None, x_arg: tuple[str, ...]) -> None:
+    """Migrate the database: the tables of CTMS, and those of plugins.
+
+    `upgrade`, `current` and `check` include the plugins that are on. The other commands work on the tables of CTMS;
+    with --plugin, all commands work on those of one plugin.
+    """
+    g.directory, g.x_arg = None, x_arg  # as Flask-Migrate's own group
+    ctx.obj.data["plugin"] = plugin
+    if plugin is None:
+        return
+    there = migrations.plugin_schemas().migrations
+    if plugin not in there:
+        names = ", ".join(there) or "none"
+        raise NotFoundError(f"no plugin {plugin} that is on has migrations; those that have are {names}")
+    ctx.with_resource(migrations.chosen(there[plugin]))
+
+
+def _extended(command: click.Command) -> Callable[[Callable[..., None]], click.Command]:
+    """Return a decorator that puts a function, which takes the same arguments, in the place of a command."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        made = click.Command(
+            command.name, callback=with_appcontext(click.pass_context(function)), params=command.params
+        )
+        made.help = function.__doc__
+        db.add_command(made)
+        return made
+
+    return decorate
+
+
+for _command in commands.commands.values():
+    db.add_command(_command)
+
+
+@_extended(commands.commands["upgrade"])
+def upgrade(ctx: click.Context, revision: str, **options: Any) -> None:
+    """Upgrade to the newest revisions, CTMS first, then plugins; store the permissions of plugins.
+
+    With a REVISION, or with --sql, plugins are left as they are.
+    """
+    one = ctx.obj.data["plugin"]
+    whole = revision in _NEWEST and not options["sql"]
+    if one is not None and whole:
+        migrations.upgrade_plugins([one])
+        return
+    flask_migrate.upgrade(revision=revision, **options)
+    if one is None and whole:
+        migrations.upgrade_plugins()
+
+
+@_extended(commands.commands["current"])
+def current(ctx: click.Context, **options: Any) -> None:
+    """Show the revision of the tables of CTMS, then those of plugins, also of plugins that are gone."""
+    flask_migrate.current(**options)
+    if ctx.obj.data["plugin"] is not None:
+        return
+    there = migrations.plugin_schemas().migrations
+    with migrations.borrowed() as connection:
+        found = migrations.revisions_of_plugins(connection)
+    for name in sorted({*there, *found}):
+        revision = found.get(name)
+        if name not in there:
+            state = f"not in use: `flask ctms plugins purge {name}` removes its tables"
+        else:
+            state = "head" if revision == there[name].head else "not the newest"
+        click.echo(f"plugin {name}: {revision or 'none'} ({state})")
+
+
+@_extended(commands.commands["check"])
+def check(ctx: click.Context, **options: Any) -> None:
+    """Check that no upgrade is due, of plugins neither, and that the models of CTMS have no other tables."""
+    one = ctx.obj.data["plugin"]
+    if one is None:
+        flask_migrate.check(**options)
+    problem = migrations.problem_of_plugins(one)
+    if problem is not None:
+        raise OperatorError(f"{problem}: run `flask db upgrade`")
+    if one is not None:
+        click.echo("No upgrade is due.")

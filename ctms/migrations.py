@@ -1,0 +1,332 @@
+"""Migrations: those of CTMS, then those of plugins, each plugin's in a schema of its own (decision 015).
+
+A plugin's schema holds its tables and its version table, so that a plugin that is not installed any more is passed
+over, and can be removed without its code. Nothing of a plugin is stored in the version table of CTMS.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import alembic.command
+import flask_migrate
+import psycopg
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask
+from psycopg import sql
+from sqlalchemy.exc import DBAPIError
+
+from ctms.current import extension
+from ctms.database import db, migrate
+from ctms.errors import OperatorError, PluginError
+from ctms.hooks import checks
+from ctms.hooks.plugin import Plugin, Registered
+from ctms.hooks.registrations import Migrations, Permission
+from ctms.paths import MIGRATIONS
+from ctms.pool import Connection
+
+SCHEMA_PREFIX = "plugin_"
+"""What the names of plugins' schemas begin with."""
+
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('ctms migrations'))"
+"""Waits until no other process migrates, until the end of the transaction. `migrations/env.py` has the same lock."""
+
+_MAX_NAME = 63 - len(SCHEMA_PREFIX)
+_MAX_REVISION = 32
+
+_STORE_PERMISSION = """
+    INSERT INTO permissions AS stored (name, description, plugin) VALUES (%s, %s, %s)
+    ON CONFLICT (name) DO UPDATE SET description = EXCLUDED.description, plugin = EXCLUDED.plugin
+    WHERE stored.plugin IS NULL
+        OR (stored.plugin = EXCLUDED.plugin AND stored.description IS DISTINCT FROM EXCLUDED.description)"""
+
+_OWNERS = "SELECT name, plugin FROM permissions WHERE name = ANY(%s)"
+
+_SCHEMAS = """
+    SELECT substr(n.nspname, %s) FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+    WHERE starts_with(n.nspname, %s) AND c.relname = 'alembic_version' ORDER BY 1"""
+
+_chosen: ContextVar[PluginMigrations | None] = ContextVar("the plugin whose migrations Alembic works on", default=None)
+
+
+class PluginMigrations:
+    """The migrations of one plugin that is on."""
+
+    def __init__(self, plugin: Plugin, folder: Path) -> None:
+        """Read the files. Raises `PluginError` where they are not one line of revisions."""
+        self.plugin = plugin
+        self.folder = folder
+        self.schema = schema_of(plugin.name)
+        if len(plugin.name) > _MAX_NAME:
+            raise checks.problem(
+                plugin, f"ctms_migrations needs a name of {_MAX_NAME} characters at most", "rename the entry point"
+            )
+        self.revisions = self._read()
+        self.head = self.revisions[0]
+
+    def _read(self) -> Sequence[str]:
+        """Return the ids of the revisions, the newest first."""
+        what = f"ctms_migrations yields the folder {self.folder}"
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Revision .* is not present")
+                script = ScriptDirectory(str(MIGRATIONS), version_locations=[str(self.folder)])
+                heads, bases = script.get_heads(), script.get_bases()
+                found = [revision.revision for revision in script.walk_revisions()]
+        except (Exception, SystemExit) as error:
+            failed = f"{what}, whose revisions cannot be read ({checks.reason(error)})"
+            raise checks.problem(self.plugin, failed, place=place_in(self.folder, error)) from error
+        if not found:
+            raise checks.problem(self.plugin, f"{what}, which has no revisions: are the files in the wheel?")
+        if len(heads) > 1 or len(bases) > 1:
+            several = heads if len(heads) > 1 else bases
+            raise checks.problem(self.plugin, f"{what}, whose revisions are not one line: {', '.join(several)}")
+        for revision in found:
+            if len(revision) > _MAX_REVISION:
+                raise checks.problem(self.plugin, f"{what}, whose revision {revision} has more than 32 characters")
+        return found
+
+
+class PluginSchemas:
+    """What the plugins that are on want of the database."""
+
+    def __init__(
+        self, migrations: Sequence[Registered[Migrations]], permissions: Sequence[Registered[Permission]]
+    ) -> None:
+        """Raises `PluginError` for migrations that cannot be used."""
+        self.migrations: dict[str, PluginMigrations] = {}
+        self.permissions = permissions
+        for one in migrations:
+            if one.plugin.name in self.migrations:
+                raise checks.problem(one.plugin, "ctms_migrations yields two folders", "put all revisions into one")
+            self.migrations[one.plugin.name] = PluginMigrations(one.plugin, one.value.folder)
+
+    def problems(self, connection: Connection, name: str | None = None) -> Iterator[str]:
+        """Give what a migrated database lacks for the plugins, or for the one of that name, one line for each."""
+        for one in self.migrations.values():
+            if name not in (None, one.plugin.name):
+                continue
+            current = revision_of(connection, one.plugin.name)
+            if current == one.head:
+                continue
+            if current is not None and current not in one.revisions:
+                yield f"{one.plugin.title}: its tables are at the revision {current}, which this version does not have"
+            else:
+                yield f"{one.plugin.title}: its tables are at the revision {current or 'none'}, not {one.head}"
+        owners = self._owners(connection)
+        for permission in self.permissions:
+            if name in (None, permission.plugin.name) and owners.get(permission.value.name) != permission.plugin.name:
+                yield f"{permission.plugin.title}: its permission {permission.value.name} is not stored"
+
+    def store_permissions(self) -> None:
+        """Store the permissions; those of the same name that an operator made become the plugin's.
+
+        Raises `PluginError` where a plugin that is not on has one.
+        """
+        if not self.permissions:
+            return
+        with locked() as connection:
+            for one in self.permissions:
+                values = (one.value.name, one.value.description, one.plugin.name)
+                connection.execute(_STORE_PERMISSION, values)
+            owners = self._owners(connection)
+            for one in self.permissions:
+                owner = owners[one.value.name]
+                if owner != one.plugin.name:
+                    raise PluginError(
+                        f"{one.plugin.title}: ctms_permissions yields {one.value.name!r}, a permission that the plugin"
+                        f" {owner} left: rename it, or run `flask ctms plugins purge {owner}`",
+                        one.plugin.name,
+                    )
+
+    def _owners(self, connection: Connection) -> dict[str, str | None]:
+        names = [one.value.name for one in self.permissions]
+        return dict(connection.execute(_OWNERS, (names,)).fetchall()) if names else {}
+
+
+def init_migrations(
+    app: Flask, migrations: Sequence[Registered[Migrations]], permissions: Sequence[Registered[Permission]]
+) -> None:
+    """Give the app what its plugins want of the database. Raises `PluginError`."""
+    app.extensions["ctms.plugin_schemas"] = PluginSchemas(migrations, permissions)
+
+
+def plugin_schemas() -> PluginSchemas:
+    """What the plugins of the current app want of the database."""
+    return cast(PluginSchemas, extension("ctms.plugin_schemas"))
+
+
+def schema_of(plugin: str) -> str:
+    """Return the name of the schema of the plugin of that name."""
+    return f"{SCHEMA_PREFIX}{plugin}"
+
+
+def place_in(folder: Path, error: BaseException) -> str | None:
+    """Return the file in the folder, and the line, where an exception was raised; None where it was elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    steps = [step for step in traceback.extract_tb(error.__traceback__) if Path(step.filename).parent == folder]
+    return f"{steps[-1].filename}, line {steps[-1].lineno}" if steps else None
+
+
+@contextmanager
+def chosen(plugin: PluginMigrations) -> Iterator[None]:
+    """Have Alembic work on the migrations of a plugin inside."""
+    token = _chosen.set(plugin)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@migrate.configure  # type: ignore[untyped-decorator]
+def _configure(config: Config) -> Config:
+    """Tell Alembic which migrations it works on; `migrations/env.py` reads the attribute."""
+    plugin = _chosen.get()
+    if plugin is not None:
+        for name in ("path_separator", "version_path_separator"):  # the second one is of earlier versions
+            config.set_main_option(name, "os")
+        config.set_main_option("version_locations", str(plugin.folder).replace("%", "%%"))
+        config.attributes["schema"] = plugin.schema
+    return config
+
+
+@cache
+def head() -> str:
+    """The newest migration's revision."""
+    found = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    assert found is not None  # noqa: S101  a test holds it
+    return found
+
+
+def is_known(revision: str) -> bool:
+    """True when the revision is one of ours; a newer version's is not."""
+    return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+
+
+def check_migrated() -> None:
+    """Raise `OperatorError` unless our schema and those of plugins are at their newest revisions."""
+    with db.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current != head():
+        raise OperatorError(
+            f"the database is at revision {current or 'none'}, not {head()}: run `flask db upgrade` first"
+        )
+    problem = problem_of_plugins()
+    if problem is not None:
+        raise OperatorError(f"{problem}: run `flask db upgrade` first")
+
+
+def problem_of_plugins(name: str | None = None) -> str | None:
+    """Return what the migrated database lacks for plugins, or for the one of that name; None where it has all."""
+    with borrowed() as connection:
+        return next(plugin_schemas().problems(connection, name), None)
+
+
+def upgrade() -> None:
+    """Bring our schema and those of plugins to their newest revisions, and store the permissions of plugins."""
+    flask_migrate.upgrade(directory=str(MIGRATIONS))
+    upgrade_plugins()
+
+
+def upgrade_plugins(names: Container[str] | None = None) -> None:
+    """Bring the schemas of plugins, or of these only, to their newest revisions. Raises `PluginError`.
+
+    The permissions of all are stored.
+    """
+    wanted = plugin_schemas()
+    for one in wanted.migrations.values():
+        if names is not None and one.plugin.name not in names:
+            continue
+        with _explained(one), chosen(one):
+            alembic.command.upgrade(migrate.get_config(str(MIGRATIONS)), "head")
+    wanted.store_permissions()
+
+
+@contextmanager
+def _explained(one: PluginMigrations) -> Iterator[None]:
+    """Raise `PluginError` for whatever a plugin's migrations raise."""
+    with borrowed() as connection:
+        current = revision_of(connection, one.plugin.name)
+    if current is not None and current not in one.revisions:
+        raise checks.problem(
+            one.plugin,
+            f"its tables are at the revision {current}, which this version does not have",
+            f"install a newer version of {one.plugin.package}, or set CTMS_PLUGINS_DISABLED={one.plugin.name}",
+        )
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        fault = _fault(error)
+        if isinstance(fault, OperatorError):
+            raise checks.problem(one.plugin, f"its migrations stopped, {fault.message}", "run it again") from error
+        what = f"its migrations failed with {_reason(fault)}"
+        raise checks.problem(one.plugin, what, place=place_in(one.folder, fault)) from error
+
+
+def _fault(error: BaseException) -> BaseException:
+    """Return what the plugin's migrations raised. That a table is missing is their fault, not the operator's."""
+    cause = error.__cause__
+    if isinstance(cause, DBAPIError) and isinstance(cause.orig, psycopg.ProgrammingError | psycopg.InternalError):
+        return error if isinstance(cause.orig, psycopg.errors.InsufficientPrivilege) else cause
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong in one line, without the values in rows: an error of PostgreSQL may repeat them."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, psycopg.Error):
+        return checks.reason(error)
+    kind = type(cause).__name__
+    if cause.sqlstate is not None and cause.sqlstate.startswith("42"):  # its message names tables and columns only
+        return f"{kind}: {cause.diag.message_primary}"
+    names = (cause.diag.table_name, cause.diag.column_name, cause.diag.constraint_name)
+    return " ".join([kind, *(name for name in names if name)])
+
+
+def revision_of(connection: Connection, plugin: str) -> str | None:
+    """Return the revision of the plugin's schema; None where no migration has run."""
+    table = sql.Identifier(schema_of(plugin), "alembic_version")
+    (exists,) = _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(),))
+    if not exists:
+        return None
+    found = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def revisions_of_plugins(connection: Connection) -> dict[str, str | None]:
+    """Return the revision of each plugin's schema in the database, by the plugins' names, installed or not."""
+    rows = connection.execute(_SCHEMAS, (len(SCHEMA_PREFIX) + 1, SCHEMA_PREFIX)).fetchall()
+    return {name: revision_of(connection, name) for (name,) in rows}
+
+
+@contextmanager
+def borrowed() -> Iterator[Connection]:
+    """Lend a connection of the engine, as migrations have it: in a transaction that is rolled back."""
+    with db.engine.connect() as connection:
+        yield cast(Connection, connection.connection.driver_connection)
+
+
+@contextmanager
+def locked() -> Iterator[Connection]:
+    """Lend a connection for one transaction, while no other process migrates."""
+    with db.engine.begin() as connection:
+        driver = cast(Connection, connection.connection.driver_connection)
+        driver.execute("SET LOCAL statement_timeout = 0")
+        driver.execute(LOCK)
+        yield driver
+
+
+def _one(connection: Connection, query: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    found = connection.execute(query, values).fetchone()
+    assert found is not None  # noqa: S101  it has one row always
+    return found

@@ -1,0 +1,210 @@
+"""Tables and permissions of plugins, as operators meet them: each command in a process of its own, on PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.script import ScriptDirectory
+
+from ctms.paths import MIGRATIONS
+from ctms.pool import libpq_url
+from tests import tables
+from tests.conftest import SECRET_KEY, empty_database
+from tests.serving import FLASK, environment_for, run_flask
+
+Flask = Callable[..., subprocess.CompletedProcess[str]]
+NEWEST = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
+
+
+@pytest.fixture(scope="module")
+def url(postgres: str, worker_id: str) -> str:
+    return empty_database(postgres, f"plugin_migrations_{worker_id}")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Where packages are installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def flask(url: str, site: Path, tmp_path: Path) -> Iterator[Flask]:
+    """Runs `flask …` beside the packages in `site`, on a database that has nothing of plugins."""
+    environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, PYTHONPATH=str(site))
+
+    def run(*arguments: str, status: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        done = run_flask(*arguments, environment={**environment, **variables}, cwd=str(tmp_path))
+        assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+        return done
+
+    yield run
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        names = connection.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, 'plugin_')")
+        for (name,) in names.fetchall():
+            connection.execute(f'DROP SCHEMA "{name}" CASCADE'.encode())
+        if connection.execute("SELECT to_regclass('permissions')").fetchone() != (None,):
+            connection.execute("DELETE FROM permissions WHERE name ~ ':'")
+
+
+def query(url: str, sql: str) -> list[Any]:
+    with psycopg.connect(libpq_url(url)) as connection:
+        cursor = connection.execute(sql.encode())
+        return cursor.fetchall() if cursor.description is not None else []
+
+
+def tables_of(url: str, schema: str = "plugin_stamps") -> list[str]:
+    found = query(url, f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}' ORDER BY 1")
+    return [name for (name,) in found]
+
+
+def permissions_of(url: str) -> dict[str, str | None]:
+    """Return whose each permission is."""
+    return dict(query(url, "SELECT name, plugin FROM permissions"))
+
+
+def uninstall(site: Path) -> None:
+    for folder in site.iterdir():
+        shutil.rmtree(folder)
+
+
+def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    flask("db", "upgrade")
+    tables.install(tables.write(tmp_path), site)
+
+    # Not migrated: nothing of it is there, and all who look say so.
+    lacks = (
+        "plugin 'stamps' of acme-stamps 1.2.3: its tables are at the revision none, not 0002: run `flask db upgrade`"
+    )
+    assert lacks in flask("ctms", "serve", PORT="1", status=1).stderr
+    assert lacks in flask("ctms", "worker", "--once", status=1).stderr
+    assert lacks in flask("db", "check", status=1).stderr
+    assert "plugin stamps: none (not the newest)" in flask("db", "current").stdout
+
+    flask("db", "upgrade")
+    assert tables_of(url) == ["alembic_version", "stamps"]
+    assert query(url, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
+    assert query(url, "SELECT version_num FROM alembic_version") == [(NEWEST,)]  # as the older service wants it
+    assert {"stamps:read": "stamps", "stamps:write": "stamps"}.items() <= permissions_of(url).items()
+    assert "plugin stamps: 0002 (head)" in flask("db", "current").stdout
+    flask("db", "check")
+    flask("db", "upgrade")
+
+    assert flask("ctms", "stamps", "one").stdout == "1\n"
+    flask("ctms", "stamps", "fails", status=1)
+    assert flask("ctms", "stamps").stdout == "1\n"
+    flask("ctms", "roles", "create", "stamper")
+    flask("ctms", "roles", "grant", "stamper", "stamps:write")
+    refused = flask("ctms", "permissions", "delete", "stamps:read", "--yes", status=10).stderr
+    assert "plugin 'stamps' of acme-stamps 1.2.3 declares it" in refused
+    assert "stamps is on" in flask("ctms", "plugins", "purge", "stamps", "--yes", status=10).stderr
+
+    # Gone, or off: it is passed over, and its tables stay.
+    uninstall(site)
+    flask("db", "upgrade")
+    flask("db", "check")
+    flask("ctms", "worker", "--once")
+    assert "stamps: 0002 (not in use: `flask ctms plugins purge stamps`" in flask("db", "current").stdout
+    assert query(url, "SELECT text FROM plugin_stamps.stamps") == [("one",)]
+
+    asked = flask("ctms", "plugins", "purge", "stamps", status=1).stderr
+    assert "drop plugin_stamps.stamps with all rows and delete the permissions stamps:read, stamps:write" in asked
+    assert "(of stamper)" in asked
+    assert tables_of(url) == ["alembic_version", "stamps"]
+    assert flask("ctms", "plugins", "purge", "stamps", "--yes").stdout == "stamps\n"
+    assert query(url, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
+    assert not {"stamps:read", "stamps:write"} & permissions_of(url).keys()
+    assert "stamps has stored nothing; those that have are none" in (
+        flask("ctms", "plugins", "purge", "stamps", "--yes", status=4).stderr
+    )
+    flask("db", "check")
+    flask("ctms", "roles", "delete", "stamper", "--yes")
+
+
+def test_one_that_is_off_can_be_purged_and_comes_back_empty(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    tables.install(tables.write(tmp_path), site)
+    flask("db", "upgrade")
+    flask("ctms", "stamps", "one")
+
+    flask("db", "upgrade", CTMS_PLUGINS_DISABLED="stamps")
+    assert tables_of(url) == ["alembic_version", "stamps"]
+    flask("ctms", "plugins", "purge", "stamps", "--yes", CTMS_PLUGINS_DISABLED="stamps")
+    assert tables_of(url) == []
+
+    flask("db", "upgrade")
+    assert flask("ctms", "stamps").stdout == "0\n"
+
+
+def test_an_existing_deployment_and_the_way_back(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    flask("db", "upgrade")
+    flask("db", "downgrade", "2b00e4069aea")
+    query(url, "INSERT INTO permissions (name, description) VALUES ('stamps:read', 'Mine')")
+    tables.install(tables.write(tmp_path), site)
+
+    flask("db", "upgrade")
+    assert permissions_of(url)["stamps:read"] == "stamps"
+    flask("ctms", "stamps", "one")
+
+    flask("db", "downgrade", "2b00e4069aea")
+    assert query(url, "SELECT version_num FROM alembic_version") == [("2b00e4069aea",)]
+    assert query(url, "SELECT text FROM plugin_stamps.stamps") == [("one",)]
+    assert "at revision 2b00e4069aea" in flask("ctms", "serve", PORT="1", status=1).stderr
+    flask("db", "upgrade")
+    assert permissions_of(url)["stamps:read"] == "stamps"
+    assert flask("ctms", "stamps").stdout == "1\n"
+
+    held = flask("db", "downgrade", "base", status=1).stderr
+    assert "flask ctms plugins purge" in held
+    assert len(held.strip().splitlines()) == 1
+    flask("db", "upgrade")
+
+
+def test_the_migrations_of_one_plugin(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    tables.install(tables.write(tmp_path), site)
+    flask("db", "upgrade", "head")
+
+    flask("db", "--plugin", "stamps", "downgrade", "0001")
+    assert query(url, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0001",)]
+    assert "0001" in flask("db", "--plugin", "stamps", "current").stdout
+    assert "at the revision 0001, not 0002" in flask("db", "check", status=1).stderr
+    flask("db", "upgrade", NEWEST)  # one of ours: plugins are left as they are
+    assert query(url, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0001",)]
+    assert 'CREATE SCHEMA IF NOT EXISTS "plugin_stamps"' in flask("db", "--plugin", "stamps", "upgrade", "--sql").stdout
+    flask("db", "--plugin", "stamps", "check", status=1)
+    flask("db", "--plugin", "stamps", "upgrade")
+    assert "No upgrade is due." in flask("db", "--plugin", "stamps", "check").stdout
+
+    flask("db", "--plugin", "stamps", "revision", "-m", "a third", "--rev-id", "0003")
+    (made,) = (site / "acme_stamps" / "migrations").glob("*_0003_a_third.py")
+    assert "down_revision = '0002'" in made.read_text()
+    assert list((MIGRATIONS / "versions").glob("*a_third*")) == []
+    flask("db", "--plugin", "stamps", "downgrade", "base")
+    assert tables_of(url) == ["alembic_version"]
+    assert "no plugin nobody that is on has migrations; those that have are stamps" in (
+        flask("db", "--plugin", "nobody", "upgrade", status=4).stderr
+    )
+
+
+def test_two_starts_at_once_do_no_harm(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    flask("db", "upgrade")
+    slow = tables.FIRST.replace("def upgrade():", "def upgrade():\n    op.execute('SELECT pg_sleep(1)')")
+    tables.install(tables.write(tmp_path, revisions={**tables.REVISIONS, "0001_stamps.py": slow}), site)
+    environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, PYTHONPATH=str(site))
+    both = [
+        subprocess.Popen(
+            [FLASK, "db", "upgrade"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+
+    for process in both:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert query(url, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
