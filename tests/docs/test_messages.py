@@ -12,6 +12,8 @@ OF_OTHERS = {
     "CTMS_DB_URL has a special character that is not percent-encoded: …": "composed of variable and reason",
     "CTMS_DATA_DIR … is below …, which is a file: …": "composed",
     "the database does not allow it: permission denied for schema public": "PostgreSQL",
+    'the database does not allow it: permission denied for database "…"': "PostgreSQL",
+    "cannot drop table … because other objects depend on it: …": "PostgreSQL",
     "… failed with RegistrationError: …": "composed",
     "the field … of its Settings …": "composed",
     "…_FILE must name a readable file": "composed",
