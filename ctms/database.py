@@ -166,13 +166,17 @@ def database_problem(error: BaseException | None) -> str | None:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, _NOT_ALLOWED):
         return f"the database does not allow it: {reason}"
-    if isinstance(error, psycopg.OperationalError):
-        if isinstance(error, errors.DiskFull) or errno_in(reason) in NO_SPACE:
-            return f"the database server has no space left: free some on its disk, and try again ({reason})"
-        if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
-            return f"the database cannot be reached: {reason}{_hint(error)}"
-        return f"the database did not do it, try again: {reason}"
-    return None
+    if isinstance(error, errors.DependentObjectsStillExist):
+        return f"{reason}: if it is a table of a plugin (`flask db current`), run `flask ctms plugins purge` first"
+    return _operational_problem(error, reason) if isinstance(error, psycopg.OperationalError) else None
+
+
+def _operational_problem(error: psycopg.OperationalError, reason: str) -> str:
+    if isinstance(error, errors.DiskFull) or errno_in(reason) in NO_SPACE:
+        return f"the database server has no space left: free some on its disk, and try again ({reason})"
+    if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
+        return f"the database cannot be reached: {reason}{_hint(error)}"
+    return f"the database did not do it, try again: {reason}"
 
 
 def _hint(error: psycopg.OperationalError) -> str:
