@@ -75,11 +75,21 @@ def run(seed: int, output: Path) -> bool:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait()
+            _end(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the run, if it has not ended, with all its processes."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def main() -> None:
@@ -89,6 +99,7 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="keep all processors busy in every second run")
     parser.add_argument("--seed", type=int, help="the order of the first run; those after it add one")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that it ends the run and cleans up
     first = random.getrandbits(31) if given.seed is None else given.seed
     failed = 0
     for number in range(given.runs):
