@@ -10,6 +10,7 @@ import requests
 from tests.docs import pages
 from tests.docs.pages import DOCS
 from tests.docs.test_examples import HERE
+from tests.docs.test_tutorials import installs_from_its_wheel
 from tests.serving import serve
 from tests.testing.environments import Environment
 
@@ -17,6 +18,7 @@ PAGE = DOCS / "tutorials" / "table.md"
 SERVE = "command: serve"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # it runs the tests of a package, twice, beside a service
 def test_it_works(tmp_path: Path) -> None:
     environment = Environment(tmp_path / "environment")
@@ -40,6 +42,4 @@ def test_it_works(tmp_path: Path) -> None:
         printed = [pages.Block("prints", "text", pages.marked(PAGE, "prints: purge"))]
         pages.run(PAGE, variables, tmp_path, part=[*purge, *printed])
 
-
-def test_it_starts_as_the_other_tutorial_does() -> None:
-    assert pages.marked(PAGE, "command: install") == pages.marked(DOCS / "tutorials" / "plugin.md", "command: install")
+    installs_from_its_wheel("notes", tmp_path)
