@@ -20,6 +20,7 @@ import requests
 
 from ctms.embedded import EmbeddedServer
 from ctms.pool import libpq_url
+from tests import forked
 from tests.prepared import prepare
 
 FLASK = str(Path(sys.executable).parent / "flask")
@@ -79,18 +80,27 @@ def environment_for(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def run_flask(
-    *arguments: str, environment: dict[str, str], timeout: float = 300, **kwargs: Any
+    *arguments: str,
+    environment: dict[str, str],
+    timeout: float = 300,
+    cwd: Path | str | None = None,
+    typed: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `flask …` to its end, without a terminal."""
+    """Run `flask …` to its end, without a terminal; with the text `typed` on its standard input.
+
+    Imports take most of the time of a command, so the process is forked from one that has done them.
+    """
+    if typed is None:
+        return forked.run_flask(*arguments, environment=environment, cwd=Path(cwd or Path.cwd()), timeout=timeout)
     return subprocess.run(
         [FLASK, *arguments],
         env=environment,
         capture_output=True,
         text=True,
-        stdin=kwargs.pop("stdin", subprocess.DEVNULL if "input" not in kwargs else None),
+        input=typed,
         timeout=timeout,
         check=False,
-        **kwargs,
+        cwd=cwd,
     )
 
 

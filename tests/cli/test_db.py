@@ -12,7 +12,6 @@ import pytest
 
 from ctms.cli.db import connection_of
 from ctms.embedded import EmbeddedServer, is_running
-from tests import forked
 from tests.conftest import SECRET_KEY
 from tests.docs.messages import is_documented
 from tests.serving import FLASK, environment_for, run_flask
@@ -25,8 +24,8 @@ def test_the_embedded_database(tmp_path: Path) -> None:
     command = ("ctms", "db", "shell", "--", "-A", "-t")
 
     asked = "SELECT 1 + 1, current_setting('application_name')"
-    done = forked.run_flask(*command, "-c", asked, environment=environment, cwd=tmp_path)
-    failed = forked.run_flask(*command, "-c", "SELECT nothing", environment=environment, cwd=tmp_path)
+    done = run_flask(*command, "-c", asked, environment=environment, cwd=tmp_path)
+    failed = run_flask(*command, "-c", "SELECT nothing", environment=environment, cwd=tmp_path)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "2|ctms db shell\n", "")
     assert (failed.returncode, failed.stdout) == (1, "")
@@ -38,7 +37,7 @@ def test_it_reads_what_it_is_given(tmp_path: Path) -> None:
     """Options need no two dashes before them."""
     environment = environment_for(tmp_path)
 
-    done = run_flask("ctms", "db", "shell", "-At", environment=environment, input="SELECT 7;\n")
+    done = run_flask("ctms", "db", "shell", "-At", environment=environment, typed="SELECT 7;\n")
 
     assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
 
@@ -90,7 +89,7 @@ def recorded(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_server_of_ones_own(recorded: dict[str, str], tmp_path: Path) -> None:
-    done = forked.run_flask("ctms", "db", "shell", "--", "-c", "SELECT 1", environment=recorded, cwd=tmp_path)
+    done = run_flask("ctms", "db", "shell", "--", "-c", "SELECT 1", environment=recorded, cwd=tmp_path)
 
     assert done.returncode == 5, done.stderr
     arguments, _, variables = done.stdout.partition("PG")
@@ -108,7 +107,7 @@ def test_a_server_of_ones_own(recorded: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_without_psql(recorded: dict[str, str], tmp_path: Path) -> None:
-    done = forked.run_flask("ctms", "db", "shell", environment={**recorded, "PATH": str(tmp_path)}, cwd=tmp_path)
+    done = run_flask("ctms", "db", "shell", environment={**recorded, "PATH": str(tmp_path)}, cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: psql is not on the PATH: install the client programs of PostgreSQL")
