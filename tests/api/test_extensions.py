@@ -115,7 +115,7 @@ def test_the_routes_are_documented_as_ours_are(api: ApiClient) -> None:
 
     read, write = paths["/shelf/{name}"]["get"], paths["/shelf/{name}"]["put"]
     assert (read["x-permission"], write["x-permission"]) == ("view_contacts", "manage_contacts")
-    assert read["summary"] == "Return who has it."
+    assert read["summary"] == "Return the number of readers."
     assert {"200", "400", "401", "403", "503"} <= set(read["responses"])
     assert read["security"]
     assert "x-permission" not in paths["/shelf"]["get"]
@@ -218,6 +218,6 @@ def test_commands_are_listed_and_run_under_ours(apps: Apps) -> None:
 
     runner = apps.get(points_of([Shelving()])).test_cli_runner()
 
-    assert "Put it back." in run(runner, "--help").stdout
+    assert "Return the book." in run(runner, "--help").stdout
     assert run(runner, "shelve").stdout == "shelved\n"
     run(runner, "unshelve", status=2)

@@ -146,7 +146,7 @@ ANSWERS: dict[str, tuple[Any, str]] = {
     "no outcome": (True, "an outcome is one of Done, .*, not bool"),
     "a class": (Done, "not type"),
     "accepted": (Accepted(5), "not Accepted"),
-    "strangers": ({"somebody": Done()}, "names 1 contacts that nobody asked about"),
+    "strangers": ({"somebody": Done()}, "names 1 contact that nobody asked about"),
     "an answer too few": ({}, "answered with TryLater"),
     "text for seconds": (TryLater("soon"), "a number of seconds, not str"),  # type: ignore[arg-type]
     "seconds ago": (TryLater(-1), "0 seconds or more"),
