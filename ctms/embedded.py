@@ -191,7 +191,7 @@ class EmbeddedServer:
         else:
             program = Path(failed.cmd[0]).name
             reason = f"{program}: {reason_in(self._output_of(failed)) or f'exit status {failed.returncode}'}"
-        log = f"see {self._log}, or " if self._log.exists() else ""
+        log = f"see {self._log}, or " if os.path.exists(self._log) else ""  # noqa: PTH110
         cure = f"{log}set CTMS_DATA_DIR or CTMS_DB_URL"
         return f"the embedded PostgreSQL in {self._folder} does not start ({reason}); {cure}"
 

@@ -11,6 +11,7 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 READ_ONLY = frozenset({errno.EROFS})
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 _NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
+_UNUSABLE_PATH = frozenset({*_NO_FOLDER, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT})
 
 MEGABYTES_OF_A_NEW_DATABASE = 64
 
@@ -38,10 +39,13 @@ def data_dir_problem(folder: Path, number: int | None, path: Path | None = None)
             " CTMS_DATA_DIR to another folder"
         )
     if number in _NO_FOLDER:
-        file = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+        existing = (one for one in (folder, *folder.parents) if os.path.exists(one))  # noqa: PTH110  never raises
+        file = next((one for one in existing if not one.is_dir()), None)
         if file is not None:
             place = "is a file" if file == folder else f"is below {file}, which is a file"
             return f"CTMS_DATA_DIR {folder} {place}: set CTMS_DATA_DIR to a folder"
+    if number in _UNUSABLE_PATH:  # also a link that leads nowhere
+        return f"CTMS_DATA_DIR {folder} cannot be used: {os.strerror(number)}; set CTMS_DATA_DIR to another folder"
     return None
 
 

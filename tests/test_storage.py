@@ -73,6 +73,16 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     assert below == f"CTMS_DATA_DIR {file}/a/b is below {file}, which is a file: set CTMS_DATA_DIR to a folder"
 
 
+def test_a_path_that_cannot_be(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    long = tmp_path / ("x" * 300)
+    cure = "set CTMS_DATA_DIR to another folder"
+
+    assert refused(long) == f"CTMS_DATA_DIR {long} cannot be used: File name too long; {cure}"
+    assert refused(loop) == f"CTMS_DATA_DIR {loop} cannot be used: File exists; {cure}"
+
+
 def test_a_folder_without_permission(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)

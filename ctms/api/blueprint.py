@@ -109,7 +109,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
 def permission_of(view: Any, method: str) -> Any:
     """Return the permission that `guard` requires, None for any client, `...` for a view without a guard."""
-    handler = getattr(view.view_class, method.lower()) if hasattr(view, "view_class") else view
+    handler = getattr(view.view_class, method.lower(), None) if hasattr(view, "view_class") else view
     return getattr(handler, "_ctms_permission", ...)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flask import has_app_context
+from flask import has_app_context, has_request_context
 
 from ctms import pool
-from ctms.current import current_g
+from ctms.api.blueprint import permission_of
+from ctms.current import current_app, current_request
 from ctms.pool import Connection
 
 
@@ -46,5 +47,13 @@ def _refuse_elsewhere(name: str) -> None:
             f"{name}() needs the app: use it in commands, health checks, backends and deletion handlers, not while the"
             " service starts and not in a thread of your own"
         )
-    if current_g().get("caller") is not None:
+    if has_request_context() and _is_guarded():
         raise RuntimeError(f"{name}() is not for requests: a view has connection(), and waitlist rules do no I/O")
+
+
+def _is_guarded() -> bool:
+    """Return whether a guard protects the current route, also while functions before and after its view run."""
+    request = current_request()
+    view = current_app().view_functions.get(request.endpoint or "")
+    method = "GET" if request.method == "HEAD" else request.method
+    return view is not None and permission_of(view, method) is not ...

@@ -204,7 +204,7 @@ def _address(settings: Settings) -> tuple[Any, ...]:
     """Return what `getaddrinfo` says of HOST and PORT. Raises `OperatorError` where the host has no address."""
     try:
         return socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter where it is no name of a host at all
         raise OperatorError(f"HOST {settings.host} cannot be resolved") from error
 
 

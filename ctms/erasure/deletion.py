@@ -11,7 +11,7 @@ from ctms.addresses import expand_spellings
 from ctms.bulk.batches import FOUND, UNKNOWN, ItemOutcome
 from ctms.bulk.worklist import WorkItem
 from ctms.contacts import accounts, removal
-from ctms.erasure.erase import ErasureRequest, erase, find_erased, lock_addresses_to_forget
+from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
 from ctms.pool import Connection
 
 ERASED = "erased"
@@ -25,6 +25,10 @@ _PARTS = """
 _FIND = """
     SELECT DISTINCT g.position, e.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
     JOIN emails e ON lower(e.primary_email) = lower(g.address) ORDER BY g.position, e.email_id"""
+
+_ADDRESSES = """
+    SELECT primary_email FROM emails WHERE email_id = ANY(%s)
+    UNION ALL SELECT primary_email FROM fxa WHERE email_id = ANY(%s) AND primary_email IS NOT NULL"""
 
 
 class BulkDeletion:
@@ -58,7 +62,7 @@ class BulkDeletion:
         had = _parts(connection, list(contacts))
         # A contact that an earlier batch counted and this one erases no longer counts.
         also = len({one for ids in others.values() for one in ids} - self._others) - len(self._others & contacts.keys())
-        before = find_erased(connection, _others(addresses, found), contacts.values())
+        before = find_erased(connection, _others(addresses, found), addresses_of(contacts.values()))
         unknown = len(items) - len(found) - len(before)
         erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
         ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
@@ -76,7 +80,9 @@ class BulkDeletion:
                 found[position] += ids
             others = {}
         had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
-        before = find_erased(connection, _others(addresses, found), ())
+        erased = [email_id for ids in found.values() for email_id in ids]
+        own = [one for (one,) in connection.execute(_ADDRESSES, (erased, erased)).fetchall()]
+        before = find_erased(connection, _others(addresses, found), own)
         return _outcomes(items, FOUND, found=found, others=others, had=had, before=before)
 
     def report(self, outcomes: Iterable[ItemOutcome]) -> None:

@@ -12,6 +12,7 @@ An erasure of many contacts may take several transactions with one `ErasureReque
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -114,7 +115,7 @@ def erase(
     email_ids = [one.email_id for one in found]
     if found:
         removal.delete(connection, found)
-    prints = _fingerprints(_addresses_of(found))
+    prints = _fingerprints(addresses_of(found))
     write_record(connection, request, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
     if request.forget:
         primary = (one.primary_email for one in found)
@@ -152,16 +153,20 @@ def write_record(
     connection.execute(_UPSERT_RECORD, values)
 
 
-def find_erased(connection: Connection, addresses: Collection[str], found: Iterable[LockedContact]) -> set[str]:
-    """Return the addresses that were erased before or belong to the contacts `found`; none without a key."""
-    owners = {one: address for address in addresses for one in fingerprints().all_of(address)}
+def find_erased(connection: Connection, addresses: Collection[str], erased_now: Iterable[str]) -> set[str]:
+    """Return the addresses that were erased before or are among those `erased_now`; none without a key."""
+    owners: dict[bytes, set[str]] = defaultdict(set)
+    for address in addresses:
+        for one in fingerprints().all_of(address):
+            owners[one].add(address)
     if not owners:
         return set()
     known = {bytes(one) for (one,) in connection.execute(_FIND_ERASED, (list(owners),)).fetchall()}
-    return {owners[one] for one in known.union(owners.keys() & _fingerprints(_addresses_of(found)))}
+    return set().union(*(owners[one] for one in known.union(owners.keys() & _fingerprints(erased_now))))
 
 
-def _addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
+def addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
+    """Return the addresses of the contacts, and those of their accounts."""
     for one in found:
         yield one.primary_email
         if one.fxa_primary_email:

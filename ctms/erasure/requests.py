@@ -12,7 +12,7 @@ from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, resolve_entries
 from ctms.contacts import accounts, removal
 from ctms.contacts.queries import ADDRESSES
-from ctms.erasure.erase import ErasureRequest, erase, find_erased, lock_addresses_to_forget
+from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
 from ctms.erasure.models import Erasure
 from ctms.errors import Invalid
 from ctms.pool import Connection
@@ -87,11 +87,11 @@ def erase_requested(
     else:
         also = len({one for ids in accounts.find(connection, own, contacts).values() for one in ids})
     missing = [one for one, match in zip(asked, matching, strict=True) if not match]
-    nobody = [one["primary_email"] for one in missing if one.keys() == {"primary_email"}]
-    nobody = [address for address in nobody if comparison_key(address) not in named]
-    before = find_erased(connection, nobody, contacts.values())
-    by_identities = sum(one.keys() != {"primary_email"} for one in missing)
-    unknown = by_identities + len(nobody) - len(before)
+    missing = [one for one in missing if one.keys() != {"primary_email"} or comparison_key(*one.values()) not in named]
+    before = find_erased(
+        connection, {one[name] for one in missing for name in one.keys() & ADDRESSES}, addresses_of(contacts.values())
+    )
+    unknown = sum(not (one.keys() <= ADDRESSES and before.issuperset(one.values())) for one in missing)
     erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
     return Result(request.id, len(contacts), unknown, also)
 

@@ -140,6 +140,27 @@ class TestErase:
         assert (again.json["contacts"], again.json["unknown"]) == (0, 2)
         assert record_of(api, again)["unknown"] == 2
 
+    @pytest.mark.usefixtures("erasure_key")
+    def test_identities_that_were_erased_before_are_not_unknown(self, api: ApiClient) -> None:
+        contact = full()
+        api.post("/ctms", contact)
+        own, account = contact["email"]["primary_email"], contact["fxa"]["primary_email"]
+        api.post("/erasures", {"emails": [own]})
+
+        again = api.post(
+            "/erasures",
+            {
+                "identities": [
+                    {"fxa_primary_email": account.upper()},
+                    {"primary_email": own, "fxa_primary_email": account},
+                    {"primary_email": own, "fxa_primary_email": NOBODY},
+                    {"fxa_primary_email": NOBODY},
+                ]
+            },
+        )
+
+        assert (again.json["contacts"], again.json["unknown"]) == (0, 2)
+
     def test_every_identity_finds(self, api: ApiClient) -> None:
         for member in (
             "email_id",

@@ -11,6 +11,7 @@ from flask import Flask, Response
 from sqlalchemy import text
 
 from ctms.clients.tokens import tokens
+from ctms.current import current_request
 from ctms.database import db
 from ctms.errors import PluginError
 from ctms.outbox.lanes import HANDLER, Lane
@@ -57,6 +58,40 @@ def write() -> Response:
     return Response()
 
 
+beside = Blueprint("Beside", __name__, url_prefix="/beside")
+
+
+def write_beside(response: Response | None = None) -> Response | None:
+    """Write before or after a view, whoever calls."""
+    with writing() as lent:
+        lent.execute(ADD)
+    return response
+
+
+def write_before() -> None:
+    """Write before the guard."""
+    if current_request().args.get("when") == "before":
+        write_beside()
+
+
+def write_after(response: Response) -> Response:
+    """Write after the guard."""
+    if current_request().args.get("when") == "after":
+        write_beside()
+    return response
+
+
+beside.before_request(write_before)
+beside.after_request(write_after)
+
+
+@beside.route("/<when>", methods=["GET", "POST"])
+@beside.guard("view_contacts")
+def nothing(when: str) -> Response:
+    """Do nothing."""
+    return Response(when)
+
+
 @click.command("lending")
 @click.option("--fail", is_flag=True)
 @click.option("--misplaced", is_flag=True)
@@ -93,6 +128,7 @@ class Lending:
     @hookimpl
     def ctms_blueprints(self) -> Iterator[Blueprint]:
         yield blueprint
+        yield beside
 
     @hookimpl
     def ctms_commands(self) -> Iterator[click.Command]:
@@ -158,6 +194,20 @@ def test_a_view_has_the_connection_of_its_guard_only(caller: ApiClient, caplog: 
         f"{name}() is not for requests: a view has connection(), and waitlist rules do no I/O"
         for name in ("reading", "writing")
     ]
+    assert stored() == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_functions_around_a_guarded_view_do_not_write(
+    lending: Flask, caller: ApiClient, caplog: pytest.LogCaptureFixture, when: str, method: str
+) -> None:
+    for client in (ApiClient(lending.test_client(), None), caller):
+        assert client.request(method, f"/beside/x?when={when}").status_code == 500
+
+    raised = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert raised
+    assert all("writing() is not for requests" in line for line in raised)
     assert stored() == 0
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from ctms.bulk.batches import BAD_LINE, FAILED, MAX_ATTEMPTS, UNKNOWN, ItemOutcome, process_batches
+from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, MAX_ATTEMPTS, UNKNOWN, ItemOutcome, process_batches
 from ctms.bulk.entries import Entry
 from ctms.bulk.report import BulkReport
 from ctms.bulk.worklist import WorkItem
@@ -235,11 +235,12 @@ def test_the_account_address_of_an_erased_contact_is_not_unknown(connection: Con
     api.post("/ctms", contact)
     addresses = [contact["email"]["primary_email"], contact["fxa"]["primary_email"]]
 
-    found = outcomes(
-        work_list(connection, map(entry, addresses)),
-        BulkDeletion(ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND)).erase,
-    )
+    worklist = work_list(connection, map(entry, addresses))
+    deletion = BulkDeletion(ErasureRequest(by="operator:ops", origin=ORIGIN_COMMAND))
 
+    previewed, found = outcomes(worklist, deletion.preview), outcomes(worklist, deletion.erase)
+
+    assert [one.outcome for one in previewed] == [FOUND, ERASED_BEFORE]
     assert [one.outcome for one in found] == [ERASED, ERASED_BEFORE]
     assert execute("SELECT (contacts, unknown)::text FROM erasures") == "(1,0)"
 

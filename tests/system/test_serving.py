@@ -90,8 +90,7 @@ class TestFirstStart:
 
     def works(self, served: Served, script: str, folder: Path) -> None:
         """Run what the first start prints: it creates a contact and finds it."""
-        # Other tests of the same service may have created another contact with this address.
-        served.session().delete(f"{served.url}/ctms/jane@example.com", timeout=60)
+        served.session().delete(f"{served.url}/ctms/jane@example.com", timeout=60)  # another one, of another test
         done = subprocess.run(
             ["bash", "-eu", "-c", script],
             env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
@@ -102,8 +101,7 @@ class TestFirstStart:
             cwd=folder,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count('"primary_email":"jane@example.com"') == 2
-        assert "detail" not in done.stdout
+        assert done.stdout.count('"primary_email":"jane@example.com"') == 2, done.stdout
 
     def test_options_override_variables(self, tmp_path: Path) -> None:
         data, port = tmp_path / "data", free_port()
@@ -333,7 +331,8 @@ class TestRefused:
 
     def test_a_host_that_is_not_ours(self, tmp_path: Path) -> None:
         assert_refused(self.serve(tmp_path, HOST="192.0.2.1"), "192.0.2.1")
-        assert_refused(self.serve(tmp_path, HOST="no-such-host.invalid"), "HOST", "no-such-host.invalid")
+        for name in ("no-such-host.invalid", "a..b"):
+            assert_refused(self.serve(tmp_path, HOST=name), f"HOST {name} cannot be resolved")
 
     def test_a_missing_or_short_key(self, tmp_path: Path, postgres: str) -> None:
         assert_refused(self.serve(tmp_path, CTMS_DB_URL=postgres), "CTMS_SECRET_KEY", "missing")
