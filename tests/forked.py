@@ -54,6 +54,8 @@ def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, writte
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    # Python reads the variable at its start, which was that of the process that forked this one.
+    sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.argv = ["flask", *arguments]
     from flask.cli import main  # noqa: PLC0415  as the script `flask` does
 
