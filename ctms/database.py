@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from flask import Flask
+from flask import Flask, has_app_context
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg import errors
@@ -20,6 +20,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ctms.current import current_app, extension
+from ctms.database_errors import NO_SCHEMA, describe, driver_error
 from ctms.embedded import EmbeddedServer, kept_secret
 from ctms.errors import OperatorError
 from ctms.paths import MIGRATIONS
@@ -50,7 +51,6 @@ CHECK_TIMEOUT_IN_SECONDS = 2
 """How long a health check waits for the database."""
 
 
-_NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn)
 _NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
 
@@ -158,7 +158,9 @@ def release_database(app: Flask) -> None:
 
 def database_problem(error: BaseException | None) -> str | None:
     """Say in one line what an operator has to know about an error of the database; None: it is a fault of ours."""
-    if isinstance(error, _NO_SCHEMA):
+    if isinstance(error, NO_SCHEMA):
+        if is_migrated():
+            return f"{describe(error)}, although the database is at the newest revision: see `flask db check`"
         return (
             "the database does not have the tables of this version: run `flask db upgrade` first"
             " (`flask ctms serve` does it for the embedded one)"
@@ -186,13 +188,25 @@ def _hint(error: psycopg.OperationalError) -> str:
     return " (special characters of the password in CTMS_DB_URL are percent-encoded: @ as %40, % as %25)"
 
 
+def is_migrated() -> bool:
+    """Return whether the database of the current app is at the newest revision; False where nothing can be read."""
+    if not has_app_context():
+        return False
+    try:
+        with quick_connection() as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except psycopg.Error:
+        return False
+    return row is not None and row[0] == extension("ctms.head")()
+
+
 @contextmanager
 def operator_errors() -> Iterator[None]:
     """Raise `OperatorError` for an error of the database that an operator can put right, in place of it."""
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:
-        problem = database_problem(error.orig if isinstance(error, DBAPIError) else error)
+        problem = database_problem(driver_error(error))
         if problem is None:
             raise
         raise OperatorError(problem) from error

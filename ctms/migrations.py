@@ -26,9 +26,11 @@ from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
 from ctms.current import extension
-from ctms.database import db, migrate
+from ctms.database import database_problem, db, is_migrated, migrate
+from ctms.database_errors import NO_SCHEMA, describe, driver_error
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
+from ctms.hooks.places import place_of_error
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
@@ -42,6 +44,8 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtext('ctms migrations'))"
 
 _MAX_NAME = 63 - len(SCHEMA_PREFIX)
 _MAX_REVISION = 32
+
+_UPGRADE = "run `flask db upgrade`"
 
 _STORE_PERMISSION = """
     INSERT INTO permissions AS stored (name, description, plugin) VALUES (%s, %s, %s)
@@ -111,7 +115,10 @@ class PluginSchemas:
             self.migrations[one.plugin.name] = PluginMigrations(one.plugin, one.value.folder)
 
     def problems(self, connection: Connection, name: str | None = None) -> Iterator[str]:
-        """Give what a migrated database lacks for the plugins, or for the one of that name, one line for each."""
+        """Give what a migrated database lacks for the plugins, or for the one of that name, and what cures it.
+
+        A process that runs does not know a version of a plugin that was installed since.
+        """
         for one in self.migrations.values():
             if name not in (None, one.plugin.name):
                 continue
@@ -119,13 +126,19 @@ class PluginSchemas:
             if current == one.head:
                 continue
             if current is not None and current not in one.revisions:
-                yield f"{one.plugin.title}: its tables are at the revision {current}, which this version does not have"
+                yield (
+                    f"{one.plugin.title}: its tables are at the revision {current}, which this version does not have:"
+                    f" restart the service, or install that version of {one.plugin.package}"
+                )
             else:
-                yield f"{one.plugin.title}: its tables are at the revision {current or 'none'}, not {one.head}"
+                yield (
+                    f"{one.plugin.title}: its tables are at the revision {current or 'none'}, not {one.head}:"
+                    f" {_UPGRADE}"
+                )
         owners = self._owners(connection)
         for permission in self.permissions:
             if name in (None, permission.plugin.name) and owners.get(permission.value.name) != permission.plugin.name:
-                yield f"{permission.plugin.title}: its permission {permission.value.name} is not stored"
+                yield f"{permission.plugin.title}: its permission {permission.value.name} is not stored: {_UPGRADE}"
 
     def store_permissions(self) -> None:
         """Store the permissions; those of the same name that an operator made become the plugin's.
@@ -157,6 +170,7 @@ def init_migrations(
     app: Flask, migrations: Sequence[Registered[Migrations]], permissions: Sequence[Registered[Permission]]
 ) -> None:
     """Give the app what its plugins want of the database. Raises `PluginError`."""
+    app.extensions["ctms.head"] = head
     app.extensions["ctms.plugin_schemas"] = PluginSchemas(migrations, permissions)
 
 
@@ -223,7 +237,7 @@ def check_migrated() -> None:
         )
     problem = problem_of_plugins()
     if problem is not None:
-        raise OperatorError(f"{problem}: run `flask db upgrade` first")
+        raise OperatorError(problem)
 
 
 def problem_of_plugins(name: str | None = None) -> str | None:
@@ -283,14 +297,35 @@ def _fault(error: BaseException) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     """Return what went wrong in one line, without the values in rows: an error of PostgreSQL may repeat them."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(cause, psycopg.Error):
-        return checks.reason(error)
-    kind = type(cause).__name__
-    if cause.sqlstate is not None and cause.sqlstate.startswith("42"):  # its message names tables and columns only
-        return f"{kind}: {cause.diag.message_primary}"
-    names = (cause.diag.table_name, cause.diag.column_name, cause.diag.constraint_name)
-    return " ".join([kind, *(name for name in names if name)])
+    cause = driver_error(error)
+    return checks.reason(error) if cause is None else describe(cause)
+
+
+def failure_of(plugin: Plugin, error: BaseException) -> str:
+    """Return with what the code of a plugin failed, in one line without values of rows.
+
+    Where a table is missing, say how to reach those of plugins.
+    """
+    cause = driver_error(error)
+    if cause is None:
+        return type(error).__name__
+    hint = f" (the tables of the plugin are named {schema_of(plugin.name)}.…)" if isinstance(cause, NO_SCHEMA) else ""
+    return f"{describe(cause)}{hint}"
+
+
+def command_problem(plugin: Plugin, command: str, error: psycopg.Error | DBAPIError) -> str:
+    """Return in one line why a plugin's command failed in the database of the current app."""
+    cause = driver_error(error)
+    if isinstance(cause, NO_SCHEMA):
+        problem = problem_of_plugins(plugin.name) if is_migrated() else database_problem(cause)
+        if problem is not None:
+            return problem
+    elif (problem := database_problem(cause)) is not None:
+        return f"{plugin.title}: {problem}"
+    place = place_of_error(error, plugin.module)
+    return f"{plugin.title}: its command {command} failed with {failure_of(plugin, error)}" + (
+        f", in {place}" if place else ""
+    )
 
 
 def revision_of(connection: Connection, plugin: str) -> str | None:

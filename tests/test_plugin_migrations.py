@@ -16,6 +16,7 @@ from ctms.paths import MIGRATIONS
 from ctms.pool import libpq_url
 from tests import tables
 from tests.conftest import SECRET_KEY, empty_database
+from tests.docs.messages import is_documented
 from tests.serving import FLASK, environment_for, run_flask
 
 Flask = Callable[..., subprocess.CompletedProcess[str]]
@@ -208,3 +209,96 @@ def test_two_starts_at_once_do_no_harm(flask: Flask, url: str, site: Path, tmp_p
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
     assert query(url, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
+
+
+FAILING = """
+import click
+
+from ctms.plugins import hookimpl, reading
+
+STATEMENTS = {
+    "unique": "INSERT INTO emails (email_id, primary_email) SELECT gen_random_uuid(), 'same@example.com'"
+    " FROM generate_series(1, 2)",
+    "uuid": "SELECT 'same@example.com'::uuid",
+    "table": "SELECT * FROM stamps",
+    "column": "SELECT middle_name FROM emails",
+    "raise": "DO $$ BEGIN RAISE unique_violation USING MESSAGE = 'same@example.com'; END $$",
+}
+
+
+@click.command()
+@click.argument("name")
+def fails(name):
+    with reading() as connection:
+        connection.execute(STATEMENTS[name])
+
+
+@hookimpl
+def ctms_commands():
+    yield fails
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("unique", 'UniqueViolation: duplicate key value violates unique constraint "'),
+        ("uuid", "InvalidTextRepresentation (SQLSTATE 22P02), in "),
+        (
+            "table",
+            'UndefinedTable: relation "stamps" does not exist (the tables of the plugin are named plugin_stamps.',
+        ),
+        ("column", 'UndefinedColumn: column "middle_name" does not exist (the tables'),
+        ("raise", "UniqueViolation (SQLSTATE 23505), in "),
+    ],
+)
+def test_an_error_of_the_database_in_a_command_is_one_line_without_values(
+    name: str, told: str, flask: Flask, site: Path, tmp_path: Path
+) -> None:
+    tables.install(tables.write(tmp_path, revisions={}, source=FAILING), site)
+    flask("db", "upgrade")
+
+    (line,) = flask("ctms", "fails", name, status=1).stderr.splitlines()
+
+    assert line.startswith(f"Error: plugin 'stamps' of acme-stamps 1.2.3: its command fails failed with {told}")
+    assert line.endswith(f", in {site}/acme_stamps/__init__.py, line 20")
+    assert "same@" not in line
+    assert is_documented(line)
+    traced = flask("ctms", "fails", name, status=1, CTMS_PLUGINS_TRACE="true", CTMS_USE_MOZLOG="false").stderr
+    assert f'File "{site}/acme_stamps/__init__.py", line 20, in fails' in traced
+    assert "same@" not in traced
+
+
+def test_a_missing_table_in_a_health_check_is_named(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    tables.install(tables.write(tmp_path), site)
+    flask("db", "upgrade")
+    query(url, "ALTER TABLE plugin_stamps.stamps RENAME TO gone")
+
+    warning = flask("ctms", "worker", "--once", CTMS_LOGGING_LEVEL="CRITICAL").stderr
+
+    assert (
+        'CTMS: warning: stamps: the check failed with UndefinedTable: relation "plugin_stamps.stamps" does not exist'
+        " (the tables of the plugin are named plugin_stamps.…)"
+    ) in warning
+
+
+def test_a_missing_table_of_a_database_that_is_not_upgraded(flask: Flask, site: Path, tmp_path: Path) -> None:
+    tables.install(tables.write(tmp_path), site)
+    flask("db", "upgrade", NEWEST)
+
+    (line,) = flask("ctms", "stamps", status=1).stderr.splitlines()
+
+    assert line.endswith("its tables are at the revision none, not 0002: run `flask db upgrade`")
+
+
+def test_a_missing_table_of_ours_at_the_newest_revision_is_named(flask: Flask, url: str) -> None:
+    flask("db", "upgrade")
+    query(url, "ALTER TABLE permissions RENAME TO gone")
+    try:
+        (line,) = flask("ctms", "permissions", "list", status=1).stderr.splitlines()
+    finally:
+        query(url, "ALTER TABLE gone RENAME TO permissions")
+
+    assert 'UndefinedTable: relation "permissions" does not exist, although the database is at the newest' in line
+    assert "flask db upgrade" not in line
+    assert is_documented(line)

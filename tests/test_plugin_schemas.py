@@ -103,9 +103,9 @@ def refused(app: Flask) -> str:
         ("raise SystemExit(3)", "SystemExit: 3, in "),
         (
             "op.execute(\"INSERT INTO stamps (id, text) VALUES (1, 'jane@example.com'), (1, 'x')\")",
-            "UniqueViolation stamps stamps_pkey, in ",
+            'UniqueViolation: duplicate key value violates unique constraint "stamps_pkey", in ',
         ),
-        ("op.execute(\"SELECT 'jane@example.com'::int\")", "InvalidTextRepresentation, in "),
+        ("op.execute(\"SELECT 'jane@example.com'::int\")", "InvalidTextRepresentation (SQLSTATE 22P02), in "),
     ],
 )
 def test_a_migration_that_fails(
@@ -123,7 +123,7 @@ def test_a_migration_that_fails(
     assert "jane" not in message
     # What was finished is kept, and the connection goes back as it was.
     assert query(own_settings, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
-    assert "at the revision 0002, not 0003: run `flask db upgrade` first" in check_problem(app)
+    assert "at the revision 0002, not 0003: run `flask db upgrade`" in check_problem(app)
 
 
 def check_problem(app: Flask) -> str:
@@ -200,7 +200,7 @@ def test_the_heartbeat_warns_and_never_fails(make_app: MakeApp, own_settings: Se
         found = run_health_checks()
         assert found["checks"]["migrations"] == "warning"
         message = found["details"]["migrations"]["message"]
-        assert "its tables are at the revision none, not 0002; " in message
+        assert "its tables are at the revision none, not 0002: run `flask db upgrade`; " in message
         assert "its permission stamps:read is not stored: run `flask db upgrade`" in message
 
         upgrade_plugins()
@@ -209,6 +209,20 @@ def test_the_heartbeat_warns_and_never_fails(make_app: MakeApp, own_settings: Se
         query(own_settings, "DELETE FROM permissions WHERE name = 'stamps:read'")
         assert run_health_checks()["checks"]["migrations"] == "warning"
         assert "its permission stamps:read is not stored" in check_problem(app)
+
+
+def test_a_process_older_than_the_plugin_asks_for_a_restart(make_app: MakeApp, tmp_path: Path) -> None:
+    newer = make_app(Stamps(tmp_path / "newer", tables.REVISIONS))
+    older = make_app(Stamps(tmp_path / "older", {"0001_stamps.py": tables.FIRST}))
+    with newer.app_context():
+        upgrade_plugins()
+
+    with older.app_context():
+        message = run_health_checks()["details"]["migrations"]["message"]
+
+    assert message.endswith("restart the service, or install that version of an unknown package")
+    assert "flask db upgrade" not in message
+    assert message == check_problem(older)
 
 
 def test_what_others_hang_on_the_tables_stops_a_purge(

@@ -45,6 +45,7 @@ FLOORS = (
     {
         "ctms.addresses",
         "ctms.current",
+        "ctms.database_errors",
         "ctms.errors",
         "ctms.server_programs",
         "ctms.storage",

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from ctms.database_errors import describe, driver_error
 from ctms.errors import ApiError, LoggedError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -62,5 +63,8 @@ def _database_through_pool(error: DBAPIError) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     if not isinstance(error, LoggedError):
-        logger.error("unexpected error", exc_info=error, extra={"rid": g.get("request_id")})
+        cause = driver_error(error)
+        found = () if cause is None else (describe(cause),)
+        message = "unexpected error: %s" if found else "unexpected error"
+        logger.error(message, *found, exc_info=error, extra={"rid": g.get("request_id")})
     return error_response(500, "Internal Server Error")

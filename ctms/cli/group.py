@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
+
 import click
+import psycopg
 from flask import Flask, has_app_context
 from flask.cli import AppGroup, ScriptInfo
+from sqlalchemy.exc import DBAPIError
 
-from ctms.database import operator_errors
+from ctms.current import current_app
+from ctms.database import app_settings, operator_errors
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
+from ctms.migrations import command_problem
 from ctms.storage import disk_problem
+
+logger = logging.getLogger(__name__)
 
 
 class AppOwner(AppGroup):
@@ -35,14 +44,22 @@ class AppOwner(AppGroup):
         answer in time or is not migrated, and where the disk has no space left or is read-only.
         """
         self.app_info(ctx)
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            problem = disk_problem(error)
+            if problem is None:
+                raise
+            raise OperatorError(problem) from error
+        except (DBAPIError, psycopg.Error) as error:
+            with nullcontext() if has_app_context() else self.app_info(ctx).load_app().app_context():
+                self.explain(ctx, error)
+            raise
+
+    def explain(self, _ctx: click.Context, error: DBAPIError | psycopg.Error) -> None:
+        """Raise `OperatorError` in place of an error of the database that an operator can put right."""
         with operator_errors():
-            try:
-                return super().invoke(ctx)
-            except OSError as error:
-                problem = disk_problem(error)
-                if problem is None:
-                    raise
-                raise OperatorError(problem) from error
+            raise error
 
 
 class Group(AppOwner):
@@ -51,6 +68,25 @@ class Group(AppOwner):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command of ours, else one of a plugin's."""
         return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get(cmd_name)
+
+    def explain(self, ctx: click.Context, error: DBAPIError | psycopg.Error) -> None:
+        """Raise `PluginError` for any error of the database that a plugin's command raised: its text may hold values.
+
+        The traceback is logged where the settings want plugins traced.
+        """
+        name = ctx.invoked_subcommand
+        app = current_app()
+        if name is not None and name not in self.commands:
+            for one in app.extensions["ctms.plugins"].collect("ctms_commands"):
+                if one.value.name == name:
+                    if app_settings().plugins_trace:
+                        extra = {"plugin": one.plugin.name}
+                        logger.info(
+                            "command %s of plugin %s failed", name, one.plugin.name, exc_info=error, extra=extra
+                        )
+                    # `from None`: nothing may show the message of the error.
+                    raise PluginError(command_problem(one.plugin, name, error), one.plugin.name) from None
+        super().explain(ctx, error)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands, those of plugins included; plugins that cannot be loaded are a remark, not an error."""

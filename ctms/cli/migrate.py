@@ -100,6 +100,6 @@ def check(ctx: click.Context, **options: Any) -> None:
         flask_migrate.check(**options)
     problem = migrations.problem_of_plugins(one)
     if problem is not None:
-        raise OperatorError(f"{problem}: run `flask db upgrade`")
+        raise OperatorError(problem)
     if one is not None:
         click.echo("No upgrade is due.")

@@ -22,7 +22,7 @@ from ctms.database import CHECK_TIMEOUT_IN_SECONDS, quick_connection
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
-from ctms.migrations import head, is_known, plugin_schemas
+from ctms.migrations import failure_of, head, is_known, plugin_schemas
 from ctms.outbox import receivers
 from ctms.pool import Connection
 from ctms.settings import Settings
@@ -125,7 +125,7 @@ def _problem(one: Registered[HealthCheck], run: _Run[str | None]) -> Problem:
     error = run.result.exception()
     if error is not None:
         logger.error("health check %s of plugin %s failed", check.name, one.plugin.name, exc_info=error)
-        return "warning", f"the check failed with {type(error).__name__}"
+        return "warning", f"the check failed with {failure_of(one.plugin, error)}"
     message = run.result.result()
     if message is None or isinstance(message, str):
         return ("warning", message) if message else None
@@ -203,7 +203,7 @@ def _check_plugin_revisions(connection: Connection) -> Problem:
         raise
     except psycopg.Error:
         found = ["the revisions of plugins cannot be read"]
-    return ("warning", f"{'; '.join(found)}: run `flask db upgrade`") if found else None
+    return ("warning", "; ".join(found)) if found else None
 
 
 def _check_revision(current: str | None) -> Problem:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ctms.api.responses import init_errors
 from ctms.contacts import removal
+from ctms.pool import libpq_url
 from tests.clients.factories import SECRET, create_client
 from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute
@@ -181,6 +182,25 @@ class TestOneShape:
 
         assert_error(answer, 500, "Internal Server Error")
         assert PRIVATE not in answer.text
+
+    @pytest.mark.parametrize(
+        ("statement", "told"),
+        [
+            ("SELECT FROM absent", 'UndefinedTable: relation "absent" does not exist'),
+            ('SELECT "private@example.com"', 'UndefinedColumn: column "…" does not exist'),
+            ("SELECT 'private@example.com'::uuid", "InvalidTextRepresentation (SQLSTATE 22P02)"),
+            ("SELECT %s", "ProgrammingError: the query has 1 placeholders but 0 parameters were passed"),
+        ],
+    )
+    def test_an_error_of_the_database_is_named_in_the_log(
+        self, statement: str, told: str, postgres: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with psycopg.connect(libpq_url(postgres)) as connection, pytest.raises(psycopg.Error) as raised:
+            connection.execute(statement.encode(), () if "%s" in statement else None)
+
+        assert_error(self.answer(raised.value), 500)
+
+        assert [record.getMessage() for record in caplog.records] == [f"unexpected error: {told}"]
 
 
 class TestNothingOfAPersonIsLogged:

@@ -1,0 +1,35 @@
+"""Errors of PostgreSQL in one line that repeats no values of rows."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg import errors
+from sqlalchemy.exc import DBAPIError
+
+NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
+"""What is raised where a table, a column or a schema is missing."""
+
+# The messages of these classes name tables, columns and constraints. Those of others, such as 22, quote values.
+_WITHOUT_VALUES = ("23", "3F", "42")
+_ADDRESS = re.compile(r'"[^"]*@[^"]*"')
+
+
+def driver_error(error: BaseException | None) -> psycopg.Error | None:
+    """Return psycopg's error, which SQLAlchemy may have wrapped; None for any other exception."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return cause if isinstance(cause, psycopg.Error) else None
+
+
+def describe(error: psycopg.Error) -> str:
+    """Return the class of an error, with PostgreSQL's message where that repeats no values, else with the SQLSTATE."""
+    kind = type(error).__name__
+    if error.sqlstate is None:
+        # psycopg's own: this class is about the statement and its placeholders, others may quote what was passed.
+        return f"{kind}: {' '.join(str(error).split())}" if type(error) is psycopg.ProgrammingError else kind
+    primary = error.diag.message_primary
+    is_raised_by_function = error.diag.source_function == "exec_stmt_raise"  # whose author wrote the message
+    if primary and error.sqlstate.startswith(_WITHOUT_VALUES) and not is_raised_by_function:
+        return f"{kind}: " + _ADDRESS.sub('"…"', " ".join(primary.split()))
+    return f"{kind} (SQLSTATE {error.sqlstate})"
