@@ -12,6 +12,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,6 +77,14 @@ class PluginMigrations:
             )
         self.revisions = self._read()
         self.head = self.revisions[0]
+
+    def is_installed_copy(self) -> bool:
+        """Return whether pip copied the files here: the next installation removes what is written beside them."""
+        try:
+            files = metadata.distribution(self.plugin.package).files or ()
+        except metadata.PackageNotFoundError:
+            return False
+        return any(Path(str(file.locate())).parent.resolve() == self.folder.resolve() for file in files)
 
     def _read(self) -> Sequence[str]:
         """Return the ids of the revisions, the newest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -182,8 +183,15 @@ def test_the_migrations_of_one_plugin(flask: Flask, url: str, site: Path, tmp_pa
     flask("db", "--plugin", "stamps", "upgrade")
     assert "No upgrade is due." in flask("db", "--plugin", "stamps", "check").stdout
 
-    flask("db", "--plugin", "stamps", "revision", "-m", "a third", "--rev-id", "0003")
-    (made,) = (site / "acme_stamps" / "migrations").glob("*_0003_a_third.py")
+    a_third = ("db", "--plugin", "stamps", "revision", "-m", "a third", "--rev-id", "0003")
+    (refused,) = flask(*a_third, status=1).stderr.splitlines()
+    assert "an installed copy" in refused
+    assert "run `pip install --editable .`" in refused
+    assert is_documented(refused)
+    assert list(site.rglob("*a_third*")) == []
+    project = tmp_path / "acme-stamps"
+    flask(*a_third, PYTHONPATH=f"{project}{os.pathsep}{site}")  # as an editable installation
+    (made,) = (project / "acme_stamps" / "migrations").glob("*_0003_a_third.py")
     assert "down_revision = '0002'" in made.read_text()
     assert list((MIGRATIONS / "versions").glob("*a_third*")) == []
     flask("db", "--plugin", "stamps", "downgrade", "base")

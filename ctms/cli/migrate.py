@@ -16,6 +16,7 @@ from ctms.cli.group import AppOwner
 from ctms.errors import NotFoundError, OperatorError
 
 _NEWEST = ("head", "heads")
+_WRITING = ("revision", "migrate", "merge", "edit")
 
 
 @click.group("db", cls=AppOwner)
@@ -56,6 +57,29 @@ def _extended(command: click.Command) -> Callable[[Callable[..., None]], click.C
 
 for _command in commands.commands.values():
     db.add_command(_command)
+
+
+def _refuse_installed_copy(command: click.Command) -> None:
+    """Replace a command that writes a file by one that refuses to where pip would remove the file again."""
+    original = command.callback
+    assert original is not None  # noqa: S101  groups have none
+
+    def run(ctx: click.Context, **options: Any) -> None:
+        name = ctx.obj.data["plugin"]
+        one = None if name is None else migrations.plugin_schemas().migrations[name]
+        if one is not None and one.is_installed_copy():
+            raise OperatorError(
+                f"the migrations of the plugin {name} are an installed copy, {one.folder}, and what is written there is"
+                " lost: run `pip install --editable .` in the folder of the package first"
+            )
+        original(**options)
+
+    run.__doc__ = command.help
+    _extended(command)(run)
+
+
+for _name in _WRITING:
+    _refuse_installed_copy(commands.commands[_name])
 
 
 @_extended(commands.commands["upgrade"])
