@@ -6,6 +6,7 @@ over, and can be removed without its code. Nothing of a plugin is stored in the 
 
 from __future__ import annotations
 
+import re
 import traceback
 import warnings
 from collections.abc import Container, Iterator, Sequence
@@ -91,11 +92,17 @@ class PluginMigrations:
         what = f"ctms_migrations yields the folder {self.folder}"
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Revision .* is not present")
+                warnings.filterwarnings("error", message="Revision .* is (not present|present more than once)")
                 script = ScriptDirectory(str(MIGRATIONS), version_locations=[str(self.folder)])
                 heads, bases = script.get_heads(), script.get_bases()
                 found = [revision.revision for revision in script.walk_revisions()]
         except (Exception, SystemExit) as error:
+            repeated = re.search(r"Revision (\S+) is present more than once", str(error))
+            if repeated:
+                files = ", ".join(self._files_of(repeated[1]))
+                cure = "give each file a revision of its own"
+                same = f"{what}, where {files} have one revision, {repeated[1]}"
+                raise checks.problem(self.plugin, same, cure) from error
             failed = f"{what}, whose revisions cannot be read ({checks.reason(error)})"
             raise checks.problem(self.plugin, failed, place=place_in(self.folder, error)) from error
         if not found:
@@ -107,6 +114,11 @@ class PluginMigrations:
             if len(revision) > _MAX_REVISION:
                 raise checks.problem(self.plugin, f"{what}, whose revision {revision} has more than 32 characters")
         return found
+
+    def _files_of(self, revision: str) -> list[str]:
+        """Return the names of the files that have a revision."""
+        assigned = re.compile(rf"^revision\b[^=\n]*=\s*['\"]{re.escape(revision)}['\"]", re.MULTILINE)
+        return sorted(path.name for path in self.folder.glob("*.py") if assigned.search(path.read_text()))
 
 
 class PluginSchemas:

@@ -80,6 +80,15 @@ TABLE_CASES = (
         has_place=False,
     ),
     Case(
+        "revision of two files",
+        ("where 1.py, 2.py have one revision, 0001: give each file a revision of its own",),
+        MIGRATIONS.format(
+            revisions={"1.py": REVISION.format("0001", None), "2.py": REVISION.format("0001", None)}, more=""
+        ),
+        needs_app=True,
+        has_place=False,
+    ),
+    Case(
         "revision that does not exist",
         ("whose revisions cannot be read (", "Revision 0001 referenced from", OFF),
         MIGRATIONS.format(revisions={"2.py": REVISION.format("0002", "0001")}, more=""),
