@@ -35,6 +35,10 @@ def writing() -> Iterator[Connection]:
 
     Statements are sent together, and their results arrive when something is fetched. For commands, health checks,
     backends and deletion handlers. Raises `RuntimeError` elsewhere; in a view, use `connection`.
+
+    It is for the plugin's own tables. A change of the tables of CTMS by SQL reaches no backend, leaves
+    `update_timestamp` as it was and brings back who is suppressed. Change contacts with the API, or with commands such
+    as `flask ctms delete-bulk`.
     """
     _refuse_elsewhere("writing")
     with pool.writing() as connection:
