@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import traceback
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -28,11 +28,10 @@ from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
 from ctms.current import extension
-from ctms.database import database_problem, db, is_migrated, migrate
-from ctms.database_errors import NO_SCHEMA, describe, driver_error
+from ctms.database import db, migrate
+from ctms.database_errors import describe, driver_error
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
-from ctms.hooks.places import place_of_error
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
@@ -250,8 +249,7 @@ def is_known(revision: str) -> bool:
 
 def check_migrated() -> None:
     """Raise `OperatorError` unless our schema and those of plugins are at their newest revisions."""
-    with db.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+    current = current_revision()
     if current != head():
         raise OperatorError(
             f"the database is at revision {current or 'none'}, not {head()}: run `flask db upgrade` first"
@@ -273,23 +271,35 @@ def upgrade() -> None:
     upgrade_plugins()
 
 
-def upgrade_plugins(names: Container[str] | None = None) -> None:
+def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str], None] = lambda _: None) -> None:
     """Bring the schemas of plugins, or of these only, to their newest revisions. Raises `PluginError`.
 
-    The permissions of all are stored.
+    The permissions of all are stored. `report` is called with what was done for each plugin.
     """
     wanted = plugin_schemas()
     for one in wanted.migrations.values():
         if names is not None and one.plugin.name not in names:
             continue
-        with _explained(one), chosen(one):
+        with _explained(one) as before, chosen(one):
             alembic.command.upgrade(migrate.get_config(str(MIGRATIONS)), "head")
+        report(f"plugin {one.plugin.name}: {upgraded(before, one.head)}")
     wanted.store_permissions()
 
 
+def current_revision() -> str | None:
+    """Return the revision of the tables of CTMS; None where no migration has run."""
+    with db.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgraded(before: str | None, after: str | None) -> str:
+    """Return in a few words what an upgrade did."""
+    return "nothing to do" if before == after else f"upgraded to {after}"
+
+
 @contextmanager
-def _explained(one: PluginMigrations) -> Iterator[None]:
-    """Raise `PluginError` for whatever a plugin's migrations raise."""
+def _explained(one: PluginMigrations) -> Iterator[str | None]:
+    """Lend the revision of a plugin's schema; raise `PluginError` for whatever its migrations raise."""
     with borrowed() as connection:
         current = revision_of(connection, one.plugin.name)
     if current is not None and current not in one.revisions:
@@ -299,7 +309,7 @@ def _explained(one: PluginMigrations) -> Iterator[None]:
             f"install a newer version of {one.plugin.package}, or set CTMS_PLUGINS_DISABLED={one.plugin.name}",
         )
     try:
-        yield
+        yield current
     except (Exception, SystemExit) as error:
         fault = _fault(error)
         if isinstance(fault, OperatorError):
@@ -320,33 +330,6 @@ def _reason(error: BaseException) -> str:
     """Return what went wrong in one line, without the values in rows: an error of PostgreSQL may repeat them."""
     cause = driver_error(error)
     return checks.reason(error) if cause is None else describe(cause)
-
-
-def failure_of(plugin: Plugin, error: BaseException) -> str:
-    """Return with what the code of a plugin failed, in one line without values of rows.
-
-    Where a table is missing, say how to reach those of plugins.
-    """
-    cause = driver_error(error)
-    if cause is None:
-        return type(error).__name__
-    hint = f" (the tables of the plugin are named {schema_of(plugin.name)}.…)" if isinstance(cause, NO_SCHEMA) else ""
-    return f"{describe(cause)}{hint}"
-
-
-def command_problem(plugin: Plugin, command: str, error: psycopg.Error | DBAPIError) -> str:
-    """Return in one line why a plugin's command failed in the database of the current app."""
-    cause = driver_error(error)
-    if isinstance(cause, NO_SCHEMA):
-        problem = problem_of_plugins(plugin.name) if is_migrated() else database_problem(cause)
-        if problem is not None:
-            return problem
-    elif (problem := database_problem(cause)) is not None:
-        return f"{plugin.title}: {problem}"
-    place = place_of_error(error, plugin.module)
-    return f"{plugin.title}: its command {command} failed with {failure_of(plugin, error)}" + (
-        f", in {place}" if place else ""
-    )
 
 
 def revision_of(connection: Connection, plugin: str) -> str | None:

@@ -34,7 +34,7 @@ FLOORS = (
     {"ctms.bulk"},
     {"ctms.contacts", "ctms.clients", "ctms.telemetry"},
     {"ctms.outbox", "ctms.suppression"},
-    {"ctms.purge"},
+    {"ctms.plugin_failures", "ctms.purge"},
     {"ctms.migrations"},
     {"ctms.database"},
     {"ctms.pool"},

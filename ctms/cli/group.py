@@ -15,7 +15,7 @@ from ctms.current import current_app
 from ctms.database import app_settings, operator_errors
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
-from ctms.migrations import command_problem
+from ctms.plugin_failures import command_problem
 from ctms.storage import disk_problem
 
 logger = logging.getLogger(__name__)

@@ -86,16 +86,18 @@ for _name in _WRITING:
 def upgrade(ctx: click.Context, revision: str, **options: Any) -> None:
     """Upgrade to the newest revisions, CTMS first, then plugins; store the permissions of plugins.
 
-    With a REVISION, or with --sql, plugins are left as they are.
+    Print what was done for each. With a REVISION, or with --sql, plugins are left as they are.
     """
     one = ctx.obj.data["plugin"]
     whole = revision in _NEWEST and not options["sql"]
     if one is not None and whole:
-        migrations.upgrade_plugins([one])
+        migrations.upgrade_plugins([one], click.echo)
         return
+    before = migrations.current_revision() if whole else None
     flask_migrate.upgrade(revision=revision, **options)
-    if one is None and whole:
-        migrations.upgrade_plugins()
+    if whole:
+        click.echo(f"CTMS: {migrations.upgraded(before, migrations.current_revision())}")
+        migrations.upgrade_plugins(report=click.echo)
 
 
 @_extended(commands.commands["current"])
@@ -120,10 +122,12 @@ def current(ctx: click.Context, **options: Any) -> None:
 def check(ctx: click.Context, **options: Any) -> None:
     """Check that no upgrade is due, of plugins neither, and that the models of CTMS have no other tables."""
     one = ctx.obj.data["plugin"]
-    if one is None:
-        flask_migrate.check(**options)
-    problem = migrations.problem_of_plugins(one)
+    # Alembic prints that all is well, so plugins come first; what they need is there when CTMS itself is migrated.
+    is_newest = one is not None or migrations.current_revision() == migrations.head()
+    problem = migrations.problem_of_plugins(one) if is_newest else None
     if problem is not None:
         raise OperatorError(problem)
-    if one is not None:
+    if one is None:
+        flask_migrate.check(**options)
+    else:
         click.echo("No upgrade is due.")

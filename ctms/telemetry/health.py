@@ -22,8 +22,9 @@ from ctms.database import CHECK_TIMEOUT_IN_SECONDS, quick_connection
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
-from ctms.migrations import failure_of, head, is_known, plugin_schemas
+from ctms.migrations import head, is_known, plugin_schemas
 from ctms.outbox import receivers
+from ctms.plugin_failures import failure_of
 from ctms.pool import Connection
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
