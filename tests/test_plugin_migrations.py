@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,12 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     assert flask("ctms", "stamps", "one").stdout == "1\n"
     flask("ctms", "stamps", "fails", status=1)
     assert flask("ctms", "stamps").stdout == "1\n"
+    shown = flask("ctms", "permissions", "list").stdout.splitlines()
+    assert {line.split()[0]: line.split()[-1] for line in shown}.items() >= {
+        "name": "plugin",
+        "stamps:read": "stamps",
+        "view_contacts": "-",
+    }.items()
     flask("ctms", "roles", "create", "stamper")
     flask("ctms", "roles", "grant", "stamper", "stamps:write")
     refused = flask("ctms", "permissions", "delete", "stamps:read", "--yes", status=10).stderr
@@ -195,7 +202,9 @@ def test_the_migrations_of_one_plugin(flask: Flask, url: str, site: Path, tmp_pa
     project = tmp_path / "acme-stamps"
     flask(*a_third, PYTHONPATH=f"{project}{os.pathsep}{site}")  # as an editable installation
     (made,) = (project / "acme_stamps" / "migrations").glob("*_0003_a_third.py")
-    assert "down_revision = '0002'" in made.read_text()
+    assert 'down_revision = "0002"' in made.read_text()
+    formatted = [sys.executable, "-m", "ruff", "format", "--isolated", "--check", str(made)]
+    subprocess.run(formatted, check=True, capture_output=True)
     assert list((MIGRATIONS / "versions").glob("*a_third*")) == []
     flask("db", "--plugin", "stamps", "downgrade", "base")
     assert tables_of(url) == ["alembic_version"]

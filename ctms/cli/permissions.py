@@ -22,19 +22,20 @@ def permission_data(permission: Permission) -> dict[str, Any]:
         "name": permission.name,
         "description": permission.description,
         "roles": domain.roles_with(permission),
+        "plugin": permission.plugin,
     }
 
 
 @permissions.command("list")
 @json_option
 def list_permissions(as_json: bool) -> None:
-    """List all permissions, and the roles that give them."""
+    """List all permissions, the roles that give them, and the plugins that declare them."""
     with db.session.begin():
         found = [permission_data(permission) for permission in domain.list_permissions()]
     if as_json:
         write_json(found)
         return
-    columns = ("name", "description", "roles")
+    columns = ("name", "description", "roles", "plugin")
     write_table(columns, ([permission[column] for column in columns] for permission in found))
 
 

@@ -88,6 +88,7 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
     Other plugins that are on are loaded with it, so that a clash shows. Exits with 4 when there is no such plugin and
     with 1 when it cannot be used, and says why.
     """
+    name = _installed_name(name)
     settings = Settings.from_environment()
     found = examined(_with(settings, name), _ours(ctx))
     plugin = found.get(name)
@@ -133,6 +134,7 @@ def purge_(name: str, yes: bool, as_json: bool) -> None:
     again. Restart the service first. It asks first; without a terminal it needs --yes. Exits with 4 when the plugin
     has stored nothing, with 10 when it is on, or when tables of others depend on its tables.
     """
+    name = _installed_name(name)
     settings = Settings.from_environment()
     if why_off(name, settings) is None and entry_points(group=GROUP, name=name):
         raise ConflictError(f"the plugin {name} is on: uninstall it or set CTMS_PLUGINS_DISABLED={name} first")
@@ -184,6 +186,11 @@ def examined(settings: Settings, commands: Group | None = None) -> Plugins:
         for problem in known:
             log_traceback(problem)
     return found
+
+
+def _installed_name(name: str) -> str:
+    """Return the name of a plugin as its entry point has it, where `-` is `_`, unless one has it as given."""
+    return name if entry_points(group=GROUP, name=name) else name.replace("-", "_")
 
 
 def _with(settings: Settings, name: str) -> Settings:

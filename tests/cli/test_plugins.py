@@ -165,6 +165,13 @@ def test_one_that_is_off_can_be_checked_before_it_is_switched_on(
     run(CliRunner(), "settings")  # switched off it harms nobody
 
 
+def test_the_name_of_a_plugin_may_be_spelt_as_its_package(site: Site) -> None:
+    site.install("acme-lang-tool", {"lang_tool": START + HUB})
+
+    for name in ("lang-tool", "lang_tool"):
+        assert json.loads(run(CliRunner(), "plugins", "check", name, "--json").stdout)["name"] == "lang_tool"
+
+
 def test_no_such_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = run(CliRunner(), "plugins", "check", "nobody", status=4)
 

@@ -86,7 +86,7 @@ def test_the_role_admin_has_every_permission_by_its_name(cli: CliRunner) -> None
     run(cli, "permissions", "create", "send_letters", "--description", "Letters")
 
     assert "send_letters" in run_json(cli, "roles", "show", "admin")["permissions"]
-    assert {"name": "send_letters", "description": "Letters", "roles": ["admin"]} in run_json(
+    assert {"name": "send_letters", "description": "Letters", "roles": ["admin"], "plugin": None} in run_json(
         cli, "permissions", "list"
     )
 
