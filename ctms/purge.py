@@ -16,6 +16,10 @@ _TABLES = """
     SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relname <> 'alembic_version' ORDER BY 1"""
 
+_LOCKABLE = """
+    SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relkind IN ('r', 'p') ORDER BY 1"""
+
 _PERMISSIONS = """
     SELECT p.name, array_remove(array_agg(r.name ORDER BY r.name), NULL) FROM permissions p
     LEFT JOIN role_permissions g ON g.permission_id = p.id LEFT JOIN roles r ON r.id = g.role_id
@@ -23,16 +27,47 @@ _PERMISSIONS = """
 
 _OWNERS = "SELECT DISTINCT plugin FROM permissions WHERE plugin IS NOT NULL"
 
-# What lies elsewhere and would be dropped, or lose a constraint, together with the schema.
+# What lies elsewhere and would go together with the schema. `lost` is all that goes, found as PostgreSQL finds it: what
+# depends on something lost, and what something lost is an inseparable part of (i) or a member of (e, an extension).
+# Partitions depend automatically, so RESTRICT would not keep them. What lies elsewhere is not followed any further.
+# Internal triggers belong to a foreign key, TOAST tables to a table: these are found themselves.
 _DEPENDENTS = """
-    SELECT DISTINCT n.nspname || '.' || c.relname
-    FROM pg_class own JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = own.oid
-    LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
-    LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
-    JOIN pg_class c ON c.oid IN (r.ev_class, k.conrelid)
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE own.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s) AND n.nspname <> %(schema)s
-    ORDER BY 1"""
+    WITH RECURSIVE lost AS (
+        SELECT 'pg_namespace'::regclass::oid AS class, oid AS object, 0 AS part, NULL::text AS elsewhere
+        FROM pg_namespace WHERE nspname = %(schema)s
+      UNION
+        SELECT near.class, near.object, near.part, CASE
+            WHEN place.schema NOT IN (%(schema)s, 'pg_toast') THEN named.type || ' ' || named.identity
+            WHEN place.schema IS NULL AND named.type IN ('server', 'user mapping', 'event trigger')
+            THEN named.type || ' ' || named.identity
+        END
+        FROM lost
+        CROSS JOIN LATERAL (
+            SELECT classid AS class, objid AS object, objsubid AS part FROM pg_depend
+            WHERE refclassid = lost.class AND refobjid = lost.object
+          UNION
+            SELECT refclassid, refobjid, refobjsubid FROM pg_depend
+            WHERE classid = lost.class AND objid = lost.object AND deptype IN ('i', 'e')
+        ) near
+        LEFT JOIN pg_attrdef d ON near.class = 'pg_attrdef'::regclass AND d.oid = near.object
+        LEFT JOIN pg_policy p ON near.class = 'pg_policy'::regclass AND p.oid = near.object
+        LEFT JOIN pg_rewrite r ON near.class = 'pg_rewrite'::regclass AND r.oid = near.object
+        LEFT JOIN pg_trigger t ON near.class = 'pg_trigger'::regclass AND t.oid = near.object
+        LEFT JOIN pg_constraint k ON near.class = 'pg_constraint'::regclass AND k.oid = near.object
+        LEFT JOIN pg_class c ON c.oid IN (d.adrelid, p.polrelid, r.ev_class, t.tgrelid)
+        CROSS JOIN LATERAL pg_identify_object(
+            CASE WHEN r.oid IS NULL THEN near.class ELSE 'pg_class'::regclass END,
+            CASE WHEN r.oid IS NULL THEN near.object ELSE r.ev_class END,
+            near.part
+        ) named
+        CROSS JOIN LATERAL (
+            SELECT coalesce(
+                (SELECT nspname FROM pg_namespace WHERE oid = coalesce(c.relnamespace, k.connamespace)), named.schema
+            ) AS schema
+        ) place
+        WHERE lost.elsewhere IS NULL AND t.tgisinternal IS NOT TRUE
+    )
+    SELECT DISTINCT elsewhere FROM lost WHERE elsewhere IS NOT NULL ORDER BY 1"""
 
 
 @dataclass(frozen=True)
@@ -54,11 +89,10 @@ def stored_by(plugin: str) -> Stored:
 def purge(plugin: str) -> Stored:
     """Remove all that the plugin has stored, in one transaction.
 
-    Raises `NotFoundError` where it has stored nothing, and `ConflictError` where tables or views of others depend on
-    its tables.
+    Raises `NotFoundError` where it has stored nothing, and `ConflictError` where something outside the schema depends
+    on what is in it, and would be lost with it.
     """
-    with _stored(plugin) as (connection, found):
-        connection.execute("SET LOCAL lock_timeout = '5s'")
+    with _stored(plugin, lock=True) as (connection, found):
         if found.has_schema:
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema_of(plugin))))
         connection.execute("DELETE FROM permissions WHERE plugin = %s", (plugin,))
@@ -66,7 +100,7 @@ def purge(plugin: str) -> Stored:
 
 
 @contextmanager
-def _stored(plugin: str) -> Iterator[tuple[Connection, Stored]]:
+def _stored(plugin: str, *, lock: bool = False) -> Iterator[tuple[Connection, Stored]]:
     schema = schema_of(plugin)
     with locked() as connection:
         known = revisions_of_plugins(connection)
@@ -76,8 +110,19 @@ def _stored(plugin: str) -> Iterator[tuple[Connection, Stored]]:
             raise NotFoundError(
                 f"the plugin {plugin} has stored nothing; those that have are {', '.join(others) or 'none'}"
             )
+        if lock:
+            _lock_tables(connection, schema)
         others = [name for (name,) in connection.execute(_DEPENDENTS, {"schema": schema}).fetchall()]
-        if others:
-            raise ConflictError(f"{', '.join(others)} depend on tables of the plugin {plugin}: remove them first")
+        if plugin in known and others:
+            raise ConflictError(f"{', '.join(others)}: depends on what the plugin {plugin} has stored, remove it first")
         tables = [f"{schema}.{name}" for (name,) in connection.execute(_TABLES, (schema,)).fetchall()]
         yield connection, Stored(plugin, plugin in known, tables if plugin in known else [], permissions)
+
+
+def _lock_tables(connection: Connection, schema: str) -> None:
+    """Keep others from making anything new that depends on the tables, until the end of the transaction."""
+    connection.execute("SET LOCAL lock_timeout = '5s'")
+    rows = connection.execute(_LOCKABLE, (schema,)).fetchall()
+    if rows:
+        names = sql.SQL(", ").join(sql.Identifier(schema, name) for (name,) in rows)
+        connection.execute(sql.SQL("LOCK TABLE {}").format(names))

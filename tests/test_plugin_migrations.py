@@ -19,7 +19,7 @@ from ctms.pool import libpq_url
 from tests import tables
 from tests.conftest import SECRET_KEY, empty_database
 from tests.docs.messages import is_documented
-from tests.serving import FLASK, environment_for, run_flask
+from tests.serving import FLASK, environment_for, free_port, run_flask
 
 Flask = Callable[..., subprocess.CompletedProcess[str]]
 NEWEST = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
@@ -86,7 +86,7 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     lacks = (
         "plugin 'stamps' of acme-stamps 1.2.3: its tables are at the revision none, not 0002: run `flask db upgrade`"
     )
-    assert lacks in flask("ctms", "serve", PORT="1", status=1).stderr
+    assert lacks in flask("ctms", "serve", PORT=str(free_port()), status=1).stderr
     assert lacks in flask("ctms", "worker", "--once", status=1).stderr
     checked = flask("db", "check", status=1)
     assert lacks in checked.stderr
@@ -167,7 +167,7 @@ def test_an_existing_deployment_and_the_way_back(flask: Flask, url: str, site: P
     flask("db", "downgrade", "2b00e4069aea")
     assert query(url, "SELECT version_num FROM alembic_version") == [("2b00e4069aea",)]
     assert query(url, "SELECT text FROM plugin_stamps.stamps") == [("one",)]
-    assert "at revision 2b00e4069aea" in flask("ctms", "serve", PORT="1", status=1).stderr
+    assert "at revision 2b00e4069aea" in flask("ctms", "serve", PORT=str(free_port()), status=1).stderr
     flask("db", "upgrade")
     assert permissions_of(url)["stamps:read"] == "stamps"
     assert flask("ctms", "stamps").stdout == "1\n"

@@ -132,7 +132,7 @@ def purge_(name: str, yes: bool, as_json: bool) -> None:
 
     The plugin must be uninstalled, or off (CTMS_PLUGINS_DISABLED): otherwise the next upgrade would create the tables
     again. Restart the service first. It asks first; without a terminal it needs --yes. Exits with 4 when the plugin
-    has stored nothing, with 10 when it is on, or when tables of others depend on its tables.
+    has stored nothing, with 10 when it is on, or when anything outside its schema depends on what is in it.
     """
     name = _installed_name(name)
     settings = Settings.from_environment()
