@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ctms.current import current_app, extension
-from ctms.database_errors import NO_SCHEMA, describe, driver_error
+from ctms.database_errors import NO_SCHEMA, describe, driver_error, is_raised_by_function
 from ctms.embedded import EmbeddedServer, kept_secret
 from ctms.errors import OperatorError
 from ctms.paths import MIGRATIONS
@@ -78,7 +78,6 @@ def init_database(app: Flask, settings: Settings) -> None:
     """Make the engine and the pool of the app; nothing is connected yet."""
     embedded_url = EmbeddedUrl(settings) if settings.embedded else None
     app.extensions["ctms.embedded"] = embedded_url
-    app.extensions["ctms.operator_errors"] = operator_errors  # for the migrations, which import nothing of CTMS
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.db_url or "postgresql+psycopg://"
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         "pool_recycle": settings.db_pool_recycle,
@@ -165,7 +164,8 @@ def database_problem(error: BaseException | None) -> str | None:
             "the database does not have the tables of this version: run `flask db upgrade` first"
             " (`flask ctms serve` does it for the embedded one)"
         )
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    told = "" if isinstance(error, psycopg.Error) and is_raised_by_function(error) else str(error).strip()
+    reason = (told.splitlines() or [type(error).__name__])[0]
     if isinstance(error, _NOT_ALLOWED):
         return f"the database does not allow it: {reason}"
     if isinstance(error, errors.DependentObjectsStillExist):

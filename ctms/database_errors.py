@@ -28,8 +28,17 @@ def describe(error: psycopg.Error) -> str:
     if error.sqlstate is None:
         # psycopg's own: this class is about the statement and its placeholders, others may quote what was passed.
         return f"{kind}: {' '.join(str(error).split())}" if type(error) is psycopg.ProgrammingError else kind
-    primary = error.diag.message_primary
-    is_raised_by_function = error.diag.source_function == "exec_stmt_raise"  # whose author wrote the message
-    if primary and error.sqlstate.startswith(_WITHOUT_VALUES) and not is_raised_by_function:
+    # The message of a syntax error repeats the statement's text, values that were put into it included.
+    primary = None if isinstance(error, errors.SyntaxError) else error.diag.message_primary
+    if primary and error.sqlstate.startswith(_WITHOUT_VALUES) and not is_raised_by_function(error):
         return f"{kind}: " + _ADDRESS.sub('"…"', " ".join(primary.split()))
     return f"{kind} (SQLSTATE {error.sqlstate})"
+
+
+def is_raised_by_function(error: psycopg.Error) -> bool:
+    """Return whether a function raised it (`RAISE`), whose author wrote the message, with any SQLSTATE."""
+    return (error.sqlstate or "").startswith("P0") or (error.diag.source_file or "").startswith(_LANGUAGES)
+
+
+# What the names of files begin with in which procedural languages raise errors.
+_LANGUAGES = ("pl_", "plpy", "plperl", "pltcl", "plv8")

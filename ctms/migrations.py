@@ -7,7 +7,6 @@ over, and can be removed without its code. Nothing of a plugin is stored in the 
 from __future__ import annotations
 
 import re
-import traceback
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,23 +18,22 @@ from typing import Any, cast
 
 import alembic.command
 import flask_migrate
-import psycopg
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from flask import Flask
 from psycopg import sql
-from sqlalchemy.exc import DBAPIError
 
 from ctms.current import extension
 from ctms.database import db, migrate
-from ctms.database_errors import describe, driver_error
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
 from ctms.pool import Connection
+from ctms.revisions import Revisions, place_in
 
 SCHEMA_PREFIX = "plugin_"
 """What the names of plugins' schemas begin with."""
@@ -204,14 +202,6 @@ def schema_of(plugin: str) -> str:
     return f"{SCHEMA_PREFIX}{plugin}"
 
 
-def place_in(folder: Path, error: BaseException) -> str | None:
-    """Return the file in the folder, and the line, where an exception was raised; None where it was elsewhere."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    steps = [step for step in traceback.extract_tb(error.__traceback__) if Path(step.filename).parent == folder]
-    return f"{steps[-1].filename}, line {steps[-1].lineno}" if steps else None
-
-
 @contextmanager
 def chosen(plugin: PluginMigrations) -> Iterator[None]:
     """Have Alembic work on the migrations of a plugin inside."""
@@ -224,13 +214,16 @@ def chosen(plugin: PluginMigrations) -> Iterator[None]:
 
 @migrate.configure  # type: ignore[untyped-decorator]
 def _configure(config: Config) -> Config:
-    """Tell Alembic which migrations it works on; `migrations/env.py` reads the attribute."""
+    """Tell Alembic which migrations it works on; `migrations/env.py` reads the attributes."""
     plugin = _chosen.get()
     if plugin is not None:
         for name in ("path_separator", "version_path_separator"):  # the second one is of earlier versions
             config.set_main_option(name, "os")
         config.set_main_option("version_locations", str(plugin.folder).replace("%", "%%"))
         config.attributes["schema"] = plugin.schema
+    config.attributes["revisions"] = (
+        Revisions(MIGRATIONS / "versions") if plugin is None else Revisions(plugin.folder, plugin.plugin)
+    )
     return config
 
 
@@ -299,7 +292,7 @@ def upgraded(before: str | None, after: str | None) -> str:
 
 @contextmanager
 def _explained(one: PluginMigrations) -> Iterator[str | None]:
-    """Lend the revision of a plugin's schema; raise `PluginError` for whatever its migrations raise."""
+    """Lend the revision of a plugin's schema; raise `PluginError` for whatever stops its migrations."""
     with borrowed() as connection:
         current = revision_of(connection, one.plugin.name)
     if current is not None and current not in one.revisions:
@@ -310,26 +303,13 @@ def _explained(one: PluginMigrations) -> Iterator[str | None]:
         )
     try:
         yield current
+    except PluginError:
+        raise
+    except OperatorError as error:
+        raise checks.problem(one.plugin, f"its migrations stopped, {error.message}", "run it again") from error
     except (Exception, SystemExit) as error:
-        fault = _fault(error)
-        if isinstance(fault, OperatorError):
-            raise checks.problem(one.plugin, f"its migrations stopped, {fault.message}", "run it again") from error
-        what = f"its migrations failed with {_reason(fault)}"
-        raise checks.problem(one.plugin, what, place=place_in(one.folder, fault)) from error
-
-
-def _fault(error: BaseException) -> BaseException:
-    """Return what the plugin's migrations raised. That a table is missing is their fault, not the operator's."""
-    cause = error.__cause__
-    if isinstance(cause, DBAPIError) and isinstance(cause.orig, psycopg.ProgrammingError | psycopg.InternalError):
-        return error if isinstance(cause.orig, psycopg.errors.InsufficientPrivilege) else cause
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    """Return what went wrong in one line, without the values in rows: an error of PostgreSQL may repeat them."""
-    cause = driver_error(error)
-    return checks.reason(error) if cause is None else describe(cause)
+        what = checks.reason(error) if isinstance(error, CommandError) else type(error).__name__
+        raise checks.problem(one.plugin, f"its migrations failed with {what}") from error
 
 
 def revision_of(connection: Connection, plugin: str) -> str | None:

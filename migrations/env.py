@@ -1,17 +1,20 @@
 """How Alembic runs our migrations and those of plugins; `flask db …` and `flask ctms serve` come here.
 
-The attribute `schema` of the configuration is the schema of the plugin whose migrations are run: their tables and their
-version table are created there.
+The attribute `revisions` of the configuration knows how they run and what they may raise. The attribute `schema` is the
+schema of the plugin whose migrations are run: their tables and their version table are created there.
 """
 
 import logging
+from functools import partial
 
 from alembic import context
 from flask import current_app
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 logger = logging.getLogger("alembic.env")
 migrate = current_app.extensions["migrate"]
+revisions = context.config.attributes["revisions"]
 schema = context.config.attributes.get("schema")
 metadata = migrate.db.metadata if schema is None else None
 
@@ -21,36 +24,57 @@ def is_ours(_item: object, name: str | None, _kind: str, reflected: bool, _compa
     return not (reflected and name and name.startswith(("procrastinate_", "idx_procrastinate_")))
 
 
+def enter_session() -> None:
+    """Set what a revision expects, also after one that has set something else."""
+    # Rebuilding a large table may take hours; waiting for a lock must not make the API wait behind it.
+    context.execute("SET statement_timeout = 0")
+    context.execute("SET lock_timeout = '5s'")
+    if schema is not None:
+        context.execute(f'SET search_path = "{schema}", public')
+
+
 def run_offline() -> None:
     """Print the SQL instead of running it (`flask db upgrade --sql`)."""
     context.configure(
         dialect_name="postgresql", target_metadata=metadata, literal_binds=True, version_table_schema=schema
     )
+    if schema is not None:
+        revisions.prepare(context.script, partial(context.execute, f'SET search_path = "{schema}", public'))
     with context.begin_transaction():
         if schema is not None:
             context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-            context.execute(f'SET search_path = "{schema}", public')
         context.run_migrations()
 
 
 def enter_schema(connection: Connection) -> None:
-    """Create the schema of the plugin if it is missing, and have the plugin's migrations create their tables there."""
-    if not context.get_context().opts.get("dont_mutate"):
-        exists = text("SELECT FROM pg_namespace WHERE nspname = :schema")
-        # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
-        if connection.execute(exists, {"schema": schema}).first() is None:
-            connection.execute(text(f'CREATE SCHEMA "{schema}"'))
-    connection.execute(text(f'SET search_path = "{schema}", public'))
+    """Create the schema of the plugin if it is missing."""
+    exists = text("SELECT FROM pg_namespace WHERE nspname = :schema")
+    # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
+    if connection.execute(exists, {"schema": schema}).first() is None:
+        connection.execute(text(f'CREATE SCHEMA "{schema}"'))
     connection.commit()
+
+
+def leave(connection: Connection) -> None:
+    """Release the lock, and reset what revisions have set."""
+    if connection.closed:  # by a revision: it is in the pool, and still has the lock
+        migrate.db.engine.dispose()
+        return
+    try:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(hashtext('ctms migrations'))"))
+        connection.execute(text("RESET ALL"))
+        connection.execute(text("RESET ROLE"))
+        connection.commit()
+    except DBAPIError:  # the connection is lost, and the lock with it; what lost it is raised already
+        connection.invalidate()
 
 
 def run_online() -> None:
     """Migrate, one process at a time: a second one waits and then finds the work done."""
     with migrate.db.engine.connect() as connection:
-        # Rebuilding a large table may take hours; waiting for a lock must not make the API wait behind it.
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_lock(hashtext('ctms migrations'))"))
-        connection.execute(text("SET lock_timeout = '5s'"))
         connection.commit()
         context.configure(
             connection=connection,
@@ -60,22 +84,21 @@ def run_online() -> None:
             version_table_schema=schema,
             **migrate.configure_args,
         )
+        revisions.prepare(context.script, enter_session, connection)
         try:
-            if schema is not None:
+            if schema is not None and not context.get_context().opts.get("dont_mutate"):
                 enter_schema(connection)
+            enter_session()
+            connection.commit()
             with context.begin_transaction():
                 context.run_migrations()
         finally:
-            connection.rollback()
-            connection.execute(text("SELECT pg_advisory_unlock(hashtext('ctms migrations'))"))
-            for setting in ("statement_timeout", "lock_timeout", "search_path"):
-                connection.execute(text(f"RESET {setting}"))
-            connection.commit()
+            leave(connection)
 
 
 if context.is_offline_mode():
     run_offline()
 else:
     # What an operator has to put right, such as a wrong password, is one line and no traceback.
-    with current_app.extensions["ctms.operator_errors"]():
+    with revisions.explained():
         run_online()

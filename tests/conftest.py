@@ -23,7 +23,7 @@ from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, let_server_enter, process_name
 from tests.serving import Served, serve_as_is
 
-pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks"]
+pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks", "tests.plugin_databases"]
 
 __all__ = ["SECRET_KEY", "empty_database"]
 

@@ -213,6 +213,62 @@ def test_the_migrations_of_one_plugin(flask: Flask, url: str, site: Path, tmp_pa
     )
 
 
+FAULTS = {
+    "values": "op.execute(\"INSERT INTO stamps (id, text) VALUES (1, 'jane@x.org'), (1, 'x')\")",
+    "python": "raise RuntimeError('jane@x.org')",  # Flask-Migrate prints these
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_from_all_commands(fault: str, flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
+    flask("db", "upgrade")
+    bad = tables.revision("0003", "0002", FAULTS[fault], FAULTS[fault])
+    tables.install(tables.write(tmp_path, revisions={**tables.REVISIONS, "0003_bad.py": bad}), site)
+    place = f"in {site}/acme_stamps/migrations/0003_bad.py, line "
+
+    def failed(*arguments: str) -> None:
+        done = flask("db", "--plugin", "stamps", *arguments, status=1)
+        (line,) = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+        assert line.startswith("Error: plugin 'stamps' of acme-stamps 1.2.3: its migrations failed with ")
+        assert place in line
+        assert "jane" not in done.stdout + done.stderr
+
+    failed("upgrade")
+    failed("upgrade", "+1")
+    failed("upgrade", "0003")
+    flask("db", "--plugin", "stamps", "stamp", "0003")
+    failed("downgrade")
+    failed("downgrade", "0001")
+    query(url, "ALTER TABLE plugin_stamps.alembic_version ADD CHECK (version_num <> '0002')")
+    stopped = flask("db", "--plugin", "stamps", "stamp", "0002", status=1).stderr
+    assert "its migrations failed with CheckViolation: " in stopped
+    assert "DETAIL" not in stopped
+
+
+def test_a_fault_of_our_own_migrations_is_one_line(flask: Flask, url: str) -> None:
+    flask("db", "upgrade")
+    flask("db", "downgrade", "2b00e4069aea")
+    query(url, "INSERT INTO emails (email_id, primary_email) VALUES (gen_random_uuid(), 'jane@x.org')")
+    query(
+        url,
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION '%', (SELECT primary_email FROM emails); END $$",
+    )
+    query(url, "CREATE EVENT TRIGGER refusing ON ddl_command_start EXECUTE FUNCTION refuse()")
+    try:
+        for command in (["upgrade"], ["upgrade", "+1"]):
+            (line,) = [
+                line for line in flask("db", *command, status=1).stderr.splitlines() if not line.startswith("INFO")
+            ]
+            assert line.startswith(
+                f"Error: a migration failed with RaiseException (SQLSTATE P0001), in {MIGRATIONS}/versions/"
+            )
+    finally:
+        query(url, "DROP EVENT TRIGGER refusing; DROP FUNCTION refuse")
+        query(url, "DELETE FROM emails")
+    flask("db", "upgrade")
+
+
 def test_two_starts_at_once_do_no_harm(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
     flask("db", "upgrade")
     slow = tables.FIRST.replace("def upgrade():", "def upgrade():\n    op.execute('SELECT pg_sleep(1)')")

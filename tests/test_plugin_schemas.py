@@ -2,89 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
+import sqlalchemy
 from flask import Flask
 from sqlalchemy.engine import make_url
 
-from ctms.app import create_app
-from ctms.database import release_database
-from ctms.errors import ConflictError, NotFoundError, OperatorError, PluginError
+from ctms.database import db
+from ctms.errors import OperatorError, PluginError
 from ctms.migrations import check_migrated, upgrade, upgrade_plugins
-from ctms.plugins import Migrations, Permission, hookimpl
-from ctms.pool import libpq_url
-from ctms.purge import purge, stored_by
+from ctms.purge import purge
 from ctms.settings import Settings
 from ctms.telemetry.health import run_health_checks
-from ctms.testing.plugins import points_of
 from tests import tables
-from tests.conftest import empty_database
-
-MakeApp = Callable[..., Flask]
-
-
-class Stamps:
-    """A plugin with these revisions and permissions."""
-
-    def __init__(self, folder: Path, revisions: dict[str, str], permissions: tuple[str, ...] = ()) -> None:
-        self._folder = folder
-        self._permissions = permissions
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, text in revisions.items():
-            (folder / file).write_text(text)
-
-    @hookimpl
-    def ctms_migrations(self) -> Iterator[Migrations]:
-        yield Migrations(folder=self._folder)
-
-    @hookimpl
-    def ctms_permissions(self) -> Iterator[Permission]:
-        for name in self._permissions:
-            yield Permission(name=name, description="Anything")
-
-
-class Heir(Stamps):
-    """Another plugin."""
-
-
-@pytest.fixture(scope="module")
-def own_settings(postgres: str, worker_id: str, settings: Settings) -> Settings:
-    """The settings with a database that is migrated, and has nothing of plugins."""
-    found = replace(settings, db_url=empty_database(postgres, f"plugin_schemas_{worker_id}"))
-    app = create_app(found, [])
-    with app.app_context():
-        upgrade()
-    release_database(app)
-    return found
-
-
-@pytest.fixture
-def make_app(own_settings: Settings) -> Iterator[MakeApp]:
-    """Makes apps with plugins on that database."""
-    made = []
-
-    def make(*plugins: object, db_url: str | None = None) -> Flask:
-        app = create_app(replace(own_settings, db_url=db_url or own_settings.db_url), points_of(plugins))
-        made.append(app)
-        return app
-
-    yield make
-    for app in made:
-        release_database(app)
-    for schema in ("plugin_stamps", "plugin_heir", "others"):
-        query(own_settings, f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-    query(own_settings, "DELETE FROM permissions WHERE name ~ ':'")
-
-
-def query(settings: Settings, sql: str) -> list[Any]:
-    with psycopg.connect(libpq_url(str(settings.db_url)), autocommit=True) as connection:
-        cursor = connection.execute(sql.encode())
-        return cursor.fetchall() if cursor.description is not None else []
+from tests.plugin_databases import Heir, MakeApp, Stamps, query
 
 
 def refused(app: Flask) -> str:
@@ -95,18 +27,29 @@ def refused(app: Flask) -> str:
     return raised.value.message
 
 
+def raising(message: str, condition: str = "raise_exception") -> str:
+    """Return the Python that has PostgreSQL raise this."""
+    return f"op.execute(\"DO $$ BEGIN RAISE {condition} USING MESSAGE = '{message}', TABLE = '{message}'; END $$\")"
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
         ("op.execute('SELECT * FROM absent')", 'UndefinedTable: relation "absent" does not exist, in '),
-        ("raise RuntimeError('by itself')", "RuntimeError: by itself, in "),
-        ("raise SystemExit(3)", "SystemExit: 3, in "),
+        ("raise RuntimeError('jane@example.com')", "RuntimeError, in "),
+        ("raise SystemExit('jane@example.com')", "SystemExit, in "),
+        ("raise type('Stop', (BaseException,), {})('jane@example.com')", "Stop, in "),
+        ("int('jane@example.com')", "ValueError, in "),
+        ('op.execute("SELECT \'jane@example.com")', "SyntaxError (SQLSTATE 42601), in "),
+        (raising("jane@example.com"), "RaiseException (SQLSTATE P0001), in "),
+        (raising("jane@example.com", "undefined_table"), "UndefinedTable (SQLSTATE 42P01), in "),
         (
             "op.execute(\"INSERT INTO stamps (id, text) VALUES (1, 'jane@example.com'), (1, 'x')\")",
             'UniqueViolation: duplicate key value violates unique constraint "stamps_pkey", in ',
         ),
         ("op.execute(\"SELECT 'jane@example.com'::int\")", "InvalidTextRepresentation (SQLSTATE 22P02), in "),
     ],
+    ids=lambda value: value if value.endswith(" ") else "",
 )
 def test_a_migration_that_fails(
     body: str, told: str, make_app: MakeApp, own_settings: Settings, tmp_path: Path
@@ -124,6 +67,63 @@ def test_a_migration_that_fails(
     # What was finished is kept, and the connection goes back as it was.
     assert query(own_settings, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
     assert "at the revision 0002, not 0003: run `flask db upgrade`" in check_problem(app)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (raising("jane@example.com", "query_canceled"), "the database did not do it, try again: QueryCanceled, in "),
+        (raising("jane@example.com", "insufficient_privilege"), "the database does not allow it: InsufficientPriv"),
+        (
+            "op.get_bind().connection.driver_connection.close()\n    op.execute('SELECT 1')",
+            "the connection is closed, in",
+        ),
+    ],
+    ids=["canceled", "refused", "closed"],
+)
+def test_a_migration_that_the_database_stops(body: str, told: str, make_app: MakeApp, tmp_path: Path) -> None:
+    third = tables.revision("0003", "0002", body)
+
+    message = refused(make_app(Stamps(tmp_path, {**tables.REVISIONS, "0003_bad.py": third})))
+
+    assert "its migrations stopped, the database " in message
+    assert told in message
+    assert f", in {tmp_path}/0003_bad.py, line " in message
+    assert "jane" not in message
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["op.get_bind().close()", "op.get_bind().invalidate()", "op.get_bind().connection.driver_connection.close()"],
+)
+def test_a_migration_that_closes_the_connection(
+    body: str, make_app: MakeApp, own_settings: Settings, tmp_path: Path
+) -> None:
+    third = tables.revision("0003", "0002", body)
+    app = make_app(Stamps(tmp_path, {**tables.REVISIONS, "0003_bad.py": third}))
+
+    for _ in range(2):
+        message = refused(app)
+        assert f"one of its migrations closed the connection that it was given, in {tmp_path}/0003_bad.py: " in message
+    locks = "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory'"
+    assert query(own_settings, f"{locks} AND datname = current_database()") == []
+
+
+def test_what_a_revision_sets_ends_with_it(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:
+    settings = "op.execute('SET search_path = public; SET lock_timeout = 1; SET work_mem = 64')"
+    third = tables.revision("0003", "0002", settings, settings)
+    fourth = tables.revision("0004", "0003", "op.execute('CREATE TABLE later AS SELECT FROM stamps')")
+    app = make_app(Stamps(tmp_path, {**tables.REVISIONS, "0003_path.py": third, "0004_later.py": fourth}))
+
+    with app.app_context():
+        upgrade_plugins()
+        with db.engine.connect() as connection:
+            left = [
+                connection.execute(sqlalchemy.text(f"SHOW {name}")).scalar() for name in ("search_path", "work_mem")
+            ]
+    assert left == ['"$user", public', "4MB"]
+    where = query(own_settings, "SELECT schemaname FROM pg_tables WHERE tablename = 'later'")
+    assert where == [("plugin_stamps",)]
 
 
 def check_problem(app: Flask) -> str:
@@ -223,128 +223,6 @@ def test_a_process_older_than_the_plugin_asks_for_a_restart(make_app: MakeApp, t
     assert message.endswith("restart the service, or install that version of an unknown package")
     assert "flask db upgrade" not in message
     assert message == check_problem(older)
-
-
-def test_what_others_hang_on_the_tables_stops_a_purge(
-    make_app: MakeApp, own_settings: Settings, tmp_path: Path
-) -> None:
-    app = make_app(Stamps(tmp_path, tables.REVISIONS, ("stamps:read",)))
-    with app.app_context():
-        upgrade_plugins()
-        query(own_settings, "CREATE SCHEMA others")
-        query(own_settings, "CREATE TABLE others.marks (stamp integer REFERENCES plugin_stamps.stamps)")
-        query(own_settings, "CREATE VIEW others.seen AS SELECT text FROM plugin_stamps.stamps")
-        with pytest.raises(ConflictError) as raised:
-            purge("stamps")
-        assert raised.value.message == (
-            "table constraint marks_stamp_fkey on others.marks, view others.seen: depends on what the plugin stamps has"
-            " stored, remove it first"
-        )
-        assert len(query(own_settings, "SELECT FROM pg_tables WHERE schemaname = 'plugin_stamps'")) == 2
-
-        query(own_settings, "DROP SCHEMA others CASCADE")
-        assert stored_by("stamps").tables == ["plugin_stamps.stamps"]
-        purge("stamps")
-        with pytest.raises(NotFoundError):
-            purge("stamps")
-    assert query(own_settings, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
-    assert query(own_settings, "SELECT FROM permissions WHERE name = 'stamps:read'") == []
-    assert len(query(own_settings, "SELECT FROM permissions")) == 4
-
-
-ELSEWHERE = {
-    "table column others.t.c": "CREATE TABLE others.t (id integer, c plugin_stamps.mood)",
-    "table others.t": "CREATE TABLE others.t OF plugin_stamps.pair",
-    "view others.v": "CREATE VIEW others.v AS SELECT plugin_stamps.twice(1)",
-    "materialized view others.v": "CREATE MATERIALIZED VIEW others.v AS SELECT text FROM plugin_stamps.stamps",
-    "default value for others.t.id": (
-        "CREATE TABLE others.t (id integer DEFAULT nextval('plugin_stamps.stamps_id_seq'))"
-    ),
-    "table others.child": "CREATE TABLE others.child () INHERITS (plugin_stamps.stamps)",
-    "table others.part": "CREATE TABLE others.part PARTITION OF plugin_stamps.parted DEFAULT",
-    "trigger marked on others.t": (
-        "CREATE TABLE others.t (id integer); CREATE TRIGGER marked BEFORE INSERT ON others.t"
-        " FOR EACH ROW EXECUTE FUNCTION plugin_stamps.mark()"
-    ),
-    "index others.i": "CREATE TABLE others.t (id integer); CREATE INDEX i ON others.t (plugin_stamps.twice(id))",
-    "policy few on others.t": (
-        "CREATE TABLE others.t (id integer); CREATE POLICY few ON others.t USING (plugin_stamps.twice(id) > 1)"
-    ),
-    "table constraint even on others.t": (
-        "CREATE TABLE others.t (id integer CONSTRAINT even CHECK (plugin_stamps.twice(id) > 1))"
-    ),
-    "domain constraint even on others.d": (
-        "CREATE DOMAIN others.d AS integer CONSTRAINT even CHECK (plugin_stamps.twice(VALUE) > 1)"
-    ),
-    "function others.f(plugin_stamps.mood)": (
-        "CREATE FUNCTION others.f(plugin_stamps.mood) RETURNS text LANGUAGE sql AS 'SELECT $1::text'"
-    ),
-    "table column others.t.moods": "CREATE TABLE others.t (moods plugin_stamps.mood[])",
-    "table column others.t.entry": "CREATE TABLE others.t (entry plugin_stamps.stamps)",
-    "event trigger watched": (
-        "CREATE EVENT TRIGGER watched ON ddl_command_start EXECUTE FUNCTION plugin_stamps.watch()"
-    ),
-}
-
-OBJECTS = """
-    CREATE TYPE mood AS ENUM ('glad');
-    CREATE TYPE pair AS (a integer, b integer);
-    CREATE FUNCTION twice(integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT 2 * $1';
-    CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-    CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
-    CREATE TABLE parted (id integer, body text) PARTITION BY LIST (id);
-    CREATE TABLE parted_one PARTITION OF parted FOR VALUES IN (1);
-    ALTER TABLE stamps ADD COLUMN mood mood, ADD COLUMN double integer DEFAULT twice(1), ADD CHECK (twice(id) > 0);
-    CREATE TRIGGER marked BEFORE INSERT ON stamps FOR EACH ROW EXECUTE FUNCTION mark();
-    CREATE POLICY few ON stamps USING (twice(id) > 1);
-    CREATE INDEX doubles ON stamps (twice(id));
-    CREATE MATERIALIZED VIEW texts AS SELECT text FROM stamps;
-    CREATE DOMAIN even AS integer CHECK (twice(VALUE) > 1);
-    CREATE FUNCTION of_mood(mood) RETURNS integer LANGUAGE sql AS 'SELECT 1';
-    CREATE CAST (mood AS integer) WITH FUNCTION of_mood(mood);
-    CREATE TABLE identities (id integer GENERATED ALWAYS AS IDENTITY UNIQUE, stamp integer REFERENCES stamps);
-"""
-
-
-@pytest.fixture
-def with_objects(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> Iterator[Flask]:
-    """An app whose plugin has objects of many kinds, which use each other."""
-    third = tables.revision("0003", "0002", f'op.execute("""{OBJECTS}""")')
-    app = make_app(Stamps(tmp_path, {**tables.REVISIONS, "0003_objects.py": third}))
-    with app.app_context():
-        upgrade_plugins()
-    query(own_settings, "CREATE SCHEMA others")
-    yield app
-    query(own_settings, "DROP EVENT TRIGGER IF EXISTS watched")
-
-
-@pytest.mark.parametrize("dependent", ELSEWHERE)
-def test_nothing_outside_the_schema_goes_with_a_purge(
-    dependent: str, with_objects: Flask, own_settings: Settings
-) -> None:
-    query(own_settings, ELSEWHERE[dependent])
-
-    with with_objects.app_context():
-        for work in (stored_by, purge):
-            with pytest.raises(ConflictError) as raised:
-                work("stamps")
-            assert dependent in raised.value.message.partition(": depends on what the plugin stamps has stored")[0]
-            assert raised.value.exit_code == 10
-
-        query(own_settings, "DROP SCHEMA others CASCADE")
-        query(own_settings, "DROP EVENT TRIGGER IF EXISTS watched")
-        purge("stamps")
-    assert query(own_settings, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
-
-
-def test_a_schema_of_somebody_else_is_not_purged(make_app: MakeApp, own_settings: Settings) -> None:
-    query(own_settings, "CREATE SCHEMA plugin_stamps")
-    query(own_settings, "CREATE TABLE plugin_stamps.theirs (id integer)")
-
-    with make_app().app_context(), pytest.raises(NotFoundError):
-        purge("stamps")
-
-    assert query(own_settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'plugin_stamps'") == [("theirs",)]
 
 
 def test_a_role_that_may_not_create_schemas(

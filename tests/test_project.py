@@ -36,6 +36,7 @@ FLOORS = (
     {"ctms.outbox", "ctms.suppression"},
     {"ctms.plugin_failures", "ctms.purge"},
     {"ctms.migrations"},
+    {"ctms.revisions"},
     {"ctms.database"},
     {"ctms.pool"},
     {"ctms.embedded", "ctms.hooks"},

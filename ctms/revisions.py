@@ -1,0 +1,113 @@
+"""How the revisions of one folder run: each in the session it expects, and what it raises is one line.
+
+`migrations/env.py`, through which all commands of Alembic go, finds a `Revisions` in the configuration.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from alembic.script import Script, ScriptDirectory
+from psycopg import errors
+from sqlalchemy import Connection
+from sqlalchemy.exc import StatementError
+
+from ctms.database import database_problem
+from ctms.database_errors import describe
+from ctms.errors import OperatorError
+from ctms.hooks import checks
+from ctms.hooks.plugin import Plugin
+
+_REPORT = "nothing of this migration is stored; report it"
+
+# The statements of a plugin's migrations are the plugin's: that a table is missing is no fault of the operator's.
+_STATEMENT_FAULTS = (psycopg.ProgrammingError, psycopg.InternalError)
+_NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+
+
+class Revisions:
+    """The revisions in a folder: a plugin's, or those of CTMS."""
+
+    def __init__(self, folder: Path, plugin: Plugin | None = None) -> None:
+        self.folder = folder
+        self.plugin = plugin
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise `OperatorError`, one line without values of rows, for what the revisions or the database raise.
+
+        What Alembic refuses, and faults elsewhere, are raised as they are.
+        """
+        try:
+            yield
+        except (OperatorError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raised = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+            place = place_in(self.folder, error)
+            if place is None and not isinstance(raised, psycopg.Error):
+                raise
+            raise self._explanation(raised, place) from error
+
+    def _explanation(self, error: BaseException, place: str | None) -> OperatorError:
+        problem = database_problem(error)
+        if self.plugin is None:
+            where = place or "no file of a revision"
+            return OperatorError(problem or f"a migration failed with {reason(error)}, in {where}: {_REPORT}")
+        if problem is not None and (isinstance(error, _NOT_ALLOWED) or not isinstance(error, _STATEMENT_FAULTS)):
+            return checks.problem(self.plugin, f"its migrations stopped, {problem}", "run it again", place)
+        return checks.problem(self.plugin, f"its migrations failed with {reason(error)}", place=place)
+
+    def prepare(
+        self, scripts: ScriptDirectory, before: Callable[[], None], connection: Connection | None = None
+    ) -> None:
+        """Have `before` called before each revision that runs, and refuse one that closes the connection."""
+        for script in scripts.walk_revisions():
+            for name in ("upgrade", "downgrade"):
+                work = getattr(script.module, name, None)
+                if work is not None:
+                    setattr(script.module, name, self._prepared(script, work, before, connection))
+
+    def _prepared(
+        self, script: Script, work: Callable[..., Any], before: Callable[[], None], connection: Connection | None
+    ) -> Callable[..., None]:
+        @wraps(work)
+        def run(**arguments: Any) -> None:
+            before()
+            work(**arguments)
+            if connection is None or not _is_lost(connection):
+                return
+            if not connection.closed:
+                connection.invalidate()  # so that the rollback, which would fail, hides nothing
+            if self.plugin is None:
+                raise OperatorError(f"a migration closed the connection that it was given, in {script.path}: {_REPORT}")
+            what = "one of its migrations closed the connection that it was given"
+            raise checks.problem(self.plugin, what, place=script.path)
+
+        return run
+
+
+def place_in(folder: Path, error: BaseException) -> str | None:
+    """Return the file in the folder, and the line, where an exception was raised; None where it was elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    steps = [step for step in traceback.extract_tb(error.__traceback__) if Path(step.filename).parent == folder]
+    return f"{steps[-1].filename}, line {steps[-1].lineno}" if steps else None
+
+
+def reason(error: BaseException) -> str:
+    """Return the kind of an exception, with what its message says only where that repeats no values of rows."""
+    return describe(error) if isinstance(error, psycopg.Error) else type(error).__name__
+
+
+def _is_lost(connection: Connection) -> bool:
+    if connection.closed or connection.invalidated:
+        return True
+    driver = connection.connection.driver_connection
+    return driver is None or bool(driver.closed)
