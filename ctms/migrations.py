@@ -108,6 +108,8 @@ class PluginMigrations:
             several = heads if len(heads) > 1 else bases
             raise checks.problem(self.plugin, f"{what}, whose revisions are not one line: {', '.join(several)}")
         for revision in found:
+            if not revision.strip():
+                raise checks.problem(self.plugin, f"{what}, where a revision has an empty id", "name it")
             if len(revision) > _MAX_REVISION:
                 raise checks.problem(self.plugin, f"{what}, whose revision {revision} has more than 32 characters")
         return found

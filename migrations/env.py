@@ -47,12 +47,11 @@ def run_offline() -> None:
 
 
 def enter_schema(connection: Connection) -> None:
-    """Create the schema of the plugin if it is missing."""
+    """Create the schema of the plugin if it is missing, in the transaction of the first revision."""
     exists = text("SELECT FROM pg_namespace WHERE nspname = :schema")
     # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
     if connection.execute(exists, {"schema": schema}).first() is None:
         connection.execute(text(f'CREATE SCHEMA "{schema}"'))
-    connection.commit()
 
 
 def leave(connection: Connection) -> None:
@@ -89,7 +88,6 @@ def run_online() -> None:
             if schema is not None and not context.get_context().opts.get("dont_mutate"):
                 enter_schema(connection)
             enter_session()
-            connection.commit()
             with context.begin_transaction():
                 context.run_migrations()
         finally:

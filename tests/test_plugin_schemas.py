@@ -158,6 +158,17 @@ def test_a_revision_that_is_no_python_is_named(make_app: MakeApp, tmp_path: Path
     assert f", in {tmp_path}/0001_bad.py, line 1: " in raised.value.message
 
 
+def test_an_empty_revision(make_app: MakeApp, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="where a revision has an empty id: name it"):
+        make_app(Stamps(tmp_path, {"0001_bad.py": tables.revision("", None, "pass")}))
+
+
+def test_a_first_revision_that_fails_leaves_nothing(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:
+    refused(make_app(Stamps(tmp_path, {"0001_bad.py": tables.revision("0001", None, "int('x')")})))
+
+    assert query(own_settings, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
+
+
 def test_a_name_that_is_too_long_for_a_schema(make_app: MakeApp, tmp_path: Path) -> None:
     long = type("S" * 57, (Stamps,), {})
 
