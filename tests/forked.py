@@ -49,7 +49,9 @@ def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, writte
         opened = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(opened, number)
         os.close(opened)
-    # Those that there are write as the process that forked this one was started, to a terminal perhaps.
+    # Those that there are write as the process that forked this one was started, to a terminal perhaps. Modules may
+    # have kept them at import (Alembic does, as a default), so they are flushed at the end, too.
+    kept = [one for one in (sys.stdout, sys.stderr) if one is not None]
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
     os.environ.clear()
     os.environ.update(environment)
@@ -64,5 +66,5 @@ def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, writte
     finally:
         # A forked process skips what others do at their end.
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for one in (*kept, sys.stdout, sys.stderr):
+            one.flush()

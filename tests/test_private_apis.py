@@ -33,6 +33,7 @@ import ctms
 import ctms_plugins
 from ctms.contacts import fields
 from ctms.current import current_app, current_g, current_request
+from ctms.server_user import place_programs, server_user
 
 OWN = {"ctms", "ctms_plugins"}
 DOCUMENTED = {
@@ -224,6 +225,8 @@ def test_the_embedded_server_locks_and_stops_the_process_that_it_knows(tmp_path:
     """
     process = Mock(is_running=Mock(side_effect=[True, False]))
     server = get_server(tmp_path / "data", cleanup_mode=None, start=False)
+    if (user := server_user()) is not None:  # it runs the programs, and may not enter this environment
+        server.bin_path = place_programs(server.bin_path, user)
     assert isinstance(PostgresServer._lock, InterProcessLock)
     assert server._postmaster_info is None
 
