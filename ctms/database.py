@@ -164,8 +164,8 @@ def database_problem(error: BaseException | None) -> str | None:
             "the database does not have the tables of this version: run `flask db upgrade` first"
             " (`flask ctms serve` does it for the embedded one)"
         )
-    told = "" if isinstance(error, psycopg.Error) and is_raised_by_function(error) else str(error).strip()
-    reason = (told.splitlines() or [type(error).__name__])[0]
+    message = "" if isinstance(error, psycopg.Error) and is_raised_by_function(error) else str(error).strip()
+    reason = (message.splitlines() or [type(error).__name__])[0]
     if isinstance(error, _NOT_ALLOWED):
         return f"the database does not allow it: {reason}"
     if isinstance(error, errors.DependentObjectsStillExist):

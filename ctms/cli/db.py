@@ -71,28 +71,28 @@ def connection_of(url: str) -> tuple[str, dict[str, str]]:
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run a program in this terminal and return its exit status, as a shell would have it."""
-    with _left_to_it() as told, subprocess.Popen(command, env=environment) as process:  # noqa: S603
-        told.append(process)
+    with _signals_forwarded() as processes, subprocess.Popen(command, env=environment) as process:  # noqa: S603
+        processes.append(process)
         status = process.wait()
     return status if status >= 0 else 128 - status
 
 
 @contextmanager
-def _left_to_it() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Inside, leave Ctrl-C to the program, which stops a statement then, and pass on what is to end this process."""
-    told: list[subprocess.Popen[bytes]] = []
+def _signals_forwarded() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Forward SIGTERM and SIGHUP to the processes in the list, and leave Ctrl-C to them: psql cancels a statement."""
+    processes: list[subprocess.Popen[bytes]] = []
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
         """Do nothing; a signal that is ignored would be ignored by the program, too."""
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        for process in told:
+    def forward(number: int, _frame: FrameType | None) -> None:
+        for process in processes:
             process.send_signal(number)
 
-    handlers = {signal.SIGINT: ignore, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    handlers = {signal.SIGINT: ignore, signal.SIGTERM: forward, signal.SIGHUP: forward}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield told
+        yield processes
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

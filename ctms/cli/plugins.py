@@ -112,12 +112,12 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
         for one in found.collect(hook)
         if one.plugin.name == name
     ]
-    told = shown_settings(plugin.settings, plugin.declared_settings())
+    declared = shown_settings(plugin.settings, plugin.declared_settings())
     if as_json:
-        write_json({**record, "hooks": list(plugin.hooks), "registers": registered, "settings": told})
+        write_json({**record, "hooks": list(plugin.hooks), "registers": registered, "settings": declared})
         return
     write_record({**record, "hooks": plugin.hooks})
-    for rows in (registered, told):
+    for rows in (registered, declared):
         if rows:
             click.echo()
             write_table(tuple(rows[0]), (list(row.values()) for row in rows))

@@ -18,7 +18,7 @@ from ctms.outbox.receivers import WORDS, State
 from ctms.pool import Connection
 
 NO_COPIES = "it keeps no copies that could be pushed again or compared"
-"""What a deletion handler is told that is taken for a backend with contacts."""
+"""Hint for a command that needs a backend with contacts, but names a deletion handler."""
 
 name_argument = click.argument("name", type=values.stored_text, metavar="NAME")
 kind_option = click.option(

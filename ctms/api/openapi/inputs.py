@@ -126,7 +126,7 @@ class Converter(OpenAPIConverter):
 
 
 class Resolver(SchemaResolver):
-    """apispec's resolver, which tells the converter when it describes a response."""
+    """apispec's resolver, which switches the converter to responses while it resolves one."""
 
     def resolve_response(self, response: Any) -> None:
         """Describe the schemas of a response."""
