@@ -104,6 +104,19 @@ def run_flask(
     )
 
 
+def upgrade_twice_at_once(environment: dict[str, str]) -> None:
+    """Run `flask db upgrade` in two processes at the same time. Raises `AssertionError` where one fails."""
+    both = [
+        subprocess.Popen(
+            [FLASK, "db", "upgrade"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+
+
 def free_port() -> int:
     """Return a port that nobody listens on, by a chance that no seed decides: other test processes look, too."""
     while True:

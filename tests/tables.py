@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-
-from hatchling.builders.wheel import WheelBuilder
 
 PROJECT = """\
 [build-system]
@@ -168,10 +165,3 @@ def write(
     for file, text in (REVISIONS if revisions is None else revisions).items():
         (migrations / file).write_text(text)
     return project
-
-
-def install(project: Path, site: Path) -> None:
-    """Unpack the wheel of a package into a folder that is, or will be, on the path."""
-    (wheel,) = WheelBuilder(str(project)).build(directory=str(project / "dist"), versions=["standard"])
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)

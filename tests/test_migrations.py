@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from ctms.paths import MIGRATIONS
 from ctms.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
-from tests.serving import FLASK, environment_for, run_flask
+from tests.serving import environment_for, run_flask, upgrade_twice_at_once
 
 FIRST = "2b00e4069aea"
 Flask = Callable[..., subprocess.CompletedProcess[str]]
@@ -191,14 +191,7 @@ def test_what_was_taken_away_stays_away_after_a_way_back(flask: Flask, url: str,
 
 def test_two_at_once_do_no_harm(flask: Flask, url: str, tmp_path: Path) -> None:
     environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY)
-    both = [
-        subprocess.Popen(
-            [FLASK, "db", "upgrade"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
 
-    for process in both:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    upgrade_twice_at_once(environment)
+
     assert "(head)" in flask("db", "current").stdout

@@ -19,7 +19,8 @@ from ctms.pool import libpq_url
 from tests import tables
 from tests.conftest import SECRET_KEY, empty_database
 from tests.docs.messages import is_documented
-from tests.serving import FLASK, environment_for, free_port, run_flask
+from tests.hooks.distributions import install
+from tests.serving import environment_for, free_port, run_flask, upgrade_twice_at_once
 
 Flask = Callable[..., subprocess.CompletedProcess[str]]
 NEWEST = str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
@@ -80,7 +81,7 @@ def uninstall(site: Path) -> None:
 
 def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
     flask("db", "upgrade")
-    tables.install(tables.write(tmp_path), site)
+    install(tables.write(tmp_path), site)
 
     # Not migrated: nothing of it is there, and all who look say so.
     lacks = (
@@ -141,7 +142,7 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
 
 
 def test_one_that_is_off_can_be_purged_and_comes_back_empty(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
-    tables.install(tables.write(tmp_path), site)
+    install(tables.write(tmp_path), site)
     flask("db", "upgrade")
     flask("ctms", "stamps", "one")
 
@@ -158,7 +159,7 @@ def test_an_existing_deployment_and_the_way_back(flask: Flask, url: str, site: P
     flask("db", "upgrade")
     flask("db", "downgrade", "2b00e4069aea")
     query(url, "INSERT INTO permissions (name, description) VALUES ('stamps:read', 'Mine')")
-    tables.install(tables.write(tmp_path), site)
+    install(tables.write(tmp_path), site)
 
     assert f"CTMS: upgraded to {NEWEST}\n" in flask("db", "upgrade").stdout
     assert permissions_of(url)["stamps:read"] == "stamps"
@@ -179,7 +180,7 @@ def test_an_existing_deployment_and_the_way_back(flask: Flask, url: str, site: P
 
 
 def test_the_migrations_of_one_plugin(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
-    tables.install(tables.write(tmp_path), site)
+    install(tables.write(tmp_path), site)
     flask("db", "upgrade", "head")
 
     flask("db", "--plugin", "stamps", "downgrade", "0001")
@@ -223,7 +224,7 @@ FAULTS = {
 def test_a_fault_is_one_line_from_all_commands(fault: str, flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
     flask("db", "upgrade")
     bad = tables.revision("0003", "0002", FAULTS[fault], FAULTS[fault])
-    tables.install(tables.write(tmp_path, revisions={**tables.REVISIONS, "0003_bad.py": bad}), site)
+    install(tables.write(tmp_path, revisions={**tables.REVISIONS, "0003_bad.py": bad}), site)
     place = f"in {site}/acme_stamps/migrations/0003_bad.py, line "
 
     def failed(*arguments: str) -> None:
@@ -272,18 +273,11 @@ def test_a_fault_of_our_own_migrations_is_one_line(flask: Flask, url: str) -> No
 def test_two_starts_at_once_do_no_harm(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
     flask("db", "upgrade")
     slow = tables.FIRST.replace("def upgrade():", "def upgrade():\n    op.execute('SELECT pg_sleep(1)')")
-    tables.install(tables.write(tmp_path, revisions={**tables.REVISIONS, "0001_stamps.py": slow}), site)
+    install(tables.write(tmp_path, revisions={**tables.REVISIONS, "0001_stamps.py": slow}), site)
     environment = environment_for(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, PYTHONPATH=str(site))
-    both = [
-        subprocess.Popen(
-            [FLASK, "db", "upgrade"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
 
-    for process in both:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    upgrade_twice_at_once(environment)
+
     assert query(url, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
 
 
@@ -331,7 +325,7 @@ def ctms_commands():
 def test_an_error_of_the_database_in_a_command_is_one_line_without_values(
     name: str, told: str, flask: Flask, site: Path, tmp_path: Path
 ) -> None:
-    tables.install(tables.write(tmp_path, revisions={}, source=FAILING), site)
+    install(tables.write(tmp_path, revisions={}, source=FAILING), site)
     flask("db", "upgrade")
 
     (line,) = flask("ctms", "fails", name, status=1).stderr.splitlines()
@@ -346,7 +340,7 @@ def test_an_error_of_the_database_in_a_command_is_one_line_without_values(
 
 
 def test_a_missing_table_in_a_health_check_is_named(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
-    tables.install(tables.write(tmp_path), site)
+    install(tables.write(tmp_path), site)
     flask("db", "upgrade")
     query(url, "ALTER TABLE plugin_stamps.stamps RENAME TO gone")
 
@@ -359,7 +353,7 @@ def test_a_missing_table_in_a_health_check_is_named(flask: Flask, url: str, site
 
 
 def test_a_missing_table_of_a_database_that_is_not_upgraded(flask: Flask, site: Path, tmp_path: Path) -> None:
-    tables.install(tables.write(tmp_path), site)
+    install(tables.write(tmp_path), site)
     flask("db", "upgrade", NEWEST)
 
     (line,) = flask("ctms", "stamps", status=1).stderr.splitlines()

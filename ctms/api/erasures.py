@@ -112,14 +112,15 @@ class ErasureRequestSchema(_Strict):
         }
 
 
+_UNKNOWN_ITEMS = {"description": "Number of items that matched no contact, without previously erased addresses."}
+
+
 class ErasureResultSchema(ma.Schema):
     """Result of the deletion here; backends and deletion handlers follow."""
 
     id = fields.UUID(metadata={"description": "Id of the record: `GET /erasures/{id}`."})
     contacts = ma.fields.Integer(metadata={"description": "Number of deleted contacts."})
-    unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
-        metadata={"description": "Number of items that matched no contact, without previously erased addresses."}
-    )
+    unknown = ma.fields.Integer(metadata=_UNKNOWN_ITEMS)  # type: ignore[assignment]  # no option of the schema
     also_known_in = ma.fields.Integer(
         allow_none=True,
         metadata={
@@ -179,9 +180,7 @@ class ErasureSchema(ma.Schema):
     )
     forget = fields.Boolean(metadata={"description": "Whether the addresses were suppressed, too."})
     contacts = ma.fields.Integer()
-    unknown = ma.fields.Integer(  # type: ignore[assignment]  # no option of the schema
-        metadata={"description": "Number of items that matched no contact, without previously erased addresses."}
-    )
+    unknown = ma.fields.Integer(metadata=_UNKNOWN_ITEMS)  # type: ignore[assignment]  # no option of the schema
     also_known_in = ma.fields.Integer(
         allow_none=True,
         metadata={

@@ -71,7 +71,7 @@ def erase_requested(
             return earlier
     wanted = _settled(connection, wanted)
     addresses = {one["primary_email"] for one in wanted if "primary_email" in one}
-    by_address = all(one.keys() == {"primary_email"} for one in wanted)
+    by_address = all(map(_is_address, wanted))
     asked = list(_once(wanted))  # before others have to wait: this works out the spellings
     lock_addresses_to_forget(connection, request, addresses if by_address else None)
     if request.include_fxa:  # all at once, in one order: then each is locked already
@@ -87,13 +87,18 @@ def erase_requested(
     else:
         also = len({one for ids in accounts.find(connection, own, contacts).values() for one in ids})
     missing = [one for one, match in zip(asked, matching, strict=True) if not match]
-    missing = [one for one in missing if one.keys() != {"primary_email"} or comparison_key(*one.values()) not in named]
+    missing = [one for one in missing if not (_is_address(one) and comparison_key(one["primary_email"]) in named)]
     before = find_erased(
         connection, {one[name] for one in missing for name in one.keys() & ADDRESSES}, addresses_of(contacts.values())
     )
     unknown = sum(not (one.keys() <= ADDRESSES and before.issuperset(one.values())) for one in missing)
     erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
     return Result(request.id, len(contacts), unknown, also)
+
+
+def _is_address(one: Identities) -> bool:
+    """Return whether nothing but the address of a contact is asked for."""
+    return one.keys() == {"primary_email"}
 
 
 def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[Identities]:

@@ -51,6 +51,18 @@ def delete(api: ApiClient, contact: dict[str, Any]) -> str:
     return api.delete(f"/ctms/{contact['email']['primary_email']}").headers["Erasure-Id"]
 
 
+def parked_at_old_handler(api: ApiClient, contact: dict[str, Any]) -> str:
+    """Return an erasure that is parked at the deletion handler `old`, which no plugin provides any more."""
+    erasure = delete(api, contact)
+    execute(
+        "INSERT INTO erasure_handlers SELECT erasure_id, 'old', 1, 0, 0, 0, NULL, now(), now() FROM"
+        " erasure_handlers WHERE handler = 'crm'"
+    )
+    execute("UPDATE erasure_tasks SET handler = 'old' WHERE handler = 'crm'")
+    park(erasure, "old")
+    return erasure
+
+
 def park(erasure_id: str, handler: str, reason: str = "no account") -> None:
     """Park what the handler has to do, as the background service does."""
     execute(
@@ -214,13 +226,7 @@ class TestRetry:
     def test_all_of_a_handler_that_no_plugin_brings_any_more(
         self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
     ) -> None:
-        erasure = delete(api, contact)
-        execute(
-            "INSERT INTO erasure_handlers SELECT erasure_id, 'old', 1, 0, 0, 0, NULL, now(), now() FROM"
-            " erasure_handlers WHERE handler = 'crm'"
-        )
-        execute("UPDATE erasure_tasks SET handler = 'old' WHERE handler = 'crm'")
-        park(erasure, "old")
+        parked_at_old_handler(api, contact)
 
         assert run(cli, "erasures", "retry", "--handler", "old", "--all").stderr.splitlines() == [
             "1 contact to be tried again",
@@ -246,13 +252,7 @@ class TestRetry:
     def test_a_handler_that_no_plugin_brings_any_more(
         self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
     ) -> None:
-        erasure = delete(api, contact)
-        execute(
-            "INSERT INTO erasure_handlers SELECT erasure_id, 'old', 1, 0, 0, 0, NULL, now(), now() FROM"
-            " erasure_handlers WHERE handler = 'crm'"
-        )
-        execute("UPDATE erasure_tasks SET handler = 'old' WHERE handler = 'crm'")
-        park(erasure, "old")
+        erasure = parked_at_old_handler(api, contact)
 
         told = run(cli, "erasures", "retry", erasure).stderr.splitlines()
 

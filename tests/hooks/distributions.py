@@ -42,6 +42,13 @@ def write_project(folder: Path, package: str, version: str, sources: Mapping[str
         (folder / f"{module}.py").write_text(source)
 
 
+def install(project: Path, site: Path) -> None:
+    """Build the wheel of a package and unpack it into a folder that is, or will be, on the path."""
+    (wheel,) = WheelBuilder(str(project)).build(directory=str(project / "dist"), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+
+
 class Site:
     """A folder on the path that packages are installed into."""
 
@@ -56,9 +63,7 @@ class Site:
         self._count += 1
         project = self._projects / str(self._count)
         write_project(project, package, version, sources, **points)
-        (wheel,) = WheelBuilder(str(project)).build(directory=str(project / "dist"), versions=["standard"])
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(self.folder)
+        install(project, self.folder)
         importlib.invalidate_caches()
 
 

@@ -111,18 +111,9 @@ class TestFirstStart:
             tmp_path / "unused", PORT="1", HOST="192.0.2.1", CTMS_WORKERS_FILE=str(tmp_path / "workers")
         )
         options = ("--port", str(port), "--host", "127.0.0.1", "--workers", "1", "--data-dir", "data")
-        process = subprocess.Popen(
-            [FLASK, "ctms", "serve", *options], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
-        )
-        assert process.stdout is not None
-        try:
-            line = next(line for line in process.stdout if line.startswith("CTMS: serving on "))
-            answer = requests.get(f"http://127.0.0.1:{port}/__lbheartbeat__", timeout=60)
-        finally:
-            end(process)
-            process.stdout.close()
 
-        assert answer.status_code == 200
+        line = self.announced(f"http://127.0.0.1:{port}", environment, *options, folder=tmp_path)
+
         assert line.startswith(f"CTMS: serving on http://127.0.0.1:{port} with 1 process; ")
         assert (data / "secret-key").exists()
         assert not (tmp_path / "unused").exists()
@@ -137,18 +128,25 @@ class TestFirstStart:
         prepare(tmp_path, FLASK, environment_for(tmp_path))
         port = free_port()
         environment = environment_for(tmp_path, PORT=str(port), CTMS_WORKERS=workers, HOST=host)
-        process = subprocess.Popen([FLASK, "ctms", "serve"], env=environment, stdout=subprocess.PIPE, text=True)
+
+        line = self.announced(f"http://{reached_at}:{port}", environment)
+
+        counted = "1 process;" if workers == "1" else f"{workers} processes;"
+        assert line.startswith(f"CTMS: serving on http://{host}:{port} with {counted} docs at ")
+
+    def announced(self, url: str, environment: dict[str, str], *options: str, folder: Path | None = None) -> str:
+        """Start the service, return the line that says where it serves, and find that it answers right after it."""
+        process = subprocess.Popen(
+            [FLASK, "ctms", "serve", *options], env=environment, stdout=subprocess.PIPE, text=True, cwd=folder
+        )
         assert process.stdout is not None
         try:
             line = next(line for line in process.stdout if line.startswith("CTMS: serving on "))
-            answer = requests.get(f"http://{reached_at}:{port}/__lbheartbeat__", timeout=60)
+            assert requests.get(f"{url}/__lbheartbeat__", timeout=60).status_code == 200
         finally:
             end(process)
             process.stdout.close()
-
-        assert answer.status_code == 200
-        counted = "1 process;" if workers == "1" else f"{workers} processes;"
-        assert line.startswith(f"CTMS: serving on http://{host}:{port} with {counted} docs at ")
+        return line
 
     def test_nothing_secret_is_readable_by_others(self, served: Served) -> None:
         assert (served.folder / "secret-key").stat().st_mode & 0o077 == 0
