@@ -1,4 +1,4 @@
-"""The front door for plugin authors: all that a plugin may import from CTMS, but for `ctms.testing` in its tests.
+"""The public plugin API: everything that a plugin may import from CTMS, except `ctms.testing` in its tests.
 
 What is here stays; what is not here may change with any version.
 """

@@ -1,1 +1,1 @@
-"""The plugins that come with CTMS. They enter by the front door, `ctms.plugins`, like everybody's."""
+"""The plugins that come with CTMS. They import only the public plugin API, `ctms.plugins`, like all others."""
