@@ -282,7 +282,10 @@ def test_once_says_what_it_did(running: Running) -> None:
 
     working = "CTMS: working for backend mirror, deletion handler mirror"
     assert working in said(0)
-    running.database.execute("UPDATE receivers SET synchronised_at = now()")
+    running.database.execute(
+        "INSERT INTO receivers (kind, name, failures, synchronised_at) VALUES ('backend', 'mirror', 0, now()) "
+        "ON CONFLICT (kind, name) DO UPDATE SET synchronised_at = excluded.synchronised_at"
+    )
     assert said(0) == [working, "CTMS: nothing was due"]
 
     running.make(2)
