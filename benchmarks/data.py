@@ -13,10 +13,10 @@ from uuid import UUID
 import platformdirs
 import psycopg
 
-from ctms import database, migrations
 from ctms.app import create_app
 from ctms.clients.secrets import generate_secret, hash_secret
-from ctms.pool import Connection, libpq_url
+from ctms.database import engine, migrations
+from ctms.database.pool import Connection, libpq_url
 from ctms.settings import Settings
 
 CLIENT_ID = "id_benchmark"
@@ -136,7 +136,7 @@ def prepared(folder: Path, count: int) -> Iterator[Contacts]:
                 ids, addresses, moments = _sample(connection)
         yield Contacts(url, settings, count, secret, ids, addresses, moments)
     finally:
-        database.release_database(app)
+        engine.release_database(app)
 
 
 def _fill(connection: Connection, count: int) -> None:

@@ -20,7 +20,7 @@ from benchmarks import data, load, servers
 from benchmarks.interleaved import add_arguments, measure_interleaved, median, ratios
 from benchmarks.kinds import KINDS
 from benchmarks.servers import Server
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 _PLUGIN = """
 from ctms.plugins import Backend, hookimpl

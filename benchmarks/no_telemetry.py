@@ -11,7 +11,7 @@ from flask import Flask, Response
 
 from ctms.cli.serve import granian, worker_app
 from ctms.current import current_g
-from ctms.pool import Pool
+from ctms.database.pool import Pool
 from ctms.settings import Settings
 from ctms.telemetry.requests import init_requests
 

@@ -73,7 +73,7 @@ def _mean(values: Sequence[float], factor: float = 1) -> str:
 
 def _measure_loops(folder: Path) -> tuple[float, float, float]:
     """Return the microseconds of CPU time to buffer a request, and to count and to log one in a batch."""
-    from ctms.pool import Pool  # noqa: PLC0415  after the environment is set
+    from ctms.database.pool import Pool  # noqa: PLC0415  after the environment is set
     from ctms.settings import Settings  # noqa: PLC0415
     from ctms.telemetry.logs import init_logs, log_summaries  # noqa: PLC0415
     from ctms.telemetry.metrics import ApiMetrics  # noqa: PLC0415

@@ -15,11 +15,11 @@ from ctms.clients.attempt_limiter import init_attempt_limiter
 from ctms.clients.roles import init_permissions
 from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlist_rules import init_waitlist_registry
-from ctms.database import init_database
+from ctms.database.engine import init_database
+from ctms.database.migrations import init_migrations
 from ctms.erasure.handlers import init_deletion_handlers
 from ctms.hooks.checks import logging_tracebacks
 from ctms.hooks.manager import init_plugins
-from ctms.migrations import init_migrations
 from ctms.outbox.changes import init_outbox
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import init_fingerprints

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ctms.api.blueprint import Blueprint, connection, fetch_scalar
 from ctms.api.transactions import reading, writing
 from ctms.contacts.fields import Message
+from ctms.database.pool import Connection, ScalarQuery
 from ctms.environment import setting
 from ctms.errors import (
     ApiError,
@@ -34,7 +35,6 @@ from ctms.hooks.receivers import (
 )
 from ctms.hooks.registrations import HealthCheck, Migrations, Permission, RegistrationError, Waitlist
 from ctms.hooks.specs import hookimpl
-from ctms.pool import Connection, ScalarQuery
 
 __all__ = [
     "Accepted",

@@ -15,7 +15,7 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
-from ctms.database import db
+from ctms.database.engine import db
 from ctms.suppression.fingerprints import Fingerprints
 from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 
 _FAILED = pytest.StashKey[bool]()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +52,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     left = []
     if pool.acquire is not _ACQUIRE:
-        left.append("`ctms.pool.acquire` is patched: use `monkeypatch.context()`")
+        left.append("`ctms.database.pool.acquire` is patched: use `monkeypatch.context()`")
         pool.acquire = _ACQUIRE
     if os.getcwd() != folder:  # noqa: PTH109
         left.append("the working directory is another")

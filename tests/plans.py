@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 MANY = 5000
 

@@ -12,10 +12,10 @@ import pytest
 from flask import Flask
 
 from ctms.app import create_app
-from ctms.database import release_database
-from ctms.migrations import upgrade
+from ctms.database.engine import release_database
+from ctms.database.migrations import upgrade
+from ctms.database.pool import libpq_url
 from ctms.plugins import Migrations, Permission, hookimpl
-from ctms.pool import libpq_url
 from ctms.settings import Settings
 from ctms.testing.plugins import points_of
 from ctms.testing.servers import empty_database

@@ -18,8 +18,8 @@ from typing import Any
 
 import requests
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.pool import libpq_url
 from tests import forked
 from tests.prepared import prepare
 

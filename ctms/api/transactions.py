@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 from flask import has_app_context, has_request_context
 
-from ctms import pool
 from ctms.api.blueprint import permission_of
 from ctms.current import current_app, current_request
-from ctms.pool import Connection
+from ctms.database import pool
+from ctms.database.pool import Connection
 
 
 @contextmanager

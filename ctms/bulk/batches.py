@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg import DataError, IntegrityError, errors
 
 from ctms.bulk.worklist import WorkItem, WorkList
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 UNKNOWN = "unknown"
 FOUND = "found"

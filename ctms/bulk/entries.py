@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ctms.addresses import MAX_LENGTH, InvalidAddressError, is_plainly_valid, parse_entry, spellings, trim
 from ctms.bulk.lines import NOT_TEXT
 from ctms.contacts.legacy_addresses import find_stored
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 
 class Entry(NamedTuple):

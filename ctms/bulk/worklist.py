@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ctms.addresses import comparison_key, spellings
 from ctms.bulk.entries import Entry, resolve_entries
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 CHUNK = 20_000
 """The number of entries that one transaction loads."""

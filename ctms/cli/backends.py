@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import AppGroup
 
-from ctms import pool
 from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
 from ctms.cli.lists import ListReader, column_option
@@ -27,11 +26,12 @@ from ctms.cli.output import (
 )
 from ctms.cli.progress import counting
 from ctms.cli.receivers import find, find_backend, kind_option, name_argument, shown, unsynchronised
+from ctms.database import pool
+from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
 from ctms.outbox import parked, receivers
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.outbox.receivers import WORDS, Status
-from ctms.pool import Connection
 from ctms.words import counted, pluralize
 from ctms.worker import resync as walk
 from ctms.worker import verify as comparison

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import click
 import psycopg
 
-from ctms import pool
 from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, ItemOutcome, Work, process_batches
 from ctms.bulk.entries import Entry
 from ctms.bulk.report import CSV, JSON_LINES, BulkReport
@@ -26,7 +25,8 @@ from ctms.bulk.worklist import WorkList
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
-from ctms.database import database_problem
+from ctms.database import pool
+from ctms.database.engine import database_problem
 from ctms.errors import OperatorError, UnfinishedError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -22,7 +22,7 @@ from ctms.cli.output import (
 )
 from ctms.clients import registry
 from ctms.clients.models import ApiClient
-from ctms.database import db
+from ctms.database.engine import db
 
 clients = AppGroup("clients", help="API clients: the services that may call, their secrets and their roles.")
 

@@ -7,9 +7,9 @@ from collections import Counter
 import click
 from flask.cli import AppGroup
 
-from ctms import pool
 from ctms.cli.output import json_option, write_json, write_table
 from ctms.contacts.unreachable_addresses import UnreachableAddress, find_unreachable, store_normal_form
+from ctms.database import pool
 from ctms.errors import Conflict, Forbidden, NotFound, UnfinishedError
 from ctms.words import counted, pluralize
 

@@ -16,10 +16,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 
 from ctms.current import current_app
-from ctms.database import app_settings, database_url, release_database
-from ctms.embedded import embedded_psql
+from ctms.database.embedded import embedded_psql
+from ctms.database.engine import app_settings, database_url, release_database
+from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
-from ctms.pool import libpq_url
 
 # libpq has no variable for these, and everybody may read the command line of a process: psql asks for what it needs.
 _SECRET = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})

@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import with_appcontext
 
-from ctms import pool
 from ctms.bulk import lists
 from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.columns import ReadOptions
@@ -17,6 +16,7 @@ from ctms.cli import values
 from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
 from ctms.cli.lists import column_option, read_lists
 from ctms.cli.output import say
+from ctms.database import pool
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, BulkDeletion
 from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
 from ctms.suppression.fingerprints import KEY_MISSING, fingerprints, require_key

@@ -10,13 +10,13 @@ from uuid import UUID
 import click
 from flask.cli import AppGroup
 
-from ctms import pool
 from ctms.cli import values
 from ctms.cli.bulk import operator
 from ctms.cli.output import confirm, json_option, say, write_done, write_json, write_record, write_table, yes_option
 from ctms.cli.progress import counting
 from ctms.cli.receivers import find, kind_option
 from ctms.cli.suppressions import address_argument
+from ctms.database import pool
 from ctms.erasure import records
 from ctms.errors import NotFoundError
 from ctms.outbox.lanes import BACKEND, HANDLER

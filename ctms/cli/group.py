@@ -12,11 +12,11 @@ from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import DBAPIError
 
 from ctms.current import current_app
-from ctms.database import app_settings, operator_errors
+from ctms.database.engine import app_settings, operator_errors
+from ctms.database.plugin_failures import command_problem
+from ctms.database.storage import disk_problem
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
-from ctms.plugin_failures import command_problem
-from ctms.storage import disk_problem
 
 logger = logging.getLogger(__name__)
 

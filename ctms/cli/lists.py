@@ -10,14 +10,14 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from ctms import pool
 from ctms.bulk import lists
 from ctms.bulk.columns import ReadOptions
 from ctms.bulk.entries import Entry, resolve_entries
 from ctms.cli import values
 from ctms.cli.output import say
+from ctms.database import pool
+from ctms.database.pool import Connection
 from ctms.errors import ListError, UnfinishedError
-from ctms.pool import Connection
 
 F = TypeVar("F", bound=Callable[..., Any])
 

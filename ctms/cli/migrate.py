@@ -11,8 +11,8 @@ from flask import g
 from flask.cli import with_appcontext
 from flask_migrate.cli import db as commands
 
-from ctms import migrations
 from ctms.cli.group import AppOwner
+from ctms.database import migrations
 from ctms.errors import NotFoundError, OperatorError
 
 _NEWEST = ("head", "heads")

@@ -11,7 +11,7 @@ from ctms.cli import values
 from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_table, yes_option
 from ctms.clients import roles as domain
 from ctms.clients.models import Permission
-from ctms.database import db
+from ctms.database.engine import db
 
 permissions = AppGroup("permissions", help="Permissions: what callers may do. Routes ask for them, roles give them.")
 

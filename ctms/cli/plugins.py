@@ -27,13 +27,13 @@ from ctms.cli.output import (
 )
 from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
-from ctms.database import operator_errors, release_database
+from ctms.database.engine import operator_errors, release_database
+from ctms.database.purge import Stored, purge, stored_by
 from ctms.errors import ConflictError, NotFoundError, OperatorError, PluginError
 from ctms.hooks.checks import log_traceback, name_of
 from ctms.hooks.manager import GROUP, Plugins, survey_plugins, why_off
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.registrations import Migrations
-from ctms.purge import Stored, purge, stored_by
 from ctms.settings import Settings
 
 

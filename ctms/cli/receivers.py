@@ -9,13 +9,13 @@ import click
 
 from ctms.cli import values
 from ctms.cli.output import names
+from ctms.database.pool import Connection
 from ctms.errors import NotFoundError
 from ctms.hooks.receivers import Backend
 from ctms.outbox import receivers
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.outbox.receivers import WORDS, State
-from ctms.pool import Connection
 
 NO_COPIES = "it keeps no copies that could be pushed again or compared"
 """Hint for a command that needs a backend with contacts, but names a deletion handler."""

@@ -11,7 +11,7 @@ from ctms.cli import values
 from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_record, write_table, yes_option
 from ctms.clients import roles as domain
 from ctms.clients.models import Role
-from ctms.database import db
+from ctms.database.engine import db
 
 roles = AppGroup("roles", help="Roles: named sets of permissions that API clients are given.")
 

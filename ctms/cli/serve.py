@@ -28,15 +28,9 @@ from ctms.cli.output import say, say_problems
 from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
-from ctms.database import (
-    app_settings,
-    check_reachable,
-    erasure_key,
-    release_database,
-    secret_key,
-)
+from ctms.database.engine import app_settings, check_reachable, erasure_key, release_database, secret_key
+from ctms.database.migrations import check_migrated, upgrade
 from ctms.errors import OperatorError
-from ctms.migrations import check_migrated, upgrade
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
 from ctms.telemetry.slots import DIRECTORY_VARIABLE, run_directory

@@ -8,12 +8,12 @@ from typing import BinaryIO
 import click
 from flask.cli import AppGroup
 
-from ctms import pool
 from ctms.addresses import MAX_LENGTH, InvalidAddressError, normalize_entry
 from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
+from ctms.database import pool
 from ctms.errors import NotFoundError
 from ctms.suppression.check import block_writers, is_suppressed
 from ctms.suppression.fingerprints import fingerprints, require_key

@@ -15,13 +15,13 @@ import click
 from flask.cli import with_appcontext
 from prometheus_client import push_to_gateway, start_http_server
 
-from ctms import pool
 from ctms.cli.output import say, say_problems
 from ctms.cli.receivers import unsynchronised
 from ctms.current import current_app
-from ctms.database import app_settings, check_reachable, release_database
+from ctms.database import pool
+from ctms.database.engine import app_settings, check_reachable, release_database
+from ctms.database.migrations import check_migrated, upgrade
 from ctms.errors import OperatorError, UnfinishedError
-from ctms.migrations import check_migrated, upgrade
 from ctms.outbox.lanes import BACKEND, QUEUES
 from ctms.outbox.synchronised import find_unsynchronised, record_complete
 from ctms.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ctms.database.pool import Connection, Cursor, ScalarQuery, reading
 from ctms.errors import BadRequest, Forbidden, Unauthorized
-from ctms.pool import Connection, Cursor, ScalarQuery, reading
 
 logger = logging.getLogger(__name__)
 

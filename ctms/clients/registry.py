@@ -17,9 +17,9 @@ from ctms.clients.access import ADMIN_ROLE
 from ctms.clients.models import ApiClient, Role
 from ctms.clients.roles import add_row, find_role, permissions_of
 from ctms.clients.secrets import generate_secret, hash_secret, verify_secret
-from ctms.database import db
+from ctms.database.engine import db
+from ctms.database.pool import reading
 from ctms.errors import NotFoundError
-from ctms.pool import reading
 
 FIRST_CLIENT = "id_admin"
 CLIENT_ID = re.compile(r"id_[-_.a-zA-Z0-9]+")

@@ -15,7 +15,7 @@ from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE, DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
 from ctms.clients.models import Permission, Role
-from ctms.database import Base, db
+from ctms.database.engine import Base, db
 from ctms.errors import ConflictError, NotFoundError, PluginError
 from ctms.hooks.manager import app_plugins
 from ctms.hooks.plugin import Registered

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ctms.addresses import expand_spellings, is_same, match_condition, spellings
 from ctms.contacts.removal import LockedContact, lock_ids
-from ctms.pool import Connection, Cursor
+from ctms.database.pool import Connection, Cursor
 
 _FIND = """
     SELECT DISTINCT g.position, f.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)

@@ -24,9 +24,9 @@ from ctms.contacts.fields import LegacyAddress
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
 from ctms.contacts.statements import LISTS, SUB_DOCUMENTS
 from ctms.contacts.waitlist_rules import waitlist_registry
+from ctms.database.pool import Connection
 from ctms.errors import Conflict, Invalid, NotFound
 from ctms.outbox.changes import outbox
-from ctms.pool import Connection
 from ctms.suppression.check import SuppressionCheck
 
 Values = Mapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 # Contacts' own addresses and those of their accounts, each by the index on `lower(…)`.
 _FIND = """

@@ -14,7 +14,7 @@ from sqlalchemy import Date, DateTime, ForeignKey, Index, String, Text, UniqueCo
 from sqlalchemy.dialects.postgresql import JSON, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ctms.database import Model
+from ctms.database.engine import Model
 
 CreateTimestamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
 UpdateTimestamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]

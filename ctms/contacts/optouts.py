@@ -12,8 +12,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ctms.addresses import expand_spellings
+from ctms.database.pool import Connection
 from ctms.outbox.changes import outbox
-from ctms.pool import Connection
 
 
 class OptOut(NamedTuple):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from ctms import addresses
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
-from ctms.pool import Connection, Cursor, ScalarQuery
+from ctms.database.pool import Connection, Cursor, ScalarQuery
 
 IDENTITIES = {
     "email_id": "e.email_id",

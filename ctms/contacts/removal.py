@@ -15,7 +15,7 @@ from uuid import UUID
 from ctms.addresses import expand_spellings, match_condition, spellings
 from ctms.contacts.documents import FROM_CONTACT, IDENTITY
 from ctms.contacts.queries import ADDRESSES, IDENTITIES
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 
 class LockedContact(NamedTuple):

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 
 from ctms.addresses import match_condition
 from ctms.contacts import models, schemas
-from ctms.database import Base
+from ctms.database.engine import Base
 
 
 class ContactTable:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ctms.addresses import InvalidAddressError, is_found_by, normalize
 from ctms.contacts import commands
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 BATCH = 5_000
 """Rows that one statement reads."""

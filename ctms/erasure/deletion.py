@@ -11,8 +11,8 @@ from ctms.addresses import expand_spellings
 from ctms.bulk.batches import FOUND, UNKNOWN, ItemOutcome
 from ctms.bulk.worklist import WorkItem
 from ctms.contacts import accounts, removal
+from ctms.database.pool import Connection
 from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
-from ctms.pool import Connection
 
 ERASED = "erased"
 ERASED_BEFORE = "erased before"

@@ -19,11 +19,11 @@ from uuid import UUID
 
 from ctms.contacts import removal
 from ctms.contacts.removal import LockedContact
+from ctms.database.pool import Connection
 from ctms.erasure.handlers import deletion_handlers
 from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
-from ctms.pool import Connection
 from ctms.suppression.check import block_all_writers, block_writers
 from ctms.suppression.fingerprints import fingerprints, require_key
 from ctms.suppression.suppressions import SOURCE_ERASURE, suppress

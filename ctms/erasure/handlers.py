@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from flask import Flask
 
 from ctms.current import extension
+from ctms.database.pool import Connection
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import DeletionHandler
 from ctms.outbox.lanes import HANDLER, Lane, lanes_of, wake
-from ctms.pool import Connection
 
 
 class DeletionHandlers:

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ctms.database import Model
+from ctms.database.engine import Model
 
 
 class Erasure(Model):

@@ -9,7 +9,7 @@ from ctms.bulk.batches import FOUND, UNKNOWN, ItemOutcome
 from ctms.bulk.worklist import WorkItem
 from ctms.contacts import optouts
 from ctms.contacts.optouts import OptOut, OptOutMatch
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 
 OPTED_OUT = "opted out"
 OPTED_OUT_BEFORE = "opted out before"

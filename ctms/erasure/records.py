@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.contacts.documents import timestamp
+from ctms.database.pool import Connection, ScalarQuery
 from ctms.erasure.handlers import deletion_handlers
 from ctms.erasure.models import (
     ErasedAddress,
@@ -20,7 +21,6 @@ from ctms.erasure.models import (
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.pool import Connection, ScalarQuery
 from ctms.suppression.fingerprints import fingerprints, require_key
 
 BATCH = 2_000

@@ -12,10 +12,10 @@ from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, resolve_entries
 from ctms.contacts import accounts, removal
 from ctms.contacts.queries import ADDRESSES
+from ctms.database.pool import Connection
 from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
 from ctms.erasure.models import Erasure
 from ctms.errors import Invalid
-from ctms.pool import Connection
 from ctms.suppression.fingerprints import fingerprints
 
 OTHER_REQUEST = "Idempotency-Key was used for another request"

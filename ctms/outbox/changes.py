@@ -9,11 +9,11 @@ from uuid import UUID
 from flask import Flask
 
 from ctms.current import extension
+from ctms.database.pool import Connection
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import Backend
 from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake, waking
 from ctms.outbox.models import Waiting
-from ctms.pool import Connection
 
 LIVE = 0
 """The priority of an edit."""

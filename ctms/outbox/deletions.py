@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from ctms.database.pool import Connection
 from ctms.outbox.changes import CHANGED, LIVE
 from ctms.outbox.lanes import BACKEND
 from ctms.outbox.receivers import wake_all
-from ctms.pool import Connection
 
 BATCH = 2_000
 """Deletions that one transaction of `retry` handles."""

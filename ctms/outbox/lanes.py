@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
+from ctms.database.pool import Connection
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.pool import Connection
 
 BACKEND = "backend"
 HANDLER = "deletion_handler"

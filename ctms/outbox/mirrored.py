@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID
 
+from ctms.database.pool import Connection
 from ctms.outbox.lanes import BACKEND
-from ctms.pool import Connection
 
 BATCH = 10_000
 """Contacts that one statement of `complete` lists."""

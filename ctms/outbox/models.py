@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, DateTime, Index, SmallInteger, String, Text, 
 from sqlalchemy.dialects.postgresql import UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ctms.database import Model
+from ctms.database.engine import Model
 
 
 class Waiting(Model):

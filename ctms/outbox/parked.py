@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from ctms.database.pool import Connection
 from ctms.outbox import deletions
 from ctms.outbox.lanes import BACKEND
 from ctms.outbox.receivers import wake_all
-from ctms.pool import Connection
 
 BATCH = 2_000
 """Contacts that one transaction has wait again: whoever edits one of them waits for it."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ctms.database.pool import Connection
 from ctms.hooks.manager import app_plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, wake
 from ctms.outbox.synchronised import find_unsynchronised
-from ctms.pool import Connection
 
 HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ctms.database.pool import Connection
 from ctms.outbox.lanes import BACKEND
-from ctms.pool import Connection
 
 # Where contacts are left out the first ones that are looked at tell. All are looked at only before the first start of a
 # worker, where all of them wait.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ctms.database.pool import Connection, Cursor
 from ctms.errors import Forbidden
-from ctms.pool import Connection, Cursor
 from ctms.suppression.fingerprints import fingerprints
 from ctms.suppression.models import Suppression
 

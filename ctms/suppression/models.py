@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import DateTime, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ctms.database import Model
+from ctms.database.engine import Model
 
 
 class Suppression(Model):

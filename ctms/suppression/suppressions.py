@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 from ctms.suppression.models import Suppression
 
 SOURCE_ERASURE = "erasure"

@@ -14,7 +14,7 @@ import psycopg
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ctms.database import quick_connection
+from ctms.database.engine import quick_connection
 from ctms.telemetry.slots import Slots, locked
 
 CACHE_SECONDS = 5

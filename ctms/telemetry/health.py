@@ -18,14 +18,14 @@ from dockerflow.version import get_version
 from flask import Flask
 
 from ctms.current import extension
-from ctms.database import CHECK_TIMEOUT_IN_SECONDS, quick_connection
+from ctms.database.engine import CHECK_TIMEOUT_IN_SECONDS, quick_connection
+from ctms.database.migrations import head, is_known, plugin_schemas
+from ctms.database.plugin_failures import failure_of
+from ctms.database.pool import Connection
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
-from ctms.migrations import head, is_known, plugin_schemas
 from ctms.outbox import receivers
-from ctms.plugin_failures import failure_of
-from ctms.pool import Connection
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
 from ctms.threads import start_in_thread

@@ -124,7 +124,7 @@ def init_logs(settings: Settings) -> None:
         logging.getLogger(name).setLevel(settings.logging_level)
     # psycopg's warnings repeat the server's message, which repeats values; the error itself is raised anyway.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
-    logging.getLogger("ctms.pool.Pool").setLevel(logging.WARNING)  # SQLAlchemy's lines about each connection
+    logging.getLogger("ctms.database.pool.Pool").setLevel(logging.WARNING)  # SQLAlchemy's lines about each connection
     # werkzeug's line per request, with `flask run`, contains the path, which may be an address.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     logging.getLogger("sqlalchemy.engine").setLevel("INFO" if settings.log_sqlalchemy else "WARNING")

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
 from ctms.current import current_request
-from ctms.pool import Pool
+from ctms.database.pool import Pool
 from ctms.telemetry.database_gauges import DatabaseGauges
 from ctms.telemetry.recorders import RequestRecorder
 from ctms.telemetry.requests import (
@@ -54,7 +54,7 @@ class BatchHistogram(Histogram):
 
 
 class PoolMetrics:
-    """Metrics of the connections that requests use; the pool reports to it (`ctms.pool.PoolObserver`)."""
+    """Metrics of the connections that requests use; the pool reports to it (`ctms.database.pool.PoolObserver`)."""
 
     def __init__(self, pool: Pool, registry: CollectorRegistry) -> None:
         self._pool = pool

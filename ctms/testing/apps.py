@@ -13,8 +13,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from ctms import database, migrations, pool
 from ctms.app import create_app
+from ctms.database import engine, migrations, pool
 from ctms.settings import Settings
 
 _OF_PLUGINS = "CTMS_PLUGIN_"
@@ -52,7 +52,7 @@ class Apps:
     def release(self) -> None:
         """Close the connections of all apps."""
         for app in self._made.values():
-            database.release_database(app)
+            engine.release_database(app)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _environment_of_plugins(variables: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def rolled_back(app: Flask) -> Iterator[Flask]:
     """Run the app inside a transaction that is rolled back: requests, commands and sessions are savepoints of it."""
-    with pytest.MonkeyPatch.context() as patches, app.app_context(), database.db.engine.connect() as connection:
+    with pytest.MonkeyPatch.context() as patches, app.app_context(), engine.db.engine.connect() as connection:
         # psycopg begins the transaction now. Between two requests of a test more time may pass than within one request.
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         one = cast(pool.Connection, connection.connection.driver_connection)
@@ -76,9 +76,9 @@ def rolled_back(app: Flask) -> Iterator[Flask]:
                 yield one
 
         patches.setattr(pool, "acquire", savepoint)
-        patches.setitem(database.db.engines, None, connection)
+        patches.setitem(engine.db.engines, None, connection)
         try:
             yield app
         finally:
-            database.db.session.remove()
+            engine.db.session.remove()
             connection.rollback()

@@ -8,7 +8,7 @@ from argon2 import PasswordHasher
 from sqlalchemy import select
 
 from ctms.clients.models import ApiClient, Permission, Role
-from ctms.database import db
+from ctms.database.engine import db
 
 # argon2id is slow on purpose; tests of what surrounds it need not be.
 QUICK_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from ctms.clients.tokens import tokens
-from ctms.embedded import EmbeddedServer
+from ctms.database.embedded import EmbeddedServer
 from ctms.settings import Settings
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client, create_role

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from ctms.pool import libpq_url
-from ctms.server_user import is_root
+from ctms.database.pool import libpq_url
+from ctms.database.system_user import is_root
 
 ONLY_PROCESS = "master"
 

@@ -12,12 +12,12 @@ from uuid import UUID
 
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
+from ctms.database.pool import Connection
 from ctms.hooks.receivers import Backend, ContactState
 from ctms.outbox import deletions, mirrored
 from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.deletions import Delay, Deletion
 from ctms.outbox.lanes import Lane
-from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict, verdict_of_error
 from ctms.worker.work import PROBED, Batch, Item, least_tried
 

@@ -12,9 +12,9 @@ import random
 import time
 from dataclasses import dataclass
 
+from ctms.database.pool import Connection
 from ctms.outbox import receivers
 from ctms.outbox.lanes import Lane
-from ctms.pool import Connection
 
 _MIN_COOL_DOWN_SECONDS = 2.0
 _MAX_COOL_DOWN_SECONDS = 300.0

@@ -12,10 +12,10 @@ from threading import Event
 import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ctms import pool
 from ctms.current import current_app
+from ctms.database import pool
+from ctms.database.pool import Connection
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
-from ctms.pool import Connection
 from ctms.words import counted
 from ctms.worker.breaker import Breaker
 from ctms.worker.calls import Calls

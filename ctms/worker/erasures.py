@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctms.addresses import expand_spellings
+from ctms.database.pool import Connection
 from ctms.erasure.erase import ERASE
 from ctms.hooks.receivers import DeletionHandler, Verifies
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import Lane
-from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
 from ctms.worker.work import PROBED, Batch, Item, least_tried
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ctms.database.pool import Connection
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
 from ctms.outbox.receivers import COUNTS
-from ctms.pool import Connection
 from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)

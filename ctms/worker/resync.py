@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from ctms.addresses import comparison_key, expand_spellings
+from ctms.database.pool import Connection
 from ctms.outbox import mirrored, synchronised
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
-from ctms.pool import Connection
 
 BATCH = 2_000
 """Contacts that one transaction looks at: whoever edits one of them waits until they all are in the outbox."""

@@ -19,13 +19,13 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
 from procrastinate.worker import Worker
 
-from ctms import pool
-from ctms.database import database_url
+from ctms.database import pool
+from ctms.database.engine import database_url
+from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from ctms.hooks.manager import Plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
-from ctms.pool import libpq_url
 from ctms.worker.backends import BackendWork
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
 from ctms.worker.erasures import ErasureWork

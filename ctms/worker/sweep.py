@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ctms import pool
+from ctms.database import pool
+from ctms.database.pool import Connection
 from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, wake
-from ctms.pool import Connection
 
 # The earliest is one look into the index, however much waits that is not due yet; of contacts, one for each priority.
 _DUE = """

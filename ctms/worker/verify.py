@@ -11,13 +11,13 @@ from uuid import UUID
 
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
+from ctms.database.pool import Connection
 from ctms.errors import OperatorError
 from ctms.hooks.comparison import differences
 from ctms.hooks.receivers import Backend, Fetches
 from ctms.outbox import mirrored
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.outbox.lanes import BACKEND, Lane
-from ctms.pool import Connection
 from ctms.worker.calls import Calls
 from ctms.worker.verdicts import readable
 

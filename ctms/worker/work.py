@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from ctms.database.pool import Connection
 from ctms.outbox.lanes import Lane
-from ctms.pool import Connection
 from ctms.worker.verdicts import Verdict
 
 

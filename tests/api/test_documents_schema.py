@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms import pool
 from ctms.api import MAX_BODY_IN_BYTES
 from ctms.clients.attempt_limiter import attempt_limiter
 from ctms.clients.tokens import tokens
-from ctms.database import app_settings
+from ctms.database import pool
+from ctms.database.engine import app_settings
 from tests.api.described import Described, described
 from tests.clients.factories import SECRET, create_client
 from tests.contacts.factories import full, minimal

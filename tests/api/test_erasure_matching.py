@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ctms.addresses import spellings
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 from tests.contacts.factories import full
 from tests.http import ApiClient
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 
 from ctms.api.responses import init_errors
 from ctms.contacts import removal
-from ctms.pool import libpq_url
+from ctms.database.pool import libpq_url
 from tests.clients.factories import SECRET, create_client
 from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from ctms.clients.tokens import tokens
 from ctms.current import current_request
-from ctms.database import db
+from ctms.database.engine import db
 from ctms.errors import PluginError
 from ctms.outbox.lanes import HANDLER, Lane
 from ctms.plugins import (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import marshmallow as ma
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 from ctms.plugins import Waitlist, hookimpl
 from tests.contacts.factories import minimal
 from tests.http import ApiClient, assert_error

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import requests
 
-from ctms.pool import Connection
+from ctms.database.pool import Connection
 from ctms.testing.servers import let_server_enter
 from tests.chaos.faulty_server import FaultyServer, plugin, run_faulty_server
 from tests.chaos.postgresql import kill, wait_until_it_answers

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ctms import pool
 from ctms.cli import ctms, progress
 from ctms.cli.receivers import NO_COPIES
+from ctms.database import pool
 from ctms.outbox import parked
 from ctms.worker import resync
 from tests.cli.running import run, run_json

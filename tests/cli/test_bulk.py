@@ -20,8 +20,8 @@ from ctms.bulk.entries import Entry
 from ctms.bulk.worklist import WorkItem
 from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
 from ctms.cli.progress import Progress
+from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
-from ctms.pool import Connection
 
 
 def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import func, text
 
 from ctms.clients.models import ApiClient as Client
 from ctms.clients.tokens import tokens
-from ctms.database import db
+from ctms.database.engine import db
 from tests.cli.running import run, run_json
 from tests.clients.factories import SECRET, create_client
 from tests.http import ApiClient, assert_error

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ctms import pool
 from ctms.cli import ctms
+from ctms.database import pool
 from ctms.outbox import synchronised
 from tests.cli.running import run, run_json
 from tests.outbox.receiving import contacts, ctms_plugins, deliver, execute, ids, park

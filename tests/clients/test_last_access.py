@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from ctms.clients.tokens import tokens
-from ctms.database import db
+from ctms.database.engine import db
 from tests.clients.factories import create_client
 from tests.http import ApiClient
 from tests.serving import Served

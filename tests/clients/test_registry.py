@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from ctms.clients import registry, roles
-from ctms.database import db
+from ctms.database.engine import db
 from ctms.errors import ConflictError
 
 ID = "id_at_once"

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from ctms.database import db
+from ctms.database.engine import db
 from tests.contacts.factories import address
 
 TABLES = ("emails", "amo", "fxa", "mofo", "newsletters", "waitlists")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import requests
 
-from ctms.pool import libpq_url
+from ctms.database.pool import libpq_url
 from tests.conftest import empty_database
 from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 import pytest
 from flask import Flask
 
-from ctms import pool
 from ctms.bulk.batches import ItemOutcome, Work, process_batches
 from ctms.bulk.entries import Entry
 from ctms.bulk.worklist import WorkItem, WorkList
-from ctms.pool import Connection
+from ctms.database import pool
+from ctms.database.pool import Connection
 from ctms.suppression.fingerprints import Fingerprints
 
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from ctms.bulk.entries import Entry
 from ctms.contacts import accounts
 from ctms.contacts.removal import lock_ids
+from ctms.database.pool import Connection
 from ctms.erasure.deletion import ERASED, BulkDeletion
 from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
-from ctms.pool import Connection
 from tests.cli.running import run, run_json
 from tests.contacts.rows import execute
 from tests.erasure.listed import connection, erasure_key, outcomes, work_list

@@ -17,11 +17,11 @@ from ctms.bulk.entries import Entry
 from ctms.bulk.report import BulkReport
 from ctms.bulk.worklist import WorkItem
 from ctms.contacts import removal
+from ctms.database.pool import Connection
 from ctms.erasure.deletion import ERASED, ERASED_BEFORE, BulkDeletion
 from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest
 from ctms.errors import ConflictError, OperatorError
 from ctms.plugins import Backend, DeletionHandler, hookimpl
-from ctms.pool import Connection
 from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute
 from tests.erasure.listed import connection, erasure_key, named, nothing, outcomes, work_list

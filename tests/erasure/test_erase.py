@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms import pool
 from ctms.contacts import removal
-from ctms.database import db
+from ctms.database import pool
+from ctms.database.engine import db
 from ctms.erasure.erase import ORIGIN_COMMAND, ErasureRequest, erase, lock_addresses_to_forget
 from ctms.errors import OperatorError
 from ctms.plugins import Backend, hookimpl

@@ -11,9 +11,9 @@ import pytest
 from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.entries import Entry
 from ctms.contacts import optouts
+from ctms.database.pool import Connection
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, opt_out, preview
 from ctms.plugins import Backend, hookimpl
-from ctms.pool import Connection
 from tests.contacts.rows import LONG_AGO, execute, set_back
 from tests.erasure.listed import connection, named, outcomes, work_list
 from tests.http import ApiClient

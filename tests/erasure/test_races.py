@@ -16,8 +16,8 @@ from flask import Flask
 
 from ctms.clients import registry
 from ctms.clients.tokens import tokens
-from ctms.database import db
-from ctms.pool import libpq_url
+from ctms.database.engine import db
+from ctms.database.pool import libpq_url
 from ctms.suppression.fingerprints import Fingerprints
 from ctms.testing.apps import Apps
 from ctms.testing.plugins import points_of

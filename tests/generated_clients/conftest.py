@@ -20,8 +20,8 @@ import psycopg
 import pytest
 import requests
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.pool import libpq_url
 from tests.docs import pages
 from tests.serving import Served, serve
 

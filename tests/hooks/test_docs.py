@@ -19,7 +19,7 @@ from flask import current_app
 from sqlalchemy import text
 
 from ctms.clients.tokens import tokens
-from ctms.database import db
+from ctms.database.engine import db
 from ctms.hooks import specs
 from ctms.hooks.checks import REGISTRATIONS
 from ctms.hooks.manager import GROUP, app_plugins

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from ctms.pool import reading
+from ctms.database.pool import reading
 from tests.docs import pages
 from tests.monitoring.definitions import RUNBOOKS
 

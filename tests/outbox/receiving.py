@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 from ctms.plugins import Backend, DeletionHandler, hookimpl
 from ctms.testing.receivers import FakeBackend, FakeDeletionHandler
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.hooks.manager import app_plugins
 from ctms.outbox.changes import LIVE, RESYNC, Outbox, outbox
 from tests.worker.working import row, rows

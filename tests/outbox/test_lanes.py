@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.hooks.receivers import Backend
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, lanes_of, wake
 from tests.worker.working import OTHER, row, rows

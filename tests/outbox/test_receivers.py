@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox import receivers
 from ctms.outbox.lanes import BACKEND, Lane
 from ctms.outbox.receivers import State

@@ -10,7 +10,7 @@ import pytest
 
 from ctms.app import create_app
 from ctms.clients.tokens import tokens
-from ctms.database import release_database
+from ctms.database.engine import release_database
 from ctms.settings import Settings
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client

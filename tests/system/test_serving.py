@@ -20,7 +20,7 @@ import requests
 from sqlalchemy.engine import make_url
 
 from ctms.cli.first_requests import first_requests
-from ctms.pool import libpq_url
+from ctms.database.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
 from tests.contacts.factories import minimal
 from tests.docs.messages import is_documented

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms import database, migrations
 from ctms.app import create_app
+from ctms.database import engine, migrations
 from ctms.settings import Settings
 from ctms.telemetry import health
 from tests.conftest import empty_database
@@ -58,7 +58,7 @@ def test_a_hanging_check_is_not_started_again(
     settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = database.quick_connection
+    real = engine.quick_connection
 
     @contextmanager
     def counting() -> Iterator[Any]:
@@ -106,14 +106,14 @@ def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_i
     with app.app_context():
         migrations.upgrade()
         current = client.get("/__heartbeat__").json
-        with database.quick_connection() as connection:
+        with engine.quick_connection() as connection:
             connection.execute("UPDATE alembic_version SET version_num = '2b00e4069aea'")
             older = client.get("/__heartbeat__")
             connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
             newer = client.get("/__heartbeat__")
             connection.execute("DELETE FROM alembic_version")
             none = client.get("/__heartbeat__")
-    database.release_database(app)
+    engine.release_database(app)
 
     assert current == {"status": "ok", "checks": {"database": "ok", "migrations": "ok"}, "details": {}}
     assert older.status_code == none.status_code == 500
@@ -123,7 +123,7 @@ def test_a_schema_of_another_version(settings: Settings, postgres: str, worker_i
 
 
 def test_a_missing_erasure_key_is_a_warning(settings: Settings, migrated_app: Flask) -> None:
-    answer = ask(settings, "/__heartbeat__", erasure_key=None, db_url=database.database_url(migrated_app)())
+    answer = ask(settings, "/__heartbeat__", erasure_key=None, db_url=engine.database_url(migrated_app)())
 
     assert answer.status_code == 200
     assert answer.json["status"] == "warning"

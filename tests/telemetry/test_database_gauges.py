@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms import database, migrations
 from ctms.app import create_app
-from ctms.pool import libpq_url
+from ctms.database import engine, migrations
+from ctms.database.pool import libpq_url
 from ctms.settings import Settings
 from ctms.telemetry import database_gauges
 from ctms.telemetry.database_gauges import DatabaseCounts, DatabaseGauges
@@ -31,7 +31,7 @@ def counted(settings: Settings, postgres: str, worker_id: str) -> Iterator[Flask
     with app.app_context():
         migrations.upgrade()
     yield app
-    database.release_database(app)
+    engine.release_database(app)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def execute(counted: Flask) -> Iterator[Callable[..., Any]]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows with each query."""
     times: list[str] = []
-    real = database.quick_connection
+    real = engine.quick_connection
 
     @contextmanager
     def counting() -> Iterator[Any]:

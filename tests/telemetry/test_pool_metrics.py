@@ -12,9 +12,9 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from ctms import pool
 from ctms.app import create_app
-from ctms.database import release_database
+from ctms.database import pool
+from ctms.database.engine import release_database
 from ctms.settings import Settings
 from tests.telemetry.scraped import total, values
 

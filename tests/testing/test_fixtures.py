@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 
 import ctms_plugins.relay
-from ctms import pool
+from ctms.database import pool
 from ctms.errors import PluginError
 from ctms.plugins import HealthCheck, hookimpl, setting
 from ctms.testing import ApiClient, contact_body

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 from ctms.hooks.receivers import ContactState
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.plugins import Refused, TryLater

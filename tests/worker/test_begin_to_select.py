@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox import mirrored
 from ctms.outbox.changes import outbox
 from ctms.testing import ApiClient

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox.lanes import Lane
 from ctms.plugins import SlowDown
 from ctms.worker.backends import BackendWork

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox import parked as parking
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.outbox.lanes import BACKEND, Lane

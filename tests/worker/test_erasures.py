@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox.lanes import HANDLER, Lane
 from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
 from ctms.testing import ApiClient

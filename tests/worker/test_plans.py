@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox import deletions, mirrored, receivers
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.worker import backends, erasures, metrics, sweep

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox import parked as parking
 from ctms.plugins import Done, Pause, Refused, SlowDown, TryLater
 from ctms.testing import ApiClient

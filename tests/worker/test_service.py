@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.worker import service as module
 from ctms.worker.metrics import WorkerMetrics

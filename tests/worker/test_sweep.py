@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ctms import pool
+from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.worker.sweep import due, jobs_of, remove_forgotten, remove_left_behind, sweep
 from tests.worker.working import Worker, row, rows

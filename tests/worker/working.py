@@ -7,7 +7,7 @@ from dataclasses import replace
 from threading import Event
 from typing import Any
 
-from ctms import pool
+from ctms.database import pool
 from ctms.hooks.receivers import Backend, ContactState, DeletionHandler, Identities
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
 from ctms.plugins import Done, TryLater, hookimpl

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeEngine
 
 from ctms.contacts import models, schemas
 from ctms.contacts.documents import null_default
-from ctms.database import Model
+from ctms.database.engine import Model
 
 ROWS: dict[type[ma.Schema], tuple[type[Model], bool]] = {
     schemas.EmailSchema: (models.Email, False),

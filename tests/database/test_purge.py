@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from ctms.database.migrations import upgrade_plugins
+from ctms.database.purge import purge, stored_by
 from ctms.errors import ConflictError, NotFoundError
-from ctms.migrations import upgrade_plugins
-from ctms.purge import purge, stored_by
 from ctms.settings import Settings
 from tests import tables
 from tests.plugin_databases import MakeApp, Stamps, query

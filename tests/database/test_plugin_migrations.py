@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 
+from ctms.database.pool import libpq_url
 from ctms.paths import MIGRATIONS
-from ctms.pool import libpq_url
 from tests import tables
 from tests.conftest import SECRET_KEY, empty_database
 from tests.docs.messages import is_documented

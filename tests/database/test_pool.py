@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms import pool
 from ctms.clients.tokens import tokens
 from ctms.contacts import removal
+from ctms.database import pool
 from tests.http import Answer, assert_error
 
 

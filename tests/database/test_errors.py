@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from ctms.embedded import EmbeddedServer
-from ctms.pool import libpq_url
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.pool import libpq_url
 from tests.conftest import SECRET_KEY
 from tests.docs.messages import is_documented
 from tests.serving import environment_for, run_flask

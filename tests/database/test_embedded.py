@@ -14,17 +14,17 @@ import psutil
 import psycopg
 import pytest
 
-from ctms import embedded
-from ctms.embedded import EmbeddedServer, kept_secret
+from ctms.database import embedded
+from ctms.database.embedded import EmbeddedServer, kept_secret
+from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
-from ctms.pool import libpq_url
 from tests.chaos.postgresql import kill, wait_until_it_answers
 
 # Another process that uses the server until it is told to stop.
 USER = """
 import sys
 from pathlib import Path
-from ctms.embedded import EmbeddedServer
+from ctms.database.embedded import EmbeddedServer
 server = EmbeddedServer.acquire(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -174,7 +174,7 @@ def test_a_start_that_fails_does_not_repeat_the_log_of_postgresql(
         EmbeddedServer.acquire(tmp_path)
 
     assert "max_connections" in (tmp_path / "postgresql" / "log").read_text()
-    assert [record.name for record in caplog.records if record.name != "ctms.embedded"] == []
+    assert [record.name for record in caplog.records if record.name != "ctms.database.embedded"] == []
 
 
 def test_a_secret_is_made_once_and_for_the_user_only(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from ctms.database import database_problem, is_migrated
-from ctms.database_errors import NO_SCHEMA, describe, driver_error
+from ctms.database.engine import database_problem, is_migrated
+from ctms.database.errors import NO_SCHEMA, describe, driver_error
+from ctms.database.migrations import problem_of_plugins, schema_of
 from ctms.hooks.places import place_of_error
 from ctms.hooks.plugin import Plugin
-from ctms.migrations import problem_of_plugins, schema_of
 
 
 def failure_of(plugin: Plugin, error: BaseException) -> str:

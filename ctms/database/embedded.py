@@ -25,10 +25,10 @@ from typing import IO, Self
 import psutil
 from fasteners import InterProcessLock
 
+from ctms.database.programs import failed_program, reason_in
+from ctms.database.storage import data_dir_problem, errno_in
+from ctms.database.system_user import POSTGRES_PROGRAMS, make_folder, place_data, place_programs, server_user
 from ctms.errors import OperatorError
-from ctms.server_programs import failed_program, reason_in
-from ctms.server_user import POSTGRES_PROGRAMS, make_folder, place_data, place_programs, server_user
-from ctms.storage import data_dir_problem, errno_in
 
 with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns where a login manager made none.

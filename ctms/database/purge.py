@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from ctms.database.migrations import locked, revisions_of_plugins, schema_of
+from ctms.database.pool import Connection
 from ctms.errors import ConflictError, NotFoundError
-from ctms.migrations import locked, revisions_of_plugins, schema_of
-from ctms.pool import Connection
 
 _TABLES = """
     SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -26,14 +26,14 @@ from flask import Flask
 from psycopg import sql
 
 from ctms.current import extension
-from ctms.database import db, migrate
+from ctms.database.engine import db, migrate
+from ctms.database.pool import Connection
+from ctms.database.revisions import Revisions, place_in
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
-from ctms.pool import Connection
-from ctms.revisions import Revisions, place_in
 
 SCHEMA_PREFIX = "plugin_"
 """What the names of plugins' schemas begin with."""

@@ -9,10 +9,10 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.engine import make_url
 
-from ctms.database import db
+from ctms.database.engine import db
+from ctms.database.migrations import check_migrated, upgrade, upgrade_plugins
+from ctms.database.purge import purge
 from ctms.errors import OperatorError, PluginError
-from ctms.migrations import check_migrated, upgrade, upgrade_plugins
-from ctms.purge import purge
 from ctms.settings import Settings
 from ctms.telemetry.health import run_health_checks
 from tests import tables

