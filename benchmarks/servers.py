@@ -16,7 +16,7 @@ from pathlib import Path
 import requests
 
 from benchmarks.data import CLIENT_ID, Contacts
-from ctms.database.engine import secret_key
+from ctms.database.generated_secrets import secret_key
 
 PROJECT = Path(__file__).parent.parent
 FLASK = str(Path(sys.executable).parent / "flask")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import marshmallow as ma
@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ctms.current import extension
 from ctms.environment import Setting, close_to, declared, read_settings, set_variables, setting, variables
 from ctms.errors import SettingsError
 
@@ -307,3 +308,8 @@ def refuse_misspelt(names: Iterable[str]) -> None:
             problems.append(f"there is no setting {name}: did you mean {close}?")
     if problems:
         raise SettingsError("; ".join(problems))
+
+
+def app_settings() -> Settings:
+    """The settings of the current app."""
+    return cast(Settings, extension("ctms.settings"))

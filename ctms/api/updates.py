@@ -15,7 +15,7 @@ from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
 from ctms.contacts.documents import json_array
-from ctms.database.engine import app_settings
+from ctms.settings import app_settings
 
 blueprint = Blueprint("Updates", __name__, description="Changed contacts")
 

@@ -26,7 +26,7 @@ from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
 from ctms.database import pool
-from ctms.database.engine import database_problem
+from ctms.database.operator_errors import database_problem
 from ctms.errors import OperatorError, UnfinishedError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -16,10 +17,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo
 
 from ctms.current import current_app
-from ctms.database.embedded import embedded_psql
-from ctms.database.engine import app_settings, database_url, release_database
+from ctms.database.engine import database_url, release_database
 from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
+from ctms.settings import app_settings
 
 # libpq has no variable for these, and everybody may read the command line of a process: psql asks for what it needs.
 _SECRET = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
@@ -42,7 +43,12 @@ def shell(context: click.Context, arguments: Sequence[str]) -> None:
     psql exits with.
     """
     app = current_app()
-    psql = embedded_psql() if app_settings().embedded else shutil.which("psql")
+    if app_settings().embedded:
+        from ctms.database.embedded import embedded_psql  # noqa: PLC0415  a server of one's own needs no wheel
+
+        psql: str | Path | None = embedded_psql()
+    else:
+        psql = shutil.which("psql")
     if psql is None:
         raise OperatorError(
             "psql is not on the PATH: install the client programs of PostgreSQL, such as Debian's postgresql-client"

@@ -12,11 +12,12 @@ from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import DBAPIError
 
 from ctms.current import current_app
-from ctms.database.engine import app_settings, operator_errors
+from ctms.database.operator_errors import operator_errors
 from ctms.database.plugin_failures import command_problem
 from ctms.database.storage import disk_problem
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
+from ctms.settings import app_settings
 
 logger = logging.getLogger(__name__)
 

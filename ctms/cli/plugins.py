@@ -27,7 +27,8 @@ from ctms.cli.output import (
 )
 from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
-from ctms.database.engine import operator_errors, release_database
+from ctms.database.engine import release_database
+from ctms.database.operator_errors import operator_errors
 from ctms.database.purge import Stored, purge, stored_by
 from ctms.errors import ConflictError, NotFoundError, OperatorError, PluginError
 from ctms.hooks.checks import log_traceback, name_of

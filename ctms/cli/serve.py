@@ -28,10 +28,12 @@ from ctms.cli.output import say, say_problems
 from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
-from ctms.database.engine import app_settings, check_reachable, erasure_key, release_database, secret_key
+from ctms.database.engine import release_database
+from ctms.database.generated_secrets import erasure_key, secret_key
 from ctms.database.migrations import check_migrated, upgrade
+from ctms.database.operator_errors import check_reachable
 from ctms.errors import OperatorError
-from ctms.settings import Settings
+from ctms.settings import Settings, app_settings
 from ctms.suppression.fingerprints import KEY_MISSING
 from ctms.telemetry.slots import DIRECTORY_VARIABLE, run_directory
 

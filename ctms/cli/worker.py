@@ -19,12 +19,13 @@ from ctms.cli.output import say, say_problems
 from ctms.cli.receivers import unsynchronised
 from ctms.current import current_app
 from ctms.database import pool
-from ctms.database.engine import app_settings, check_reachable, release_database
+from ctms.database.engine import release_database
 from ctms.database.migrations import check_migrated, upgrade
+from ctms.database.operator_errors import check_reachable
 from ctms.errors import OperatorError, UnfinishedError
 from ctms.outbox.lanes import BACKEND, QUEUES
 from ctms.outbox.synchronised import find_unsynchronised, record_complete
-from ctms.settings import Settings
+from ctms.settings import Settings, app_settings
 from ctms.words import counted
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.service import Options, Service

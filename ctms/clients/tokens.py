@@ -10,7 +10,7 @@ import jwt
 from flask import Flask
 
 from ctms.current import extension
-from ctms.database.engine import secret_key
+from ctms.database.generated_secrets import secret_key
 from ctms.settings import Settings
 
 _ALGORITHM = "HS256"

@@ -11,12 +11,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import secrets
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from subprocess import CalledProcessError, SubprocessError, TimeoutExpired
@@ -26,8 +24,8 @@ import psutil
 from fasteners import InterProcessLock
 
 from ctms.database.programs import failed_program, reason_in
-from ctms.database.storage import data_dir_problem, errno_in
-from ctms.database.system_user import POSTGRES_PROGRAMS, make_folder, place_data, place_programs, server_user
+from ctms.database.storage import data_dir_problem, errno_in, make_folder
+from ctms.database.system_user import POSTGRES_PROGRAMS, place_data, place_programs, server_user
 from ctms.errors import OperatorError
 
 with warnings.catch_warnings():
@@ -280,24 +278,3 @@ def _remove_misleading_pid_file(data: Path) -> None:
     number = _process_in_pid_file(data)
     if number is not None and psutil.pid_exists(number) and not _is_postgres(number):
         (data / "postmaster.pid").unlink(missing_ok=True)
-
-
-def kept_secret(folder: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
-    """Return the secret kept in `folder/name`, made at the first call; readable by the user only.
-
-    Two processes that call at once get the same secret.
-    """
-    make_folder(folder)
-    path = folder / name
-    draft = folder / f"{name}.{os.getpid()}.{secrets.token_hex(4)}"
-    if not path.exists():
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make())
-        try:
-            os.link(draft, path)  # fails when another process was first: then its secret counts
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text().strip()

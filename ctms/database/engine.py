@@ -5,23 +5,18 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from flask import Flask, has_app_context
+from flask import Flask
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from psycopg import errors
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ctms.current import current_app, extension
-from ctms.database.embedded import EmbeddedServer, kept_secret
-from ctms.database.errors import NO_SCHEMA, describe, driver_error, is_raised_by_function
+from ctms.current import current_app
 from ctms.database.pool import (
     Connection,
     check_connection,
@@ -30,8 +25,6 @@ from ctms.database.pool import (
     init_pool,
     libpq_url,
 )
-from ctms.database.storage import NO_SPACE, data_dir_problem, errno_in
-from ctms.errors import OperatorError
 from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
 
@@ -42,6 +35,8 @@ class Base(DeclarativeBase):
 
 db = SQLAlchemy(model_class=Base, session_options={"join_transaction_mode": "create_savepoint"})
 if TYPE_CHECKING:
+    from ctms.database.embedded import EmbeddedServer
+
     Model = Base
 else:
     Model = db.Model
@@ -49,9 +44,6 @@ migrate = Migrate()
 
 CHECK_TIMEOUT_IN_SECONDS = 2
 """How long a health check waits for the database."""
-
-
-_NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
 
 class EmbeddedUrl:
@@ -63,6 +55,8 @@ class EmbeddedUrl:
 
     def __call__(self) -> str:
         if self._server is None:
+            from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  a server of one's own needs no wheel
+
             self._server = EmbeddedServer.acquire(self._settings.data_dir)
             atexit.register(self.release)
         return self._server.url
@@ -103,33 +97,6 @@ def database_url(app: Flask) -> Callable[[], str]:
     return app.extensions["ctms.embedded"] or (lambda: str(settings.db_url))
 
 
-def secret_key(settings: Settings) -> str:
-    """The key that signs tokens: the operator's, or the one kept beside the embedded database.
-
-    Raises `OperatorError` where it cannot be kept.
-    """
-    return settings.secret_key or _kept(settings, "secret-key")
-
-
-def erasure_key(settings: Settings) -> str | None:
-    """The key of the fingerprints of addresses: the operator's, or the one kept beside the embedded database.
-
-    None on a server of one's own where `CTMS_ERASURE_KEY` is not set. Raises `OperatorError` where it cannot be kept.
-    """
-    return settings.erasure_key or (_kept(settings, "erasure-key") if settings.embedded else None)
-
-
-def _kept(settings: Settings, name: str) -> str:
-    try:
-        return kept_secret(settings.data_dir, name)
-    except OSError as error:
-        path = Path(error.filename) if error.filename else None
-        raise OperatorError(
-            data_dir_problem(settings.data_dir, error.errno, path)
-            or f"CTMS_DATA_DIR {settings.data_dir} cannot be used: {error.strerror}"
-        ) from error
-
-
 @contextmanager
 def quick_connection() -> Iterator[Connection]:
     """Lend a connection of its own to a health check, which must neither wait for the pool nor for a slow server.
@@ -153,71 +120,3 @@ def release_database(app: Flask) -> None:
     embedded_url = app.extensions["ctms.embedded"]
     if embedded_url is not None:
         embedded_url.release()
-
-
-def database_problem(error: BaseException | None) -> str | None:
-    """Say in one line what an operator has to know about an error of the database; None: it is a fault of ours."""
-    if isinstance(error, NO_SCHEMA):
-        if is_migrated():
-            return f"{describe(error)}, although the database is at the newest revision: see `flask db check`"
-        return (
-            "the database does not have the tables of this version: run `flask db upgrade` first"
-            " (`flask ctms serve` does it for the embedded one)"
-        )
-    message = "" if isinstance(error, psycopg.Error) and is_raised_by_function(error) else str(error).strip()
-    reason = (message.splitlines() or [type(error).__name__])[0]
-    if isinstance(error, _NOT_ALLOWED):
-        return f"the database does not allow it: {reason}"
-    if isinstance(error, errors.DependentObjectsStillExist):
-        return f"{reason}: if it is a table of a plugin (`flask db current`), run `flask ctms plugins purge` first"
-    return _operational_problem(error, reason) if isinstance(error, psycopg.OperationalError) else None
-
-
-def _operational_problem(error: psycopg.OperationalError, reason: str) -> str:
-    if isinstance(error, errors.DiskFull) or errno_in(reason) in NO_SPACE:
-        return f"the database server has no space left: free some on its disk, and try again ({reason})"
-    if error.sqlstate is None or error.sqlstate.startswith(("08", "28", "3D", "57P")):
-        return f"the database cannot be reached: {reason}{_hint(error)}"
-    return f"the database did not do it, try again: {reason}"
-
-
-def _hint(error: psycopg.OperationalError) -> str:
-    # The error of a failed connection has no SQLSTATE; libpq knows whether the server asked for the password.
-    if error.pgconn is None or not error.pgconn.used_password:
-        return ""
-    return " (special characters of the password in CTMS_DB_URL are percent-encoded: @ as %40, % as %25)"
-
-
-def is_migrated() -> bool:
-    """Return whether the database of the current app is at the newest revision; False where nothing can be read."""
-    if not has_app_context():
-        return False
-    try:
-        with quick_connection() as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except psycopg.Error:
-        return False
-    return row is not None and row[0] == extension("ctms.head")()
-
-
-@contextmanager
-def operator_errors() -> Iterator[None]:
-    """Raise `OperatorError` for an error of the database that an operator can put right, in place of it."""
-    try:
-        yield
-    except (DBAPIError, psycopg.Error) as error:
-        problem = database_problem(driver_error(error))
-        if problem is None:
-            raise
-        raise OperatorError(problem) from error
-
-
-def check_reachable() -> None:
-    """Connect once. Raises `OperatorError`, one line that does not show the URL's password."""
-    with operator_errors(), db.engine.connect():
-        pass
-
-
-def app_settings() -> Settings:
-    """The settings of the current app."""
-    return cast(Settings, extension("ctms.settings"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from ctms.database.engine import database_problem, is_migrated
 from ctms.database.errors import NO_SCHEMA, describe, driver_error
 from ctms.database.migrations import problem_of_plugins, schema_of
+from ctms.database.operator_errors import database_problem, is_migrated
 from ctms.hooks.places import place_of_error
 from ctms.hooks.plugin import Plugin
 

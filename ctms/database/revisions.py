@@ -18,8 +18,8 @@ from psycopg import errors
 from sqlalchemy import Connection
 from sqlalchemy.exc import StatementError
 
-from ctms.database.engine import database_problem
 from ctms.database.errors import describe
+from ctms.database.operator_errors import database_problem
 from ctms.errors import OperatorError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin

@@ -1,4 +1,4 @@
-"""Faults of folders and disks, as one line that says what to do."""
+"""Directories and disks: creation, and faults as one line that says what to do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ _NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
 _UNUSABLE_PATH = frozenset({*_NO_FOLDER, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT})
 
 MEGABYTES_OF_A_NEW_DATABASE = 64
+
+
+def is_root() -> bool:
+    """Return whether this process runs as root."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and the missing ones above it; as root such that other users can enter them, whatever the umask."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_root():
+        for one in missing:
+            one.chmod(one.stat().st_mode | 0o011)
 
 
 def data_dir_problem(folder: Path, number: int | None, path: Path | None = None) -> str | None:

@@ -7,7 +7,6 @@ placed where it can, or refused.
 
 from __future__ import annotations
 
-import os
 import pwd
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+from ctms.database.storage import is_root, make_folder
 from ctms.errors import OperatorError
 
 with warnings.catch_warnings():
@@ -43,26 +43,12 @@ for _name in ("ensure_prefix_permissions", "ensure_folder_permissions"):
     setattr(postgres_server, _name, _leave_modes)
 
 
-def is_root() -> bool:
-    """Return whether this process runs as root."""
-    return hasattr(os, "geteuid") and os.geteuid() == 0
-
-
 def server_user() -> str | None:
     """Return the user that the server runs as, made when missing; None: this process's own."""
     if not is_root():
         return None
     ensure_user_exists(USER)
     return USER
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and the missing ones above it; as root such that other users can enter them, whatever the umask."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_root():
-        for one in missing:
-            one.chmod(one.stat().st_mode | 0o011)
 
 
 def place_data(data: Path, user: str) -> None:

@@ -15,7 +15,7 @@ from flask import Flask
 
 from ctms.addresses import comparison_key, spellings
 from ctms.current import extension
-from ctms.database.engine import erasure_key
+from ctms.database.generated_secrets import erasure_key
 from ctms.errors import OperatorError
 from ctms.settings import Settings
 

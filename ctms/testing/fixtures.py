@@ -14,7 +14,6 @@ import pytest
 from flask import Flask
 
 from ctms.clients.tokens import tokens
-from ctms.database.embedded import EmbeddedServer
 from ctms.settings import Settings
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client, create_role
@@ -30,6 +29,8 @@ SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  
 @pytest.fixture(scope="session")
 def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
+    from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  a server of one's own needs no wheel
+
     with EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory)) as server:
         without_durability(server.url)
         yield server.url

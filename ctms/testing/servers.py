@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ctms.database.pool import libpq_url
-from ctms.database.system_user import is_root
+from ctms.database.storage import is_root
 
 ONLY_PROCESS = "master"
 

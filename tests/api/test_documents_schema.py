@@ -17,7 +17,7 @@ from ctms.api import MAX_BODY_IN_BYTES
 from ctms.clients.attempt_limiter import attempt_limiter
 from ctms.clients.tokens import tokens
 from ctms.database import pool
-from ctms.database.engine import app_settings
+from ctms.settings import app_settings
 from tests.api.described import Described, described
 from tests.clients.factories import SECRET, create_client
 from tests.contacts.factories import full, minimal

@@ -16,7 +16,8 @@ from flask.testing import FlaskCliRunner
 from sqlalchemy.engine import make_url
 
 from ctms.app import create_app
-from ctms.database.engine import database_problem, release_database
+from ctms.database.engine import release_database
+from ctms.database.operator_errors import database_problem
 from ctms.settings import Settings
 from tests.cli.running import run
 from tests.conftest import SECRET_KEY, empty_database

