@@ -33,8 +33,8 @@ from tests.contacts.factories import address, minimal
 from tests.contacts.rows import execute, insert, insert_contact
 from tests.database.test_migrations import FIRST
 from tests.http import Answer, ApiClient, assert_error
-from tests.outbox.receiving import RECEIVING
 from tests.spellings import SPELLINGS, STORED, accepted_addresses, respelt
+from tests.sync.receiving import RECEIVING
 
 pytestmark = pytest.mark.usefixtures("nothing_erased", "erasure_key")
 

@@ -30,9 +30,11 @@ LAYERS = (
     {"ctms.app"},
     {"ctms.plugins"},
     {"ctms.api", "ctms.worker"},
+    {"ctms.telemetry"},
+    {"ctms.sync"},
     {"ctms.erasure"},
     {"ctms.bulk"},
-    {"ctms.contacts", "ctms.clients", "ctms.telemetry"},
+    {"ctms.contacts", "ctms.clients"},
     {"ctms.outbox", "ctms.suppression"},
     {"ctms.database"},
     {"ctms.hooks"},
@@ -120,6 +122,13 @@ def test_the_layers_list_every_package() -> None:
     there = {part_of(module_name(path)) for path in modules("ctms")} - {"ctms"} | {"wsgi"}
 
     assert there == set.union(*LAYERS)
+
+
+def test_the_sql_of_the_outbox_is_in_two_packages() -> None:
+    statement = re.compile(r"\b(?:FROM|INTO|UPDATE|JOIN|USING)\s+(?:outbox|outbox_mirrored|receivers)\b")
+    found = {part_of(module_name(path)) for path in modules("ctms") if statement.search(path.read_text())}
+
+    assert found == {"ctms.outbox", "ctms.sync"}
 
 
 @pytest.mark.parametrize("path", modules("ctms_plugins"), ids=relative)

@@ -29,14 +29,14 @@ from ctms.cli.receivers import find, find_backend, kind_option, name_argument, s
 from ctms.database import pool
 from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
-from ctms.outbox import parked, receivers
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.outbox.receivers import WORDS, Status
+from ctms.sync import parked, receiver_states
+from ctms.sync import resync as walk
+from ctms.sync import verify as comparison
+from ctms.sync.receiver_states import WORDS, Status
+from ctms.sync.resync import Selection
+from ctms.sync.verify import Findings
 from ctms.words import counted, pluralize
-from ctms.worker import resync as walk
-from ctms.worker import verify as comparison
-from ctms.worker.resync import Selection
-from ctms.worker.verify import Findings
 
 EXAMPLES = 3
 """So many ids are shown of what is parked or differs."""
@@ -64,7 +64,7 @@ def list_backends(as_json: bool) -> None:
     change, or by `resync --all`.
     """
     with pool.acquire() as connection:
-        found = receivers.statuses(connection)
+        found = receiver_states.statuses(connection)
     if as_json:
         write_json([shown(status) for status in found])
     else:
@@ -87,7 +87,7 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
     """
     with pool.acquire() as connection:
         before = find(connection, kind, name, _OTHER_KIND[kind])
-        receivers.pause(connection, kind, name, why)
+        receiver_states.pause(connection, kind, name, why)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "it was paused already" if before.paused_at else "paused", as_json)
 
@@ -104,7 +104,7 @@ def resume_backend(name: str, kind: str, as_json: bool) -> None:
     with pool.acquire() as connection:
         find(connection, kind, name, _OTHER_KIND[kind])
         with connection.transaction():
-            changed = receivers.resume(connection, kind, name)
+            changed = receiver_states.resume(connection, kind, name)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "resumed" if changed else "it was neither paused nor resting", as_json)
 

@@ -20,7 +20,7 @@ from ctms.database import pool
 from ctms.erasure import records
 from ctms.errors import NotFoundError
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.outbox.receivers import WORDS
+from ctms.sync.receiver_states import WORDS
 from ctms.words import counted
 
 erasures = AppGroup(

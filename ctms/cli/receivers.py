@@ -12,10 +12,10 @@ from ctms.cli.output import names
 from ctms.database.pool import Connection
 from ctms.errors import NotFoundError
 from ctms.hooks.receivers import Backend
-from ctms.outbox import receivers
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.outbox.receivers import WORDS, State
+from ctms.sync import receiver_states
+from ctms.sync.receiver_states import WORDS, State
 
 NO_COPIES = "it keeps no copies that could be pushed again or compared"
 """Hint for a command that needs a backend with contacts, but names a deletion handler."""
@@ -43,10 +43,10 @@ def find(connection: Connection, kind: str, name: str, hint: str) -> State:
     Raises `NotFoundError` where neither a plugin nor a table has the name; with the `hint`, which says what to do with
     one of the other kind, where the name is that of such a one.
     """
-    found = receivers.state(connection, kind, name)
+    found = receiver_states.state(connection, kind, name)
     if found is None:
         _refuse_other_kind(connection, kind, name, hint)
-        there = names(sorted(receivers.registered(kind))) or "none"
+        there = names(sorted(receiver_states.registered(kind))) or "none"
         raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
     return found
 
@@ -72,5 +72,5 @@ def unsynchronised(name: str) -> str:
 
 def _refuse_other_kind(connection: Connection, kind: str, name: str, hint: str) -> None:
     other = HANDLER if kind == BACKEND else BACKEND
-    if receivers.state(connection, other, name) is not None:
+    if receiver_states.state(connection, other, name) is not None:
         raise NotFoundError(f"{name} is a {WORDS[other]}, not a {WORDS[kind]}: {hint}")

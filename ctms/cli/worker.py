@@ -24,8 +24,8 @@ from ctms.database.migrations import check_migrated, upgrade
 from ctms.database.operator_errors import check_reachable
 from ctms.errors import OperatorError, UnfinishedError
 from ctms.outbox.lanes import BACKEND, QUEUES
-from ctms.outbox.synchronised import find_unsynchronised, record_complete
 from ctms.settings import Settings, app_settings
+from ctms.sync.synchronised import find_unsynchronised, record_complete
 from ctms.words import counted
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.service import Options, Service

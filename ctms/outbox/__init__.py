@@ -1,1 +1,1 @@
-"""What other systems must hear, written down in the transaction that changes it; `ctms.worker` tells them."""
+"""Pending changes for other systems, stored in the transaction that makes them; `ctms.sync` passes them on."""

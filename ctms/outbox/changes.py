@@ -13,7 +13,7 @@ from ctms.database.pool import Connection
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import Backend
 from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake, waking
-from ctms.outbox.models import Waiting
+from ctms.outbox.models import OutboxEntry
 
 LIVE = 0
 """The priority of an edit."""
@@ -25,7 +25,7 @@ RESYNC = -1
 # changed: it may be pushed now; one that waits keeps its place, however often it is edited. Versions are microseconds
 # since 1970: a row that is gone and comes back has another.
 CHANGED = f"""
-    INSERT INTO {Waiting.__tablename__} AS o
+    INSERT INTO {OutboxEntry.__tablename__} AS o
         (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
     SELECT b, c, (extract(epoch FROM now) * 1000000)::bigint, %(priority)s, now, now, 0, 0
     FROM clock_timestamp() AS now, unnest(%(backends)s::text[]) AS b, {{contacts}} AS f (c) ORDER BY b, c
@@ -67,9 +67,9 @@ class Outbox:
             values = {"priority": priority, "backends": names, "email_ids": list(email_ids)}
             connection.execute(_changed(tuple(self.lanes(names))), values)
 
-    def wake(self, connection: Connection, names: Iterable[str]) -> None:
-        """Have what waits for these backends worked off soon."""
-        wake(connection, self.lanes(names))
+    def wake(self, connection: Connection, names: Iterable[str], *, now: bool = False) -> None:
+        """Notify the lanes of those of these backends that are registered, in a second or `now`."""
+        wake(connection, self.lanes(name for name in names if name in self.backends), now=now)
 
     def lanes(self, names: Iterable[str] | None = None) -> list[Lane]:
         """Return the lanes of the backends, or of those named."""

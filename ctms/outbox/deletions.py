@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.database.pool import Connection
-from ctms.outbox.changes import CHANGED, LIVE
-from ctms.outbox.lanes import BACKEND
-from ctms.outbox.receivers import wake_all
+from ctms.outbox.changes import CHANGED, LIVE, outbox
 
 BATCH = 2_000
 """Deletions that one transaction of `retry` handles."""
@@ -165,7 +163,7 @@ def _retry(connection: Connection, erasure_id: UUID, backend: str) -> Iterator[i
         with connection.transaction():
             connection.execute(_AGAIN, {"priority": LIVE, "backends": [backend], "email_ids": email_ids})
             unpark(connection, backend, email_ids)
-            wake_all(connection, BACKEND, [backend])
+            outbox().wake(connection, [backend], now=True)
         values["last"] = email_ids[-1]
         yield len(email_ids)
         sql = _STALLED.format(behind=_BEHIND)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ctms.database.engine import Model
 
 
-class Waiting(Model):
+class OutboxEntry(Model):
     """A contact that a backend must hear of: one row, however many edits it gets meanwhile.
 
     `version` moves with every edit; what was pushed counts only if the version is still the one that was read before.

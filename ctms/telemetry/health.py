@@ -25,9 +25,9 @@ from ctms.database.pool import Connection
 from ctms.errors import PluginError
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
-from ctms.outbox import receivers
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
+from ctms.sync import receiver_states
 from ctms.threads import start_in_thread
 
 logger = logging.getLogger(__name__)
@@ -187,10 +187,10 @@ class BuiltInChecks:
 
 
 def _check_receivers(connection: Connection) -> dict[str, Problem]:
-    if not any(receivers.registered(kind) for kind in receivers.HOOKS):
+    if not any(receiver_states.registered(kind) for kind in receiver_states.HOOKS):
         return {}
     try:
-        troubles = receivers.troubles(connection)
+        troubles = receiver_states.troubles(connection)
     except psycopg.Error:
         return {"receivers": ("warning", "how backends and deletion handlers are doing cannot be read")}
     return {"receivers": ("warning", "; ".join(troubles)) if troubles else None}

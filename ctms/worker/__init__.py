@@ -1,1 +1,1 @@
-"""The background service: it tells other systems what the outbox holds."""
+"""The background service as a process: lanes, jobs, schedule and metrics; `ctms.sync` knows the other systems."""

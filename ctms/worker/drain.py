@@ -16,13 +16,13 @@ from ctms.current import current_app
 from ctms.database import pool
 from ctms.database.pool import Connection
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
+from ctms.sync.calls import Calls
+from ctms.sync.circuit_breaker import Breaker
+from ctms.sync.verdicts import Later, Verdict, outcome_of, readable, verdict_of, verdict_of_error
+from ctms.sync.work import Batch, Item, Work
 from ctms.words import counted
-from ctms.worker.breaker import Breaker
-from ctms.worker.calls import Calls
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.summary import Summary
-from ctms.worker.verdicts import Later, Verdict, outcome_of, readable, verdict_of, verdict_of_error
-from ctms.worker.work import Batch, Item, Work
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from ctms.database.pool import Connection
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
-from ctms.outbox.receivers import COUNTS
-from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
+from ctms.sync.receiver_states import count_waiting
+from ctms.sync.verdicts import AskAgain, Finished, Later, Parked, Verdict
 
 BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 METHODS = {BACKEND: ("push",), HANDLER: ("erase", "verify")}
@@ -30,10 +30,6 @@ STATUSES = {
 """The status of a call with the same outcome for all its contacts; that of other calls is `mixed`."""
 VERDICTS = {Finished: "done", Later: "retried", AskAgain: "accepted", Parked: "parked"}
 """The status of a contact, by verdict."""
-
-_WAITING = f"""
-    SELECT name, waiting, retrying, parked, extract(epoch FROM clock_timestamp() - waiting_since)::float8
-    FROM ({COUNTS}) c WHERE kind = %s AND name = ANY(%s)"""
 
 
 class WorkerMetrics:
@@ -108,9 +104,8 @@ class WorkerMetrics:
         waiting = {name: (0, 0, 0, 0.0) for _, name in self._receivers}
         for kind in METHODS:
             names = [name for one, name in self._receivers if one == kind]
-            rows = connection.execute(_WAITING, (kind, names)).fetchall() if names else []
-            for name, backlog, retries, parked, age in rows:  # a backend and a handler may share a name
-                before = waiting[name]
+            for name, backlog, retries, parked, age in count_waiting(connection, kind, names):
+                before = waiting[name]  # a backend and a handler may share a name
                 numbers = (before[0] + backlog, before[1] + retries, before[2] + parked)
                 waiting[name] = (*numbers, max(before[3], age or 0.0))
         for name, values in waiting.items():

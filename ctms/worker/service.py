@@ -26,13 +26,13 @@ from ctms.errors import OperatorError
 from ctms.hooks.manager import Plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
-from ctms.worker.backends import BackendWork
+from ctms.sync.backends import BackendWork
+from ctms.sync.erasure_tasks import ErasureWork
+from ctms.sync.work import Work
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
-from ctms.worker.erasures import ErasureWork
+from ctms.worker.jobs import jobs_of, remove_forgotten, remove_left_behind, sweep
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.summary import Summary
-from ctms.worker.sweep import jobs_of, remove_forgotten, remove_left_behind, sweep
-from ctms.worker.work import Work
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from threading import Lock
 
 from ctms.outbox.lanes import HANDLER, Lane
-from ctms.outbox.receivers import WORDS
+from ctms.sync.receiver_states import WORDS
+from ctms.sync.verdicts import AskAgain, Finished, Later, Parked, Verdict
+from ctms.sync.work import Batch, Item
 from ctms.words import counted
-from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
-from ctms.worker.work import Batch, Item
 
 _DONE = {"push": "delivered", "erase": "erased", "verify": "verified", "": "skipped"}
 """What a call of the method makes of a contact; without a call, the receiver had no need of it."""

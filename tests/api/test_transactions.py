@@ -26,13 +26,13 @@ from ctms.plugins import (
     reading,
     writing,
 )
+from ctms.sync.calls import Calls
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.clients import create_client
 from ctms.testing.commands import CommandRunner
 from ctms.testing.contacts import contact_body
 from ctms.testing.http import ApiClient
 from ctms.testing.plugins import points_of
-from ctms.worker.calls import Calls
 
 ADD = "INSERT INTO roles (name) VALUES ('of a plugin')"
 COUNT = "SELECT count(*) FROM roles WHERE name = 'of a plugin'"

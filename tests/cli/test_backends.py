@@ -15,11 +15,10 @@ from click.testing import CliRunner
 from ctms.cli import ctms, progress
 from ctms.cli.receivers import NO_COPIES
 from ctms.database import pool
-from ctms.outbox import parked
-from ctms.worker import resync
+from ctms.sync import parked, resync
 from tests.cli.running import run, run_json
 from tests.http import ApiClient
-from tests.outbox.receiving import contacts, ctms_plugins, execute, ids, park, waiting, woken
+from tests.sync.receiving import contacts, ctms_plugins, execute, ids, park, waiting, woken
 
 __all__ = ["contacts", "ctms_plugins"]
 

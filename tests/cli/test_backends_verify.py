@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from ctms.cli import ctms
 from tests.cli.running import run, run_json
 from tests.http import ApiClient
-from tests.outbox.receiving import RECEIVING, contacts, ctms_plugins, deliver, execute, ids, park, waiting
+from tests.sync.receiving import RECEIVING, contacts, ctms_plugins, deliver, execute, ids, park, waiting
 
 __all__ = ["contacts", "ctms_plugins"]
 

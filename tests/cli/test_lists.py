@@ -18,7 +18,7 @@ from ctms.suppression.fingerprints import fingerprints
 from tests.bulk.test_exports import EXPORTS, REASONS
 from tests.contacts.rows import execute, insert, insert_contact
 from tests.http import ApiClient, assert_error
-from tests.outbox.receiving import ctms_plugins
+from tests.sync.receiving import ctms_plugins
 
 __all__ = ["ctms_plugins"]
 

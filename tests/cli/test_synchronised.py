@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from ctms.cli import ctms
 from ctms.database import pool
-from ctms.outbox import synchronised
+from ctms.sync import synchronised
 from tests.cli.running import run, run_json
-from tests.outbox.receiving import contacts, ctms_plugins, deliver, execute, ids, park
+from tests.sync.receiving import contacts, ctms_plugins, deliver, execute, ids, park
 
 __all__ = ["contacts", "ctms_plugins"]
 
@@ -69,7 +69,7 @@ def test_not_by_a_resync_that_was_stopped(cli: CliRunner, monkeypatch: pytest.Mo
         yield 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ctms.worker.resync.resync", stop)
+    monkeypatch.setattr("ctms.sync.resync.resync", stop)
     assert cli.invoke(ctms, ["backends", "resync", "mail", "--all", "--yes"]).exit_code == 3
 
     assert "mail" in never(cli)

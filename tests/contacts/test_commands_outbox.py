@@ -10,7 +10,7 @@ import pytest
 
 from ctms.testing import ApiClient
 from tests.contacts.factories import full, minimal
-from tests.worker.working import PLUGIN, row, rows
+from tests.sync.working import PLUGIN, row, rows
 
 HEARD = "SELECT email_id::text FROM outbox"
 JOBS = "SELECT count(*) FROM procrastinate_jobs"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.worker.working import PLUGIN
+from tests.sync.working import PLUGIN
 
 
 @pytest.fixture

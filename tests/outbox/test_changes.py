@@ -12,7 +12,7 @@ from flask import Flask
 from ctms.database import pool
 from ctms.hooks.manager import app_plugins
 from ctms.outbox.changes import LIVE, RESYNC, Outbox, outbox
-from tests.worker.working import row, rows
+from tests.sync.working import row, rows
 
 Changed = Callable[..., None]
 

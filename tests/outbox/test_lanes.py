@@ -10,7 +10,7 @@ from flask import Flask
 from ctms.database import pool
 from ctms.hooks.receivers import Backend
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, lanes_of, wake
-from tests.worker.working import OTHER, row, rows
+from tests.sync.working import OTHER, row, rows
 
 LANES = [Lane(BACKEND, "mail", 0), Lane(BACKEND, "mail", 1), Lane(HANDLER, "mail", 0)]
 

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 import requests
 
+from ctms.sync.backends import _DONE
 from ctms.testing import contact_body
-from ctms.worker.backends import _DONE
 from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS, Served, environment_for, free_port, run_flask, serve
 from tests.system.test_restarts import pg_ctl
 

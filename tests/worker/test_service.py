@@ -15,7 +15,7 @@ from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.worker import service as module
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.service import Options, Service
-from tests.worker.working import Worker, row, rows
+from tests.sync.working import Worker, row, rows
 
 Make = Callable[[int], list[str]]
 

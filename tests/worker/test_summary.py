@@ -9,7 +9,7 @@ import pytest
 
 from ctms.plugins import Accepted, Done, Refused, TryLater
 from ctms.worker.summary import Summary
-from tests.worker.working import Other, Worker
+from tests.sync.working import Other, Worker
 
 Make = Callable[[int], list[str]]
 

@@ -13,7 +13,7 @@ from ctms.hooks.receivers import ContactState
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.plugins import Refused, TryLater
 from ctms.testing import ApiClient
-from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
+from tests.sync.working import Other, Worker, parked, row, rows, time_passes, waiting
 
 Make = Callable[[int], list[str]]
 Edit = Callable[[str, str], Any]

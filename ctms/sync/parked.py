@@ -8,8 +8,7 @@ from datetime import datetime
 
 from ctms.database.pool import Connection
 from ctms.outbox import deletions
-from ctms.outbox.lanes import BACKEND
-from ctms.outbox.receivers import wake_all
+from ctms.outbox.changes import outbox
 
 BATCH = 2_000
 """Contacts that one transaction has wait again: whoever edits one of them waits for it."""
@@ -81,6 +80,6 @@ def retry(connection: Connection, backend: str, reason: str | None = None) -> It
             values["last_reason"], values["last"], retried = row
             if retried:
                 deletions.unpark(connection, backend, retried)
-                wake_all(connection, BACKEND, [backend])
+                outbox().wake(connection, [backend], now=True)
         yield len(retried)
         sql = _RETRY.format(which=f"{which} {_BEHIND}")

@@ -14,8 +14,8 @@ from typing import Any
 
 from ctms.addresses import comparison_key, expand_spellings
 from ctms.database.pool import Connection
-from ctms.outbox import mirrored, synchronised
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
+from ctms.sync import mirrored, synchronised
 
 BATCH = 2_000
 """Contacts that one transaction looks at: whoever edits one of them waits until they all are in the outbox."""

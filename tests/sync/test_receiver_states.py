@@ -11,14 +11,14 @@ import pytest
 from flask import Flask
 
 from ctms.database import pool
-from ctms.outbox import receivers
 from ctms.outbox.lanes import BACKEND, Lane
-from ctms.outbox.receivers import State
 from ctms.settings import Settings
+from ctms.sync import receiver_states
+from ctms.sync.circuit_breaker import Breaker, BreakerState
+from ctms.sync.receiver_states import State
 from ctms.telemetry import health
-from ctms.worker.breaker import Breaker, BreakerState
 from tests.http import ApiClient
-from tests.outbox.receiving import ctms_plugins, execute, park
+from tests.sync.receiving import ctms_plugins, execute, park
 
 __all__ = ["ctms_plugins"]
 
@@ -126,7 +126,7 @@ def test_the_heartbeat_is_not_down_when_it_cannot_tell(
     def fail(_connection: object) -> list[str]:
         raise psycopg.errors.QueryCanceled
 
-    monkeypatch.setattr(receivers, "troubles", fail)
+    monkeypatch.setattr(receiver_states, "troubles", fail)
 
     assert heartbeat() == "how backends and deletion handlers are doing cannot be read"
 
@@ -138,7 +138,7 @@ def test_one_counts_as_failing_when_its_breaker_opens(
     max_batch: int, alone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The threshold is in one place, and follows how often a contact may fail before it is parked."""
-    monkeypatch.setattr(receivers, "MAX_FAILURES_ALONE", alone)
+    monkeypatch.setattr(receiver_states, "MAX_FAILURES_ALONE", alone)
     breaker = Breaker(Lane(BACKEND, "mail", 0), max_batch)
 
     with pool.acquire() as connection:

@@ -15,11 +15,11 @@ from ctms.database.pool import Connection
 from ctms.errors import OperatorError
 from ctms.hooks.comparison import differences
 from ctms.hooks.receivers import Backend, Fetches
-from ctms.outbox import mirrored
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.outbox.lanes import BACKEND, Lane
-from ctms.worker.calls import Calls
-from ctms.worker.verdicts import readable
+from ctms.sync import mirrored
+from ctms.sync.calls import Calls
+from ctms.sync.verdicts import readable
 
 # Pages by chance, then rows by chance from among those: every row is as likely as any other, and a large table is not
 # read as a whole. About four pages a row, so that rows of one page seldom come together.

@@ -15,8 +15,8 @@ from ctms.erasure.erase import ERASE
 from ctms.hooks.receivers import DeletionHandler, Verifies
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import Lane
-from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict
-from ctms.worker.work import PROBED, Batch, Item, least_tried
+from ctms.sync.verdicts import AskAgain, Finished, Later, Parked, Verdict
+from ctms.sync.work import PROBED, Batch, Item, least_tried
 
 ACCEPTED = "accepted"
 """Erasing has begun there: ask again, by `verify` where the handler has it."""

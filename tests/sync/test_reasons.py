@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ctms.plugins import Done, Refused, TryLater
-from tests.worker.test_erasures import ONLY_ERASES, Delete, counted_always, delete
-from tests.worker.working import Other, Worker, rows
+from tests.sync.test_erasure_tasks import ONLY_ERASES, Delete, counted_always, delete
+from tests.sync.working import Other, Worker, rows
 
 __all__ = ["counted_always", "delete"]
 

@@ -10,14 +10,14 @@ import pytest
 from flask import Flask
 
 from ctms.database import pool
-from ctms.outbox import parked as parking
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.outbox.lanes import BACKEND, Lane
 from ctms.plugins import Accepted, Refused, SlowDown, TryLater
+from ctms.sync import parked as parking
+from ctms.sync.backends import BackendWork
+from ctms.sync.verdicts import Finished
 from ctms.testing import ApiClient
-from ctms.worker.backends import BackendWork
-from ctms.worker.verdicts import Finished
-from tests.worker.working import BACKEND_OTHER, Other, Worker, parked, row, rows, time_passes, waiting
+from tests.sync.working import BACKEND_OTHER, Other, Worker, parked, row, rows, time_passes, waiting
 
 MakeContact = Callable[..., dict[str, Any]]
 

@@ -1,6 +1,6 @@
-"""Looking for lanes with something to do that have no job: what is due after a wait, or was committed late.
+"""Jobs of Procrastinate: for lanes with something due that have none, and those that nobody works on any more.
 
-And for jobs that nobody works on any more, whose lanes would stand still.
+A lane has something due after a wait, or what was committed late. The lanes of a dead worker's jobs would stand still.
 """
 
 from __future__ import annotations
@@ -9,22 +9,8 @@ from collections.abc import Collection, Sequence
 
 from ctms.database import pool
 from ctms.database.pool import Connection
-from ctms.outbox.changes import LIVE, RESYNC
-from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, wake
-
-# The earliest is one look into the index, however much waits that is not due yet; of contacts, one for each priority.
-_DUE = """
-    SELECT n FROM unnest(%s::text[]) AS n
-    WHERE clock_timestamp() >= {earliest}
-    AND NOT EXISTS (
-        SELECT FROM receivers r WHERE r.kind = '{kind}' AND r.name = n
-        AND (r.paused_at IS NOT NULL OR r.open_until > clock_timestamp()))"""
-_EARLIEST = "(SELECT min(t.due_at) FROM outbox t WHERE t.backend = n AND t.priority = {} AND t.parked_at IS NULL)"
-_EARLIEST_TASK = "(SELECT min(t.due_at) FROM erasure_tasks t WHERE t.handler = n AND t.parked_at IS NULL)"
-_OF_KIND = {
-    BACKEND: _DUE.format(kind=BACKEND, earliest=f"least({_EARLIEST.format(LIVE)}, {_EARLIEST.format(RESYNC)})"),
-    HANDLER: _DUE.format(kind=HANDLER, earliest=_EARLIEST_TASK),
-}
+from ctms.outbox.lanes import TASK, Lane, wake
+from ctms.sync.due import find_due
 
 _UNDER_WAY = "SELECT lock FROM procrastinate_jobs WHERE lock = ANY(%s) AND status IN ('todo', 'doing')"
 
@@ -41,21 +27,10 @@ _FORGOTTEN = """
     DELETE FROM procrastinate_jobs WHERE id = ANY(%s) AND status = 'doing' AND worker_id = %s RETURNING id"""
 
 
-def due(connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
-    """Return those of the lanes whose receiver has something to do and may be called."""
-    found: list[Lane] = []
-    for kind, sql in _OF_KIND.items():
-        names = sorted({lane.name for lane in lanes if lane.kind == kind})
-        if names:
-            busy = {name for (name,) in connection.execute(sql, (names,)).fetchall()}
-            found += [lane for lane in lanes if lane.kind == kind and lane.name in busy]
-    return found
-
-
 def sweep(lanes: Sequence[Lane]) -> bool:
     """Defer a job for each lane that needs one; returns whether any has something to do."""
     with pool.acquire() as connection:
-        found = due(connection, lanes)
+        found = find_due(connection, lanes)
         if found:
             rows = connection.execute(_UNDER_WAY, ([lane.lock for lane in found],)).fetchall()
             under_way = {lock for (lock,) in rows}

@@ -11,9 +11,9 @@ from ctms.database import pool
 from ctms.hooks.receivers import Backend, ContactState, DeletionHandler, Identities
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
 from ctms.plugins import Done, TryLater, hookimpl
-from ctms.worker.backends import BackendWork
+from ctms.sync.backends import BackendWork
+from ctms.sync.erasure_tasks import ErasureWork
 from ctms.worker.drain import Drain, Process
-from ctms.worker.erasures import ErasureWork
 from ctms.worker.metrics import WorkerMetrics
 
 Answers = Callable[[Sequence[Any]], Any]

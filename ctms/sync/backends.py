@@ -14,12 +14,13 @@ from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.database.pool import Connection
 from ctms.hooks.receivers import Backend, ContactState
-from ctms.outbox import deletions, mirrored
+from ctms.outbox import deletions
 from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.deletions import Delay, Deletion
 from ctms.outbox.lanes import Lane
-from ctms.worker.verdicts import AskAgain, Finished, Later, Parked, Verdict, verdict_of_error
-from ctms.worker.work import PROBED, Batch, Item, least_tried
+from ctms.sync import mirrored
+from ctms.sync.verdicts import AskAgain, Finished, Later, Parked, Verdict, verdict_of_error
+from ctms.sync.work import PROBED, Batch, Item, least_tried
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from ctms.database.pool import Connection
 from ctms.hooks.manager import app_plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, wake
-from ctms.outbox.synchronised import find_unsynchronised
+from ctms.sync.synchronised import find_unsynchronised
 
 HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
 
@@ -21,17 +21,19 @@ WORDS = {BACKEND: "backend", HANDLER: "deletion handler"}
 MAX_FAILURES_ALONE = 5
 """How often a contact may make a receiver raise, pushed alone, before it is parked."""
 
-_COUNTS = """
+_COUNT = """
     SELECT '{kind}' AS kind, {name} AS name, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,
         count(*) FILTER (WHERE parked_at IS NULL AND attempts > 0) AS retrying,
         count(*) FILTER (WHERE parked_at IS NOT NULL) AS parked,
         min(waiting_since) FILTER (WHERE parked_at IS NULL) AS waiting_since
     FROM {table} GROUP BY {name}"""
-COUNTS = " UNION ALL ".join(
-    _COUNTS.format(kind=kind, table=table, name=name)
+_COUNTS = " UNION ALL ".join(
+    _COUNT.format(kind=kind, table=table, name=name)
     for kind, table, name in ((BACKEND, "outbox", "backend"), (HANDLER, "erasure_tasks", "handler"))
 )
-"""SQL query of what waits, by `kind` and `name`: `waiting`, `retrying` and `parked` contacts, and `waiting_since`."""
+_WAITING = f"""
+    SELECT name, waiting, retrying, parked, extract(epoch FROM clock_timestamp() - waiting_since)::float8
+    FROM ({_COUNTS}) c WHERE kind = %s AND name = ANY(%s)"""
 _EXISTS = {
     BACKEND: "SELECT FROM outbox WHERE backend = %s LIMIT 1",
     HANDLER: "SELECT FROM erasure_tasks WHERE handler = %s LIMIT 1",
@@ -141,7 +143,7 @@ def statuses(connection: Connection) -> list[Status]:
     """Return how each is doing: what is registered, and what only the tables know any more."""
     with connection.transaction():
         connection.execute("SET LOCAL statement_timeout = 0")  # counting a long queue takes long
-        waiting = _by_key(connection, COUNTS)
+        waiting = _by_key(connection, _COUNTS)
         states = _by_key(connection, _STATES)
         never = {(BACKEND, name) for name in find_unsynchronised(connection, registered(BACKEND))}
     there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
@@ -156,6 +158,11 @@ def statuses(connection: Connection) -> list[Status]:
         )
         for kind, name in sorted({*there, *waiting, *states})
     ]
+
+
+def count_waiting(connection: Connection, kind: str, names: Sequence[str]) -> list[tuple[str, int, int, int, float]]:
+    """Return what waits for these, by name: waiting, retrying and parked contacts, and the age of the oldest one."""
+    return connection.execute(_WAITING, (kind, names)).fetchall() if names else []
 
 
 def _by_key(connection: Connection, sql: str, values: Sequence[Any] = ()) -> dict[tuple[str, str], dict[str, Any]]:
@@ -184,14 +191,10 @@ def pause(connection: Connection, kind: str, name: str, why: str | None) -> None
 def resume(connection: Connection, kind: str, name: str) -> bool:
     """Have it called again, at once, also when the breaker is open; returns False when it was called anyway."""
     changed = connection.execute(_RESUME, (kind, name)).rowcount > 0
-    wake_all(connection, kind, [name])
+    receiver = registered(kind).get(name)
+    if receiver is not None:
+        wake(connection, lanes_of(kind, receiver), now=True)
     return changed
-
-
-def wake_all(connection: Connection, kind: str, names: Iterable[str]) -> None:
-    """Have what waits for those of these that are registered worked off at once."""
-    there = registered(kind)
-    wake(connection, [lane for name in names if name in there for lane in lanes_of(kind, there[name])], now=True)
 
 
 def troubles(connection: Connection) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ctms.database.pool import Connection
 from ctms.outbox.lanes import Lane
-from ctms.worker.verdicts import Verdict
+from ctms.sync.verdicts import Verdict
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from flask import Flask
 from ctms.database import pool
 from ctms.outbox.lanes import HANDLER, Lane
 from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
+from ctms.sync.erasure_tasks import ErasureWork
+from ctms.sync.verdicts import Finished
+from ctms.sync.work import Batch
 from ctms.testing import ApiClient
-from ctms.worker.erasures import ErasureWork
-from ctms.worker.verdicts import Finished
-from ctms.worker.work import Batch
-from tests.worker.working import HANDLER_OTHER, OTHER, OnlyErases, Other, Worker, row, rows, time_passes
+from tests.sync.working import HANDLER_OTHER, OTHER, OnlyErases, Other, Worker, row, rows, time_passes
 
 MakeContact = Callable[..., dict[str, Any]]
 Delete = Callable[[int], list[str]]

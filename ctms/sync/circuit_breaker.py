@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 
 from ctms.database.pool import Connection
-from ctms.outbox import receivers
 from ctms.outbox.lanes import Lane
+from ctms.sync import receiver_states
 
 _MIN_COOL_DOWN_SECONDS = 2.0
 _MAX_COOL_DOWN_SECONDS = 300.0
@@ -72,7 +72,7 @@ class Breaker:
 
     def __init__(self, lane: Lane, max_batch: int) -> None:
         self._key = (lane.kind, lane.name)
-        self._threshold = receivers.failure_threshold(max_batch)
+        self._threshold = receiver_states.failure_threshold(max_batch)
         self._success_recorded_at = 0.0
 
     def state(self, connection: Connection) -> BreakerState:
@@ -119,4 +119,4 @@ class Breaker:
 
     def pause(self, connection: Connection, why: str | None) -> None:
         """Keep the breaker open until an operator resumes the receiver."""
-        receivers.pause(connection, *self._key, why)
+        receiver_states.pause(connection, *self._key, why)

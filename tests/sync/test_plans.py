@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 
 from ctms.database import pool
-from ctms.outbox import deletions, mirrored, receivers
+from ctms.outbox import deletions
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.worker import backends, erasures, metrics, sweep
+from ctms.sync import backends, due, erasure_tasks, mirrored, receiver_states
 from tests.plans import plan_of
 
 MANY = 20_000
@@ -66,8 +66,8 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
     "edits": (backends._CLAIM, {**OF_BACKEND, "priority": 0}),
     "pushed again": (backends._CLAIM, {**OF_BACKEND, "priority": -1}),
     "one of four lanes": (backends._CLAIM, {**OF_BACKEND, "lanes": 4, "priority": 0}),
-    "erasures": (erasures._CLAIM, ("other", 1, 1, 0, 100)),
-    "erasures in four lanes": (erasures._CLAIM, ("other", 4, 4, 0, 100)),
+    "erasures": (erasure_tasks._CLAIM, ("other", 1, 1, 0, 100)),
+    "erasures in four lanes": (erasure_tasks._CLAIM, ("other", 4, 4, 0, 100)),
     "contacts that a backend may have": (mirrored._FIND, {"backend": "other", "ids": SOME}),
     "deletions": (deletions._FIND, ("other", SOME)),
     "parked deletions": (deletions._PARKED, ("other", SOME)),
@@ -76,9 +76,9 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
         STALLED.format(behind=BEHIND),
         {**OF_ERASURE, "last": ERASURE},
     ),
-    "backends that are not installed": (receivers._ABANDONED, (["other"],)),
-    "due for backends": (sweep._OF_KIND[BACKEND], (["other", "else"],)),
-    "due for handlers": (sweep._OF_KIND[HANDLER], (["other", "else"],)),
+    "backends that are not installed": (receiver_states._ABANDONED, (["other"],)),
+    "due for backends": (due._OF_KIND[BACKEND], (["other", "else"],)),
+    "due for handlers": (due._OF_KIND[HANDLER], (["other", "else"],)),
 }
 
 
@@ -100,7 +100,7 @@ def test_few_rows_are_looked_at() -> None:
 )
 def test_one_table_is_counted_and_only_for_those_that_are_named(kind: str, counted: str, other: str) -> None:
     with pool.acquire() as connection:
-        plan = plan_of(connection, metrics._WAITING, (kind, ["other"]))
+        plan = plan_of(connection, receiver_states._WAITING, (kind, ["other"]))
 
     assert f"on {counted}" in plan
     assert f"on {other}" not in plan

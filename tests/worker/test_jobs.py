@@ -8,8 +8,9 @@ import pytest
 
 from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
-from ctms.worker.sweep import due, jobs_of, remove_forgotten, remove_left_behind, sweep
-from tests.worker.working import Worker, row, rows
+from ctms.sync.due import find_due
+from ctms.worker.jobs import jobs_of, remove_forgotten, remove_left_behind, sweep
+from tests.sync.working import Worker, row, rows
 
 Make = Callable[[int], list[str]]
 
@@ -77,7 +78,7 @@ def test_any_priority_is_due(make: Make, priority: int) -> None:
     rows("UPDATE outbox SET priority = %s", priority)
 
     with pool.acquire() as connection:
-        assert due(connection, LANES) == LANES[:2]
+        assert find_due(connection, LANES) == LANES[:2]
 
 
 def working(ago: float | None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
-from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
+from tests.sync.working import Other, Worker, parked, row, rows, time_passes, waiting
 
 Make = Callable[[int], list[str]]
 

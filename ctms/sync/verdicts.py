@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
-from ctms.outbox.receivers import MAX_FAILURES_ALONE
+from ctms.sync.receiver_states import MAX_FAILURES_ALONE
 
 LONGEST_WAIT_IN_SECONDS = 3600.0
 """What is tried again waits longer each time, up to this."""

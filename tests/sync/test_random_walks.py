@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 
 from ctms.database import pool
-from ctms.outbox import parked as parking
 from ctms.plugins import Done, Pause, Refused, SlowDown, TryLater
+from ctms.sync import parked as parking
 from ctms.testing import ApiClient
-from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
+from tests.sync.working import Other, Worker, parked, row, rows, time_passes, waiting
 
 OPTIONS: dict[str, Any] = {"max_batch": 3, "concurrency": 2}
 ERRORS = (ValueError, ConnectionResetError, RuntimeError, TimeoutError)

@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 
 from ctms.database import pool
-from ctms.outbox import mirrored
 from ctms.outbox.changes import outbox
+from ctms.sync import mirrored
+from ctms.sync.resync import Selection, resync
 from ctms.testing import ApiClient
-from ctms.worker.resync import Selection, resync
-from tests.worker.working import BACKEND_OTHER, Other, Worker, row, rows, time_passes, waiting
+from tests.sync.working import BACKEND_OTHER, Other, Worker, row, rows, time_passes, waiting
 
 Make = Callable[[int], list[str]]
 Edit = Callable[[str, str], Any]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ctms.outbox.lanes import BACKEND, Lane
-from ctms.worker.calls import Calls
-from tests.worker.working import Other, Worker, row, rows, time_passes, waiting
+from ctms.sync.calls import Calls
+from tests.sync.working import Other, Worker, row, rows, time_passes, waiting
 
 LANE = Lane(BACKEND, "other", 0)
 SOON = 0.05

@@ -12,9 +12,9 @@ import pytest
 from ctms.database import pool
 from ctms.outbox.lanes import Lane
 from ctms.plugins import SlowDown
-from ctms.worker.backends import BackendWork
-from ctms.worker.breaker import Breaker
-from tests.worker.working import Other, Worker, parked, row, rows, time_passes, waiting
+from ctms.sync.backends import BackendWork
+from ctms.sync.circuit_breaker import Breaker
+from tests.sync.working import Other, Worker, parked, row, rows, time_passes, waiting
 
 Make = Callable[[int], list[str]]
 
