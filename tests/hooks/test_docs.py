@@ -163,7 +163,7 @@ def commands(_: ApiClient) -> None:
     runner = current_app.test_cli_runner()
 
     assert run(runner, "greet", "Jane").stdout == "Hello, Jane. Contacts with your name: 0.\n"
-    assert run(runner, "greet", "4", status=1).stderr == "Error: a name is made of letters\n"
+    assert run(runner, "greet", "4", status=1).stderr == "Error: a name may only contain letters\n"
     assert "Greet NAME" in run(runner, "--help").stdout
 
 
