@@ -15,7 +15,15 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-_MODULES = ["ctms.app", "ctms.cli", "ctms_plugins.jsonl.journal", "flask.cli", "flask_migrate", "tests.forked"]
+_MODULES = [
+    "ctms.app",
+    "ctms.cli",
+    "ctms_plugins.jsonl.journal",
+    "flask.cli",
+    "flask_migrate",
+    "tests.forked",
+    "tests.frozen",
+]
 
 
 def context() -> ForkServerContext:

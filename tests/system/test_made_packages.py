@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import requests
 
 from ctms.cli.scaffold import KINDS, words_for, write
 from ctms.testing import contact_body
+from tests.prepared import FOLDER_OF_RUN
 from tests.serving import Served, serve
 from tests.testing.environments import Environment
 
@@ -61,9 +63,15 @@ def test_tools_have_nothing_to_say_about_it(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     pytest.importorskip("ruff")
     package = made(tmp_path, "my-other", kind)
+    # What mypy knows of the libraries is the same for all kinds.
+    cache = Path(os.environ[FOLDER_OF_RUN], "mypy")
 
-    for tool in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "--strict"]):
-        command = [sys.executable, "-m", *tool, *([] if tool[0] == "mypy" else ["."])]
+    for tool in (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", "--strict", "--cache-dir", cache],
+    ):
+        command = [sys.executable, "-m", *tool]
         done = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -104,6 +104,13 @@ class Running:
         assert found is not None
         return int(found[0])
 
+    def set_synchronised(self, moment: datetime | None) -> None:
+        """Store when the backend was synchronised; None: never."""
+        sql = """
+            INSERT INTO receivers (kind, name, failures, synchronised_at) VALUES ('backend', 'mirror', 0, %s)
+            ON CONFLICT (kind, name) DO UPDATE SET synchronised_at = excluded.synchronised_at"""
+        self.database.execute(sql, (moment,))
+
     def start(self, *options: str, **variables: str) -> subprocess.Popen[str]:
         """Start a worker."""
         environment = {**self.served.environment, **variables}
@@ -158,6 +165,7 @@ def running(instance: tuple[Served, Path]) -> Iterator[Running]:
     served, folder = instance
     with connected(served) as connection:
         running = Running(served, folder, connection)
+        running.set_synchronised(datetime.now(UTC))
         yield running
         running.hold.unlink(missing_ok=True)
         for worker in running.workers:
@@ -282,10 +290,6 @@ def test_once_says_what_it_did(running: Running) -> None:
 
     working = "CTMS: working for backend mirror, deletion handler mirror"
     assert working in said(0)
-    running.database.execute(
-        "INSERT INTO receivers (kind, name, failures, synchronised_at) VALUES ('backend', 'mirror', 0, now()) "
-        "ON CONFLICT (kind, name) DO UPDATE SET synchronised_at = excluded.synchronised_at"
-    )
     assert said(0) == [working, "CTMS: nothing was due"]
 
     running.make(2)
@@ -306,7 +310,7 @@ def test_once_says_what_it_did(running: Running) -> None:
 
 
 def test_it_names_a_backend_that_was_never_synchronised(running: Running) -> None:
-    running.database.execute("UPDATE receivers SET synchronised_at = NULL")
+    running.set_synchronised(None)
     remark = "CTMS: warning: the backend mirror was never synchronised: run `flask ctms backends resync mirror --all`"
     running.make(1)
     assert running.start("--once").wait(timeout=200) == 0
