@@ -1,7 +1,7 @@
 """How Alembic runs our migrations and those of plugins; `flask db …` and `flask ctms serve` come here.
 
-The attribute `revisions` of the configuration knows how they run and what they may raise. The attribute `schema` is the
-schema of the plugin whose migrations are run: their tables and their version table are created there.
+The attribute `revisions` of the configuration knows how they run and what they may raise, and, for a plugin's, the
+schema in which their tables and their version table are created.
 """
 
 import logging
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 logger = logging.getLogger("alembic.env")
 migrate = current_app.extensions["migrate"]
 revisions = context.config.attributes["revisions"]
-schema = context.config.attributes.get("schema")
+schema = revisions.schema
 metadata = migrate.db.metadata if schema is None else None
 
 
@@ -41,17 +41,20 @@ def run_offline() -> None:
     if schema is not None:
         revisions.prepare(context.script, partial(context.execute, f'SET search_path = "{schema}", public'))
     with context.begin_transaction():
-        if schema is not None:
-            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        if not context.get_starting_revision_argument():
+            for statement in revisions.schema_statements():
+                context.execute(statement)
         context.run_migrations()
 
 
-def enter_schema(connection: Connection) -> None:
-    """Create the schema of the plugin if it is missing, in the transaction of the first revision."""
-    exists = text("SELECT FROM pg_namespace WHERE nspname = :schema")
-    # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
-    if connection.execute(exists, {"schema": schema}).first() is None:
-        connection.execute(text(f'CREATE SCHEMA "{schema}"'))
+def wait_for_lock(connection: Connection) -> None:
+    """Wait without limit until no other process migrates; say so."""
+    connection.execute(text("SET statement_timeout = 0"))
+    connection.execute(text("SET lock_timeout = 0"))
+    if not connection.execute(text("SELECT pg_try_advisory_lock(hashtext('ctms migrations'))")).scalar():
+        logger.warning("another process migrates the database: waiting until it has finished")
+        connection.execute(text("SELECT pg_advisory_lock(hashtext('ctms migrations'))"))
+    connection.commit()
 
 
 def leave(connection: Connection) -> None:
@@ -72,9 +75,7 @@ def leave(connection: Connection) -> None:
 def run_online() -> None:
     """Migrate, one process at a time: a second one waits and then finds the work done."""
     with migrate.db.engine.connect() as connection:
-        connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_lock(hashtext('ctms migrations'))"))
-        connection.commit()
+        wait_for_lock(connection)
         context.configure(
             connection=connection,
             target_metadata=metadata,
@@ -85,9 +86,8 @@ def run_online() -> None:
         )
         revisions.prepare(context.script, enter_session, connection)
         try:
-            if schema is not None and not context.get_context().opts.get("dont_mutate"):
-                enter_schema(connection)
             enter_session()
+            revisions.enter_schema(connection, create=not context.get_context().opts.get("dont_mutate"))
             with context.begin_transaction():
                 context.run_migrations()
         finally:

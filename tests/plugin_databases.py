@@ -60,11 +60,11 @@ def own_settings(postgres: str, worker_id: str, settings: Settings) -> Settings:
 
 @pytest.fixture
 def make_app(own_settings: Settings) -> Iterator[MakeApp]:
-    """Makes apps with plugins on that database."""
+    """Makes apps with plugins on that database, and with changes of its settings."""
     made = []
 
-    def make(*plugins: object, db_url: str | None = None) -> Flask:
-        app = create_app(replace(own_settings, db_url=db_url or own_settings.db_url), points_of(plugins))
+    def make(*plugins: object, **changes: Any) -> Flask:
+        app = create_app(replace(own_settings, **changes), points_of(plugins))
         made.append(app)
         return app
 

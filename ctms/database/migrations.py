@@ -28,15 +28,12 @@ from psycopg import sql
 from ctms.current import extension
 from ctms.database.engine import db, migrate
 from ctms.database.pool import Connection
-from ctms.database.revisions import Revisions, place_in
+from ctms.database.revisions import SCHEMA_COMMENT, SCHEMA_PREFIX, Revisions, place_in, schema_of
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin, Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
-
-SCHEMA_PREFIX = "plugin_"
-"""What the names of plugins' schemas begin with."""
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('ctms migrations'))"
 """Waits until no other process migrates, until the end of the transaction. `migrations/env.py` has the same lock."""
@@ -54,9 +51,10 @@ _STORE_PERMISSION = """
 
 _OWNERS = "SELECT name, plugin FROM permissions WHERE name = ANY(%s)"
 
-_SCHEMAS = """
-    SELECT substr(n.nspname, %s) FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
-    WHERE starts_with(n.nspname, %s) AND c.relname = 'alembic_version' ORDER BY 1"""
+# A schema without the comment belongs to somebody else.
+_PLUGINS = """
+    SELECT plugin FROM pg_namespace CROSS JOIN LATERAL substr(nspname, length(%(prefix)s) + 1) AS plugin
+    WHERE nspname = %(prefix)s || plugin AND obj_description(oid, 'pg_namespace') = %(comment)s || plugin ORDER BY 1"""
 
 _chosen: ContextVar[PluginMigrations | None] = ContextVar("the plugin whose migrations Alembic works on", default=None)
 
@@ -68,7 +66,6 @@ class PluginMigrations:
         """Read the files. Raises `PluginError` where they are not one line of revisions."""
         self.plugin = plugin
         self.folder = folder
-        self.schema = schema_of(plugin.name)
         if len(plugin.name) > _MAX_NAME:
             raise checks.problem(
                 plugin, f"ctms_migrations needs a name of {_MAX_NAME} characters at most", "rename the entry point"
@@ -199,11 +196,6 @@ def plugin_schemas() -> PluginSchemas:
     return cast(PluginSchemas, extension("ctms.plugin_schemas"))
 
 
-def schema_of(plugin: str) -> str:
-    """Return the name of the schema of the plugin of that name."""
-    return f"{SCHEMA_PREFIX}{plugin}"
-
-
 @contextmanager
 def chosen(plugin: PluginMigrations) -> Iterator[None]:
     """Have Alembic work on the migrations of a plugin inside."""
@@ -222,7 +214,6 @@ def _configure(config: Config) -> Config:
         for name in ("path_separator", "version_path_separator"):  # the second one is of earlier versions
             config.set_main_option(name, "os")
         config.set_main_option("version_locations", str(plugin.folder).replace("%", "%%"))
-        config.attributes["schema"] = plugin.schema
     config.attributes["revisions"] = (
         Revisions(MIGRATIONS / "versions") if plugin is None else Revisions(plugin.folder, plugin.plugin)
     )
@@ -316,18 +307,24 @@ def _explained(one: PluginMigrations) -> Iterator[str | None]:
 
 def revision_of(connection: Connection, plugin: str) -> str | None:
     """Return the revision of the plugin's schema; None where no migration has run."""
-    table = sql.Identifier(schema_of(plugin), "alembic_version")
-    (exists,) = _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(),))
-    if not exists:
-        return None
-    found = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone()
-    return None if found is None else str(found[0])
+    return _read_revision(connection, plugin) if plugin in _plugins_with_schema(connection) else None
 
 
 def revisions_of_plugins(connection: Connection) -> dict[str, str | None]:
     """Return the revision of each plugin's schema in the database, by the plugins' names, installed or not."""
-    rows = connection.execute(_SCHEMAS, (len(SCHEMA_PREFIX) + 1, SCHEMA_PREFIX)).fetchall()
-    return {name: revision_of(connection, name) for (name,) in rows}
+    return {plugin: _read_revision(connection, plugin) for plugin in _plugins_with_schema(connection)}
+
+
+def _plugins_with_schema(connection: Connection) -> list[str]:
+    names = {"prefix": SCHEMA_PREFIX, "comment": SCHEMA_COMMENT}
+    return [plugin for (plugin,) in connection.execute(_PLUGINS, names).fetchall()]
+
+
+def _read_revision(connection: Connection, plugin: str) -> str | None:
+    table = sql.Identifier(schema_of(plugin), "alembic_version")
+    (exists,) = _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(),))
+    found = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone() if exists else None
+    return None if found is None else str(found[0])
 
 
 @contextmanager
@@ -342,8 +339,9 @@ def locked() -> Iterator[Connection]:
     """Lend a connection for one transaction, while no other process migrates."""
     with db.engine.begin() as connection:
         driver = cast(Connection, connection.connection.driver_connection)
-        driver.execute("SET LOCAL statement_timeout = 0")
+        driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         driver.execute(LOCK)
+        driver.execute("SET LOCAL lock_timeout TO DEFAULT")
         yield driver
 
 

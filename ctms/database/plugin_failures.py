@@ -6,8 +6,9 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from ctms.database.errors import NO_SCHEMA, describe, driver_error
-from ctms.database.migrations import problem_of_plugins, schema_of
+from ctms.database.migrations import problem_of_plugins
 from ctms.database.operator_errors import database_problem, is_migrated
+from ctms.database.revisions import schema_of
 from ctms.hooks.places import place_of_error
 from ctms.hooks.plugin import Plugin
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from ctms.database.migrations import locked, revisions_of_plugins, schema_of
+from ctms.database.migrations import locked, revisions_of_plugins
 from ctms.database.pool import Connection
+from ctms.database.revisions import schema_of
 from ctms.errors import ConflictError, NotFoundError
 
 _TABLES = """

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from alembic.script import Script, ScriptDirectory
 from psycopg import errors
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import StatementError
 
 from ctms.database.errors import describe
@@ -24,11 +24,23 @@ from ctms.errors import OperatorError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin
 
+SCHEMA_PREFIX = "plugin_"
+"""What the names of plugins' schemas begin with."""
+
+SCHEMA_COMMENT = "CTMS: tables of the plugin "
+"""What the comment of a plugin's schema says before the plugin's name. A schema without it belongs to somebody else."""
+
 _REPORT = "nothing of this migration is stored; report it"
 
 # The statements of a plugin's migrations are the plugin's: that a table is missing is no fault of the operator's.
 _STATEMENT_FAULTS = (psycopg.ProgrammingError, psycopg.InternalError)
 _NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+
+_SCHEMA = text("""
+    SELECT obj_description(oid, 'pg_namespace') AS comment, NOT EXISTS (
+        SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = n.oid
+    ) AS is_empty
+    FROM pg_namespace n WHERE nspname = :schema""")
 
 
 class Revisions:
@@ -37,6 +49,7 @@ class Revisions:
     def __init__(self, folder: Path, plugin: Plugin | None = None) -> None:
         self.folder = folder
         self.plugin = plugin
+        self.schema = None if plugin is None else schema_of(plugin.name)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -63,6 +76,33 @@ class Revisions:
         if problem is not None and (isinstance(error, _NOT_ALLOWED) or not isinstance(error, _STATEMENT_FAULTS)):
             return checks.problem(self.plugin, f"its migrations stopped, {problem}", "run it again", place)
         return checks.problem(self.plugin, f"its migrations failed with {reason(error)}", place=place)
+
+    def schema_statements(self) -> Sequence[str]:
+        """Return what creates the plugin's schema, and what marks it as the plugin's; nothing for CTMS."""
+        if self.plugin is None:
+            return ()
+        comment = f"{SCHEMA_COMMENT}{self.plugin.name}"
+        return f'CREATE SCHEMA "{self.schema}"', f"COMMENT ON SCHEMA \"{self.schema}\" IS '{comment}'"
+
+    def enter_schema(self, connection: Connection, *, create: bool) -> None:
+        """Create the plugin's schema if it is missing, in the transaction of the first revision, and mark it.
+
+        One that is empty is taken: somebody has created it for a role that may not. Raises `PluginError` for one that
+        holds anything and is not marked.
+        """
+        if self.plugin is None:
+            return
+        found = connection.execute(_SCHEMA, {"schema": self.schema}).first()
+        if found is not None and found.comment == f"{SCHEMA_COMMENT}{self.plugin.name}":
+            return
+        creating, marking = self.schema_statements()
+        if found is not None and not found.is_empty:
+            what = f"the schema {self.schema} is in use, and CTMS has not created it"
+            raise checks.problem(self.plugin, what, f"rename it; if it is the plugin's, run {marking}")
+        if create:
+            # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
+            for statement in (creating, marking) if found is None else (marking,):
+                connection.execute(text(statement))
 
     def prepare(
         self, scripts: ScriptDirectory, before: Callable[[], None], connection: Connection | None = None
@@ -91,6 +131,11 @@ class Revisions:
             raise checks.problem(self.plugin, what, place=script.path)
 
         return run
+
+
+def schema_of(plugin: str) -> str:
+    """Return the name of the schema of the plugin of that name."""
+    return f"{SCHEMA_PREFIX}{plugin}"
 
 
 def place_in(folder: Path, error: BaseException) -> str | None:

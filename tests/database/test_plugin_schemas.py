@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import flask_migrate
+import psycopg
 import pytest
 import sqlalchemy
 from flask import Flask
 from sqlalchemy.engine import make_url
 
 from ctms.database.engine import db
-from ctms.database.migrations import check_migrated, upgrade, upgrade_plugins
+from ctms.database.migrations import check_migrated, chosen, plugin_schemas, upgrade, upgrade_plugins
+from ctms.database.pool import libpq_url
 from ctms.database.purge import purge
 from ctms.errors import OperatorError, PluginError
+from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
 from ctms.telemetry.health import run_health_checks
 from tests import tables
+from tests.docs.messages import is_documented
 from tests.plugin_databases import Heir, MakeApp, Stamps, query
 
 
@@ -167,6 +175,76 @@ def test_a_first_revision_that_fails_leaves_nothing(make_app: MakeApp, own_setti
     refused(make_app(Stamps(tmp_path, {"0001_bad.py": tables.revision("0001", None, "int('x')")})))
 
     assert query(own_settings, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
+
+
+@pytest.mark.parametrize("object_", ["FUNCTION f() RETURNS integer LANGUAGE sql AS 'SELECT 1'", "TABLE t ()"])
+def test_a_schema_of_somebody_else(object_: str, make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:
+    query(own_settings, f"CREATE SCHEMA plugin_stamps; SET search_path = plugin_stamps; CREATE {object_}")
+    query(own_settings, "CREATE TABLE plugin_stamps.alembic_version AS SELECT '0001'::varchar AS version_num")
+    app = make_app(Stamps(tmp_path, tables.REVISIONS))
+
+    message = refused(app)
+
+    assert (
+        "the schema plugin_stamps is in use, and CTMS has not created it: rename it; if it is the plugin's" in message
+    )
+    assert is_documented(message)
+    assert "at the revision none, not 0002" in check_problem(app)
+    assert query(own_settings, "SELECT to_regclass('plugin_stamps.stamps')") == [(None,)]
+
+    query(own_settings, message.partition("run ")[2])
+    query(own_settings, "UPDATE plugin_stamps.alembic_version SET version_num = '0002'")
+    with app.app_context():
+        upgrade_plugins()
+        check_migrated()
+
+
+def test_the_sql_script_of_a_first_upgrade_marks_the_schema(
+    make_app: MakeApp, own_settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app(Stamps(tmp_path, tables.REVISIONS))
+    with app.app_context(), chosen(plugin_schemas().migrations["stamps"]):
+        for revisions in ("head", "0001:0002"):
+            flask_migrate.upgrade(directory=str(MIGRATIONS), revision=revisions, sql=True)
+    first, _, second = capsys.readouterr().out.partition("COMMIT;")
+
+    assert "CREATE SCHEMA" not in second
+    query(own_settings, f"{first}COMMIT")
+    with app.app_context():
+        check_migrated()
+
+
+@pytest.mark.parametrize("work", [upgrade, lambda: plugin_schemas().store_permissions()])
+def test_a_second_upgrade_waits_without_limit(
+    work: Callable[[], None],
+    make_app: MakeApp,
+    own_settings: Settings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = make_app(Stamps(tmp_path, {"0001.py": tables.FIRST}, ("stamps:read",)), db_statement_timeout=1)
+
+    def run() -> None:
+        with app.app_context():
+            work()
+
+    waited = (
+        "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND NOT granted"
+        " AND datname = current_database() AND waitstart < now() - interval '1.5 s'"
+    )
+    url = libpq_url(str(own_settings.db_url))
+    with ThreadPoolExecutor() as threads, psycopg.connect(url, autocommit=True) as first:
+        first.execute("SELECT pg_advisory_lock(hashtext('ctms migrations'))")
+        done = threads.submit(run)
+        while not query(own_settings, waited):
+            if done.done():
+                pytest.fail(f"it did not wait: {done.exception()}")
+            time.sleep(0.05)
+        first.execute("SELECT pg_advisory_unlock_all()")
+        done.result()
+
+    if work is upgrade:
+        assert caplog.messages.count("another process migrates the database: waiting until it has finished") == 1
 
 
 def test_a_name_that_is_too_long_for_a_schema(make_app: MakeApp, tmp_path: Path) -> None:

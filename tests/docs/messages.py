@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.docs.pages import PAGES, ROOT
 
-CODE = [path for folder in ("ctms", "ctms_plugins") for path in (ROOT / folder).rglob("*.py")]
+CODE = [path for folder in ("ctms", "ctms_plugins", "migrations") for path in (ROOT / folder).rglob("*.py")]
 
 _TABLE = re.compile(r"^\| Message \|.*\n\| ---.*\n(?P<rows>(?:\|.*\n)+)", re.MULTILINE)
 _ANYTHING = "…"
