@@ -6,7 +6,6 @@ over, and can be removed without its code. Nothing of a plugin is stored in the 
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ import flask_migrate
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.util import CommandError, load_python_file
 from flask import Flask
 from psycopg import sql
 
@@ -85,18 +84,15 @@ class PluginMigrations:
         """Return the ids of the revisions, the newest first."""
         what = f"ctms_migrations yields the folder {self.folder}"
         try:
+            self._check_ids(what)
             with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Revision .* is (not present|present more than once)")
+                warnings.filterwarnings("error", message="Revision .* is not present")
                 script = ScriptDirectory(str(MIGRATIONS), version_locations=[str(self.folder)])
                 heads, bases = script.get_heads(), script.get_bases()
                 found = [revision.revision for revision in script.walk_revisions()]
+        except PluginError:
+            raise
         except (Exception, SystemExit) as error:
-            repeated = re.search(r"Revision (\S+) is present more than once", str(error))
-            if repeated:
-                files = ", ".join(self._files_of(repeated[1]))
-                cure = "give each file a revision of its own"
-                same = f"{what}, where {files} have one revision, {repeated[1]}"
-                raise checks.problem(self.plugin, same, cure) from error
             failed = f"{what}, whose revisions cannot be read ({checks.reason(error)})"
             raise checks.problem(self.plugin, failed, place=place_in(self.folder, error)) from error
         if not found:
@@ -104,17 +100,31 @@ class PluginMigrations:
         if len(heads) > 1 or len(bases) > 1:
             several = heads if len(heads) > 1 else bases
             raise checks.problem(self.plugin, f"{what}, whose revisions are not one line: {', '.join(several)}")
-        for revision in found:
-            if not revision.strip():
-                raise checks.problem(self.plugin, f"{what}, where a revision has an empty id", "name it")
-            if len(revision) > _MAX_REVISION:
-                raise checks.problem(self.plugin, f"{what}, whose revision {revision} has more than 32 characters")
         return found
 
-    def _files_of(self, revision: str) -> list[str]:
-        """Return the names of the files that have a revision."""
-        assigned = re.compile(rf"^revision\b[^=\n]*=\s*['\"]{re.escape(revision)}['\"]", re.MULTILINE)
-        return sorted(path.name for path in self.folder.glob("*.py") if assigned.search(path.read_text()))
+    def _check_ids(self, what: str) -> None:
+        """Raise `PluginError` for ids that Alembic fails on without naming the file, or that no table stores."""
+        files: dict[str, str] = {}
+        for path in sorted(self.folder.glob("*.py")):
+            if path.name.startswith((".#", "__init__")):  # Alembic passes these over
+                continue
+            module = load_python_file(str(self.folder), path.name)
+            for name in ("revision", "down_revision", "depends_on"):
+                value = getattr(module, name, None)
+                ids = value if name != "revision" and isinstance(value, list | tuple) else (value,)
+                if not all(isinstance(one, str) or (one is None and name != "revision") for one in ids):
+                    missing = f"{what}, where {path.name} has no {name} that is text"
+                    raise checks.problem(self.plugin, missing, "give it one in quotes")
+            revision = module.revision
+            if not revision.strip():
+                raise checks.problem(self.plugin, f"{what}, where the revision of {path.name} is empty", "name it")
+            if len(revision) > _MAX_REVISION:
+                long = f"{what}, where the revision of {path.name} has more than {_MAX_REVISION} characters"
+                raise checks.problem(self.plugin, long, "shorten it")
+            if revision in files:
+                same = f"{what}, where {files[revision]}, {path.name} have one revision, {revision}"
+                raise checks.problem(self.plugin, same, "give each file a revision of its own")
+            files[revision] = path.name
 
 
 class PluginSchemas:

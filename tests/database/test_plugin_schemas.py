@@ -166,9 +166,25 @@ def test_a_revision_that_is_no_python_is_named(make_app: MakeApp, tmp_path: Path
     assert f", in {tmp_path}/0001_bad.py, line 1: " in raised.value.message
 
 
-def test_an_empty_revision(make_app: MakeApp, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="where a revision has an empty id: name it"):
-        make_app(Stamps(tmp_path, {"0001_bad.py": tables.revision("", None, "pass")}))
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        ("revision = ''", "the revision of 0003_bad.py is empty: name it"),
+        ("revision = 3", "0003_bad.py has no revision that is text: give it one in quotes"),
+        ("revision = ['0003']", "0003_bad.py has no revision that is text"),
+        ("revision = b'0003'", "0003_bad.py has no revision that is text"),
+        ("", "0003_bad.py has no revision that is text"),
+        ("revision = '0003'; down_revision = 2", "0003_bad.py has no down_revision that is text"),
+        ("revision = '0003'; down_revision = ('0002', 1)", "0003_bad.py has no down_revision that is text"),
+        ("revision = '0003'; down_revision = '0002'; depends_on = 1", "0003_bad.py has no depends_on that is text"),
+    ],
+)
+def test_a_revision_without_a_usable_id(ids: str, told: str, make_app: MakeApp, tmp_path: Path) -> None:
+    with pytest.raises(PluginError) as raised:
+        make_app(Stamps(tmp_path, {**tables.REVISIONS, "0003_bad.py": f"down_revision = '0002'\n{ids}"}))
+
+    assert f"the folder {tmp_path}, where {told}" in raised.value.message
+    assert is_documented(raised.value.message)
 
 
 def test_a_first_revision_that_fails_leaves_nothing(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ TABLE_CASES = (
     ),
     Case(
         "long id of a revision",
-        ("whose revision " + 33 * "1" + " has more than 32 characters",),
+        ("where the revision of 1.py has more than 32 characters: shorten it",),
         MIGRATIONS.format(revisions={"1.py": REVISION.format(33 * "1", None)}, more=""),
         needs_app=True,
         has_place=False,
