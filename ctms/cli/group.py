@@ -6,17 +6,16 @@ import logging
 from contextlib import nullcontext
 
 import click
-import psycopg
 from flask import Flask, has_app_context
 from flask.cli import AppGroup, ScriptInfo
-from sqlalchemy.exc import DBAPIError
 
 from ctms.current import current_app
-from ctms.database.operator_errors import operator_errors
+from ctms.database.errors import database_error_in
 from ctms.database.plugin_failures import command_problem
 from ctms.database.storage import disk_problem
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
+from ctms.hooks.plugin import Plugin
 from ctms.settings import app_settings
 
 logger = logging.getLogger(__name__)
@@ -41,26 +40,40 @@ class AppOwner(AppGroup):
     def invoke(self, ctx: click.Context) -> object:
         """Run a command. The app is made from the environment when the command needs it, unless there is one.
 
-        Raises `OperatorError` for settings that cannot be used and for a database that cannot be reached, does not
-        answer in time or is not migrated, and where the disk has no space left or is read-only.
+        Raises `OperatorError` for settings that cannot be used, for all errors of the database, whose own messages may
+        repeat values of rows, and where the disk has no space left or is read-only.
         """
         self.app_info(ctx)
         try:
             return super().invoke(ctx)
-        except OSError as error:
-            problem = disk_problem(error)
-            if problem is None:
-                raise
-            raise OperatorError(problem) from error
-        except (DBAPIError, psycopg.Error) as error:
-            with nullcontext() if has_app_context() else self.app_info(ctx).load_app().app_context():
-                self.explain(ctx, error)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except Exception as error:
+            problem = disk_problem(error) if isinstance(error, OSError) else None
+            if problem is not None:
+                raise OperatorError(problem) from error
+            if database_error_in(error) is None:
+                raise
+            # `from None`: nothing may show the message of the error.
+            raise self._explanation(ctx, error) from None
 
-    def explain(self, _ctx: click.Context, error: DBAPIError | psycopg.Error) -> None:
-        """Raise `OperatorError` in place of an error of the database that an operator can put right."""
-        with operator_errors():
-            raise error
+    def _explanation(self, ctx: click.Context, error: Exception) -> OperatorError:
+        """Return an error of the database in one line; log the traceback at the level DEBUG, or of a traced plugin."""
+        name = ctx.invoked_subcommand or ""
+        with nullcontext() if has_app_context() else self.app_info(ctx).load_app().app_context():
+            plugin = self.plugin_of(name)
+            problem = command_problem(plugin, name, error)
+            if plugin is None:
+                logger.debug("command %s failed", name, exc_info=error)
+                return OperatorError(problem)
+            if app_settings().plugins_trace:
+                extra = {"plugin": plugin.name}
+                logger.info("command %s of plugin %s failed", name, plugin.name, exc_info=error, extra=extra)
+            return PluginError(problem, plugin.name)
+
+    def plugin_of(self, _command: str) -> Plugin | None:
+        """Return the plugin that a command in the current app belongs to; None for one of ours."""
+        return None
 
 
 class Group(AppOwner):
@@ -70,24 +83,11 @@ class Group(AppOwner):
         """Return a command of ours, else one of a plugin's."""
         return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get(cmd_name)
 
-    def explain(self, ctx: click.Context, error: DBAPIError | psycopg.Error) -> None:
-        """Raise `PluginError` for any error of the database that a plugin's command raised: its text may hold values.
-
-        The traceback is logged where the settings want plugins traced.
-        """
-        name = ctx.invoked_subcommand
-        app = current_app()
-        if name is not None and name not in self.commands:
-            for one in app.extensions["ctms.plugins"].collect("ctms_commands"):
-                if one.value.name == name:
-                    if app_settings().plugins_trace:
-                        extra = {"plugin": one.plugin.name}
-                        logger.info(
-                            "command %s of plugin %s failed", name, one.plugin.name, exc_info=error, extra=extra
-                        )
-                    # `from None`: nothing may show the message of the error.
-                    raise PluginError(command_problem(one.plugin, name, error), one.plugin.name) from None
-        super().explain(ctx, error)
+    def plugin_of(self, command: str) -> Plugin | None:
+        """Return the plugin that a command in the current app belongs to; None for one of ours."""
+        found = current_app().extensions["ctms.plugins"].collect("ctms_commands")
+        of_plugins = {one.value.name: one.plugin for one in found}
+        return None if command in self.commands else of_plugins.get(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands, those of plugins included; plugins that cannot be loaded are a remark, not an error."""

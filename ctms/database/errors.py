@@ -6,7 +6,7 @@ import re
 
 import psycopg
 from psycopg import errors
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
 """What is raised where a table, a column or a schema is missing."""
@@ -20,6 +20,14 @@ def driver_error(error: BaseException | None) -> psycopg.Error | None:
     """Return psycopg's error, which SQLAlchemy may have wrapped; None for any other exception."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return cause if isinstance(cause, psycopg.Error) else None
+
+
+def database_error_in(error: BaseException) -> psycopg.Error | SQLAlchemyError | None:
+    """Return the first error of the database among an exception and those that a traceback shows with it, if any."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, psycopg.Error | SQLAlchemyError):
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return found
 
 
 def describe(error: psycopg.Error) -> str:

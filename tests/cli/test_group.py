@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import click
+import psycopg
 import pytest
 import requests
 from click.testing import CliRunner
+from flask import Flask
+from flask.cli import with_appcontext
 from flask.testing import FlaskCliRunner
+from procrastinate.exceptions import ConnectorException
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from ctms.app import create_app
-from ctms.database.engine import release_database
+from ctms.cli.group import AppOwner, Group
+from ctms.clients.models import Role
+from ctms.database.engine import db, release_database
 from ctms.database.operator_errors import database_problem
+from ctms.database.pool import writing
 from ctms.settings import Settings
 from tests.cli.running import run
 from tests.conftest import SECRET_KEY, empty_database
+from tests.docs.messages import is_documented
 from tests.serving import FLASK, Served, environment_for, run_flask
 from tools import cli_reference
 
@@ -117,6 +130,98 @@ def test_a_data_folder_that_cannot_be_used_is_one_line(monkeypatch: pytest.Monke
 
 def test_a_fault_of_ours_is_not_blamed_on_the_database() -> None:
     assert database_problem(ValueError("a bug")) is None
+
+
+REPEATING = """
+    INSERT INTO emails (email_id, primary_email)
+    SELECT gen_random_uuid(), 'jane@example.com' FROM generate_series(1, 2)"""
+
+
+def _with_the_session() -> None:
+    db.session.execute(text(REPEATING))
+
+
+def _with_a_connection() -> None:
+    with writing() as connection:
+        connection.execute(REPEATING)
+
+
+def _below_another_error() -> None:
+    try:
+        _with_a_connection()
+    except psycopg.Error as error:
+        raise ConnectorException from error
+
+
+def _while_another_is_handled() -> None:
+    try:
+        _with_a_connection()
+    except psycopg.Error:
+        raise LookupError  # noqa: B904
+
+
+def _in_a_session_that_has_failed() -> None:
+    def fail(session: Session, _context: object) -> None:
+        session.execute(text(REPEATING))
+
+    event.listen(db.session, "after_flush", fail)
+    db.session.add(Role(name="other"))
+    try:
+        with suppress(IntegrityError):
+            db.session.commit()
+        db.session.execute(text("SELECT 1"))
+    finally:
+        event.remove(db.session, "after_flush", fail)
+
+
+UNIQUE = "UniqueViolation: duplicate key value violates unique constraint"
+
+
+@pytest.mark.parametrize("kind", [AppOwner, Group])
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (_with_the_session, UNIQUE),
+        (_with_a_connection, UNIQUE),
+        (_below_another_error, UNIQUE),
+        (_while_another_is_handled, UNIQUE),
+        (_in_a_session_that_has_failed, "PendingRollbackError"),
+    ],
+)
+def test_no_error_of_the_database_shows_values(
+    work: Callable[[], None], told: str, kind: type[AppOwner], app: Flask
+) -> None:
+    group = kind("ctms", commands=[click.Command("work", callback=with_appcontext(work))])
+
+    failed = app.test_cli_runner().invoke(group, ["work"])
+
+    assert failed.stderr.startswith(f"Error: the command work failed with {told}")
+    assert failed.stderr.endswith(": report it\n")
+    assert len(failed.stderr.splitlines()) == 1
+    assert isinstance(failed.exception, SystemExit)
+    assert is_documented(failed.stderr)
+    assert "jane" not in failed.output
+
+
+def test_the_line_of_a_fault_of_ours_is_named(app: Flask) -> None:
+    with app.app_context():
+        db.session.execute(text("ALTER TABLE api_client ADD CONSTRAINT odd CHECK (email <> 'jane@example.com')"))
+        db.session.commit()
+
+    refused = run(app.test_cli_runner(), "clients", "create", "id_odd", "jane@example.com", status=1).stderr
+
+    assert refused.startswith("Error: the command clients failed with CheckViolation: new row for relation")
+    assert re.search(r", in /.*/ctms/clients/.*\.py, line \d+: report it$", refused)
+    assert "jane" not in refused
+
+
+def test_other_errors_of_commands_keep_their_traceback(app: Flask) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    group = Group("ctms", commands=[click.Command("work", callback=fail)])
+
+    assert isinstance(app.test_cli_runner().invoke(group, ["work"]).exception, LookupError)
 
 
 def test_a_process_that_finds_nobody_listening(tmp_path: Path) -> None:
