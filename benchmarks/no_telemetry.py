@@ -10,8 +10,8 @@ import multiprocessing
 from flask import Flask, Response
 
 from ctms.cli.serve import granian, worker_app
-from ctms.current import current_g
 from ctms.database.pool import Pool
+from ctms.request_context import request_context
 from ctms.settings import Settings
 from ctms.telemetry.requests import init_requests
 
@@ -27,7 +27,7 @@ def remove_telemetry(app: Flask) -> Flask:
 
 
 def _add_request_id(response: Response) -> Response:
-    response.headers["X-Request-Id"] = current_g().request_id
+    response.headers["X-Request-Id"] = request_context().request_id
     return response
 
 

@@ -31,7 +31,7 @@ LAYERS = (
     {"ctms.plugins"},
     {"ctms.api", "ctms.worker"},
     {"ctms.telemetry"},
-    {"ctms.sync"},
+    {"ctms.request_context", "ctms.sync"},
     {"ctms.erasure"},
     {"ctms.bulk"},
     {"ctms.contacts", "ctms.clients"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import flask_smorest
 import psycopg
-from flask import Response, has_app_context
+from flask import Response
 from flask_smorest.utils import load_info_from_docstring
 from psycopg.pq import PipelineStatus
 
@@ -17,11 +17,12 @@ from ctms.api.openapi import SECURITY_SCHEME
 from ctms.api.openapi.errors import error_responses
 from ctms.api.parsing import Parser
 from ctms.clients.access import INVALID_CREDENTIALS, Caller
+from ctms.clients.refusals import AuthFailure
 from ctms.clients.tokens import InvalidToken, tokens
-from ctms.current import current_g, current_request
+from ctms.current import current_request
 from ctms.database.pool import Connection, ScalarQuery, reading, writing
 from ctms.errors import Unauthorized
-from ctms.telemetry.requests import AuthFailure, note_auth_failure, note_client
+from ctms.request_context import RequestContext, find_request_context, request_context
 
 P = ParamSpec("P")
 View = Callable[P, Response]
@@ -61,7 +62,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 reads = current_request().method in {"GET", "HEAD"}
                 with reading() if reads else writing() as acquired:
                     caller = Caller(acquired, client_id, permission)
-                    context = current_g()
+                    context = request_context()
                     context.connection, context.caller = acquired, caller
                     if not reads:
                         caller.look_up()
@@ -75,7 +76,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                     else:
                         caller.authorize()
                     finally:
-                        _note(caller)
+                        _note(context, caller)
                         context.connection = context.caller = None
                 caller.touch_last_access()
                 return response
@@ -127,7 +128,8 @@ def connection() -> Connection:
     For a view that reads, authorize the caller first. Raises `RuntimeError` outside a guarded view.
     """
     caller = _caller("connection")
-    acquired: Connection = current_g().connection
+    acquired = request_context().connection
+    assert acquired is not None  # noqa: S101  set with the caller
     if acquired.info.pipeline_status == PipelineStatus.OFF:
         caller.authorize()
     return acquired
@@ -147,32 +149,30 @@ def caller_id() -> str:
 
 
 def _caller(name: str) -> Caller:
-    found: Caller | None = current_g().get("caller") if has_app_context() else None
-    if found is None:
+    context = find_request_context()
+    if context is None or context.caller is None:
         raise RuntimeError(f"{name}() is for guarded views: elsewhere use reading() or writing()")
-    return found
+    return context.caller
 
 
-def _note(caller: Caller) -> None:
+def _note(context: RequestContext, caller: Caller) -> None:
     """Record the caller for telemetry, if it is known by now."""
     if not caller.is_known:
         return
-    failure = AuthFailure(caller.refusal_cause) if caller.refusal_cause else None
-    if failure is AuthFailure.UNKNOWN_CLIENT:
-        note_auth_failure(failure)
-    else:
-        note_client(caller.client_id, failure)
+    context.auth_failure = caller.refusal_cause
+    if context.auth_failure is not AuthFailure.UNKNOWN_CLIENT:
+        context.client_id, context.client_allowed = caller.client_id, context.auth_failure is None
 
 
 def _client_id() -> str:
     scheme, _, token = current_request().environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        note_auth_failure(AuthFailure.NO_TOKEN)
+        request_context().auth_failure = AuthFailure.NO_TOKEN
         raise Unauthorized("Not authenticated")
     try:
         return tokens().verify(token.strip())
     except InvalidToken as error:
-        note_auth_failure(AuthFailure.EXPIRED_TOKEN if error.expired else AuthFailure.INVALID_TOKEN)
+        request_context().auth_failure = AuthFailure.EXPIRED_TOKEN if error.expired else AuthFailure.INVALID_TOKEN
         raise Unauthorized(INVALID_CREDENTIALS) from error
 
 

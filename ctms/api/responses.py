@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import psycopg
-from flask import Flask, Response, g
+from flask import Flask, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -66,5 +66,5 @@ def _unexpected(error: Exception) -> Response:
         cause = driver_error(error)
         found = () if cause is None else (describe(cause),)
         message = "unexpected error: %s" if found else "unexpected error"
-        logger.error(message, *found, exc_info=error, extra={"rid": g.get("request_id")})
+        logger.error(message, *found, exc_info=error)
     return error_response(500, "Internal Server Error")

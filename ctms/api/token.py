@@ -14,13 +14,14 @@ from ctms.api.openapi import BASIC_SCHEME
 from ctms.api.openapi.errors import TOKEN_ERROR
 from ctms.api.responses import error_response, json_response
 from ctms.clients.attempt_limiter import attempt_limiter
+from ctms.clients.refusals import TokenFailure
 from ctms.clients.registry import InvalidCredentials, authenticate
 from ctms.clients.tokens import tokens
 from ctms.contacts import fields
 from ctms.contacts.schemas import Schema
 from ctms.current import current_request
 from ctms.errors import ApiError, Invalid
-from ctms.telemetry.requests import TokenFailure, note_token_failure
+from ctms.request_context import request_context
 
 blueprint = Blueprint("Token", __name__, description="Tokens for API clients")
 
@@ -83,7 +84,7 @@ def token() -> Response:
     try:
         form = Blueprint.ARGUMENTS_PARSER.parse(TokenRequestSchema(), request, location="form")
     except Invalid as error:
-        note_token_failure(TokenFailure.INVALID_REQUEST)
+        request_context().token_failure = TokenFailure.INVALID_REQUEST
         wrong_grant = any("grant_type" in problem["loc"] for problem in error.detail)  # type: ignore[index]
         return _refused(error, "unsupported_grant_type" if wrong_grant else "invalid_request")
     client_id, secret = _credentials(form)
@@ -91,12 +92,12 @@ def token() -> Response:
     try:
         attempt_limiter().check(client_id, address)
     except ApiError as error:
-        note_token_failure(TokenFailure.LIMITED)
+        request_context().token_failure = TokenFailure.LIMITED
         return _refused(error, "invalid_request")
     try:
         authenticate(client_id, secret)
     except InvalidCredentials as error:
-        note_token_failure(TokenFailure(error.cause))
+        request_context().token_failure = error.cause
         attempt_limiter().record_failure(client_id, address)
         return _wrong_credentials(form)
     text = f'{{"access_token":"{tokens().issue(client_id)}","token_type":"bearer","expires_in":{tokens().lifetime}}}'

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ctms.clients.refusals import AuthFailure
 from ctms.database.pool import Connection, Cursor, ScalarQuery, reading
 from ctms.errors import BadRequest, Forbidden, Unauthorized
 
@@ -84,11 +85,11 @@ class Caller:
             assert self._pending is not None  # noqa: S101
             self._set_row(self._pending.fetchone())
         match self.refusal_cause:
-            case "unknown_client":
+            case AuthFailure.UNKNOWN_CLIENT:
                 raise Unauthorized(INVALID_CREDENTIALS)
-            case "disabled_client":
+            case AuthFailure.DISABLED_CLIENT:
                 raise BadRequest("API Client has been disabled")
-            case "missing_permission":
+            case AuthFailure.MISSING_PERMISSION:
                 raise Forbidden(f"Permission(s) required: {self._permission}")
 
     @property
@@ -97,14 +98,14 @@ class Caller:
         return self._is_known
 
     @property
-    def refusal_cause(self) -> Literal["unknown_client", "disabled_client", "missing_permission"] | None:
+    def refusal_cause(self) -> AuthFailure | None:
         """The cause of a refusal, None for an authorized caller; valid once the caller `is_known`."""
         if self._row is None:
-            return "unknown_client"
+            return AuthFailure.UNKNOWN_CLIENT
         enabled, allowed, *_ = self._row
         if not enabled:
-            return "disabled_client"
-        return "missing_permission" if self._permission is not None and not allowed else None
+            return AuthFailure.DISABLED_CLIENT
+        return AuthFailure.MISSING_PERMISSION if self._permission is not None and not allowed else None
 
     def touch_last_access(self) -> None:
         """Store the time of the client's last access, at most once a minute, without waiting for a lock.

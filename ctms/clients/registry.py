@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Literal
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE
 from ctms.clients.models import ApiClient, Role
+from ctms.clients.refusals import TokenFailure
 from ctms.clients.roles import add_row, find_role, permissions_of
 from ctms.clients.secrets import generate_secret, hash_secret, verify_secret
 from ctms.database.engine import db
@@ -32,7 +32,7 @@ _SECRETS = """
 class InvalidCredentials(Exception):
     """The client id or secret is wrong; `cause` is for operators and must not reach the caller."""
 
-    def __init__(self, cause: Literal["unknown_client", "disabled_client", "wrong_secret"]) -> None:
+    def __init__(self, cause: TokenFailure) -> None:
         super().__init__(cause)
         self.cause = cause
 
@@ -50,11 +50,11 @@ def authenticate(client_id: str, secret: str) -> None:
     current, previous, enabled = known if known and known[2] else (None, None, None)
     right = verify_secret(current, secret) or (previous is not None and verify_secret(previous, secret))
     if known is None:
-        raise InvalidCredentials("unknown_client")
+        raise InvalidCredentials(TokenFailure.UNKNOWN_CLIENT)
     if not enabled:
-        raise InvalidCredentials("disabled_client")
+        raise InvalidCredentials(TokenFailure.DISABLED_CLIENT)
     if not right:
-        raise InvalidCredentials("wrong_secret")
+        raise InvalidCredentials(TokenFailure.WRONG_SECRET)
 
 
 def create_first_client() -> tuple[str, str] | None:

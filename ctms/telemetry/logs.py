@@ -20,8 +20,9 @@ from typing import Any
 
 import sentry_sdk
 from dockerflow.logging import MozlogFormatter
-from flask import g, has_request_context
+from flask import has_request_context
 
+from ctms.request_context import find_request_context
 from ctms.settings import Settings
 from ctms.telemetry.requests import RequestLabels, RequestRecord
 
@@ -52,7 +53,7 @@ class TextFormatter(logging.Formatter):
         if isinstance(record, SummaryRecord):
             return "\n".join(self._lines(record))
         line, *traceback_lines = super().format(record).split("\n", 1)
-        return "\n".join([_with_fields(line, _request_id(record)), *traceback_lines])
+        return "\n".join([_with_fields(line, _request_id()), *traceback_lines])
 
     def _lines(self, record: SummaryRecord) -> Iterator[str]:
         for request in record.requests:
@@ -94,17 +95,17 @@ class MozLogFormatter(MozlogFormatter):  # type: ignore[misc]
         error, record.exc_info, record.exc_text = record.exc_info, None, None
         found: dict[str, Any] = super().convert_record(record)
         record.exc_info = error  # others, such as Sentry, read the record after us
-        found["Fields"].update(_request_id(record))
+        found["Fields"].update(_request_id())
         if error and error[1] is not None:
             found["Fields"]["error"] = type(error[1]).__qualname__
             found["Fields"]["traceback"] = anonymize_traceback(error[1])
         return found
 
 
-def _request_id(record: logging.LogRecord) -> dict[str, str]:
-    """Return the field with the id of the record's request, empty outside a request."""
-    rid = getattr(record, "rid", None) or (g.get("request_id") if has_request_context() else None)
-    return {"rid": rid} if rid else {}
+def _request_id() -> dict[str, str]:
+    """Return the field with the id of the current request, empty outside a request."""
+    context = find_request_context() if has_request_context() else None
+    return {"rid": context.request_id} if context else {}
 
 
 def init_logs(settings: Settings) -> None:
@@ -202,7 +203,7 @@ def anonymize_event(event: Any, hint: dict[str, Any]) -> Any:
         found["exception"] = {"values": [_anonymize_exception(one) for one in event["exception"].get("values", [])]}
     if "request" in event:
         found["request"] = {"method": event["request"].get("method", "")}
-    found["tags"] = _request_id(hint["log_record"]) if "log_record" in hint else {}
+    found["tags"] = _request_id() if "log_record" in hint else {}
     return found
 
 
@@ -259,8 +260,8 @@ def _fields(labels: RequestLabels) -> dict[str, Any]:
     if labels.client_id is not None:
         fields["client_id"] = labels.client_id
         fields["client_allowed"] = labels.client_allowed
-    if labels.auth_fail is not None:
-        fields["auth_fail"] = labels.auth_fail.value
-    if labels.token_fail is not None:
-        fields["token_fail"] = labels.token_fail.value
+    if labels.auth_failure is not None:
+        fields["auth_fail"] = labels.auth_failure.value
+    if labels.token_failure is not None:
+        fields["token_fail"] = labels.token_failure.value
     return fields

@@ -23,16 +23,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
+from ctms.clients.refusals import AuthFailure, TokenFailure
 from ctms.current import current_request
 from ctms.database.pool import Pool
 from ctms.telemetry.database_gauges import DatabaseGauges
 from ctms.telemetry.recorders import RequestRecorder
 from ctms.telemetry.requests import (
     UNMATCHED,
-    AuthFailure,
     RequestLabels,
     RequestRecord,
-    TokenFailure,
     note_wait,
 )
 from ctms.telemetry.slots import Slots
@@ -181,10 +180,10 @@ class ApiMetrics:
             if labels.client_id is not None:
                 family = labels.status // 100
                 self._client_series(labels.client_id, labels.method, labels.path_template, family).inc(number)
-            if labels.auth_fail is not None:
-                self._auth_failures[labels.auth_fail].inc(number)
-            if labels.token_fail is not None:
-                self._token_failures[labels.token_fail].inc(number)
+            if labels.auth_failure is not None:
+                self._auth_failures[labels.auth_failure].inc(number)
+            if labels.token_failure is not None:
+                self._token_failures[labels.token_failure].inc(number)
         self.pool.observe_many("read", [one.read_seconds for one in records if one.read_seconds is not None])
         self.pool.observe_many("write", [one.write_seconds for one in records if one.write_seconds is not None])
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from functools import lru_cache
 from random import getrandbits
 from typing import Any, NamedTuple
 
 from flask import Flask, Response
 
-from ctms.current import current_g, current_request
+from ctms.clients.refusals import AuthFailure, TokenFailure
+from ctms.current import current_request
+from ctms.request_context import find_request_context, request_context, start_request_context
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -24,27 +25,6 @@ UNMATCHED = "unmatched"
 _ADDRESS = re.compile(r"\S*(?:@|%40)\S*")
 _REQUEST_ID = re.compile(r"[-\w.]{1,128}", re.ASCII)
 _MAX_AGENT_LENGTH = 200
-
-
-class AuthFailure(StrEnum):
-    """The cause of a failed authentication or authorization."""
-
-    NO_TOKEN = "no_token"  # noqa: S105
-    INVALID_TOKEN = "invalid_token"  # noqa: S105
-    EXPIRED_TOKEN = "expired_token"  # noqa: S105
-    UNKNOWN_CLIENT = "unknown_client"
-    DISABLED_CLIENT = "disabled_client"
-    MISSING_PERMISSION = "missing_permission"
-
-
-class TokenFailure(StrEnum):
-    """The cause of a failed token request."""
-
-    UNKNOWN_CLIENT = "unknown_client"
-    DISABLED_CLIENT = "disabled_client"
-    WRONG_SECRET = "wrong_secret"  # noqa: S105
-    LIMITED = "limited"
-    INVALID_REQUEST = "invalid_request"
 
 
 class RequestLabels(NamedTuple):
@@ -60,8 +40,8 @@ class RequestLabels(NamedTuple):
     agent: str
     client_id: str | None = None
     client_allowed: bool | None = None
-    auth_fail: AuthFailure | None = None
-    token_fail: TokenFailure | None = None
+    auth_failure: AuthFailure | None = None
+    token_failure: TokenFailure | None = None
 
 
 class RequestRecord(NamedTuple):
@@ -79,28 +59,12 @@ class RequestRecord(NamedTuple):
     write_seconds: float | None = None
 
 
-def note_client(client_id: str, failure: AuthFailure | None) -> None:
-    """Record the known client of the current request's verified token, and why it was not authorized, if so."""
-    context = current_g()
-    context.client_id, context.client_allowed, context.auth_fail = client_id, failure is None, failure
-
-
-def note_auth_failure(failure: AuthFailure) -> None:
-    """Record why the current request was not authenticated."""
-    current_g().auth_fail = failure
-
-
-def note_token_failure(failure: TokenFailure) -> None:
-    """Record why the current token request failed."""
-    current_g().token_fail = failure
-
-
 def note_wait(kind: str, seconds: float) -> bool:
     """Add to the current request's database time; return False outside a request."""
-    waited: dict[str, float] | None = current_g().get("waited")
-    if waited is None:
+    context = find_request_context()
+    if context is None or context.database_seconds is None:
         return False
-    waited[kind] = waited.get(kind, 0) + seconds
+    context.database_seconds[kind] = context.database_seconds.get(kind, 0) + seconds
     return True
 
 
@@ -130,17 +94,12 @@ def init_requests(app: Flask, record: Callable[[RequestRecord], None]) -> None:
     """Give each request an id (the caller's, if valid), and call `record` when the request has been answered."""
 
     def start() -> None:
-        context = current_g()
-        context.started = time.perf_counter()
-        # Reset: requests inside one app context, as in tests, share these attributes.
-        context.client_id = context.client_allowed = context.auth_fail = context.token_fail = None
-        context.waited = {}
         given = current_request().environ.get("HTTP_X_REQUEST_ID")
         # The id is searched for in logs and need not be unguessable: a system call would be a waste.
-        context.request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+        start_request_context(given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}")
 
     def finish(response: Response) -> Response:
-        request, context = current_request(), current_g()
+        request, context = current_request(), request_context()
         response.headers["X-Request-Id"] = context.request_id
         rule = request.url_rule
         labels = _labels(
@@ -150,12 +109,12 @@ def init_requests(app: Flask, record: Callable[[RequestRecord], None]) -> None:
             request.environ.get("HTTP_USER_AGENT", ""),
             context.client_id,
             context.client_allowed,
-            context.auth_fail,
-            context.token_fail,
+            context.auth_failure,
+            context.token_failure,
         )
-        waited, context.waited = context.waited.get, None
+        waited, context.database_seconds = context.database_seconds or {}, None
         seconds = time.perf_counter() - context.started
-        record(RequestRecord(labels, seconds, context.request_id, time.time(), waited("read"), waited("write")))
+        record(RequestRecord(labels, seconds, context.request_id, time.time(), waited.get("read"), waited.get("write")))
         return response
 
     app.before_request(start)

@@ -13,12 +13,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from ctms.clients.refusals import AuthFailure, TokenFailure
 from ctms.clients.tokens import tokens
 from ctms.outbox.lanes import QUEUES, Lane
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs
 from ctms.telemetry.metrics import BUCKETS, ApiMetrics
-from ctms.telemetry.requests import METHODS, AuthFailure, TokenFailure
+from ctms.telemetry.requests import METHODS
 from ctms.worker import metrics as worker
 from tests.clients.factories import create_client
 from tests.docs.pages import DOCS

@@ -15,10 +15,11 @@ from flask import Flask
 from ctms.api.openapi import answers
 from ctms.clients import secrets
 from ctms.clients.attempt_limiter import init_attempt_limiter
+from ctms.clients.refusals import AuthFailure, TokenFailure
 from ctms.clients.registry import set_enabled
 from ctms.clients.tokens import tokens
 from ctms.settings import Settings
-from ctms.telemetry.requests import METHODS, OTHER, UNMATCHED, AuthFailure, TokenFailure, format_template
+from ctms.telemetry.requests import METHODS, OTHER, UNMATCHED, format_template
 from tests.clients.factories import QUICK_HASHER, SECRET, create_client
 from tests.conftest import SECRET_KEY
 from tests.contacts.factories import minimal
