@@ -27,7 +27,9 @@ from ctms.cli.output import (
 )
 from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
-from ctms.database.engine import release_database
+from ctms.database.embedded import data_of, is_running
+from ctms.database.engine import quick_connection, release_database
+from ctms.database.migrations import PluginSchemas, revision_of
 from ctms.database.operator_errors import operator_errors
 from ctms.database.purge import Stored, purge, stored_by
 from ctms.errors import ConflictError, NotFoundError, OperatorError, PluginError
@@ -86,6 +88,9 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 def check(ctx: click.Context, name: str, as_json: bool) -> None:
     """Load the plugin NAME, also one that is off, and show what it registers and its settings; secrets are masked.
 
+    Where it brings tables, show their newest revision (head), the one in the database, and what the database lacks or
+    why it cannot be read. An embedded database is not started for that.
+
     Other plugins that are on are loaded with it, so that a clash shows. Exits with 4 when there is no such plugin and
     with 1 when it cannot be used, and says why.
     """
@@ -113,11 +118,13 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
         for one in found.collect(hook)
         if one.plugin.name == name
     ]
+    revisions = _revisions(settings, found, name)
     declared = shown_settings(plugin.settings, plugin.declared_settings())
     if as_json:
-        write_json({**record, "hooks": list(plugin.hooks), "registers": registered, "settings": declared})
+        shown = {"hooks": list(plugin.hooks), "migrations": revisions, "registers": registered, "settings": declared}
+        write_json({**record, **shown})
         return
-    write_record({**record, "hooks": plugin.hooks})
+    write_record({**record, "hooks": plugin.hooks, **(revisions or {})})
     for rows in (registered, declared):
         if rows:
             click.echo()
@@ -201,6 +208,30 @@ def _with(settings: Settings, name: str) -> Settings:
         plugins=None if settings.plugins is None else (*settings.plugins, name),
         plugins_disabled=tuple(other for other in settings.plugins_disabled if other != name),
     )
+
+
+def _revisions(settings: Settings, found: Plugins, name: str) -> dict[str, str | None] | None:
+    """Return the newest revision of the plugin's tables and that of the database; None where it brings no tables."""
+    migrations, permissions = (
+        [one for one in found.collect(hook) if one.plugin.name == name]
+        for hook in ("ctms_migrations", "ctms_permissions")
+    )
+    schemas = PluginSchemas(migrations, permissions)
+    if not migrations:
+        return None
+    shown: dict[str, str | None] = {"head": schemas.migrations[name].head, "revision": None, "problem": None}
+    if settings.embedded and not is_running(data_of(settings.data_dir)):
+        return {**shown, "problem": "the embedded database is not running"}
+    app = create_app(dataclasses.replace(settings, plugins=(), plugins_disabled=()))
+    try:
+        with app.app_context(), operator_errors(), quick_connection() as connection:
+            shown["revision"] = revision_of(connection, name)
+            shown["problem"] = next(schemas.problems(connection), None)
+    except OperatorError as error:
+        shown["problem"] = error.message
+    finally:
+        release_database(app)
+    return shown
 
 
 def _ours(ctx: click.Context) -> Group | None:

@@ -70,7 +70,7 @@ class EmbeddedServer:
         self._folder = folder
         self._in_use: IO[str] | None = None
         self._released = threading.Event()
-        self._log = folder / "postgresql" / "log"
+        self._log = data_of(folder) / "log"
         self._log_size = 0
         # A thread of its own, made before the process lowers its priority: Linux counts that by thread, and a server
         # that is started from here must not inherit it.
@@ -105,7 +105,7 @@ class EmbeddedServer:
         # Blocks while the last user of the server stops it: then it is started again, not used while it dies.
         self._in_use = (self._folder / "in-use.lock").open("w")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
-        data = self._folder / "postgresql"
+        data = data_of(self._folder)
         self._log_size = self._log.stat().st_size if self._log.exists() else 0
         # The wheel's own lock lies in the temporary folder, where only its first user may open it.
         lock = InterProcessLock(self._folder / "start.lock")
@@ -241,6 +241,11 @@ def _is_in(name: str | bytes, folder: Path) -> bool:
     """Return whether a path is the folder, or is in it, or names what the folder is in."""
     path, folder = Path(os.fsdecode(name)).absolute(), folder.absolute()
     return path.is_relative_to(folder) or folder.is_relative_to(path)
+
+
+def data_of(folder: Path) -> Path:
+    """Return where the server of a folder has its data."""
+    return folder / "postgresql"
 
 
 def is_killed(data: Path) -> bool:

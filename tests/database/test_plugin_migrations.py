@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +76,11 @@ def permissions_of(url: str) -> dict[str, str | None]:
     return dict(query(url, "SELECT name, plugin FROM permissions"))
 
 
+def migrations_of(flask: Flask, **variables: str) -> Any:
+    """Return what `plugins check` shows of the tables of the plugin."""
+    return json.loads(flask("ctms", "plugins", "check", "stamps", "--json", **variables).stdout)["migrations"]
+
+
 def uninstall(site: Path) -> None:
     for folder in site.iterdir():
         shutil.rmtree(folder)
@@ -93,6 +100,7 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     assert lacks in checked.stderr
     assert checked.stdout == ""
     assert "plugin stamps: none (not the newest)" in flask("db", "current").stdout
+    assert migrations_of(flask) == {"head": "0002", "revision": None, "problem": lacks}
 
     assert flask("db", "upgrade").stdout == "CTMS: nothing to do\nplugin stamps: upgraded to 0002\n"
     assert flask("db", "upgrade").stdout == "CTMS: nothing to do\nplugin stamps: nothing to do\n"
@@ -101,6 +109,10 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     assert query(url, "SELECT version_num FROM alembic_version") == [(NEWEST,)]  # as the older service wants it
     assert {"stamps:read": "stamps", "stamps:write": "stamps"}.items() <= permissions_of(url).items()
     assert "plugin stamps: 0002 (head)" in flask("db", "current").stdout
+    assert migrations_of(flask) == {"head": "0002", "revision": "0002", "problem": None}
+    assert re.search(
+        r"^head: +0002\nrevision: +0002\n", flask("ctms", "plugins", "check", "stamps").stdout, re.MULTILINE
+    )
     flask("db", "check")
     flask("db", "upgrade")
 
@@ -139,6 +151,20 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     )
     flask("db", "check")
     flask("ctms", "roles", "delete", "stamper", "--yes")
+
+
+def test_a_plugin_is_checked_without_a_database(flask: Flask, site: Path, tmp_path: Path) -> None:
+    install(tables.write(tmp_path), site)
+
+    unreachable = migrations_of(flask, CTMS_DB_URL="postgresql://ctms:pa55word@127.0.0.1:1/ctms")
+    assert (unreachable["head"], unreachable["revision"]) == ("0002", None)
+    assert unreachable["problem"].startswith("the database cannot be reached: ")
+    assert "pa55word" not in unreachable["problem"]
+
+    folder = tmp_path / "embedded"
+    stopped = migrations_of(flask, CTMS_DB_URL="", CTMS_SECRET_KEY="", CTMS_DATA_DIR=str(folder))
+    assert stopped == {"head": "0002", "revision": None, "problem": "the embedded database is not running"}
+    assert not (folder / "postgresql").exists()
 
 
 def test_one_that_is_off_can_be_purged_and_comes_back_empty(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
