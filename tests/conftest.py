@@ -101,5 +101,5 @@ def nothing_erased(app: Flask) -> None:  # noqa: ARG001  inside the app's transa
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The service as a user starts it: `flask ctms serve` on an embedded database of its own."""
-    with serve_as_is(tmp_path_factory.mktemp("served"), workers=2) as running:
+    with serve_as_is(tmp_path_factory.mktemp("served"), CTMS_WORKERS="2") as running:
         yield running

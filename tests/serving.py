@@ -130,22 +130,22 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(folder: Path, *, flask: str = FLASK, workers: int = 1, **variables: str) -> Iterator[Served]:
+def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
     """Start the service, its database in `folder`, and stop it at the end; `flask` may be another environment's.
 
     The folder is given a database first unless there is one, or the variables name another: see `tests.prepared`.
     """
     if "CTMS_DB_URL" not in variables:
         prepare(folder, FLASK, environment_for(folder))
-    with serve_as_is(folder, flask=flask, workers=workers, **variables) as running:
+    with serve_as_is(folder, flask=flask, **variables) as running:
         yield running
 
 
 @contextmanager
-def serve_as_is(folder: Path, *, flask: str = FLASK, workers: int = 1, **variables: str) -> Iterator[Served]:
+def serve_as_is(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
     """Start the service as `serve` does, on what there is in `folder`: nothing at the first start."""
     port = free_port()
-    environment = environment_for(folder, PORT=str(port), CTMS_WORKERS=str(workers), **variables)
+    environment = environment_for(folder, **{"PORT": str(port), "CTMS_WORKERS": "1", **variables})
     output = folder / "output.txt"
     with output.open("w") as file:
         process = subprocess.Popen(

@@ -83,7 +83,7 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
     (folder / "doomed.txt").write_text("".join(f"{_DOOMED}{i}@example.com\n" for i in range(1, contacts + 1)))
     with run_faulty_server(0.1) as other:
         library = plugin(folder, other.url, backend=True, handler=True)
-        with serve(folder, workers=2, PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
+        with serve(folder, CTMS_WORKERS="2", PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
             url = served.database_url()
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(_FILL, (contacts, [_DOOMED, _KEPT]))

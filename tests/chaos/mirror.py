@@ -83,7 +83,7 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
     ids = [uuid.UUID(int=chance.getrandbits(128), version=4) for _ in range(contacts)]
     with run_faulty_server(failing) as other:
         library = plugin(folder, other.url, backend=True)
-        with serve(folder, workers=2, PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
+        with serve(folder, CTMS_WORKERS="2", PYTHONPATH=str(library), CTMS_LOGGING_LEVEL="WARNING") as served:
             token = served.token()
             with workers(2, served.environment, folder, seed) as running:
                 began = time.monotonic()

@@ -153,7 +153,7 @@ def pipeline(folder: Path) -> Iterator[Pipeline]:
         for name in ENVIRONMENTS:
             (folder / name).mkdir()
             services[name] = stack.enter_context(
-                serve(folder / name, workers=2, PYTHONPATH=str(site.folder), CTMS_TOKEN_FAILURES_PER_MINUTE="5")
+                serve(folder / name, CTMS_WORKERS="2", PYTHONPATH=str(site.folder), CTMS_TOKEN_FAILURES_PER_MINUTE="5")
             )
             workers[name], address = stack.enter_context(worker(services[name]))
             targets["api"][name] = [services[name].url.removeprefix("http://")]

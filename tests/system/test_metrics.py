@@ -25,7 +25,7 @@ ROUTE = {"method": "GET", "path_template": "/ctms/{email_id}"}
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An instance of its own: what is counted in it is known."""
-    with serve(tmp_path_factory.mktemp("counted"), workers=2) as running:
+    with serve(tmp_path_factory.mktemp("counted"), CTMS_WORKERS="2") as running:
         yield running
 
 

@@ -27,7 +27,7 @@ from tests.serving import Served, serve, wait_until_up
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An instance of its own: what happens to it must not happen to other tests."""
-    with serve(tmp_path_factory.mktemp("restarted"), workers=2) as running:
+    with serve(tmp_path_factory.mktemp("restarted"), CTMS_WORKERS="2") as running:
         yield running
 
 
@@ -193,7 +193,7 @@ def test_a_process_that_dies_is_replaced(running: Served, token: str) -> None:
 
 
 def test_after_kill_9_a_new_start_finds_the_data(tmp_path: Path) -> None:
-    with serve(tmp_path, workers=2) as first:
+    with serve(tmp_path, CTMS_WORKERS="2") as first:
         session = first.session()
         created = session.post(f"{first.url}/ctms", json=minimal(), timeout=60)
         orphans = both_workers(first)
