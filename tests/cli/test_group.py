@@ -203,7 +203,8 @@ def test_no_error_of_the_database_shows_values(
     assert "jane" not in failed.output
 
 
-def test_the_line_of_a_fault_of_ours_is_named(app: Flask) -> None:
+def test_the_line_of_a_fault_of_ours_is_named(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "ctms.cli.group")
     with app.app_context():
         db.session.execute(text("ALTER TABLE api_client ADD CONSTRAINT odd CHECK (email <> 'jane@example.com')"))
         db.session.commit()
@@ -212,6 +213,7 @@ def test_the_line_of_a_fault_of_ours_is_named(app: Flask) -> None:
 
     assert refused.startswith("Error: the command clients failed with CheckViolation: new row for relation")
     assert re.search(r", in /.*/ctms/clients/.*\.py, line \d+: report it$", refused)
+    assert "command clients failed" in caplog.messages
     assert "jane" not in refused
 
 
