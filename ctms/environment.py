@@ -116,7 +116,7 @@ def declared(cls: type) -> list[tuple[str, Setting, Any]]:
     found = []
     for item in dataclasses.fields(cls):
         if "setting" not in item.metadata:
-            raise DeclarationError(f"the field {item.name} of its {cls.__name__} is not made by setting()")
+            raise DeclarationError(f"the field {item.name} of its {cls.__name__} is not created by setting()")
         made = item.default_factory
         default = item.default if made is dataclasses.MISSING else made()
         found.append((item.name, item.metadata["setting"], default))

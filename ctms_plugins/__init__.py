@@ -1,1 +1,1 @@
-"""The plugins that come with CTMS. They import only the public plugin API, `ctms.plugins`, like all others."""
+"""The bundled plugins. They import only the public plugin API, `ctms.plugins`, like all others."""

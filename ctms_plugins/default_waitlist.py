@@ -1,4 +1,4 @@
-"""The rules for every waitlist that has none of its own."""
+"""The rules for every waitlist without its own rules."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from ctms.plugins import Waitlist, hookimpl
 
 
 class Fields(ma.Schema):
-    """`geo` and `platform`, where given, are short text or null."""
+    """Optional `geo` and `platform`, short text or null."""
 
     geo = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
     platform = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)

@@ -8,7 +8,7 @@ from ctms.plugins import Waitlist, hookimpl
 
 
 class Fields(ma.Schema):
-    """`geo`, where given, is short text or null."""
+    """An optional `geo`, short text or null."""
 
     geo = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
 

@@ -207,7 +207,7 @@ def test_a_setting_without_a_default_must_be_set(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_field_of_another_kind_is_named() -> None:
-    with pytest.raises(DeclarationError, match=r"^the field x of its Settings is not made by setting"):
+    with pytest.raises(DeclarationError, match=r"^the field x of its Settings is not created by setting"):
         declared(make_dataclass("Settings", [("x", int, 3)]))
 
 

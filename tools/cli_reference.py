@@ -1,4 +1,4 @@
-"""Write `docs/reference/cli.md` from what the commands say with `--help`."""
+"""Generate `docs/reference/cli.md` from the help texts of the commands."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ INTRODUCTION = """\
 
 <!-- Written by `python -m tools.cli_reference` from the commands in ctms/cli. -->
 
-The commands read the same [settings](settings.md) as the service, work in any folder and work while it runs. They
-write data to standard output, as JSON with `--json`, and remarks and errors to standard error, so that a script gets
-what it asks for:
+The commands read the same [settings](settings.md) as the service. They work in any folder, and while the service runs.
+They write data to standard output, as JSON with `--json`, and remarks and errors to standard error, which is convenient
+for scripts:
 
     flask ctms clients create id_shop shop@example.com --role viewer --json | jq -r .client_secret
 
 | Exit status | Meaning |
 | --- | --- |
-| 0 | Done, or it was so already |
-| 1 | Not done: a bad setting, a database out of reach, a question that got a no or that nobody could be asked |
-| 2 | Called wrongly |
-| 3 | Done in part: it was stopped, or could not do some; run it again. Or it found what is not as it should be |
-| 4 | What the command names does not exist |
-| 10 | What it would make exists already, or what it would break is needed |
+| 0 | Success, or nothing to do |
+| 1 | Failure: an invalid setting, an unreachable database, a confirmation that was declined or not possible |
+| 2 | Wrong usage |
+| 3 | Partly done: interrupted, or some items failed; run it again. Or problems were found |
+| 4 | The named object does not exist |
+| 10 | The object already exists, or is still needed |
 """
 
 
@@ -43,7 +43,7 @@ def page() -> str:
 
 
 def commands() -> Iterator[tuple[int, click.Context]]:
-    """Return all commands, each after its group, and how deep they lie."""
+    """Yield all commands with their heading levels, each after its group."""
     root = click.Context(ctms, info_name="flask ctms", max_content_width=WIDTH, terminal_width=WIDTH)
     yield from _below(2, root)
 

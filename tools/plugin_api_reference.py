@@ -25,8 +25,8 @@ INTRODUCTION = """\
 
 <!-- Written by `tox -e reference` from ctms/plugins.py. -->
 
-All that a plugin may import from CTMS, but for [`ctms.testing`](testing-api.md) in its tests. What is here stays;
-anything else may change with any version. Each [hook](hooks/README.md) has a page of its own.
+Everything that a plugin may import from CTMS, except [`ctms.testing`](testing-api.md) in its tests. These names are
+stable; anything else may change in any version. Each [hook](hooks/README.md) has its own page.
 """
 
 TESTING_INTRODUCTION = """\
@@ -50,21 +50,21 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Commands": ("OperatorError",),
     "Health checks": ("HealthCheck",),
 }
-"""The headings of the page, and what is below each."""
+"""The headings of the page, and the exports below each."""
 
 VALUES = {
     "hookimpl": "Marks a function or method of a plugin as the implementation of the hook of its name. With"
-    " `optionalhook=True` a hook that this version of CTMS does not have is passed over.",
+    " `optionalhook=True` a hook that this version of CTMS does not have is ignored.",
     "Connection": "A psycopg connection (`psycopg.Connection`), whose rows are tuples.",
-    "Identities": "The nine identities of a contact, by name, as `GET /identity/{email_id}` answers them.",
+    "Identities": "The nine identities of a contact, by name, as `GET /identity/{email_id}` returns them.",
     "Outcome": "Any of `Done`, `TryLater`, `SlowDown`, `Refused`, `Accepted` and `Pause`.",
-    "Outcomes": "What a call answers: one `Outcome` for all contacts, or a mapping of one for each `email_id`; None"
-    " means done. A contact that a mapping does not name is tried again later.",
+    "Outcomes": "The result of a call: one `Outcome` for all contacts, or a mapping with one for each `email_id`; None"
+    " means done. Contacts missing from a mapping are retried later.",
 }
-"""What is said of exports that have no docstring of their own."""
+"""Descriptions of exports without a docstring."""
 
 TYPES = """\
-A plugin's settings are the fields of a dataclass called `Settings`, beside its hooks:
+A plugin's settings are the fields of a dataclass called `Settings`, next to its hooks:
 
 ```python
 from dataclasses import dataclass
@@ -77,29 +77,29 @@ from ctms.plugins import setting
 @dataclass(frozen=True)
 class Settings:
     key: str = setting("KEY", "The API key.", secret=True)
-    url: str | None = setting("URL", "Where it is. Unset: nowhere.", default=None)
+    url: str | None = setting("URL", "URL of the service. If unset, it is not called.", default=None)
     seats: int = setting("SEATS", "Seats for each person.", default=3)
-    every: Literal["day", "hour"] = setting("EVERY", "When another file begins.", default="day")
-    patience: timedelta = setting("PATIENCE", "How long an answer may take.", default=timedelta(seconds=10))
+    every: Literal["day", "hour"] = setting("EVERY", "Interval of the rotation.", default="day")
+    patience: timedelta = setting("PATIENCE", "Timeout of a request.", default=timedelta(seconds=10))
     lists: list[str] = setting("LISTS", "Names of newsletters.", default=list)
 ```
 
-The variables of the plugin `acme` are `CTMS_PLUGIN_ACME_KEY` and so on; each may come from a file
-(`CTMS_PLUGIN_ACME_KEY_FILE`), and one that is empty is not set. A value that cannot be read stops the start, in a line
-that names the variable and never shows the value. So does a setting that is missing, here `KEY`, and a variable with
-the plugin's beginning that is none of its settings.
+The variables of the plugin `acme` are `CTMS_PLUGIN_ACME_KEY` and so on; each can be read from a file
+(`CTMS_PLUGIN_ACME_KEY_FILE`), and an empty one counts as unset. An invalid value prevents the start, with a message
+that names the variable and never shows the value. So does a missing setting, here `KEY`, and an unknown variable with
+the plugin's prefix.
 
 | Type | The variable |
 | --- | --- |
 """
 
 DATABASE = """\
-What each part of a plugin may use:
+Access to the database from each part of a plugin:
 
 | Part | `fetch_scalar`, `connection` | `reading`, `writing` |
 | --- | --- | --- |
-| a guarded view | yes: the connection of its guard | `RuntimeError`: the transaction would be committed before it is \
-known whether the caller may do what it asks for |
+| a guarded view | yes: the guard's connection | `RuntimeError`: the transaction would be committed before the \
+caller is authorized |
 | a command under `flask ctms` | `RuntimeError` | yes |
 | a health check | `RuntimeError` | yes, within its `timeout` |
 | `push` and `fetch` of a backend, `erase` and `verify` of a deletion handler | `RuntimeError` | yes |
@@ -107,18 +107,18 @@ known whether the caller may do what it asks for |
 | a hook, at start | `RuntimeError` | `RuntimeError` |
 | a migration | `RuntimeError` | `op` of Alembic |
 
-A thread of your own has no app: `RuntimeError`.
+A thread that you start has no app context: `RuntimeError`.
 
 """
 
 MORE_TYPES = """\
-| an enum | must be one of its values where all are text, else one of the names of its members |
+| an enum | must be one of its values if all are text, else one of its members' names |
 | `Literal[…]` | must be one of these |
 | `list[X]`, `tuple[X, ...]`, `Sequence[X]` (a tuple), `set[X]`, `frozenset[X]` | has entries, separated by commas, \
 each of the type `X`: one of these types, but no list and no `timedelta` |
-| `X \\| None` | as `X`; None where it is the default |
+| `X \\| None` | as `X`; None if that is the default |
 
-For any other type give `convert`, a function that makes the value of the text, or `read`.
+For other types set `convert`, a function that converts the text to the value, or `read`.
 
 """
 
@@ -176,7 +176,7 @@ def _export(name: str, exported: Any) -> str:
         return f"### `{name}`\n\n{VALUES[name]}\n"
     status = ""
     if inspect.isclass(exported) and issubclass(exported, ApiError) and exported is not ApiError:
-        status = f"Answers with the status {exported.status}. "
+        status = f"Responds with the status {exported.status}. "
     words = f"### `{name}`\n\n{_signature(name, exported)}{status}{_text(exported)}\n"
     return words + "".join(
         f"\n{_signature(f'{name}.{method}', found)}{_text(found)}\n" for method, found in _methods(exported)

@@ -66,7 +66,7 @@ def _register(
     if failure is not None:
         raise PluginError(
             f"{brings}, which cannot be registered ({reason(failure)}){_in(place_of_error(failure, plugin.module))}:"
-            f" mend or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}",
+            f" fix or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}",
             plugin.name,
         ) from failure
     return brought

@@ -1,4 +1,4 @@
-"""`flask ctms …`: what operators run. One file per group of commands."""
+"""`flask ctms …`: the operators' commands. One file per group of commands."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from ctms.cli.worker import worker
 def ctms() -> None:
     """Run and operate the contact service.
 
-    Data goes to standard output, remarks go to standard error. Every command exits with 0 when it did its work,
-    1 when it could not (a bad setting, a database out of reach, no answer to its question), 2 when it was called
-    wrongly, 3 when it did a part of it (it was stopped, or some failed) or found what is not as it should be, 4 when
-    what it names does not exist and 10 when what it would make exists already or what it would break is needed.
+    Data goes to standard output, remarks go to standard error. Exit statuses: 0 success; 1 failure (such as an invalid
+    setting, an unreachable database, a declined confirmation); 2 wrong usage; 3 partly done (interrupted, or some items
+    failed), or problems found; 4 the named object does not exist; 10 the object already exists, or is still needed.
     """
 
 

@@ -1,4 +1,4 @@
-"""`flask ctms backends …`: the other systems that contacts are mirrored to."""
+"""`flask ctms backends …`: the other systems that contacts are synced to."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ EXAMPLES = 3
 
 backends = AppGroup(
     "backends",
-    help="Backends: the other systems that contacts are mirrored to. What waits for them, what failed, and what to do.",
+    help="Backends: the other systems that contacts are synced to. State, errors, pause, retry, resync, verify.",
 )
 
-_OTHER_KIND = {BACKEND: "pass --deletion-handler", HANDLER: "leave --deletion-handler out"}
+_OTHER_KIND = {BACKEND: "pass --deletion-handler", HANDLER: "omit --deletion-handler"}
 """What to do where a name is that of one of the other kind."""
 
 
 @backends.command("list")
 @json_option
 def list_backends(as_json: bool) -> None:
-    """List all backends and deletion handlers, and how they are doing.
+    """List all backends and deletion handlers, and their states.
 
-    STATE is `ok`; `paused`, by hand or by the other system; `resting`, while its circuit breaker is open, since it
-    failed again and again or asked for it; `failing`, when the last calls failed; `not installed` when only what waits
-    for it is still there. WAITING counts contacts, RETRYING those among them that were tried before, PARKED those that
-    are not tried any more. LAST ERROR may be long past: its time is there.
+    STATE is `ok`; `paused`, by an operator or by the other system; `resting`, while its circuit breaker is open because
+    of consecutive failures or a rate limit; `failing`, when the last calls failed; `not installed`, when only its
+    pending entries are left. WAITING counts contacts, RETRYING those among them that were tried before, PARKED those
+    that are not retried. LAST ERROR may be old: see its time.
 
-    A remark names each backend that was never synchronised: contacts that were there before it reach it only when they
+    A remark names each backend that was never synchronised: contacts from before the backend reach it only when they
     change, or by `resync --all`.
     """
     with pool.acquire() as connection:
@@ -78,18 +78,18 @@ def list_backends(as_json: bool) -> None:
 @backends.command("pause")
 @name_argument
 @kind_option
-@click.option("--why", type=values.stored_text, metavar="TEXT", help="Whatever `list` is to show of it.")
+@click.option("--why", type=values.stored_text, metavar="TEXT", help="Reason, shown by `list`.")
 @json_option
 def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
-    """Call the backend NAME no more, until `resume`.
+    """Stop calling the backend NAME, until `resume`.
 
-    The batches in hand are finished; what waits and what comes is kept. Exits with 4 when there is no such backend.
+    The batches in flight are finished; pending and new changes are kept. Exits with 4 if there is no such backend.
     """
     with pool.acquire() as connection:
         before = find(connection, kind, name, _OTHER_KIND[kind])
         receiver_states.pause(connection, kind, name, why)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
-    write_done(name, data, "it was paused already" if before.paused_at else "paused", as_json)
+    write_done(name, data, "already paused" if before.paused_at else "paused", as_json)
 
 
 @backends.command("resume")
@@ -97,27 +97,28 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
 @kind_option
 @json_option
 def resume_backend(name: str, kind: str, as_json: bool) -> None:
-    """Call the backend NAME again, at once: it ends a pause, and a cool-down as well.
+    """Call the backend NAME again, immediately: end a pause or a cool-down.
 
-    Exits with 4 when there is no such backend.
+    Exits with 4 if there is no such backend.
     """
     with pool.acquire() as connection:
         find(connection, kind, name, _OTHER_KIND[kind])
         with connection.transaction():
             changed = receiver_states.resume(connection, kind, name)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
-    write_done(name, data, "resumed" if changed else "it was neither paused nor resting", as_json)
+    write_done(name, data, "resumed" if changed else "it was neither paused nor cooling down", as_json)
 
 
 @backends.command("errors")
 @name_argument
 @json_option
 def show_errors(name: str, as_json: bool) -> None:
-    """Show why contacts are parked for the backend NAME: the reasons, how many contacts, a few of them.
+    """Show the reasons why contacts are parked for the backend NAME.
 
-    A parked contact is not tried any more until it changes, or until `retry` or `resync`.
+    Each with the number of contacts, and examples. A parked contact is not retried until it changes, or until `retry`
+    or `resync`.
 
-    Exits with 4 when there is no such backend.
+    Exits with 4 if there is no such backend.
     """
     with pool.acquire() as connection:
         find(connection, BACKEND, name, "run `flask ctms erasures list --unfinished`, then `erasures show`")
@@ -133,33 +134,37 @@ def show_errors(name: str, as_json: bool) -> None:
 
 @backends.command("retry")
 @name_argument
-@click.option("--reason", type=values.stored_text, metavar="TEXT", help="Only what `errors` shows with this reason.")
+@click.option(
+    "--reason", type=values.stored_text, metavar="TEXT", help="Only contacts that `errors` shows with this reason."
+)
 @json_option
 def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
-    """Have what is parked for the backend NAME tried again, as the contacts are now.
+    """Retry the parked contacts of the backend NAME, with their current data.
 
-    Exits with 4 when there is no such backend, with 3 when it was stopped.
+    Exits with 4 if there is no such backend, with 3 if it was interrupted.
     """
     with pool.acquire() as connection:
         status = find(connection, BACKEND, name, f"run `flask ctms erasures retry --handler {name} --all`")
-        with counting("contacts that wait again") as count:
+        with counting("contacts to retry") as count:
             number = count(parked.retry(connection, name, reason))
-    write_done(name, {"backend": name, "retried": number}, f"contacts that wait again: {number:,}", as_json)
+    write_done(name, {"backend": name, "retried": number}, f"contacts to retry: {number:,}", as_json)
     if status.max_batch is None:
-        say("no plugin that is on has this backend: they wait until one does")
+        say("no enabled plugin provides this backend: they stay pending until one does")
 
 
 @backends.command("resync")
 @name_argument
 @click.option("--all", "everything", is_flag=True, help="All contacts.")
-@click.option("--since", type=values.moment, metavar="TIME", help="Those that changed since then: a time, or 2h, 7d.")
-@click.option("--newsletter", type=values.stored_text, metavar="NAME", help="Those who are or were subscribed to it.")
-@click.option("--waitlist", type=values.stored_text, metavar="NAME", help="Those who are or were on it.")
+@click.option("--since", type=values.moment, metavar="TIME", help="Contacts changed since then: a time, or 2h, 7d.")
+@click.option(
+    "--newsletter", type=values.stored_text, metavar="NAME", help="Contacts that are or were subscribed to it."
+)
+@click.option("--waitlist", type=values.stored_text, metavar="NAME", help="Contacts that are or were on it.")
 @click.option(
     "--email-file",
     type=click.File("rb"),
     metavar="FILE",
-    help="Those with these addresses: one a line, or an export in CSV or JSON; - reads standard input.",
+    help="Contacts with these addresses: one per line, or an export in CSV or JSON; - reads standard input.",
 )
 @column_option
 @yes_option
@@ -176,15 +181,15 @@ def resync(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Have contacts pushed to the backend NAME again, though they did not change.
+    """Push contacts to the backend NAME again that did not change.
 
-    Edits go first: contacts that are pushed again let them pass. --since, --newsletter and --waitlist may be combined:
-    then all must be true. It asks before --all; without a terminal that needs --yes.
+    Edits have priority over a resync. --since, --newsletter and --waitlist can be combined; all must match. --all asks
+    for confirmation; without a terminal it requires --yes.
 
-    It may be stopped (Ctrl-C) and repeated: what waits then stays, and no contact waits twice.
+    It can be interrupted (Ctrl-C) and repeated: pending contacts are kept, and not added twice.
 
-    Exits with 4 when no plugin has such a backend, with 2 and without a change when it is not known which of several
-    columns has the addresses, with 3 when it was stopped or lines of the file were bad.
+    Exits with 4 if no plugin provides this backend; with 2, and no change, if the address column is ambiguous; with 3
+    if it was interrupted or the file has bad lines.
     """
     chosen = since is not None or newsletter is not None or waitlist is not None
     if [everything, chosen, email_file is not None].count(True) != 1:
@@ -196,13 +201,13 @@ def resync(
             about = walk.about_how_many(connection)
             confirm(f"Push all contacts{'' if about is None else f' (about {about:,})'} to {name} again?", yes)
         data: dict[str, Any] = {"backend": name}
-        with counting("contacts that wait") as count:
+        with counting("pending contacts") as count:
             if reader is None:
                 data["contacts"] = count(walk.resync(connection, name, Selection(since, newsletter, waitlist)))
             else:
                 data |= _resync_file(connection, name, reader, count)
-    unknown = f", addresses that are no contact's: {data['unknown']:,}" if data.get("unknown") else ""
-    write_done(name, data, f"contacts that wait: {data['contacts']:,}{unknown}", as_json)
+    unknown = f", addresses without a contact: {data['unknown']:,}" if data.get("unknown") else ""
+    write_done(name, data, f"pending contacts: {data['contacts']:,}{unknown}", as_json)
     if reader is not None:
         reader.check()
 
@@ -230,19 +235,19 @@ def _resync_file(
     default=1_000,
     show_default=True,
     metavar="N",
-    help="How many contacts, taken by chance; of a backend that wants some only, also N of those that it has.",
+    help="Number of contacts in the random sample; for a backend that selects contacts, also N of those that it has.",
 )
-@click.option("--repair", is_flag=True, help="Push those again that are not there, differ or ought not to be there.")
+@click.option("--repair", is_flag=True, help="Push contacts again that are missing, differ or should not be there.")
 @json_option
 def verify(name: str, sample: int, repair: bool, as_json: bool) -> None:
-    """Compare what the backend NAME has with the contacts: which are missing, differ, or ought not to be there.
+    """Compare the backend NAME with the contacts, and show the differences.
 
-    Of what differs the names of fields are shown, never the values. Contacts that wait for the backend just now, are
-    parked or change meanwhile are counted, not compared. Contacts that were deleted cannot be looked for, since
-    nothing is kept of them, except those that a backend which wants some only is known to have had.
+    Shows missing contacts, contacts that should not be there, and differing fields, never values. Contacts that are
+    pending or parked, or change during the comparison, are counted but not compared. Deleted contacts cannot be found,
+    since nothing is kept of them, except those that a backend which selects contacts is known to have.
 
-    Exits with 3 when it found differences, also when they are pushed again; with 4 when no plugin has such a backend,
-    and with 1 when it cannot be compared: its plugin must have `fetch`.
+    Exits with 3 if it found differences, even with --repair; with 4 if no plugin provides this backend; with 1 if it
+    cannot be compared: its plugin must implement `fetch`.
     """
     with pool.acquire() as connection:
         backend = find_backend(connection, name)
@@ -256,7 +261,7 @@ def verify(name: str, sample: int, repair: bool, as_json: bool) -> None:
         _write_findings(found)
     if found.wrong:
         what = f"differences: {counted(len(found.wrong), 'contact')} of {found.sample:,}"
-        again = pluralize(len(found.wrong), "it is", "they are") + " pushed again, verify once more after that"
+        again = pluralize(len(found.wrong), "it is", "they are") + " pushed again, verify again afterwards"
         raise UnfinishedError(f"{what}; {again if repair else '--repair pushes them again'}")
 
 
@@ -290,7 +295,7 @@ def _row(status: Status) -> list[Any]:
 
 
 def _error(status: Status) -> str | None:
-    """Return the last error with its time, which is not known of errors by earlier versions."""
+    """Return the last error with its time, which is unknown for errors recorded by earlier versions."""
     if status.last_error is None or status.last_error_at is None:
         return status.last_error
     return f"{status.last_error_at.isoformat(' ', 'seconds')} {status.last_error}"

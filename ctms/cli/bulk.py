@@ -1,4 +1,4 @@
-"""What the commands for many addresses at once have in common: options, progress, report, how they stop."""
+"""Shared code of the bulk commands: options, progress, report, interruption."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Stopped(KeyboardInterrupt):
-    """Someone asked the command to stop. Of this kind, psycopg cancels the statement that it waits for."""
+    """The command was interrupted. A `KeyboardInterrupt`, so that psycopg cancels the running statement."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the commands may be told."""
+    """The options of a bulk command."""
 
     batch_size: int
     pause: float
@@ -55,11 +55,11 @@ def _ignore(_outcomes: Iterable[ItemOutcome]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a command does to addresses: `work`, or in a dry run `preview`; `done` is what work makes of a contact.
+    """A command's work on addresses: `work`, or `preview` in a dry run; `done` is the outcome that `work` produces.
 
-    `question(known, unknown)` is asked before. `columns` are those of the report, `outcomes` what the summary counts;
-    of a job that is `dated` it also counts the addresses without a date. `committed` gets the outcomes of each batch,
-    `figures` returns more numbers for the summary.
+    `question(known, unknown)` returns the confirmation prompt. `columns` are those of the report, `outcomes` those of
+    the summary; the summary of a `dated` job also counts addresses without a date. `committed` receives the outcomes of
+    each batch, `figures` returns additional numbers for the summary.
     """
 
     work: Work
@@ -77,18 +77,18 @@ class Job:
 
 
 def bulk_options(command: F) -> F:
-    """Give a command the options that it takes as `**options`, for `Options`."""
+    """Add the options to a command, which takes them as `**options`, for `Options`."""
     for option in (
         json_option,
         yes_option,
-        click.option("--dry-run", is_flag=True, help="Count, ask nothing and change nothing."),
-        click.option("--append", is_flag=True, help="Go on with a report that is there."),
+        click.option("--dry-run", is_flag=True, help="Only count; do not ask or change anything."),
+        click.option("--append", is_flag=True, help="Append to an existing report."),
         click.option(
             "--report",
             type=click.Path(dir_okay=False, path_type=Path),
             callback=_check_report,
             metavar="FILE",
-            help="Write what became of each address: .csv or .jsonl. Only you may read the file.",
+            help="Write the outcome of each address: .csv or .jsonl. Only you can read the file.",
         ),
         click.option(
             "--pause",
@@ -96,7 +96,7 @@ def bulk_options(command: F) -> F:
             default=0.0,
             metavar="SECONDS",
             show_default=True,
-            help="Rest between batches.",
+            help="Pause between batches.",
         ),
         click.option(
             "--batch-size",
@@ -104,7 +104,7 @@ def bulk_options(command: F) -> F:
             default=1000,
             show_default=True,
             metavar="N",
-            help="Addresses that one transaction deals with.",
+            help="Addresses per transaction.",
         ),
     ):
         command = option(command)
@@ -113,12 +113,12 @@ def bulk_options(command: F) -> F:
 
 def _check_report(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     if path and path.suffix.lower() not in {CSV, JSON_LINES}:
-        raise click.BadParameter(f"the name of a report ends in {CSV} or {JSON_LINES}")
+        raise click.BadParameter(f"the name of a report must end in {CSV} or {JSON_LINES}")
     return path
 
 
 def operator() -> str:
-    """Return the login of who runs the command, also behind sudo."""
+    """Return the login of the user who runs the command, even with sudo."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (OSError, KeyError):  # a user without a name, as in containers
@@ -126,20 +126,20 @@ def operator() -> str:
 
 
 def check_can_ask(options: Options, lists: Iterable[object]) -> None:
-    """Refuse at once what could not be asked about later: without a terminal, or when the list comes from it.
+    """Refuse at once what could not be confirmed later: without a terminal, or with the list on standard input.
 
     Raises `UsageError` or `OperatorError`.
     """
     if options.yes or options.dry_run:
         return
     if any(one is sys.stdin.buffer for one in lists):
-        raise click.UsageError("a list from standard input needs --yes: nobody can be asked")
+        raise click.UsageError("a list from standard input requires --yes: confirmation is not possible")
     if not sys.stdin.isatty():
-        raise OperatorError("it asks before it changes anything, and there is no terminal to ask: pass --yes")
+        raise OperatorError("confirmation is required, and there is no terminal: pass --yes")
 
 
 class Stop:
-    """Hears Ctrl-C, SIGTERM and a terminal that goes away: at once, or when what has to be whole is done."""
+    """Handles SIGINT, SIGTERM and SIGHUP: immediately, or after an uninterruptible section."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -147,7 +147,7 @@ class Stop:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Inside, signals raise `Stopped`, but for those that were ignored before."""
+        """Raise `Stopped` in the block on signals, except those that were ignored before."""
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {one: signal.getsignal(one) for one in signals if signal.getsignal(one) != signal.SIG_IGN}
         for one in before:
@@ -160,7 +160,7 @@ class Stop:
 
     @contextmanager
     def uninterrupted(self) -> Iterator[None]:
-        """Inside, nothing is stopped; then `Stopped` is raised when a signal came."""
+        """Defer signals until the end of the block; then raise `Stopped` if one was received."""
         self._busy = True
         try:
             yield
@@ -177,7 +177,7 @@ class Stop:
 
 
 class Tally:
-    """What became of the addresses so far."""
+    """The outcomes of the addresses so far."""
 
     def __init__(self) -> None:
         self.worklist: WorkList | None = None
@@ -187,7 +187,7 @@ class Tally:
         self._started = time.monotonic()
 
     def add(self, outcomes: Iterable[ItemOutcome]) -> None:
-        """Add those of a batch."""
+        """Add the outcomes of a batch."""
         outcomes = list(outcomes)
         self.dealt_with += len({one.item.number for one in outcomes})
         self.counts.update(one.outcome for one in outcomes)
@@ -198,12 +198,12 @@ class Tally:
 
     @property
     def left(self) -> int:
-        """How many addresses have not been dealt with."""
+        """The number of unprocessed addresses."""
         return self.worklist.total - self.dealt_with if self.worklist else 0
 
     @property
     def troubled(self) -> int:
-        """How many could not be dealt with."""
+        """The number of failed addresses and bad lines."""
         return self.counts[BAD_LINE] + self.counts[FAILED]
 
     def summary(self, job: Job, options: Options, stopped: bool) -> dict[str, Any]:
@@ -225,10 +225,10 @@ class Tally:
 
 
 def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
-    """Do the job and write a summary.
+    """Run the job and write a summary.
 
-    Raises `ListError` or another `OperatorError` before anything is done, `UnfinishedError` when it was stopped or
-    could not do all.
+    Raises `ListError` or another `OperatorError` before anything is done, `UnfinishedError` if it was interrupted or
+    could not process everything.
     """
     tally = Tally()
     stop = Stop()
@@ -267,7 +267,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
 
 
 def _read(job: Job, entries: Iterable[Entry], options: Options, worklist: WorkList) -> None:
-    """Fill the work list, and ask."""
+    """Fill the worklist, and ask for confirmation."""
     with Progress("reading") as progress:
         worklist.load(entries, progress.at)
         worklist.finalize(of_accounts=job.of_accounts, last_wins=job.last_wins)
@@ -293,16 +293,16 @@ def _write_summary(summary: Mapping[str, Any], options: Options) -> None:
 
 
 def _complain(tally: Tally, why: str | None) -> None:
-    """Say which lines were bad. Raises `UnfinishedError` when something was not done, with why the work ended."""
+    """Report the bad lines. Raises `UnfinishedError` with the reason if something was not done."""
     for line in tally.bad:
         say(line)
     if tally.troubled > len(tally.bad):
         say(f"and {tally.troubled - len(tally.bad):,} more")
     problems = []
     if why:
-        problems.append(f"{why}: what is counted is done, run it again for the rest")
+        problems.append(f"{why}: what is counted is done; run it again for the rest")
     if tally.counts[BAD_LINE]:
-        problems.append(f"bad lines that were passed over: {tally.counts[BAD_LINE]:,}")
+        problems.append(f"skipped bad lines: {tally.counts[BAD_LINE]:,}")
     if tally.counts[FAILED]:
         problems.append(f"addresses that failed: {tally.counts[FAILED]:,}")
     if problems:

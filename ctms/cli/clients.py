@@ -1,4 +1,4 @@
-"""`flask ctms clients …`: the services that may call."""
+"""`flask ctms clients …`: the services that may call the API."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ctms.clients import registry
 from ctms.clients.models import ApiClient
 from ctms.database.engine import db
 
-clients = AppGroup("clients", help="API clients: the services that may call, their secrets and their roles.")
+clients = AppGroup("clients", help="API clients: the services that may call the API, their secrets and their roles.")
 
 client_argument = click.argument("client_id", type=values.client_id, metavar="ID")
 role_argument = click.argument("role", type=values.stored_text, metavar="ROLE")
 
 
 def listed(client: ApiClient) -> dict[str, Any]:
-    """Return what a list shows of a client: never a secret or its hash."""
+    """Return the data of a client for a list: never a secret or its hash."""
     return {
         "client_id": client.client_id,
         "email": client.email,
@@ -44,7 +44,7 @@ def listed(client: ApiClient) -> dict[str, Any]:
 
 
 def shown(client_id: str) -> dict[str, Any]:
-    """Return all that is shown of a client. Raises `NotFoundError`."""
+    """Return all data of a client that may be shown. Raises `NotFoundError`."""
     client = registry.find_client(client_id)
     return {
         **listed(client),
@@ -70,9 +70,9 @@ def list_clients(as_json: bool) -> None:
 @client_argument
 @json_option
 def show_client(client_id: str, as_json: bool) -> None:
-    """Show the API client ID: its roles, the permissions that they give, its last access.
+    """Show the API client ID, its roles, permissions and last access.
 
-    Exits with 4 when there is no such client.
+    Exits with 4 if there is no such client.
     """
     with db.session.begin():
         found = shown(client_id)
@@ -83,23 +83,23 @@ def show_client(client_id: str, as_json: bool) -> None:
 @client_argument
 @click.argument("email", type=values.address, metavar="EMAIL")
 @click.option(
-    "--role", "roles", type=values.stored_text, multiple=True, metavar="ROLE", help="Give it a role; repeatable."
+    "--role", "roles", type=values.stored_text, multiple=True, metavar="ROLE", help="Grant a role; repeatable."
 )
 @json_option
 def create_client(client_id: str, email: str, roles: tuple[str, ...], as_json: bool) -> None:
-    """Make the API client ID and write its secret, this once: only a hash of it is kept.
+    """Create the API client ID and print its secret, only once.
 
-    ID is `id_` and letters, digits, `-`, `_` or `.`; EMAIL is the address of who looks after the client. Without a
-    role a client may do nothing.
+    ID is `id_` followed by letters, digits, `-`, `_` or `.`; EMAIL is the address of the person responsible for the
+    client. A client without a role is not authorized to do anything.
 
-    Exits with 4 when there is no such role (nothing is made), with 10 when the id is taken.
+    Exits with 4 if a role does not exist (nothing is created), with 10 if the id is taken.
     """
     with db.session.begin():
         secret = registry.create_client(client_id, email, roles)
         data = shown(client_id)
     _write_secret(data, secret, as_json)
     if not roles:
-        say(f"without a role it may do nothing: `flask ctms clients grant {client_id} ROLE`")
+        say(f"without a role it is not authorized to do anything: `flask ctms clients grant {client_id} ROLE`")
 
 
 @clients.command("delete")
@@ -107,11 +107,11 @@ def create_client(client_id: str, email: str, roles: tuple[str, ...], as_json: b
 @yes_option
 @json_option
 def delete_client(client_id: str, yes: bool, as_json: bool) -> None:
-    """Delete the API client ID. Its secret and its tokens are refused from then on.
+    """Delete the API client ID. Its secret and its tokens are invalid from then on.
 
-    Do not give its ID to another client soon: tokens that have not expired would be good for that one.
+    Do not reuse its ID soon: tokens that have not expired would be valid for the new client.
 
-    It asks first; without a terminal it needs --yes. Exits with 4 when there is no such client.
+    Asks for confirmation; without a terminal it requires --yes. Exits with 4 if there is no such client.
     """
     with db.session.begin():
         data = shown(client_id)
@@ -126,25 +126,25 @@ def delete_client(client_id: str, yes: bool, as_json: bool) -> None:
 @client_argument
 @json_option
 def enable_client(client_id: str, as_json: bool) -> None:
-    """Let the API client ID in again. Exits with 4 when there is no such client."""
+    """Enable the API client ID again. Exits with 4 if there is no such client."""
     with db.session.begin():
         changed = registry.set_enabled(client_id, True)
         data = shown(client_id)
-    write_done(data["client_id"], data, "enabled" if changed else "it was enabled already", as_json)
+    write_done(data["client_id"], data, "enabled" if changed else "already enabled", as_json)
 
 
 @clients.command("disable")
 @client_argument
 @json_option
 def disable_client(client_id: str, as_json: bool) -> None:
-    """Keep the API client ID out, from its next request on; `enable` undoes it.
+    """Reject the API client ID, from its next request on; `enable` reverts this.
 
-    Exits with 4 when there is no such client.
+    Exits with 4 if there is no such client.
     """
     with db.session.begin():
         changed = registry.set_enabled(client_id, False)
         data = shown(client_id)
-    write_done(data["client_id"], data, "disabled" if changed else "it was disabled already", as_json)
+    write_done(data["client_id"], data, "disabled" if changed else "already disabled", as_json)
 
 
 @clients.command("rotate-secret")
@@ -153,20 +153,20 @@ def disable_client(client_id: str, as_json: bool) -> None:
     "--overlap",
     type=values.duration,
     metavar="DURATION",
-    help="Keep the old secret valid for so long: 90s, 30m, 24h, 7d.",
+    help="Keep the old secret valid for this long: 90s, 30m, 24h, 7d.",
 )
 @yes_option
 @json_option
 def rotate_secret(client_id: str, overlap: timedelta | None, yes: bool, as_json: bool) -> None:
-    """Give the API client ID a new secret and write it, this once.
+    """Create a new secret for the API client ID and print it, only once.
 
-    The old secret ends at once, or after --overlap: then the client has time to change. Tokens that were
-    issued before stay good until they expire (`disable` ends them).
+    The old secret ends immediately, or after --overlap, which gives the client time to change. Tokens issued before
+    stay valid until they expire (`disable` rejects them).
 
-    It asks before it ends a secret at once: the old one without --overlap, and the one before the old one when that
-    is still within an earlier overlap. Without a terminal it needs --yes then.
+    Asks for confirmation before it ends a secret immediately: the old one without --overlap, and the previous one if it
+    is still within an earlier overlap. Without a terminal it then requires --yes.
 
-    Exits with 4 when there is no such client.
+    Exits with 4 if there is no such client.
     """
     with db.session.begin():
         earlier = registry.previous_secret_expires(registry.find_client(client_id))
@@ -181,7 +181,7 @@ def rotate_secret(client_id: str, overlap: timedelta | None, yes: bool, as_json:
     if data["previous_secret_expires"]:
         say(f"the old secret is valid until {data['previous_secret_expires']:%Y-%m-%d %H:%M:%S %Z}")
     else:
-        say("the old secret is not valid any more")
+        say("the old secret is no longer valid")
 
 
 @clients.command("grant")
@@ -189,9 +189,9 @@ def rotate_secret(client_id: str, overlap: timedelta | None, yes: bool, as_json:
 @role_argument
 @json_option
 def grant_role(client_id: str, role: str, as_json: bool) -> None:
-    """Give the API client ID the role ROLE, from its next request on.
+    """Grant the role ROLE to the API client ID, from its next request on.
 
-    It is no error when it has the role already. Exits with 4 when there is no such client or role.
+    It is no error if the client already has the role. Exits with 4 if there is no such client or role.
     """
     with db.session.begin():
         changed = registry.grant_role(client_id, role)
@@ -204,9 +204,9 @@ def grant_role(client_id: str, role: str, as_json: bool) -> None:
 @role_argument
 @json_option
 def revoke_role(client_id: str, role: str, as_json: bool) -> None:
-    """Take the role ROLE from the API client ID, from its next request on.
+    """Revoke the role ROLE from the API client ID, from its next request on.
 
-    It is no error when it does not have the role. Exits with 4 when there is no such client or role.
+    It is no error if the client does not have the role. Exits with 4 if there is no such client or role.
     """
     with db.session.begin():
         changed = registry.revoke_role(client_id, role)
@@ -221,4 +221,4 @@ def _write_secret(data: dict[str, Any], secret: str, as_json: bool) -> None:
         write_json({**data, "client_secret": secret})
     else:
         write_record({"client id": data["client_id"], "client secret": secret})
-        say("the secret is shown this once")
+        say("the secret is shown only once")

@@ -1,4 +1,4 @@
-"""`flask ctms contacts …`: what operators look after in the stored contacts."""
+"""`flask ctms contacts …`: maintenance of stored contacts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ctms.words import counted, pluralize
 
 COLUMNS = ("email_id", "identity", "outcome")
 
-contacts = AppGroup("contacts", help="Contacts: what an adopted database holds that needs attention.")
+contacts = AppGroup("contacts", help="Contacts: irregular data in an adopted database.")
 
 
 @contacts.command("check-addresses")
 @click.option("--normalize", is_flag=True, help="Store the normal form of each, unless another contact has it.")
 @json_option
 def check_addresses(normalize: bool, as_json: bool) -> None:
-    """Find contacts whose stored address, or that of their account, no look-up or erasure finds.
+    """Find stored addresses that look-ups and erasures do not find.
 
     They come from an adopted database: a domain in full-width characters, white space, needless quotes. Standard output
-    has their ids, never an address; `conflict` says that another contact has the normal form, `suppressed` that it
-    must not come back. Each contact is a transaction; run again it does what is left.
+    has their ids, never an address; `conflict` means that another contact has the normal form, `suppressed` that the
+    address is suppressed. Each contact is one transaction; run it again to continue.
 
-    Exits with 3 when some are left.
+    Exits with 3 if some are left.
     """
     with pool.reading() as connection:
         found = list(find_unreachable(connection))

@@ -1,4 +1,4 @@
-"""`flask ctms db`: the database of the service, for people."""
+"""`flask ctms db`: a shell on the service's database."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from ctms.settings import app_settings
 
-# libpq has no variable for these, and everybody may read the command line of a process: psql asks for what it needs.
+# libpq has no variable for these, and every user can read the command line of a process: psql prompts for what it
+# needs.
 _SECRET = frozenset({"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 
 
 @click.group("db", cls=AppGroup)
 def db() -> None:
-    """The database: open psql on it. For its tables see `flask db`."""
+    """Open a shell on the database. For its tables see `flask db`."""
 
 
 @db.command("shell", context_settings={"ignore_unknown_options": True})
@@ -36,11 +37,11 @@ def db() -> None:
 @click.pass_context
 @with_appcontext
 def shell(context: click.Context, arguments: Sequence[str]) -> None:
-    """Open psql on the database of the service, as the role of the service.
+    """Open psql on the service's database, with the service's role.
 
-    The embedded PostgreSQL brings its psql, and is started when it does not run. For a server of your own psql must
-    be installed. What follows `--` is passed to psql, as in `flask ctms db shell -- -c 'SELECT 1'`. Exits with what
-    psql exits with.
+    The embedded PostgreSQL includes psql, and is started if it is not running. For your own server psql must be
+    installed. Arguments after `--` are passed to psql, as in `flask ctms db shell -- -c 'SELECT 1'`. Exits with the
+    exit status of psql.
     """
     app = current_app()
     if app_settings().embedded:
@@ -62,7 +63,7 @@ def shell(context: click.Context, arguments: Sequence[str]) -> None:
 
 
 def connection_of(url: str) -> tuple[str, dict[str, str]]:
-    """Return how psql reaches the database of a URL: a connection string without secrets, and variables of libpq."""
+    """Return psql's connection to a database URL: a connection string without secrets, and variables of libpq."""
     rest, variables = {}, {}
     for option in Conninfo.parse(url.encode()):
         if option.val is None:
@@ -76,7 +77,7 @@ def connection_of(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a program in this terminal and return its exit status, as a shell would have it."""
+    """Run a program in this terminal and return its exit status, as a shell reports it."""
     with _signals_forwarded() as processes, subprocess.Popen(command, env=environment) as process:  # noqa: S603
         processes.append(process)
         status = process.wait()
@@ -89,7 +90,7 @@ def _signals_forwarded() -> Iterator[list[subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
-        """Do nothing; a signal that is ignored would be ignored by the program, too."""
+        """Do nothing; the program would inherit a signal that is ignored (SIG_IGN)."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
         for process in processes:

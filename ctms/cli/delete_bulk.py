@@ -1,4 +1,4 @@
-"""`flask ctms delete-bulk`: everything about many addresses is deleted."""
+"""`flask ctms delete-bulk`: deletes all data about many addresses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from ctms.words import counted, pluralize
 
 
 def _given(emails: tuple[str, ...]) -> list[Entry]:
-    """Return the entries of single addresses. Raises `UsageError` for what is no address and no contact's."""
+    """Return the entries of single addresses.
+
+    Raises `UsageError` for one that is neither an address nor that of a contact.
+    """
     entries = list(lists.entries_of(emails))
     if any(entry.given for entry in entries):
         with pool.acquire() as connection:
@@ -42,7 +45,7 @@ def _given(emails: tuple[str, ...]) -> list[Entry]:
     type=values.stored_text,
     multiple=True,
     metavar="ADDRESS",
-    help="Delete this one; repeatable.",
+    help="Delete this address; repeatable.",
 )
 @click.option(
     "--email-file",
@@ -50,13 +53,11 @@ def _given(emails: tuple[str, ...]) -> list[Entry]:
     type=click.File("rb"),
     multiple=True,
     metavar="FILE",
-    help="Delete those in a list: one a line, or an export in CSV or JSON. - is standard input. Repeatable.",
+    help="Delete the addresses of a list: one per line, or an export in CSV or JSON. - is standard input. Repeatable.",
 )
 @column_option
-@click.option("--forget", is_flag=True, help="Suppress the addresses, too: they cannot come back.")
-@click.option(
-    "--include-fxa", is_flag=True, help="Delete also the other contacts with the address as that of their account."
-)
+@click.option("--forget", is_flag=True, help="Also suppress the addresses, so that they cannot be stored again.")
+@click.option("--include-fxa", is_flag=True, help="Also delete other contacts with this account address.")
 @bulk_options
 @with_appcontext
 def delete_bulk(
@@ -67,24 +68,24 @@ def delete_bulk(
     include_fxa: bool,
     **options: Any,
 ) -> None:
-    """Delete everything about many addresses, here and wherever a deletion handler reaches.
+    """Delete all data about many addresses, here and in other systems.
 
-    Blank lines and lines that begin with # are skipped, an address that comes again counts once, in whatever spelling.
-    A line that is neither an address nor that of a contact is bad: it is reported and skipped. The command asks before
-    it deletes; without a terminal it needs --yes.
+    Blank lines and lines that begin with # are skipped; an address counts once, in whatever spelling. A line that is
+    neither an address nor that of a contact is bad: it is reported and skipped. The command asks for confirmation;
+    without a terminal it requires --yes.
 
-    Other contacts may carry an address as that of their account (fxa.primary_email). They stay, unless --include-fxa is
-    given; the summary counts them as `also known in`.
+    Other contacts may have an address as their account address (fxa.primary_email). They are kept, unless --include-fxa
+    is given; the summary counts them as `also known in`.
 
-    Each batch is a transaction. Ctrl-C and SIGTERM end it after the current batch; run again it does what is left.
-    The report says of each address: erased, erased before, unknown, failed or bad line.
+    Each batch is one transaction. Ctrl-C and SIGTERM end it after the current batch; run it again to continue. The
+    report has the outcome of each address: erased, erased before, unknown, failed or bad line.
 
-    Exits with 0 when all are deleted or unknown, with 2 and without a change when it is not known which of several
-    columns has the addresses, with 3 when it was stopped, or some lines were bad or failed.
+    Exits with 0 if all are deleted or unknown; with 2, and no change, if the address column is ambiguous; with 3 if it
+    was interrupted, or some lines were bad or failed.
     """
     chosen = Options(**options)
     if not emails and not files:
-        raise click.UsageError("name addresses with --email or --email-file")
+        raise click.UsageError("pass addresses with --email or --email-file")
     entries = _given(emails)
     check_can_ask(chosen, files)
     if forget:
@@ -95,12 +96,12 @@ def delete_bulk(
     deletion = BulkDeletion(request)
 
     def question(known: int, unknown: int) -> str:
-        what = "Delete and forget" if forget else "Delete"
+        what = "Delete and suppress" if forget else "Delete"
         whom = counted(known, "contact")
         if include_fxa:
             whom = f"all contacts with {counted(known, 'address', 'addresses')}, also of accounts,"
         are = pluralize(unknown, "is", "are")
-        return f"{what} {whom} for ever? ({counted(unknown, 'address', 'addresses')} {are} unknown)"
+        return f"{what} {whom} permanently? ({counted(unknown, 'address', 'addresses')} {are} unknown)"
 
     job = Job(
         work=deletion.erase,

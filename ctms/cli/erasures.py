@@ -1,4 +1,4 @@
-"""`flask ctms erasures …`: what was deleted, by whom, and the progress of other systems."""
+"""`flask ctms erasures …`: records of deletions, and their progress in other systems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ctms.words import counted
 
 erasures = AppGroup(
     "erasures",
-    help="Erasures: what was deleted, by whom, the progress of deletion handlers and backends. They name no person.",
+    help="Erasures: what was deleted, by whom, progress of deletion handlers and backends. Without personal data.",
 )
 
 id_argument = click.argument("erasure_id", type=click.UUID, metavar="ID")
@@ -38,15 +38,15 @@ OF_BACKENDS = ("backend", "installed", "pending", "done", *PROGRESS)
 
 
 @erasures.command("list")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="So many at the most.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Maximum number.")
 @click.option(
     "--unfinished",
     is_flag=True,
-    help="Only those that a handler or backend has not finished.",
+    help="Only those that a handler or backend has not finished yet.",
 )
 @json_option
 def list_erasures(limit: int, unfinished: bool, as_json: bool) -> None:
-    """List the erasures, the newest first."""
+    """List the erasures, newest first."""
     with pool.reading() as connection:
         found = records.newest(connection, limit, unfinished=unfinished)
     if as_json:
@@ -61,7 +61,7 @@ def list_erasures(limit: int, unfinished: bool, as_json: bool) -> None:
 def show_erasure(erasure_id: UUID, as_json: bool) -> None:
     """Show the erasure ID, and the progress of each deletion handler and backend.
 
-    The status is `done` when nothing is left anywhere. Exits with 4 when there is no such erasure.
+    The status is `done` when no data is left anywhere. Exits with 4 if there is no such erasure.
     """
     with pool.reading() as connection:
         found = records.find(connection, erasure_id)
@@ -82,10 +82,10 @@ def show_erasure(erasure_id: UUID, as_json: bool) -> None:
 @address_argument
 @json_option
 def find_erasures(address: str, as_json: bool) -> None:
-    """Say whether ADDRESS was erased, when and by whom, in any spelling.
+    """Show whether ADDRESS was erased, in any spelling, when and by whom.
 
-    It is known of contacts' own addresses and those of their accounts. Exits with 4 when it was not erased, or before
-    there was CTMS_ERASURE_KEY or with another one.
+    Finds contacts' own addresses and account addresses. Exits with 4 if it was not erased, or was erased without
+    CTMS_ERASURE_KEY or with another key.
     """
     with pool.reading() as connection:
         found = records.of_address(connection, address)
@@ -100,23 +100,23 @@ def find_erasures(address: str, as_json: bool) -> None:
 @erasures.command("retry")
 @click.argument("erasure_id", type=click.UUID, required=False, metavar="[ID]")
 @click.option("--handler", type=values.stored_text, metavar="NAME", help="With --all: a deletion handler.")
-@click.option("--all", "everything", is_flag=True, help="With --handler: what it refused of any erasure.")
+@click.option("--all", "everything", is_flag=True, help="With --handler: what it refused of all erasures.")
 @json_option
 def retry_erasure(erasure_id: UUID | None, handler: str | None, everything: bool, as_json: bool) -> None:
-    """Have deletion handlers and backends try again what they refused of the erasure ID.
+    """Retry what deletion handlers and backends refused of the erasure ID.
 
-    With --handler NAME --all, the deletion handler NAME tries again what it refused of all erasures. It may be stopped
-    (Ctrl-C) and repeated. `flask ctms backends retry` does so for a backend.
+    With --handler NAME --all, retry what the deletion handler NAME refused of all erasures. It can be interrupted
+    (Ctrl-C) and repeated. For a backend, use `flask ctms backends retry`.
 
-    It is no error when nothing is parked. Exits with 4 when there is no such erasure or deletion handler, with 3 when
-    it was stopped.
+    It is no error if nothing is parked. Exits with 4 if there is no such erasure or deletion handler, with 3 if it was
+    interrupted.
     """
     if erasure_id is not None and handler is None and not everything:
         _retry_erasure(erasure_id, as_json)
     elif erasure_id is None and handler is not None and everything:
         _retry_handler(handler, as_json)
     else:
-        raise click.UsageError("name what to retry: either the ID of an erasure, or --handler NAME --all")
+        raise click.UsageError("name what to retry: either an erasure's ID, or --handler NAME --all")
 
 
 def _retry_handler(name: str, as_json: bool) -> None:
@@ -127,7 +127,7 @@ def _retry_handler(name: str, as_json: bool) -> None:
     remark = f"{counted(number, 'contact')} to be tried again" if number else "nothing is parked"
     write_done(name, {"handler": name, "retried": number}, remark, as_json)
     if state.max_batch is None:
-        say("no plugin that is on has this deletion handler: they wait until one does")
+        say("no enabled plugin provides this deletion handler: they stay pending until one does")
 
 
 def _retry_erasure(erasure_id: UUID, as_json: bool) -> None:
@@ -153,21 +153,22 @@ def _retry_erasure(erasure_id: UUID, as_json: bool) -> None:
 @yes_option
 @json_option
 def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bool) -> None:
-    """Count what the backend NAME has still to delete of the erasure ID as done: you have deleted it there by hand.
+    """Count the remaining deletions of the erasure ID at the backend NAME as done.
 
-    The way out when the plugin is not installed any more. The record says who closed it, and what waited for it is
-    deleted here. Exits with 4 when there is no such erasure, or NAME has no part in it.
+    For plugins that are no longer installed, after you have deleted the data there manually. The record stores who
+    closed it, and the pending work is deleted here. Exits with 4 if there is no such erasure, or NAME has no part in
+    it.
     """
-    confirm(f"Count everything that the {WORDS[kind]} {name} has still to do as done by hand?", yes)
+    confirm(f"Count everything that the {WORDS[kind]} {name} has yet to do as done manually?", yes)
     with pool.acquire() as connection:
         if not records.close(connection, erasure_id, kind, name, f"operator:{operator()}"):
-            raise NotFoundError(f"there is no erasure {erasure_id} in which the {WORDS[kind]} {name} has a part")
+            raise NotFoundError(f"there is no erasure {erasure_id} with the {WORDS[kind]} {name}")
         found = records.find(connection, erasure_id)
     write_done(str(erasure_id), found, f"the {WORDS[kind]} {name} counts as done", as_json)
 
 
 def _warn_of_missing(record: Mapping[str, Any]) -> None:
-    """Name the deletion handlers and backends with something left to do that no plugin provides."""
+    """Name the deletion handlers and backends with unfinished work that no plugin provides."""
     for kind, of_kind in ((HANDLER, record["handlers"]), (BACKEND, record["backends"])):
         for one in of_kind:
             if (one["pending"] or one["parked"]) and not one["installed"]:

@@ -1,4 +1,4 @@
-"""What the first start prints to try: requests for a shell."""
+"""The example that the first start prints: requests for a shell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 
-# As curl has it since its first versions; `--json` needs 7.82, of 2022.
+# Works with any version of curl; `--json` requires 7.82, of 2022.
 _CURL = """\
   TOKEN=$(curl -s {url}/token -d client_id={client_id} -d client_secret={secret} | cut -d'"' -f4)
   curl -s {url}/ctms -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
@@ -14,7 +14,7 @@ _CURL = """\
   curl -s "{url}/ctms?primary_email=jane@example.com" -H "Authorization: Bearer $TOKEN"
 """
 
-# At the start of the line: neither Python nor the end of the text may be indented.
+# At the start of the line: neither Python code nor the end marker may be indented.
 _PYTHON = """\
 {python} - <<'END'
 import json, urllib.request
@@ -32,7 +32,7 @@ END
 
 
 def first_requests(url: str, client_id: str, secret: str) -> str:
-    """Return lines for a shell that create a contact and find it: with curl, or with Python where there is none."""
+    """Return shell commands that create and find a contact: with curl, or with Python if curl is missing."""
     words = {"url": url, "client_id": client_id, "secret": secret}
     if shutil.which("curl"):
         return _CURL.format(**words)

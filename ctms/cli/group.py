@@ -1,4 +1,4 @@
-"""Groups of commands that bring their own app; what an operator has to put right is one line, not a traceback."""
+"""Groups of commands that create the app; problems that an operator can fix are reported in one line."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class AppOwner(AppGroup):
     """A group of commands that works in any folder."""
 
     def app_info(self, ctx: click.Context) -> ScriptInfo:
-        """Return what makes the app, from the environment unless the caller has said otherwise."""
+        """Return the app's factory, which reads the environment unless the caller has provided one."""
         info = ctx.ensure_object(ScriptInfo)
         if info.create_app is None:
             info.create_app = self.create_app
         return info
 
     def create_app(self) -> Flask:
-        """Make the app."""
+        """Create the app."""
         from ctms.app import create_app  # noqa: PLC0415  not needed for the help of a command
 
         return create_app()
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. The app is made from the environment when the command needs it, unless there is one.
+        """Run a command. The app is created from the environment if the command needs it and none exists.
 
         Raises `OperatorError` for settings that cannot be used, for all errors of the database, whose own messages may
         repeat values of rows, and where the disk has no space left or is read-only.
@@ -77,10 +77,10 @@ class AppOwner(AppGroup):
 
 
 class Group(AppOwner):
-    """The group `ctms`, which has the commands of plugins, too."""
+    """The group `ctms`, which includes the commands of plugins."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command of ours, else one of a plugin's."""
+        """Return a built-in command, else a plugin's."""
         return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get(cmd_name)
 
     def plugin_of(self, command: str) -> Plugin | None:
@@ -90,11 +90,11 @@ class Group(AppOwner):
         return None if command in self.commands else of_plugins.get(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the commands, those of plugins included; plugins that cannot be loaded are a remark, not an error."""
+        """List the commands, including those of plugins; plugins that cannot be loaded are a remark, not an error."""
         try:
             of_plugins = self._of_plugins(ctx)
         except click.ClickException as error:
-            click.echo(f"The commands of plugins are not listed: {error.message}", err=True)
+            click.echo(f"The commands of plugins are not available: {error.message}", err=True)
             of_plugins = {}
         return sorted({*super().list_commands(ctx), *of_plugins})
 
@@ -104,14 +104,14 @@ class Group(AppOwner):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command to run. One of a plugin's has the app, as ours have."""
+        """Find the command to run. Like built-in commands, a plugin's runs in the app's context."""
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and name not in self.commands and not has_app_context():
             ctx.with_resource(self.app_info(ctx).load_app().app_context())
         return name, command, rest
 
     def commands_of(self, plugins: Plugins) -> dict[str, click.Command]:
-        """Return the commands of plugins by name. Raises `PluginError` where a name is one of ours."""
+        """Return the commands of plugins by name. Raises `PluginError` if a name is that of a built-in command."""
         commands: dict[str, click.Command] = {}
         for one in plugins.collect("ctms_commands"):
             name = one.value.name
@@ -124,7 +124,7 @@ class Group(AppOwner):
         return commands
 
     def create_app(self) -> Flask:
-        """Make the app. Raises `PluginError`, also where a plugin's command is called like one of ours."""
+        """Create the app. Raises `PluginError`, also if a plugin's command has the name of a built-in one."""
         app = super().create_app()
         self.commands_of(app.extensions["ctms.plugins"])
         return app

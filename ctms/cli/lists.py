@@ -1,4 +1,4 @@
-"""What the commands that read lists share: which columns to read, and how bad lines are reported."""
+"""Shared code of the commands that read lists: column options, and reports of bad lines."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ MAX_LINES = 20
 
 
 def column_option(command: F) -> F:
-    """Give a command `--column`, which it takes as `wanted`."""
+    """Add `--column` to a command, which takes it as `wanted`."""
     return click.option(
         "--column",
         "wanted",
         type=values.stored_text,
         callback=lambda _context, _parameter, name: ReadOptions(name),
         metavar="NAME",
-        help="Column with the addresses, where its name is none of the usual ones. Also a member of JSON.",
+        help="Column with the addresses, if it has no standard name. Also a member of JSON.",
     )(command)
 
 
 def opt_out_column_options(command: F) -> F:
-    """Give a command `--column`, `--date-column` and `--reason-column`."""
+    """Add `--column`, `--date-column` and `--reason-column` to a command."""
     for name, what in (("reason", "reasons"), ("date", "dates"), ("", "addresses")):
         command = click.option(
             f"--{name}-column" if name else "--column",
             type=values.stored_text,
             metavar="NAME",
-            help=f"Column with the {what}, where its name is none of the usual ones. Also a member of JSON.",
+            help=f"Column with the {what}, if it has no standard name. Also a member of JSON.",
         )(command)
     return command
 
 
 def read_lists(files: Sequence[BinaryIO], wanted: ReadOptions) -> Iterator[Entry]:
-    """Give the entries of several lists, which have still to be settled; problems then name the list, too.
+    """Yield the entries of several lists, not yet settled; problems then also name the list.
 
-    An empty list is remarked on. Raises `ListError`.
+    An empty list is reported. Raises `ListError`.
     """
     return _remark_if_empty(lists.read(files[0], wanted)) if len(files) == 1 else _read_each(files, wanted)
 
@@ -89,10 +89,9 @@ class ListReader:
         self._end: str | None = None
 
     def batches(self, size: int) -> Iterator[list[str]]:
-        """Give the addresses, those of `size` entries at a time.
+        """Yield the addresses in batches of `size` entries.
 
-        Raises `ListError` for what is no list. One that ends too early, as a damaged file does, is complained of at the
-        end (`check`).
+        Raises `ListError` for what is no list. `check` reports a list that ends too early, such as a damaged file.
         """
         try:
             while entries := list(islice(self._entries, size)):
@@ -104,8 +103,8 @@ class ListReader:
             self._end = f"{error.message}; the rest of the list was not read"
 
     def check(self) -> None:
-        """Raise `UnfinishedError` when lines were bad or the list ended too early."""
-        problems = [f"bad lines that were passed over: {self.bad:,}"] if self.bad else []
+        """Raise `UnfinishedError` if lines were bad or the list ended too early."""
+        problems = [f"skipped bad lines: {self.bad:,}"] if self.bad else []
         if self._end:
             problems.append(self._end)
         if problems:

@@ -1,4 +1,4 @@
-"""`flask db …`: Flask-Migrate's commands, for the tables of CTMS and for those of plugins."""
+"""`flask db …`: Flask-Migrate's commands, for the tables of CTMS and of plugins."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _WRITING = ("revision", "migrate", "merge", "edit")
 @with_appcontext
 @click.pass_context
 def db(ctx: click.Context, plugin: str | None, x_arg: tuple[str, ...]) -> None:
-    """Migrate the database: the tables of CTMS, and those of plugins.
+    """Migrate the database: the tables of CTMS and of plugins.
 
-    `upgrade`, `current` and `check` include the plugins that are on. The other commands work on the tables of CTMS;
-    with --plugin, all commands work on those of one plugin.
+    `upgrade`, `current` and `check` include enabled plugins. The other commands work on the tables of CTMS; with
+    --plugin, all commands work on those of one plugin.
     """
     g.directory, g.x_arg = None, x_arg  # as Flask-Migrate's own group
     ctx.obj.data["plugin"] = plugin
@@ -37,12 +37,12 @@ def db(ctx: click.Context, plugin: str | None, x_arg: tuple[str, ...]) -> None:
     there = migrations.plugin_schemas().migrations
     if plugin not in there:
         names = ", ".join(there) or "none"
-        raise NotFoundError(f"no plugin {plugin} that is on has migrations; those that have are {names}")
+        raise NotFoundError(f"no enabled plugin {plugin} has migrations; plugins with migrations: {names}")
     ctx.with_resource(migrations.chosen(there[plugin]))
 
 
 def _extended(command: click.Command) -> Callable[[Callable[..., None]], click.Command]:
-    """Return a decorator that puts a function, which takes the same arguments, in the place of a command."""
+    """Return a decorator that replaces a command by a function that takes the same arguments."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         made = click.Command(
@@ -60,7 +60,7 @@ for _command in commands.commands.values():
 
 
 def _refuse_installed_copy(command: click.Command) -> None:
-    """Replace a command that writes a file by one that refuses to where pip would remove the file again."""
+    """Replace a command that writes a file by one that refuses to write where pip would remove the file again."""
     original = command.callback
     assert original is not None  # noqa: S101  groups have none
 
@@ -69,7 +69,7 @@ def _refuse_installed_copy(command: click.Command) -> None:
         one = None if name is None else migrations.plugin_schemas().migrations[name]
         if one is not None and one.is_installed_copy():
             raise OperatorError(
-                f"the migrations of the plugin {name} are an installed copy, {one.folder}, and what is written there is"
+                f"the migrations of the plugin {name} are an installed copy, {one.folder}, where new files would be"
                 " lost: run `pip install --editable .` in the folder of the package first"
             )
         original(**options)
@@ -86,7 +86,7 @@ for _name in _WRITING:
 def upgrade(ctx: click.Context, revision: str, **options: Any) -> None:
     """Upgrade to the newest revisions, CTMS first, then plugins; store the permissions of plugins.
 
-    Print what was done for each. With a REVISION, or with --sql, plugins are left as they are.
+    Print what was done for each. With a REVISION, or with --sql, plugins are not upgraded.
     """
     one = ctx.obj.data["plugin"]
     whole = revision in _NEWEST and not options["sql"]
@@ -102,7 +102,7 @@ def upgrade(ctx: click.Context, revision: str, **options: Any) -> None:
 
 @_extended(commands.commands["current"])
 def current(ctx: click.Context, **options: Any) -> None:
-    """Show the revision of the tables of CTMS, then those of plugins, also of plugins that are gone."""
+    """Show the revision of the tables of CTMS, then those of plugins, including uninstalled ones."""
     flask_migrate.current(**options)
     if ctx.obj.data["plugin"] is not None:
         return
@@ -114,15 +114,15 @@ def current(ctx: click.Context, **options: Any) -> None:
         if name not in there:
             state = f"not in use: `flask ctms plugins purge {name}` removes its tables"
         else:
-            state = "head" if revision == there[name].head else "not the newest"
+            state = "head" if revision == there[name].head else "not the head"
         click.echo(f"plugin {name}: {revision or 'none'} ({state})")
 
 
 @_extended(commands.commands["check"])
 def check(ctx: click.Context, **options: Any) -> None:
-    """Check that no upgrade is due, of plugins neither, and that the models of CTMS have no other tables."""
+    """Check that no upgrade is due for CTMS and plugins, and that the models of CTMS match the tables."""
     one = ctx.obj.data["plugin"]
-    # Alembic prints that all is well, so plugins come first; what they need is there when CTMS itself is migrated.
+    # Alembic prints that all is well, so plugins are checked first; what they need exists once CTMS itself is migrated.
     is_newest = one is not None or migrations.current_revision() == migrations.head()
     problem = migrations.problem_of_plugins(one) if is_newest else None
     if problem is not None:

@@ -1,4 +1,4 @@
-"""`flask ctms opt-out`: the mailing service's suppression lists are taken over."""
+"""`flask ctms opt-out`: imports the suppression lists of mailing services."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def opt_out_command(
     reason_column: str | None,
     **options: Any,
 ) -> None:
-    """Opt out the contacts in lists of opt-outs: those whose own or account's address is there.
+    """Opt out the contacts whose own or account address is listed.
 
-    FILE is an export of a mailing service or a spreadsheet (CSV or JSON), a list with one address a line, or - for
-    standard input. Of an address that comes again the entry with the latest date counts, of two at once the last; one
-    without a date, or with one that cannot be read, counts as undated, and least. The reason becomes the contact's
-    unsubscribe_reason. Contacts that have opted out already are left alone. A bad line is reported and skipped. The
-    command asks before it changes anything; without a terminal it needs --yes.
+    FILE is an export of a mailing service or a spreadsheet (CSV or JSON), a list with one address per line, or - for
+    standard input. If an address is repeated, the entry with the latest date counts, of equal dates the last; an entry
+    without a readable date is undated, and any dated entry takes precedence. The reason becomes the contact's
+    unsubscribe_reason. Contacts that have already opted out are not changed. A bad line is reported and skipped. The
+    command asks for confirmation; without a terminal it requires --yes.
 
-    Each batch is a transaction. Ctrl-C and SIGTERM end it after the current batch; run again it does what is left.
-    The report says of each address: opted out, opted out before, unknown, failed or bad line.
+    Each batch is one transaction. Ctrl-C and SIGTERM end it after the current batch; run it again to continue. The
+    report has the outcome of each address: opted out, opted out before, unknown, failed or bad line.
 
-    Exits with 0 when all are opted out or unknown, with 2 and without a change when it is not known which of several
-    columns has the addresses, with 3 when it was stopped, or some lines were bad or failed.
+    Exits with 0 if all are opted out or unknown; with 2, and no change, if the address column is ambiguous; with 3 if
+    it was interrupted, or some lines were bad or failed.
     """
     chosen = Options(**options)
     check_can_ask(chosen, files)

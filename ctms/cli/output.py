@@ -1,4 +1,4 @@
-"""How commands talk: data on standard output, for people or as JSON for scripts; remarks on standard error."""
+"""Output of commands: data on standard output, as text or as JSON for scripts; remarks on standard error."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ctms.telemetry.health import find_problems
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Wide enough for any row: what reads a pipe wants one line per row.
+# Wide enough for any row: readers of a pipe expect one line per row.
 _PIPE_WIDTH = 100_000
 
 
 def json_option(command: F) -> F:
-    """Give a command `--json`, which it takes as `as_json`."""
+    """Add `--json` to a command, which takes it as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Write JSON, for scripts.")(command)
 
 
 def yes_option(command: F) -> F:
-    """Give a command `--yes`, which it takes as `yes` and hands to `confirm`."""
+    """Add `--yes` to a command, which takes it as `yes` and passes it to `confirm`."""
     return click.option("--yes", is_flag=True, help="Do not ask.")(command)
 
 
@@ -38,18 +38,18 @@ def write_json(data: Any) -> None:
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table with a line of headings: fitted to a terminal, unwrapped anywhere else."""
+    """Write a table with a heading: fitted to a terminal, unwrapped anywhere else."""
     _write(Table(*columns, box=None, pad_edge=False, header_style="bold"), rows)
 
 
 def write_record(record: Mapping[str, Any]) -> None:
-    """Write one thing, a line for each of its parts."""
+    """Write one object, a line for each of its members."""
     rows = [(f"{name}:", value) for name, value in record.items()]
     _write(Table(box=None, show_header=False, pad_edge=False), rows)
 
 
 def write_done(name: str, data: Any, remark: str, as_json: bool) -> None:
-    """Write what a command has changed: its name, and as a remark what was done, or the data as JSON."""
+    """Write what a command has changed: its name, with the change as a remark, or the data as JSON."""
     if as_json:
         write_json(data)
     else:
@@ -63,25 +63,25 @@ def say(remark: str) -> None:
 
 
 def say_problems() -> None:
-    """Write what health checks of plugins find to standard error: the service starts all the same."""
+    """Write the problems found by health checks of plugins to standard error: they do not prevent the start."""
     for problem in find_problems():
         say(f"CTMS: warning: {problem}")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before something that cannot be undone, unless `yes`.
+    """Ask for confirmation, unless `yes`.
 
-    Raises `OperatorError` where there is no terminal, so nobody to ask, and `click.Abort` for a no.
+    Raises `OperatorError` if there is no terminal, and `click.Abort` if the answer is no.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise OperatorError(f"{question} There is no terminal to ask: pass --yes")
+        raise OperatorError(f"{question} There is no terminal for the confirmation: pass --yes")
     click.confirm(question, abort=True, err=True)
 
 
 def names(found: Iterable[str]) -> str:
-    """Return names as a sentence lists them."""
+    """Return names as an enumeration for a sentence."""
     return ", ".join(found)
 
 

@@ -13,11 +13,11 @@ from ctms.clients import roles as domain
 from ctms.clients.models import Permission
 from ctms.database.engine import db
 
-permissions = AppGroup("permissions", help="Permissions: what callers may do. Routes ask for them, roles give them.")
+permissions = AppGroup("permissions", help="Permissions: what callers may do. Routes require them, roles grant them.")
 
 
 def permission_data(permission: Permission) -> dict[str, Any]:
-    """Return what is shown of a permission. The role `admin` is always among those that give it."""
+    """Return the data of a permission. The role `admin` is always among those that grant it."""
     return {
         "name": permission.name,
         "description": permission.description,
@@ -29,7 +29,7 @@ def permission_data(permission: Permission) -> dict[str, Any]:
 @permissions.command("list")
 @json_option
 def list_permissions(as_json: bool) -> None:
-    """List all permissions, the roles that give them, and the plugins that declare them."""
+    """List all permissions, the roles that grant them, and the plugins that declare them."""
     with db.session.begin():
         found = [permission_data(permission) for permission in domain.list_permissions()]
     if as_json:
@@ -44,9 +44,9 @@ def list_permissions(as_json: bool) -> None:
 @click.option("--description", type=values.stored_text, metavar="TEXT", help="What it allows.")
 @json_option
 def create_permission(name: str, description: str | None, as_json: bool) -> None:
-    """Make the permission PERMISSION. The role admin has it at once; `flask ctms roles grant` gives it to others.
+    """Create the permission PERMISSION. The role admin has it at once; `flask ctms roles grant` grants it to others.
 
-    PERMISSION is letters, digits, `-`, `_`, `.` or `:`. Exits with 10 when the name is taken.
+    PERMISSION consists of letters, digits, `-`, `_`, `.` or `:`. Exits with 10 if the name is taken.
     """
     with db.session.begin():
         data = permission_data(domain.create_permission(name, description))
@@ -58,14 +58,14 @@ def create_permission(name: str, description: str | None, as_json: bool) -> None
 @yes_option
 @json_option
 def delete_permission(name: str, yes: bool, as_json: bool) -> None:
-    """Delete the permission PERMISSION. The roles that give it give it no more.
+    """Delete the permission PERMISSION, and revoke it from all roles.
 
-    It asks first; without a terminal it needs --yes. Exits with 4 when there is no such permission, with 10 for
-    those that routes of CTMS need.
+    Asks for confirmation; without a terminal it requires --yes. Exits with 4 if there is no such permission, with 10
+    for those that routes of CTMS require.
     """
     with db.session.begin():
         data = permission_data(domain.find_deletable_permission(name))
-    confirm(f"Delete the permission {name}, which these roles give: {names(data['roles'])}?", yes)
+    confirm(f"Delete the permission {name}, which these roles grant: {names(data['roles'])}?", yes)
     with db.session.begin():
         domain.delete_permission(name)
     write_done(name, data, "deleted", as_json)

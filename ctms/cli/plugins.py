@@ -1,7 +1,6 @@
-"""`flask ctms plugins`: which plugins there are, what they do and what is wrong with them; a start for new ones; and
-the end of those that are gone.
+"""`flask ctms plugins`: lists, checks, creates and purges plugins.
 
-No command needs the service to start: they are for when it does not.
+These commands work even if the service cannot start.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from ctms.database.operator_errors import operator_errors
 from ctms.database.purge import Stored, purge, stored_by
 from ctms.errors import ConflictError, NotFoundError, OperatorError, PluginError
 from ctms.hooks.checks import log_traceback, name_of
-from ctms.hooks.manager import GROUP, Plugins, survey_plugins, why_off
+from ctms.hooks.manager import GROUP, Plugins, disabled_reason, survey_plugins
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.registrations import Migrations
 from ctms.settings import Settings
@@ -42,9 +41,9 @@ from ctms.settings import Settings
 
 @click.group()
 def plugins() -> None:
-    """Show the plugins, check one, write a new one, remove what one has stored.
+    """List the plugins, check one, create a new one, remove the data of one.
 
-    Works while one of them keeps the service from starting.
+    Works while a plugin prevents the service from starting.
     """
 
 
@@ -55,10 +54,10 @@ plugins.add_command(new)
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool) -> None:
-    """List all plugins that are installed, with their hooks; of those that are off or broken, why.
+    """List all installed plugins with their hooks, and the reason if one is off or broken.
 
-    `on`: loaded. `off`: the settings switch it off; what is off is not imported, so its hooks are not known. `broken`:
-    the service does not start with it.
+    `on`: loaded. `off`: disabled by the settings; it is not imported, so its hooks are unknown. `broken`: prevents the
+    service from starting.
     """
     found = examined(Settings.from_environment(), _ours(ctx))
     for problem in found.problems:
@@ -86,7 +85,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Load the plugin NAME, also one that is off, and show what it registers and its settings; secrets are masked.
+    """Load the plugin NAME, even if it is off, and show its registrations and settings; secrets are masked.
 
     Where it brings tables, show their newest revision (head), the one in the database, and what the database lacks or
     why it cannot be read. An embedded database is not started for that.
@@ -104,7 +103,7 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
     problem = found.problem_of(name)
     if problem is not None:
         raise OperatorError(problem)
-    off = why_off(name, settings)
+    off = disabled_reason(name, settings)
     record = {
         "name": plugin.name,
         "package": plugin.package,
@@ -136,15 +135,15 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
 @yes_option
 @json_option
 def purge_(name: str, yes: bool, as_json: bool) -> None:
-    """Remove all that the plugin NAME has stored: its tables, with all rows, and its permissions.
+    """Remove all data of the plugin NAME: its tables, with all rows, and its permissions.
 
     The plugin must be uninstalled, or off (CTMS_PLUGINS_DISABLED): otherwise the next upgrade would create the tables
-    again. Restart the service first. It asks first; without a terminal it needs --yes. Exits with 4 when the plugin
-    has stored nothing, with 10 when it is on, or when anything outside its schema depends on what is in it.
+    again. Restart the service first. Asks for confirmation; without a terminal it requires --yes. Exits with 4 if the
+    plugin has stored nothing, with 10 if it is on, or if anything outside its schema depends on it.
     """
     name = _installed_name(name)
     settings = Settings.from_environment()
-    if why_off(name, settings) is None and entry_points(group=GROUP, name=name):
+    if disabled_reason(name, settings) is None and entry_points(group=GROUP, name=name):
         raise ConflictError(f"the plugin {name} is on: uninstall it or set CTMS_PLUGINS_DISABLED={name} first")
     app = create_app(dataclasses.replace(settings, plugins=(), plugins_disabled=()))
     try:
@@ -157,7 +156,7 @@ def purge_(name: str, yes: bool, as_json: bool) -> None:
 
 
 def _loss(found: Stored) -> str:
-    """Return in one sentence what a purge would remove."""
+    """Return a sentence that describes what a purge would remove."""
     parts = []
     if found.tables:
         parts.append(f"drop {names(found.tables)} with all rows")
@@ -170,12 +169,15 @@ def _loss(found: Stored) -> str:
 
 
 def examined(settings: Settings, commands: Group | None = None) -> Plugins:
-    """Load the plugins and try to start an app with all that can be used: some faults show only there.
+    """Load the plugins and try to create an app with all usable ones: some problems are detected only then.
 
-    `commands` are ours, with which a plugin's may clash. `problems` of what is returned names all that were found.
+    `commands` are the built-in ones, whose names a plugin's may not have. `problems` of the result has all that were
+    found.
     """
     found = survey_plugins(settings)
-    sound = [plugin.name for plugin in found if plugin.why_off is None and found.problem_of(plugin.name) is None]
+    sound = [
+        plugin.name for plugin in found if plugin.disabled_reason is None and found.problem_of(plugin.name) is None
+    ]
     known = list(found.problems)
     while True:
         try:
@@ -197,12 +199,12 @@ def examined(settings: Settings, commands: Group | None = None) -> Plugins:
 
 
 def _installed_name(name: str) -> str:
-    """Return the name of a plugin as its entry point has it, where `-` is `_`, unless one has it as given."""
+    """Return the name of a plugin as in its entry point, where `-` is `_`, unless a plugin has the given name."""
     return name if entry_points(group=GROUP, name=name) else name.replace("-", "_")
 
 
 def _with(settings: Settings, name: str) -> Settings:
-    """Return the settings with the plugin switched on."""
+    """Return the settings with the plugin enabled."""
     return dataclasses.replace(
         settings,
         plugins=None if settings.plugins is None else (*settings.plugins, name),
@@ -235,7 +237,7 @@ def _revisions(settings: Settings, found: Plugins, name: str) -> dict[str, str |
 
 
 def _ours(ctx: click.Context) -> Group | None:
-    """Return the group that this command was called in, which has the commands of the service."""
+    """Return the group of the built-in commands, in which this command was called."""
     above: click.Context | None = ctx
     while above is not None and not isinstance(above.command, Group):
         above = above.parent
@@ -244,18 +246,18 @@ def _ours(ctx: click.Context) -> Group | None:
 
 def _state(found: Plugins, plugin: Plugin) -> dict[str, str | None]:
     problem = found.problem_of(plugin.name)
-    if plugin.why_off is not None:
-        return {"state": "off", "why": plugin.why_off}
+    if plugin.disabled_reason is not None:
+        return {"state": "off", "why": plugin.disabled_reason}
     return {"state": "broken", "why": problem} if problem is not None else {"state": "on", "why": None}
 
 
 def _name(value: Any) -> str:
-    """Return what is registered, as its author calls it."""
+    """Return the author's name for a registration."""
     return value.folder.name if isinstance(value, Migrations) else name_of(value)
 
 
 def _description(value: Any) -> str | None:
-    """Return what is registered in a few words, its own."""
+    """Return the description of a registration, if any."""
     if isinstance(value, click.Command):
         return value.get_short_help_str(limit=100) or None
     if isinstance(value, Migrations):

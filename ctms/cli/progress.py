@@ -1,4 +1,4 @@
-"""How far a command is, on standard error: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a command, on standard error: a bar on a terminal, else an occasional line."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SECONDS_BETWEEN_LINES = 10
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[Iterable[int]], int]]:
-    """Give a function that adds up batches of `what`, and says on standard error now and then how many there are.
+    """Yield a function that adds up batches of `what`, and occasionally reports the sum on standard error.
 
-    Raises `UnfinishedError` when the command is stopped inside.
+    Raises `UnfinishedError` if the command is interrupted in the block.
     """
     total = 0
 
@@ -44,9 +44,9 @@ def counting(what: str) -> Iterator[Callable[[Iterable[int]], int]]:
 
 
 class Progress:
-    """Shows how many of `total` are done, how many in a second, and the time that is left; without `total` the first.
+    """Shows how many of `total` are done, the rate, and the remaining time; without `total` only the first.
 
-    To be entered where the work begins and left where it ends.
+    Enter it where the work begins, and leave it where the work ends.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
@@ -76,7 +76,7 @@ class Progress:
             self._bar.stop()
 
     def at(self, done: int) -> None:
-        """Show that so many are done."""
+        """Show that this many are done."""
         now = time.monotonic()
         if self._bar:
             self._bar.update(self._task, completed=done, text=self._speed(done, now))

@@ -1,4 +1,4 @@
-"""What the commands for backends and deletion handlers share: how one is named, found and shown."""
+"""Shared code of the commands for backends and deletion handlers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ kind_option = click.option(
 
 
 def shown(state: State) -> dict[str, Any]:
-    """Return what is shown of a backend or deletion handler."""
+    """Return the data of a backend or deletion handler."""
     record = asdict(state)
     del record["max_batch"]
     return {"kind": record.pop("kind"), "name": record.pop("name"), "state": state.state, **record}
@@ -40,8 +40,8 @@ def shown(state: State) -> dict[str, Any]:
 def find(connection: Connection, kind: str, name: str, hint: str) -> State:
     """Return the state of a backend or deletion handler.
 
-    Raises `NotFoundError` where neither a plugin nor a table has the name; with the `hint`, which says what to do with
-    one of the other kind, where the name is that of such a one.
+    Raises `NotFoundError` if neither a plugin nor a table has the name; with the `hint` what to do if the name belongs
+    to the other kind.
     """
     found = receiver_states.state(connection, kind, name)
     if found is None:
@@ -66,7 +66,7 @@ def unsynchronised(name: str) -> str:
     """Return the remark about a backend that was never synchronised."""
     return (
         f"the backend {name} was never synchronised: run `flask ctms backends resync {name} --all`"
-        " to push the contacts that were there before it"
+        " to push the contacts from before it"
     )
 
 

@@ -13,14 +13,14 @@ from ctms.clients import roles as domain
 from ctms.clients.models import Role
 from ctms.database.engine import db
 
-roles = AppGroup("roles", help="Roles: named sets of permissions that API clients are given.")
+roles = AppGroup("roles", help="Roles: named sets of permissions for API clients.")
 
 role_argument = click.argument("name", type=values.stored_text, metavar="ROLE")
 permission_argument = click.argument("permission", type=values.stored_text, metavar="PERMISSION")
 
 
 def role_data(role: Role) -> dict[str, Any]:
-    """Return what is shown of a role."""
+    """Return the data of a role."""
     return {
         "name": role.name,
         "description": role.description,
@@ -48,7 +48,7 @@ def list_roles(as_json: bool) -> None:
 def show_role(name: str, as_json: bool) -> None:
     """Show the role ROLE: its permissions, and the API clients that have it.
 
-    Exits with 4 when there is no such role.
+    Exits with 4 if there is no such role.
     """
     with db.session.begin():
         found = role_data(domain.find_role(name))
@@ -57,12 +57,12 @@ def show_role(name: str, as_json: bool) -> None:
 
 @roles.command("create")
 @click.argument("name", type=values.new_name, metavar="ROLE")
-@click.option("--description", type=values.stored_text, metavar="TEXT", help="What it is for.")
+@click.option("--description", type=values.stored_text, metavar="TEXT", help="Its purpose.")
 @json_option
 def create_role(name: str, description: str | None, as_json: bool) -> None:
-    """Make the role ROLE, without permissions: `grant` gives them.
+    """Create the role ROLE, without permissions: `grant` adds them.
 
-    ROLE is letters, digits, `-`, `_`, `.` or `:`. Exits with 10 when the name is taken.
+    ROLE consists of letters, digits, `-`, `_`, `.` or `:`. Exits with 10 if the name is taken.
     """
     with db.session.begin():
         data = role_data(domain.create_role(name, description))
@@ -74,10 +74,10 @@ def create_role(name: str, description: str | None, as_json: bool) -> None:
 @yes_option
 @json_option
 def delete_role(name: str, yes: bool, as_json: bool) -> None:
-    """Delete the role ROLE. The API clients that have it lose it, and what it allowed them.
+    """Delete the role ROLE, and revoke it from all API clients.
 
-    It asks first; without a terminal it needs --yes. Exits with 4 when there is no such role, with 10 for the role
-    admin.
+    Asks for confirmation; without a terminal it requires --yes. Exits with 4 if there is no such role, with 10 for the
+    role admin.
     """
     with db.session.begin():
         data = role_data(domain.find_deletable_role(name))
@@ -93,9 +93,9 @@ def delete_role(name: str, yes: bool, as_json: bool) -> None:
 @permission_argument
 @json_option
 def grant_permission(name: str, permission: str, as_json: bool) -> None:
-    """Give the role ROLE the permission PERMISSION: its API clients have it from their next request on.
+    """Grant the permission PERMISSION to the role ROLE, from the next request of its API clients on.
 
-    It is no error when it has the permission already. Exits with 4 when there is no such role or permission.
+    It is no error if the role already has the permission. Exits with 4 if there is no such role or permission.
     """
     with db.session.begin():
         changed = domain.grant_permission(name, permission)
@@ -108,9 +108,9 @@ def grant_permission(name: str, permission: str, as_json: bool) -> None:
 @permission_argument
 @json_option
 def revoke_permission(name: str, permission: str, as_json: bool) -> None:
-    """Take the permission PERMISSION from the role ROLE, from the next request of its API clients on.
+    """Revoke the permission PERMISSION from the role ROLE, from the next request of its API clients on.
 
-    It is no error when it does not have the permission. Exits with 4 when there is no such role or permission, with
+    It is no error if the role does not have the permission. Exits with 4 if there is no such role or permission, with
     10 for the role admin, which has every permission.
     """
     with db.session.begin():

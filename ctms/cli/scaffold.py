@@ -1,4 +1,4 @@
-"""`flask ctms plugins new`: a package with a plugin, for its author to go on from."""
+"""`flask ctms plugins new`: creates a package with a plugin as a starting point."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FOLDERS = {"module": "{module}", "gitignore": ".gitignore"}
 
 @dataclass(frozen=True)
 class Kind:
-    """What is different between the kinds of plugins, besides their templates.
+    """The differences between the kinds of plugins, besides their templates.
 
     `stores`: it has tables or permissions, which an upgrade creates and a purge removes.
     """
@@ -42,42 +42,42 @@ class Kind:
     stores: bool = False
 
 
-_TOKEN = ("TOKEN", "what the other side knows us by; secret", "none")
+_TOKEN = ("TOKEN", "secret that authenticates us to the other system", "none")
 
 KINDS: Mapping[str, Kind] = {
     "waitlist": Kind("The rules of CTMS for the fields of the waitlist {name}.", "the rules"),
     "backend": Kind(
-        "Mirrors the contacts of CTMS to {title}.",
-        "what sends contacts",
-        (("URL", "where contacts are sent", "`http://127.0.0.1:9000/contacts`"), _TOKEN),
+        "Syncs the contacts of CTMS to {title}.",
+        "the backend",
+        (("URL", "URL that receives contacts", "`http://127.0.0.1:9000/contacts`"), _TOKEN),
     ),
     "deletion-handler": Kind(
-        "Makes {title} forget whom CTMS forgets.",
-        "what sends who is to be forgotten",
-        (("URL", "where is sent who is to be forgotten", "`http://127.0.0.1:9000/forget`"), _TOKEN),
+        "Erases people in {title} when CTMS erases them.",
+        "the deletion handler",
+        (("URL", "URL that receives erasure requests", "`http://127.0.0.1:9000/forget`"), _TOKEN),
     ),
     "newsletters": Kind(
-        "Mirrors the subscribers of newsletters to {title}.",
-        "what sends subscribers",
+        "Syncs the subscribers of newsletters to {title}.",
+        "the backend",
         (
             ("NEWSLETTERS", "names of the newsletters, separated by commas", "`weekly`"),
-            ("URL", "where subscribers are sent", "`http://127.0.0.1:9000/subscribers`"),
+            ("URL", "URL that receives subscribers", "`http://127.0.0.1:9000/subscribers`"),
             _TOKEN,
         ),
     ),
     "blueprint": Kind(
         "Notes about contacts, below /{name}.",
-        "the routes, and the permissions that they need",
+        "the routes, and the permissions that they require",
         files=(("migrations/", "the revisions that create the table"),),
         stores=True,
     ),
     "command": Kind("The command `flask ctms {name}`.", "the command"),
     "health-check": Kind(
-        "Warns when {title} does not answer.",
+        "Warns if {title} does not respond.",
         "the health check",
         (
-            ("URL", "what is asked", "`http://127.0.0.1:9000/health`"),
-            ("TIMEOUT", "seconds in which it must answer", "`1.0`"),
+            ("URL", "URL to check", "`http://127.0.0.1:9000/health`"),
+            ("TIMEOUT", "timeout, in seconds", "`1.0`"),
         ),
     ),
 }
@@ -86,48 +86,48 @@ KINDS: Mapping[str, Kind] = {
 def _checked(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise click.BadParameter(
-            f"a name is made of lower-case letters and digits, with - or _ between them, begins with a letter and"
-            f" has {LONGEST_NAME} characters at most"
+            f"a name consists of lower-case letters and digits, with - or _ between them, begins with a letter and"
+            f" has at most {LONGEST_NAME} characters"
         )
     return name
 
 
 @click.command()
 @click.argument("name", callback=_checked)
-@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="What the plugin brings.")
+@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="Kind of the plugin.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
-    help="Where to put the package's folder. Default: here.",
+    help="Folder in which to create the package's folder. Default: the current one.",
 )
 def new(name: str, kind: str, folder: Path) -> None:
-    """Write a package with a plugin NAME, and write the path of its folder, ctms-NAME.
+    """Create a package with a plugin NAME, and print the path of its folder, ctms-NAME.
 
-    It is complete: an entry point, the plugin, tests that pass, a README. Nothing is overwritten: exits with 10 when
-    the folder is there already, or when a plugin of that name or a package like it is installed.
+    The package is complete: an entry point, the plugin, passing tests, a README. Nothing is overwritten: exits with 10
+    if the folder already exists, or a plugin or package of that name is installed.
     """
     words = words_for(name, kind)
     _refuse_taken(words)
     target = folder / words["package"]
     if target.exists():
-        raise ConflictError(f"{target} is there already")
+        raise ConflictError(f"{target} already exists")
     try:
         write(target, kind, words)
     except OSError as error:
         raise OperatorError(f"{target} cannot be written: {error.strerror}") from error
     click.echo(str(target))
     say(
-        f"A package with the plugin {words['plugin']!r}; its README.md says what is where. Next:\n\n"
+        f"Created a package with the plugin {words['plugin']!r}; its README.md describes the files. Next:\n\n"
         f"  cd {target}\n"
         "  pip install --editable '.[tests]'\n"
         "  pytest\n\n"
-        f"Then change src/{words['module']}/plugin.py and tests/test_plugin.py. The next start of the service finds it."
+        f"Then change src/{words['module']}/plugin.py and tests/test_plugin.py. The next start of the service loads it."
     )
 
 
 def words_for(name: str, kind: str) -> dict[str, Any]:
-    """Return what the templates say of a plugin `name`: its package, its module and so on."""
+    """Return the variables of the templates for a plugin `name`: its package, its module and so on."""
     plugin = name.replace("-", "_")
     parts = plugin.split("_")
     title = " ".join(parts).capitalize()
@@ -151,9 +151,9 @@ def words_for(name: str, kind: str) -> dict[str, Any]:
 def _refuse_taken(words: Mapping[str, Any]) -> None:
     for point in metadata.entry_points(group=GROUP, name=words["plugin"]):
         package = point.dist.name if point.dist else "an unknown package"
-        raise ConflictError(f"{package} brings a plugin {words['plugin']!r} already: choose another name")
+        raise ConflictError(f"{package} already has a plugin {words['plugin']!r}: choose another name")
     if importlib.util.find_spec(words["module"]) is not None:
-        raise ConflictError(f"there is a module {words['module']} already: choose another name")
+        raise ConflictError(f"a module {words['module']} already exists: choose another name")
 
 
 def write(target: Path, kind: str, words: Mapping[str, Any]) -> None:
@@ -169,7 +169,7 @@ def write(target: Path, kind: str, words: Mapping[str, Any]) -> None:
 
 
 def rendered(kind: str, words: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Give the files of a package: path in its folder, and text."""
+    """Yield the files of a package: path in its folder, and text."""
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
     for folder in ("common", kind):
         for template in sorted((TEMPLATES / folder).rglob(f"*{SUFFIX}")):

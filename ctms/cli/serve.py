@@ -41,7 +41,7 @@ SHUTDOWN_TIMEOUT_IN_SECONDS = 30
 _LISTEN_INTERVAL_IN_SECONDS = 0.05
 
 _WELCOME = """\
-This is the first start. An API client with the role `admin` was made; its secret is shown this once:
+This is the first start. An API client with the role `admin` was created; its secret is shown only once:
 
   client id:      {client_id}
   client secret:  {secret}
@@ -54,19 +54,21 @@ Try it:
 @click.command()
 @setting_option("--host", "host", "ADDRESS", "Address to bind.")
 @setting_option("--port", "port", "NUMBER", "Port to bind.")
-@setting_option("--workers", "workers", "NUMBER", "Processes that serve.")
+@setting_option("--workers", "workers", "NUMBER", "Number of processes.")
 @setting_option("--data-dir", "data_dir", "FOLDER", "Folder of the embedded database and its keys.")
 @click.pass_context
 @with_appcontext
 def serve(context: click.Context) -> None:
     """Serve the API on HOST:PORT, with an embedded PostgreSQL unless CTMS_DB_URL names a server.
 
-    The embedded database is migrated, and at the first start an API client is made and shown. A server of your
-    own must be migrated already (`flask db upgrade`). Ctrl-C and SIGTERM finish the requests in flight.
+    The embedded database is migrated, and the first start creates an API client and prints its secret. Your own server
+    must be migrated already (`flask db upgrade`). On Ctrl-C and SIGTERM, the requests in flight are finished.
     """
     settings = app_settings()
     if is_given(context, "data_dir") and not settings.embedded:
-        raise click.UsageError("--data-dir is of the embedded database, and CTMS_DB_URL names a server: choose one")
+        raise click.UsageError(
+            "--data-dir applies to the embedded database, but CTMS_DB_URL names a server: choose one"
+        )
     app = current_app()
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -98,7 +100,7 @@ def _prepare_database(settings: Settings) -> None:
 
 def _serve(app: Flask, settings: Settings) -> None:
     with run_directory() as metrics:
-        # Each worker process makes an app of its own from the environment.
+        # Each worker process creates its own app from the environment.
         os.environ[DIRECTORY_VARIABLE] = str(metrics)
         if settings.embedded:
             os.environ["CTMS_DB_URL"] = app.extensions["ctms.embedded"]()
@@ -112,7 +114,7 @@ def _serve(app: Flask, settings: Settings) -> None:
 
 @contextmanager
 def _announced(settings: Settings) -> Iterator[None]:
-    """Inside, print that the service is there as soon as one of its processes listens."""
+    """Announce in the block that the service is ready as soon as one of its processes listens."""
     ended = threading.Event()
 
     def announce() -> None:
@@ -142,17 +144,17 @@ def _is_listening(settings: Settings) -> bool:
 
 
 def worker_app() -> Flask:
-    """Make the app of a process that serves, which ends when it is told to, or when its parent was killed."""
+    """Create the app of a serving process, which ends when it is told to, or when its parent was killed."""
     from ctms.app import create_app  # noqa: PLC0415  only these processes need it
 
     if hasattr(signal, "pthread_sigmask"):
-        # A terminal's Ctrl-C and a supervisor's SIGTERM reach all processes, and then the parent says it once more.
-        # Granian loses requests in flight, or hangs, when it hears it twice: so one thread listens, once.
+        # A terminal's Ctrl-C and a supervisor's SIGTERM reach all processes, and then the parent repeats it. Granian
+        # loses requests in flight, or hangs, if it receives the signal twice: so one thread handles it once.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         threading.Thread(target=_end_when_told, name="end-when-told", daemon=True).start()
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     app = create_app()
-    # What is there by now stays: the garbage collector need not look through all of it again and again.
+    # Existing objects stay: exempt them from garbage collection.
     gc.collect()
     gc.freeze()
     return app
@@ -174,7 +176,7 @@ def _end_with_parent() -> None:
 
 
 def granian(factory: str, settings: Settings) -> AbstractServer[Any]:
-    """Return Granian, not started yet, for the app that `factory` (`module:function`) makes in each process."""
+    """Return Granian, not started yet, for the app that `factory` (`module:function`) creates in each process."""
     return Server(
         factory,
         factory=True,
@@ -197,22 +199,22 @@ def _url(settings: Settings) -> str:
 
 
 def _address(settings: Settings) -> tuple[Any, ...]:
-    """Return what `getaddrinfo` says of HOST and PORT. Raises `OperatorError` where the host has no address."""
+    """Return the result of `getaddrinfo` for HOST and PORT. Raises `OperatorError` if the host has no address."""
     try:
         return socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:  # the latter where it is no name of a host at all
+    except (OSError, UnicodeError) as error:  # the latter if it is no host name at all
         raise OperatorError(f"HOST {settings.host} cannot be resolved") from error
 
 
 @contextmanager
 def _reserved_port(settings: Settings) -> Iterator[None]:
-    """Hold the port, so that of two starts at once one fails. The workers bind it beside us, with SO_REUSEPORT."""
+    """Reserve the port, so that one of two concurrent starts fails. The workers also bind it, with SO_REUSEPORT."""
     family, _, _, _, address = _address(settings)
     with socket.socket(family, socket.SOCK_STREAM) as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are just ending do no harm
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closing connections do not matter
         try:
             reserved.bind(address)
-            reserved.listen(0)  # without this, Linux lets two sockets with SO_REUSEADDR have one port
+            reserved.listen(0)  # otherwise Linux lets two sockets with SO_REUSEADDR share a port
         except OSError as error:
             raise OperatorError(
                 f"port {settings.port} on {settings.host} cannot be used ({error.strerror});"
@@ -221,7 +223,7 @@ def _reserved_port(settings: Settings) -> Iterator[None]:
         if sys.platform == "linux":
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            reserved.shutdown(socket.SHUT_RDWR)  # holds the port, and takes no connection from the workers
+            reserved.shutdown(socket.SHUT_RDWR)  # reserves the port, and accepts no connections
         else:
             reserved.close()
         yield

@@ -1,4 +1,4 @@
-"""Options of commands that stand for settings: each sets the variable of one, before the settings are read."""
+"""Command-line options for settings: each sets a setting's variable, before the settings are read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def setting_option(flag: str, field: str, metavar: str, meaning: str) -> Callable[[F], F]:
-    """Give a command an option for a field of `Settings`, which overrides the variable and the file that it may name.
+    """Add an option for a field of `Settings`, which overrides the variable and the file that it may name.
 
-    The command does not take the value: it reads the settings. A value that cannot be used is a usage error.
+    The command does not take the value: it reads the settings. An invalid value is a usage error.
     """
     how = _declared(field)
 

@@ -1,4 +1,4 @@
-"""`flask ctms settings`: what the service would be told."""
+"""`flask ctms settings`: the settings of the service."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SECRET_PARAMETERS = ("password", "sslpassword")
 @click.command()
 @json_option
 def settings(as_json: bool) -> None:
-    """Show all settings, those of plugins last: the value of each, where it comes from and what it means.
+    """Show all settings, those of plugins last: value, source and meaning.
 
     Secrets are masked.
 
-    A setting comes from the environment variable of its name, from the file that the variable with `_FILE` behind
-    its name names, or is the default. Exits with 1 when one or a plugin cannot be used, and says which and why.
+    A setting comes from the environment variable of its name, from the file that the variable with the suffix `_FILE`
+    names, or is the default. Exits with 1 and the reason if a setting or a plugin cannot be used.
     """
     found = Settings.from_environment()
     rows = shown_settings(found, Settings.declared())
@@ -43,7 +43,7 @@ def settings(as_json: bool) -> None:
 
 
 def shown_settings(found: Any, declared: Iterable[tuple[str, Setting, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each setting that is `declared`, with the value that it has in `found`, as it may be shown."""
+    """Return a row for each `declared` setting, with its value in `found`, as it may be shown."""
     return [
         {
             "variable": setting.variable,
@@ -56,7 +56,7 @@ def shown_settings(found: Any, declared: Iterable[tuple[str, Setting, Any]]) -> 
 
 
 def shown_value(setting: Setting, value: Any) -> Any:
-    """Return the value as it may be shown: a database URL without its passwords, of other secrets nothing."""
+    """Return the value as it may be shown: a database URL without its passwords, secrets masked."""
     if not setting.secret or value is None or (isinstance(value, Sized) and not value):
         return serialize(value)
     if setting.variable != "CTMS_DB_URL":
@@ -68,7 +68,7 @@ def shown_value(setting: Setting, value: Any) -> Any:
 
 
 def source(setting: Setting) -> str:
-    """Tell where a setting's value comes from: `environment`, `file` or `default`."""
+    """Return the source of a setting's value: `environment`, `file` or `default`."""
     if os.environ.get(f"{setting.variable}_FILE"):
         path = Path(os.environ[f"{setting.variable}_FILE"])
         return "file" if path.read_text().strip() else "default"

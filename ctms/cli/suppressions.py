@@ -1,4 +1,4 @@
-"""`flask ctms suppressions …`: addresses that must not come back."""
+"""`flask ctms suppressions …`: addresses that must not be stored."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ BATCH = 1000
 
 suppressions = AppGroup(
     "suppressions",
-    help="Suppressions: addresses that must not come back, as their owners are forgotten. Only fingerprints are kept.",
+    help="Suppressions: addresses that must not be stored again. Only their fingerprints are kept.",
 )
 
 
 def address(value: str) -> str:
-    """An e-mail address to suppress, without a display name or what else exports put around it."""
+    """An e-mail address to suppress, without a display name or other decoration of exports."""
     try:
         return normalize_entry(values.stored_text(value))
     except InvalidAddressError as error:
@@ -44,7 +44,7 @@ def address(value: str) -> str:
 
 
 def address_or_text(value: str) -> str:
-    """An address to look for, or text: earlier versions also suppressed what is no address."""
+    """An address to look for, or text: earlier versions also suppressed invalid addresses."""
     text = values.stored_text(value).strip()
     if "@" not in text or "\0" in text or len(text) > MAX_LENGTH:
         raise click.BadParameter("it is not an e-mail address")
@@ -57,9 +57,9 @@ address_argument = click.argument("address", type=address_or_text, metavar="ADDR
 @suppressions.command("list")
 @json_option
 def list_suppressions(as_json: bool) -> None:
-    """Say how many addresses are suppressed, since when and by what: an erasure, a command, an import.
+    """Show how many addresses are suppressed, since when and by what: an erasure, a command, an import.
 
-    Which addresses these are is not kept.
+    The addresses themselves are not stored.
     """
     with pool.reading() as connection:
         found = summarize(connection)
@@ -73,24 +73,24 @@ def list_suppressions(as_json: bool) -> None:
 @click.argument("address", type=address, metavar="ADDRESS")
 @json_option
 def add_suppression(address: str, as_json: bool) -> None:
-    """Suppress ADDRESS: no contact may have it, as its own or as that of its account, from now on (403).
+    """Suppress ADDRESS: no contact may have it as its own or account address from now on (403).
 
-    A contact that has it stays: `delete-bulk --forget` deletes it, too. It is no error when the address is suppressed
-    already.
+    A contact that has it is kept: `delete-bulk --forget` deletes it too. It is no error if the address is already
+    suppressed.
     """
     require_key()
     added = _suppress([address], SOURCE_COMMAND)
     if as_json:
         write_json({"added": added, "already": 1 - added})
     else:
-        say("suppressed" if added else "it was suppressed already")
+        say("suppressed" if added else "already suppressed")
 
 
 @suppressions.command("check")
 @address_argument
 @json_option
 def check_suppression(address: str, as_json: bool) -> None:
-    """Say whether ADDRESS is suppressed, in any spelling. Exits with 4 when it is not."""
+    """Show whether ADDRESS is suppressed, in any spelling. Exits with 4 if it is not."""
     require_key()
     with pool.reading() as connection:
         suppressed = is_suppressed(connection, address)
@@ -106,7 +106,7 @@ def check_suppression(address: str, as_json: bool) -> None:
 @address_argument
 @json_option
 def remove_suppression(address: str, as_json: bool) -> None:
-    """Let ADDRESS be stored again. Exits with 4 when it is not suppressed."""
+    """Allow ADDRESS to be stored again. Exits with 4 if it is not suppressed."""
     require_key()
     with pool.acquire() as connection:
         removed = unsuppress(connection, fingerprints().all_of(address))
@@ -115,7 +115,7 @@ def remove_suppression(address: str, as_json: bool) -> None:
     if as_json:
         write_json({"removed": 1})
     else:
-        say("not suppressed any more")
+        say("no longer suppressed")
 
 
 @suppressions.command("import")
@@ -123,15 +123,15 @@ def remove_suppression(address: str, as_json: bool) -> None:
 @column_option
 @json_option
 def import_suppressions(file: BinaryIO, wanted: ReadOptions, as_json: bool) -> None:
-    """Suppress the addresses of the list FILE: one a line, or an export in CSV or JSON; - is standard input.
+    """Suppress the addresses of the list FILE: one per line, or an export in CSV or JSON; - is standard input.
 
-    Blank lines and lines that begin with # are skipped, an address that comes again counts once, in whatever spelling.
-    A line that is neither an address nor that of a contact is bad: it is reported and skipped, and nothing of it is
-    stored. Contacts that have the addresses stay: `delete-bulk --forget` deletes them, too. Each thousand is a
-    transaction; run again it does what is left.
+    Blank lines and lines that begin with # are skipped; an address counts once, in whatever spelling. A line that is
+    neither an address nor that of a contact is bad: it is reported and skipped, and nothing of it is stored. Contacts
+    that have the addresses are kept: `delete-bulk --forget` deletes them too. Each thousand is one transaction; run it
+    again to continue.
 
-    Exits with 2 and without a change when it is not known which of several columns has the addresses, with 3 when some
-    lines were bad or the file ended too early.
+    Exits with 2, and no change, if the address column is ambiguous; with 3 if some lines were bad or the file ended too
+    early.
     """
     require_key()
     reader = ListReader(file, wanted)
@@ -146,7 +146,7 @@ def import_suppressions(file: BinaryIO, wanted: ReadOptions, as_json: bool) -> N
 
 
 def _suppress(addresses: Iterable[str], source: str) -> int:
-    """Suppress the addresses in one transaction; returns how many were not yet."""
+    """Suppress the addresses in one transaction; return how many were new."""
     found = {one for address in addresses if (one := fingerprints().of(address)) is not None}
     with pool.acquire() as connection, connection.transaction():
         block_writers(connection, found)

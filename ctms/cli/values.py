@@ -1,6 +1,6 @@
-"""What commands take as arguments, checked before anything is done: a wrong one is a usage error (exit status 2).
+"""Types of command-line arguments, validated before anything is done: an invalid one is a usage error (exit status 2).
 
-Each function is a type for click: it takes what was typed and returns the value, or raises `click.BadParameter`.
+Each function is a type for click: it takes the text and returns the value, or raises `click.BadParameter`.
 """
 
 from __future__ import annotations
@@ -34,31 +34,33 @@ def client_id(value: str) -> str:
     """The id of an API client."""
     if not CLIENT_ID.fullmatch(value) or len(value) > MAX_LENGTH:
         raise click.BadParameter(
-            f"a client id is `id_` and letters, digits, `-`, `_` or `.`, {MAX_LENGTH} characters at most"
+            f"a client id is `id_` followed by letters, digits, `-`, `_` or `.`, at most {MAX_LENGTH} characters"
         )
     return value
 
 
 def new_name(value: str) -> str:
-    """The name of a role or a permission that is to be made."""
+    """The name of a new role or permission."""
     if not _NAME.fullmatch(value) or len(value) > MAX_LENGTH:
-        raise click.BadParameter(f"a name is letters, digits, `-`, `_`, `.` or `:`, {MAX_LENGTH} characters at most")
+        raise click.BadParameter(
+            f"a name consists of letters, digits, `-`, `_`, `.` or `:`, at most {MAX_LENGTH} characters"
+        )
     return value
 
 
 def address(value: str) -> str:
-    """An e-mail address; its syntax counts, nobody looks it up."""
+    """An e-mail address; only its syntax is checked."""
     try:
         found = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
     except (email_validator.EmailNotValidError, UnicodeError) as error:
         raise click.BadParameter("it is not an e-mail address") from error
     if len(found.normalized) > MAX_LENGTH:
-        raise click.BadParameter(f"an address has {MAX_LENGTH} characters at most")
+        raise click.BadParameter(f"an address has at most {MAX_LENGTH} characters")
     return found.normalized
 
 
 def duration(value: str) -> timedelta:
-    """A time: a number and its unit, from a second to a year."""
+    """A duration: a number and its unit, from a second to a year."""
     found = _DURATION.fullmatch(value)
     if found:
         try:
@@ -71,7 +73,7 @@ def duration(value: str) -> timedelta:
 
 
 def moment(value: str) -> datetime:
-    """A time that has come: in ISO 8601, UTC where it does not say, or as long ago as a duration."""
+    """A past time: in ISO 8601, UTC by default, or as a duration before now."""
     if _DURATION.fullmatch(value):
         return datetime.now(UTC) - duration(value)
     try:
@@ -80,5 +82,5 @@ def moment(value: str) -> datetime:
     except (ValueError, OverflowError) as error:
         raise click.BadParameter("a time is ISO 8601, as in 2026-01-31T12:00, or a duration, as in 2h") from error
     if found > datetime.now(UTC):
-        raise click.BadParameter("that time has not come yet")
+        raise click.BadParameter("the time is in the future")
     return found

@@ -38,26 +38,28 @@ _NICENESS = 10
 
 
 @click.command()
-@click.option("--concurrency", type=click.IntRange(1, 64), help="Lanes worked off at once, instead of the setting.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 64), help="Number of lanes drained concurrently; overrides the setting."
+)
 @click.option(
     "--queue",
     "queues",
     multiple=True,
     type=click.Choice(sorted(QUEUES.values())),
-    help="Work for backends or for erasures only; without it, for both.",
+    help="Work only for backends or for erasures; by default for both.",
 )
-@click.option("--once", is_flag=True, help="End when nothing is due any more, and say what was done.")
+@click.option("--once", is_flag=True, help="Exit when nothing is due, and print a summary.")
 @with_appcontext
 def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None:
-    """Run the background service: it pushes contacts to backends and has deletion handlers erase.
+    """Run the background service: push contacts to backends, and call deletion handlers.
 
-    Any number of them may run, on any number of machines. Ctrl-C and SIGTERM end it after the batches in hand; what
-    a killed one had in hand the others take up again. It outlives outages of the database.
+    Any number of workers may run, on any number of machines. Ctrl-C and SIGTERM end it after the batches in flight; if
+    one is killed, others take over its batches. It survives outages of the database.
 
-    At the start it names backends that were never synchronised: `backends resync NAME --all` pushes the contacts that
-    were there before them.
+    At the start it names backends that were never synchronised: `backends resync NAME --all` pushes the contacts from
+    before the backend.
 
-    With --once it exits with 3 when contacts were parked or are to be tried again.
+    With --once it exits with 3 if contacts were parked or will be retried.
     """
     settings = app_settings()
     app = current_app()
@@ -67,7 +69,7 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
         else:
             check_reachable()
             check_migrated()
-        os.nice(_NICENESS)  # now: an embedded server that was started here must not have it
+        os.nice(_NICENESS)  # now: it must not inherit the embedded server that was started here
         options = Options(concurrency or settings.worker_concurrency, queues or None, once)
         service = Service(app, options, _publisher(settings))
 
@@ -96,7 +98,7 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
 
 def _receivers(service: Service) -> str:
     found = sorted({f"{lane.kind.replace('_', ' ')} {lane.name}" for lane in service.lanes})
-    return ", ".join(found) or "nobody: no plugin registers a backend or a deletion handler"
+    return ", ".join(found) or "no receivers: no plugin registers a backend or a deletion handler"
 
 
 def _warn_of_unsynchronised(service: Service) -> None:

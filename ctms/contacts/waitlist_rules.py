@@ -65,17 +65,15 @@ class WaitlistRegistry:
         self.declared = tuple(sorted(declared, key=_exactness))
         metrics = {name: metrics_of(name) for name in {one.plugin.name for one in declared}}
         rules = [_Rules(one, *metrics[one.plugin.name]) for one in self.declared]
-        self._named = {one.registered.value.name: one for one in rules if one.registered.value.beginning is None}
-        self._patterns = [(one.registered.value.beginning, one) for one in rules]
+        self._named = {one.registered.value.name: one for one in rules if one.registered.value.prefix is None}
+        self._patterns = [(one.registered.value.prefix, one) for one in rules]
         # Bounded, because the names come from clients.
         self._rules = lru_cache(_CACHE_SIZE)(self._find)
 
     def _find(self, name: str) -> _Rules | None:
         if name in self._named:
             return self._named[name]
-        return next(
-            (one for beginning, one in self._patterns if beginning is not None and name.startswith(beginning)), None
-        )
+        return next((one for prefix, one in self._patterns if prefix is not None and name.startswith(prefix)), None)
 
     def rules_for(self, name: str) -> Registered[Waitlist] | None:
         """Return the declaration for the waitlist `name`: the exact name, else the longest matching pattern."""
@@ -107,7 +105,7 @@ class WaitlistRegistry:
 
 def _exactness(one: Registered[Waitlist]) -> tuple[bool, int, str]:
     name = one.value.name
-    return (False, 0, name) if one.value.beginning is None else (True, -len(name), name)
+    return (False, 0, name) if one.value.prefix is None else (True, -len(name), name)
 
 
 def init_waitlist_registry(

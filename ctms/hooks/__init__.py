@@ -1,4 +1,4 @@
-"""How plugins extend the service: what they may register, how they are found, loaded and checked.
+"""The plugin system: registrations, loading and validation of plugins.
 
 Plugin authors import the public plugin API, `ctms.plugins`, and nothing from here.
 """

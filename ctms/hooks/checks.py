@@ -1,4 +1,4 @@
-"""What is checked of a plugin before it is used. Each check raises `PluginError`, whose message says what to do."""
+"""Validation of plugins before they are used. Each check raises `PluginError`, whose message says what to do."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ REGISTRATIONS: Mapping[str, type[Any]] = {
 """What each hook yields."""
 
 
-def problem(plugin: Plugin, what: str, cure: str = "", place: str | None = None) -> PluginError:
-    """Return the error about one plugin: `what` is wrong in one line, and the `cure`, where it is not the usual one.
+def problem(plugin: Plugin, what: str, hint: str = "", place: str | None = None) -> PluginError:
+    """Return the error about a plugin: `what` is wrong in one line, and the `hint`, if it is not the usual one.
 
     `place` is the file and line in the plugin's code.
     """
-    usual = f"mend or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}"
+    usual = f"fix or uninstall {plugin.package}, or set CTMS_PLUGINS_DISABLED={plugin.name}"
     where = f", in {place}" if place else ""
-    return PluginError(f"{plugin.title}: {' '.join(what.split())}{where}: {cure or usual}", plugin.name)
+    return PluginError(f"{plugin.title}: {' '.join(what.split())}{where}: {hint or usual}", plugin.name)
 
 
 @contextmanager
 def logging_tracebacks(settings: Settings) -> Iterator[None]:
-    """Log the traceback of a plugin's fault that stops the start, where the settings want plugins traced."""
+    """Log the traceback of a plugin's error that prevents the start, if the settings trace plugins."""
     try:
         yield
     except PluginError as error:
@@ -72,20 +72,20 @@ def logging_tracebacks(settings: Settings) -> Iterator[None]:
 
 
 def log_traceback(error: PluginError) -> None:
-    """Log what the plugin raised, if it raised: the kinds of its exceptions and their lines, never their messages."""
+    """Log the plugin's exception, if there is one: the types of its chain and their lines, never their messages."""
     if error.__cause__ is not None:
         plugin = ", ".join(error.plugins)
         logger.info("plugin %s cannot be used", plugin, exc_info=error.__cause__, extra={"plugin": plugin})
 
 
 def reason(error: BaseException) -> str:
-    """Return the kind of an exception and its message, in one line."""
+    """Return the type of an exception and its message, in one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: object) -> tuple[str, ...]:
-    """Register what implements the plugin's hooks; returns their names."""
+    """Register the plugin's hook implementations; return their names."""
     if type(implementation).__hash__ is None:
         raise problem(plugin, "its object cannot be hashed", "if it is a dataclass, declare it with eq=False")
     _refuse_unknown_hooks(manager, plugin, implementation)
@@ -98,7 +98,7 @@ def register(manager: pluggy.PluginManager, plugin: Plugin, implementation: obje
     found = set()
     for caller in manager.get_hookcallers(implementation) or []:
         if caller.name not in specs.HOOKS:
-            continue  # one of another version, marked as optional
+            continue  # of another version, marked as optional
         found.add(caller.name)
         for one in caller.get_hookimpls():
             if one.plugin is implementation and one.kwargnames:
@@ -129,8 +129,8 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: Plugin, impleme
         place = place_of(getattr(implementation, name))
         hook = options.get("specname") or name
         if options.get("wrapper") or options.get("hookwrapper"):
-            cure = "mark it with a plain @hookimpl"
-            raise problem(plugin, f"{hook} is a wrapper, and hooks are not wrapped", cure, place)
+            hint = "mark it with a plain @hookimpl"
+            raise problem(plugin, f"{hook} is a wrapper, and hooks are not wrapped", hint, place)
         if hook not in specs.HOOKS and not options.get("optionalhook"):
             close = difflib.get_close_matches(hook, specs.HOOKS, 1)
             hint = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(specs.HOOKS)}"
@@ -148,17 +148,17 @@ def plugin_settings(plugin: Plugin, cls: object) -> Any:
     """Read the plugin's settings into its class `Settings`, if it has one."""
     if cls is None:
         return None
-    cure = "make Settings a dataclass whose fields are all made by ctms.plugins.setting()"
+    hint = "make Settings a dataclass whose fields are all created by ctms.plugins.setting()"
     if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
-        raise problem(plugin, "its Settings are not a dataclass", cure, place_of(cls))
+        raise problem(plugin, "its Settings are not a dataclass", hint, place_of(cls))
     try:
         values = read_values(cls, plugin.prefix)
     except DeclarationError as error:
         typed = "give it a type that the reference of ctms.plugins lists, or a convert"
-        hint = cure if "not made by" in str(error) else typed
+        hint = hint if "not created by" in str(error) else typed
         raise problem(plugin, str(error), hint, place_of(cls)) from error
     except SettingsError as error:
-        raise problem(plugin, error.message, f"set it right, or set CTMS_PLUGINS_DISABLED={plugin.name}") from error
+        raise problem(plugin, error.message, f"correct it, or set CTMS_PLUGINS_DISABLED={plugin.name}") from error
     try:
         return cls(**values)
     except (Exception, SystemExit) as error:
@@ -168,11 +168,11 @@ def plugin_settings(plugin: Plugin, cls: object) -> Any:
 
 
 def misspelt(plugins: Iterable[Plugin], unusable: Container[str]) -> Iterator[PluginError]:
-    """Give an error for each plugin whose variables in the environment are not all settings of it.
+    """Yield an error for each plugin with unknown variables in the environment.
 
-    A variable is the plugin's whose name it has, and where two have the beginning of its name, the longer's; but what
-    is a setting of any plugin is right. Variables of plugins that are off, `unusable` or not installed are not looked
-    at: nobody knows their settings.
+    A variable belongs to the plugin whose prefix it has, of two matching prefixes to the longer; but a setting of any
+    plugin is known. Variables of plugins that are off, `unusable` or not installed are ignored: their settings are
+    unknown.
     """
     owners = sorted(plugins, key=lambda plugin: -len(plugin.name))
     known = {variable for plugin in owners for variable in variables(plugin.declared_settings())}
@@ -184,7 +184,7 @@ def misspelt(plugins: Iterable[Plugin], unusable: Container[str]) -> Iterator[Pl
             close = close_to(variable, sorted(variables(Settings.declared())), PREFIX, 0.9)
             if close is not None:  # CTMS_PLUGIN_DISABLED
                 yield PluginError(f"there is no setting {variable}: did you mean {close}?")
-        elif owner.why_off is None and owner.name not in unusable:
+        elif owner.disabled_reason is None and owner.name not in unusable:
             yield _no_setting(owner, variable)
 
 
@@ -197,8 +197,8 @@ def _no_setting(plugin: Plugin, variable: str) -> PluginError:
     )
 
 
-def ask(manager: pluggy.PluginManager, plugin: Plugin, hook: str, trace: bool) -> list[Any]:
-    """Call the plugin's implementation of `hook`; returns what it registers. With `trace`, logs the call."""
+def call_hook(manager: pluggy.PluginManager, plugin: Plugin, hook: str, trace: bool) -> list[Any]:
+    """Call the plugin's implementation of `hook`; return its registrations. With `trace`, log the call."""
     if trace:
         _trace(plugin, hook, "is called")
     try:
@@ -216,26 +216,26 @@ def _answers(manager: pluggy.PluginManager, plugin: Plugin, hook: str) -> list[A
     others = [other for name, other in manager.list_name_plugin() if name != plugin.name]
     caller = manager.subset_hook_caller(hook, others)
     wanted = REGISTRATIONS[hook]
-    cure = f"yield {wanted.__name__} objects, or return a list of them"
+    hint = f"yield {wanted.__name__} objects, or return a list of them"
     try:
         results = caller(settings=plugin.settings)
-        none = len(results) < len(caller.get_hookimpls())  # pluggy leaves out what returned None
+        none = len(results) < len(caller.get_hookimpls())  # pluggy omits None results
         other = [result for result in results if not _holds_registrations(result)]
         values = [] if none or other else [value for result in results for value in result]
     except (Exception, SystemExit) as error:
-        # A `RegistrationError` says what to change, which may be a file of the operator's.
+        # A `RegistrationError` says what to change, which may be one of the operator's files.
         change = f"change that, or set CTMS_PLUGINS_DISABLED={plugin.name}"
-        cure = change if isinstance(error, RegistrationError) else ""
-        # One that the plugin raised itself says where.
+        hint = change if isinstance(error, RegistrationError) else ""
+        # One that the plugin raised itself has no other place.
         names_place = isinstance(error, RegistrationError) and raised_by(error, plugin.module)
         place = None if names_place else place_of_error(error, plugin.module)
-        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}", cure, place) from error
+        raise problem(plugin, f"{hook} failed with {_without_secrets(plugin, reason(error))}", hint, place) from error
     place = place_of(caller.get_hookimpls()[0].function)
     if none or other:
-        raise problem(plugin, f"{hook} returned {'None' if none else f'one {type(other[0]).__name__}'}", cure, place)
+        raise problem(plugin, f"{hook} returned {'None' if none else f'one {type(other[0]).__name__}'}", hint, place)
     for value in values:
         if not isinstance(value, wanted):
-            raise problem(plugin, f"{hook} yielded one {type(value).__name__}", cure, place)
+            raise problem(plugin, f"{hook} yielded one {type(value).__name__}", hint, place)
         if not name_of(value):
             raise problem(plugin, f"{hook} yielded one {type(value).__name__} without a name", "name it", place)
         if isinstance(value, Waitlist):
@@ -251,8 +251,8 @@ def _try_rules(plugin: Plugin, waitlist: Waitlist, place: str | None) -> None:
         raised = place_of_error(error, plugin.module) if isinstance(error, SystemExit) else place
         raise problem(plugin, what, place=raised) from error
     if found is not None:
-        cure = "store text or a number instead: in marshmallow, Decimal(as_string=True) or Float()"
-        raise problem(plugin, f"ctms_waitlists yields the waitlist {waitlist.name!r}: {found}", cure, place)
+        hint = "store text or a number instead: in marshmallow, Decimal(as_string=True) or Float()"
+        raise problem(plugin, f"ctms_waitlists yields the waitlist {waitlist.name!r}: {found}", hint, place)
 
 
 def _holds_registrations(result: Any) -> bool:
@@ -260,12 +260,12 @@ def _holds_registrations(result: Any) -> bool:
 
 
 def name_of(value: Any) -> str:
-    """Return the name under which something is registered."""
+    """Return the name of a registration."""
     return str(value.name or "")
 
 
 def mask_secrets(text: str, declared: Iterable[tuple[str, Setting, Any]], values: Mapping[str, Any]) -> str:
-    """Return the text without the values of secret settings: a plugin's exception may quote what it was given."""
+    """Return the text without the values of secret settings: a plugin's exception may quote them."""
     for name, how, _ in declared:
         value = values.get(name)
         if how.secret and value:

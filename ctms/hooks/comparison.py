@@ -1,4 +1,4 @@
-"""Comparing a contact with what another system keeps of it."""
+"""Comparison of a contact with another system's copy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 def differences(document: Mapping[str, Any], kept: Mapping[str, Any]) -> list[str]:
     """Return where `kept`, parts of a document as `Fetches.fetch` returns them, differs: places, never values.
 
-    Only what `kept` has is compared: `email.first_name`. Of lists whose entries have a `name` each must be there, and
-    no others: `newsletters.weekly`, `newsletters.weekly.lang`.
+    Only the members of `kept` are compared: `email.first_name`. Lists of named entries must have the same names:
+    `newsletters.weekly`, `newsletters.weekly.lang`.
     """
     return list(_differences(document, kept, ""))
 

@@ -1,9 +1,8 @@
-"""Finding and loading plugins: one manager per app, in an order that does not change.
+"""Discovery and loading of plugins: one manager per app, in a stable order.
 
-Plugins are the entry points of the group `ctms` of all installed packages, ours included. An entry point's name is
-the plugin's name, its value a module, an object or a class (of which every app gets an object of its own) with hook
-implementations, and a `Settings` dataclass if the plugin has settings. Plugins are loaded, called and listed in the
-order of their names.
+Plugins are the entry points of the group `ctms` of all installed packages, including CTMS. An entry point's name is the
+plugin's name. Its value is a module, an object or a class (which each app instantiates) with hook implementations, and
+a `Settings` dataclass if the plugin has settings. Plugins are loaded, called and listed in the order of their names.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 class Plugins:
-    """The plugins of one app, as `survey_plugins` and `load_plugins` make it.
+    """The plugins of one app, created by `survey_plugins` and `load_plugins`.
 
-    `problems` says which of them cannot be used, and why. `load_plugins` raises the first, so an app has none.
+    `problems` has the errors of unusable plugins. `load_plugins` raises the first, so an app has none.
     """
 
     def __init__(self, *, trace: bool = False) -> None:
@@ -51,7 +50,7 @@ class Plugins:
         return next((plugin for plugin in self if plugin.name == name), None)
 
     def problem_of(self, name: str) -> str | None:
-        """Return why the plugin cannot be used; None when it can be, as far as was looked."""
+        """Return why the plugin cannot be used, or None if no problem was found."""
         return next((error.message for error in self.problems if name in error.plugins), None)
 
     def add(self, plugin: Plugin) -> None:
@@ -59,9 +58,9 @@ class Plugins:
         self._plugins.append(plugin)
 
     def load(self, plugin: Plugin, point: EntryPoint) -> None:
-        """Load a plugin that is listed: import it, read its settings and ask each of its hooks once.
+        """Load a listed plugin: import it, read its settings and call each of its hooks once.
 
-        Raises `PluginError` when it cannot be used; then nothing of it is registered.
+        Raises `PluginError` if it cannot be used; then nothing of it is registered.
         """
         position = self._plugins.index(plugin)
         try:
@@ -72,7 +71,7 @@ class Plugins:
                 settings=checks.plugin_settings(plugin, getattr(implementation, "Settings", None)),
             )
             self._plugins[position] = plugin
-            answers = {hook: checks.ask(self._manager, plugin, hook, self._trace) for hook in plugin.hooks}
+            answers = {hook: checks.call_hook(self._manager, plugin, hook, self._trace) for hook in plugin.hooks}
         except PluginError:
             self._manager.unregister(name=plugin.name)
             raise
@@ -80,11 +79,11 @@ class Plugins:
             self._registered[hook] += [Registered(plugin, value) for value in values]
 
     def collect(self, hook: str) -> Sequence[Registered[Any]]:
-        """Return what the plugins registered with `hook`, in the order of their names."""
+        """Return the registrations of all plugins with `hook`, in the order of the plugins' names."""
         return tuple(self._registered[hook])
 
     def clashes(self) -> Iterator[PluginError]:
-        """Give an error for each name that is registered twice with one hook."""
+        """Yield an error for each name that is registered twice with one hook."""
         for hook, found in self._registered.items():
             seen: dict[str, Registered[Any]] = {}
             for one in found:
@@ -95,9 +94,9 @@ class Plugins:
 
 
 def survey_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None) -> Plugins:
-    """Load the installed plugins, or those `found`, but for those that the settings switch off.
+    """Load the installed plugins, or those `found`, except disabled ones.
 
-    What is wrong with one is kept in `problems`, and stops no other.
+    The error of a plugin is stored in `problems`, and does not affect others.
     """
     plugins = Plugins(trace=settings.plugins_trace)
     points = sorted(entry_points(group=GROUP) if found is None else found, key=lambda point: point.name)
@@ -106,7 +105,7 @@ def survey_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None
     for point in points:
         plugin = _described(point, settings)
         plugins.add(plugin)
-        if plugin.why_off is None:
+        if plugin.disabled_reason is None:
             try:
                 _refuse_name(plugin, twins)
                 plugins.load(plugin, point)
@@ -121,7 +120,7 @@ def survey_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None
 def load_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None) -> Plugins:
     """Load plugins as `survey_plugins` does, all of them or none.
 
-    Raises `PluginError`: one message that names package, version, hook and cure.
+    Raises `PluginError`: one message that names package, version, hook and a hint.
     """
     plugins = survey_plugins(settings, found)
     if plugins.problems:
@@ -137,13 +136,13 @@ def init_plugins(app: Flask, settings: Settings, found: Iterable[EntryPoint] | N
 
 
 def app_plugins() -> Plugins:
-    """The plugins of the current app."""
+    """Return the plugins of the current app."""
     found: Plugins = extension("ctms.plugins")
     return found
 
 
-def why_off(name: str, settings: Settings) -> str | None:
-    """Return why the settings switch off the plugin of that name; None: they do not."""
+def disabled_reason(name: str, settings: Settings) -> str | None:
+    """Return the reason if the settings disable the plugin of that name, else None."""
     if name in settings.plugins_disabled:
         return "CTMS_PLUGINS_DISABLED names it"
     if settings.plugins is not None and name not in settings.plugins:
@@ -153,7 +152,7 @@ def why_off(name: str, settings: Settings) -> str | None:
 
 def _described(point: EntryPoint, settings: Settings) -> Plugin:
     package, version = (point.dist.name, point.dist.version) if point.dist else ("an unknown package", "")
-    return Plugin(point.name, package, version, why_off(point.name, settings), module=module_of(point))
+    return Plugin(point.name, package, version, disabled_reason(point.name, settings), module=module_of(point))
 
 
 def _imported(plugin: Plugin, point: EntryPoint) -> object:
@@ -176,7 +175,7 @@ def _refuse_name(plugin: Plugin, twins: Mapping[str, list[EntryPoint]]) -> None:
     if not _NAME.fullmatch(plugin.name):
         raise checks.problem(
             plugin,
-            "a plugin's name is made of lower-case letters, digits and _ and begins with a letter",
+            "a plugin's name consists of lower-case letters, digits and _ and begins with a letter",
             f"rename the entry point in the group {GROUP!r}",
         )
     if plugin.name in twins:

@@ -1,4 +1,4 @@
-"""Where in a plugin's code something is: file and line, for messages."""
+"""Places in a plugin's code: file and line, for messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def place_of_error(error: BaseException, module: str) -> str | None:
-    """Return which line of the plugin in `module` raised an exception, or called what raised it; None: none did.
+    """Return the line of the plugin in `module` that raised an exception, or called what raised it, or None.
 
-    Code of the plugin is what lies in the package of the module.
+    The plugin's code is everything in the package of the module.
     """
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return _place(error.filename, error.lineno)
@@ -22,13 +22,13 @@ def place_of_error(error: BaseException, module: str) -> str | None:
 
 
 def raised_by(error: BaseException, module: str) -> bool:
-    """True where the code of the plugin in `module` raised the exception itself."""
+    """Return whether the code of the plugin in `module` raised the exception itself."""
     steps = list(traceback.walk_tb(error.__traceback__))
     return bool(steps) and _package(steps[-1][0]) == module.partition(".")[0]
 
 
 def place_of(thing: Any) -> str | None:
-    """Return where a function or class is defined; None where that cannot be found out."""
+    """Return where a function or class is defined, or None if unknown."""
     try:
         found = inspect.unwrap(getattr(thing, "__func__", thing))
         code = getattr(found, "__code__", None)
@@ -40,7 +40,7 @@ def place_of(thing: Any) -> str | None:
 
 
 def module_of(point: EntryPoint) -> str:
-    """Return the module that an entry point leads to."""
+    """Return the module that an entry point names."""
     return point.value.partition(":")[0].strip()
 
 

@@ -1,4 +1,4 @@
-"""A plugin, and what it handed over, which always goes with the plugin's name."""
+"""Plugins, and their registrations together with the plugin's name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that is installed: where it comes from, which hooks it implements, and why it is off if it is."""
+    """An installed plugin: its package, its hooks, and the reason if it is disabled."""
 
     name: str
     package: str
     version: str
-    why_off: str | None = None
+    disabled_reason: str | None = None
     hooks: tuple[str, ...] = ()
     settings: Any = None
     module: str = ""
@@ -30,11 +30,11 @@ class Plugin:
 
     @property
     def prefix(self) -> str:
-        """What the variables of its settings begin with."""
+        """The prefix of its settings' variables."""
         return f"{PREFIX_OF_PLUGINS}{self.name.upper()}_"
 
     def declared_settings(self) -> list[tuple[str, Setting, Any]]:
-        """All its settings, in order, as `Settings.declared` gives ours: the variables have their prefix."""
+        """Return all its settings, in order, like `Settings.declared`: the variables have the plugin's prefix."""
         if self.settings is None:
             return []
         return prefixed(type(self.settings), self.prefix)
@@ -42,7 +42,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registered(Generic[T]):
-    """What a plugin handed over, and which plugin that was."""
+    """A registration, and the plugin that it belongs to."""
 
     plugin: Plugin
     value: T

@@ -1,7 +1,7 @@
-"""Other systems that hear of contacts: backends, which mirror them, and deletion handlers, which forget them.
+"""Other systems that receive contacts: backends, which store copies, and deletion handlers, which erase people.
 
-The background service (`flask ctms worker`) calls them; it owns waiting, order, batches, retries, rate, time-outs,
-logs and metrics. They answer with what became of each contact.
+The background service (`flask ctms worker`) calls them; it is responsible for the outbox, order, batches, retries,
+rates, timeouts, logs and metrics. They return the outcome for each contact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Done:
 
 @dataclass(frozen=True)
 class TryLater:
-    """Not now: try again `after` so many seconds; None leaves it to the host, which waits longer each time."""
+    """Temporary failure: retry after `after` seconds; None means backoff by the service."""
 
     after: float | None = None
     reason: str = ""
@@ -28,7 +28,7 @@ class TryLater:
 
 @dataclass(frozen=True)
 class SlowDown:
-    """Nothing for `after` so many seconds, for any contact: the other system has set a limit."""
+    """Rate limit: do not call for `after` seconds, for any contact."""
 
     after: float
     reason: str = ""
@@ -36,9 +36,9 @@ class SlowDown:
 
 @dataclass(frozen=True)
 class Refused:
-    """Never like this: the contact is parked until it changes or an operator retries it.
+    """Permanent failure: park the contact until it changes or an operator retries it.
 
-    `reason` is for operators and groups what is parked: it names no person.
+    `reason` is for operators and groups parked contacts: it must not contain personal data.
     """
 
     reason: str
@@ -46,14 +46,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A deletion handler's: the other system works on it; ask again `after` so many seconds."""
+    """The other system has begun the erasure; ask again after `after` seconds. Only for deletion handlers."""
 
     after: float
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Nothing more until an operator resumes it: the other system has told us to stop. What waits is kept."""
+    """Stop calling until an operator resumes: the other system wants no calls. Pending work is kept."""
 
     reason: str
 
@@ -71,9 +71,9 @@ Identities = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class ContactState:
-    """A contact as it is now: `document` as `GET /ctms/{email_id}` gives it, None when the contact is gone.
+    """The current state of a contact: `document` as returned by `GET /ctms/{email_id}`, None if the contact is gone.
 
-    It is gone when it was deleted, and for a backend that wants some contacts only, when it is none of those any more.
+    A contact is gone if it was deleted, or if a backend that selects contacts no longer wants it.
     """
 
     email_id: str
@@ -81,49 +81,49 @@ class ContactState:
 
     @property
     def gone(self) -> bool:
-        """True when the other system must not have it any more."""
+        """True if the other system must not have it."""
         return self.document is None
 
 
 @runtime_checkable
 class Pushes(Protocol):
-    """What a backend does: `push` sends the full state of contacts. It may have `fetch`, too."""
+    """The interface of a backend: `push` sends the full state of contacts. `fetch` is optional."""
 
     def push(self, contacts: Sequence[ContactState], idempotency_key: str) -> Outcomes:
-        """Make the other system's copies equal to `contacts`, each of which comes once.
+        """Make the other system's copies equal to `contacts`, each of which occurs once.
 
-        The same states tried again have the same key. Whatever it raises counts as `TryLater`; five times for one
-        contact alone counts as refused, but for `OSError` (a network that fails), which never does.
+        Retries of the same states have the same key. Any exception counts as `TryLater`; five for one contact alone
+        count as refused, except `OSError` (a network failure), which never does.
         """
 
 
 @runtime_checkable
 class Fetches(Protocol):
-    """A backend that can be compared."""
+    """The interface of a backend that supports comparison."""
 
     def fetch(self, email_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Return what the other system has, by `email_id`: those parts of the document that it keeps."""
+        """Return the other system's data, by `email_id`: the parts of the document that it stores."""
 
 
 @runtime_checkable
 class Erases(Protocol):
-    """What a deletion handler does: `erase` makes the other system forget. It may have `verify`, too."""
+    """The interface of a deletion handler: `erase` erases people in the other system. `verify` is optional."""
 
     def erase(self, identities: Sequence[Identities]) -> Outcomes:
-        """Forget these contacts; who is not there is done. What it raises counts as with `Pushes.push`."""
+        """Erase these contacts; unknown ones count as done. Exceptions are handled as for `Pushes.push`."""
 
 
 @runtime_checkable
 class Verifies(Protocol):
-    """A deletion handler that can look whether the other system has forgotten."""
+    """The interface of a deletion handler that can verify erasures."""
 
     def verify(self, identities: Sequence[Identities]) -> Outcomes:
-        """Answer `Done` for whom nothing is left, `TryLater` where the other system is still at it, else `Refused`."""
+        """Return `Done` if nothing is left, `TryLater` if the other system is still processing, else `Refused`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Receiver:
-    """What backends and deletion handlers have in common."""
+    """The common attributes of backends and deletion handlers."""
 
     name: str
     max_batch: int = 100
@@ -150,19 +150,19 @@ class _Receiver:
 
     @property
     def lanes(self) -> range:
-        """The calls that may run at once, numbered: a contact always travels in the same lane."""
+        """The numbers of the calls that may run concurrently: a contact always uses the same lane."""
         return range(self.concurrency)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend(_Receiver):
-    """Another system that contacts are mirrored to, called `name`; `implementation` has the method `push`.
+    """Another system that contacts are synced to, called `name`; `implementation` has the method `push`.
 
-    One call takes `max_batch` contacts at the most, `concurrency` calls run at once, `rate` calls begin in a second
-    (all workers together; None: no limit), and a call that takes longer than `timeout` seconds is given up.
+    A call takes at most `max_batch` contacts, at most `concurrency` calls run concurrently, at most `rate` calls begin
+    per second (all workers together; None: no limit), and a call times out after `timeout` seconds.
 
-    With `newsletters` or `waitlists` the backend wants only contacts that are subscribed to one of those, with
-    `wants` only those whose document it says yes to; together, all must agree.
+    With `newsletters` or `waitlists` the backend wants only contacts that are subscribed to one of those, with `wants`
+    only those for whose document it returns true; together, all must match.
     """
 
     implementation: Pushes
@@ -184,11 +184,11 @@ class Backend(_Receiver):
 
     @property
     def selects(self) -> bool:
-        """True when it does not want every contact."""
+        """True if it selects contacts."""
         return bool(self.newsletters or self.waitlists or self.wants)
 
     def is_for(self, document: Mapping[str, Any]) -> bool:
-        """True when the backend wants the contact. Raises what `wants` raises."""
+        """Return whether the backend wants the contact. Raises the exceptions of `wants`."""
         lists = (("newsletters", self.newsletters), ("waitlists", self.waitlists))
         for part, names in lists:
             if names and not any(entry["subscribed"] and entry["name"] in names for entry in document[part]):
@@ -198,10 +198,10 @@ class Backend(_Receiver):
 
 @dataclass(frozen=True, kw_only=True)
 class DeletionHandler(_Receiver):
-    """What must forget a person when the service does, called `name`; `implementation` has the method `erase`.
+    """A handler that erases people in another system, called `name`; `implementation` has the method `erase`.
 
-    Limits as those of a `Backend`. Where the implementation has `verify`, too, it is asked `verify_after` seconds
-    after an erasure was done.
+    Limits are those of a `Backend`. If the implementation has `verify`, it is called `verify_after` seconds after an
+    erasure is done.
     """
 
     implementation: Erases
@@ -216,5 +216,5 @@ class DeletionHandler(_Receiver):
 
     @property
     def verifies(self) -> bool:
-        """True when the implementation can look whether the other system has forgotten."""
+        """True if the implementation can verify erasures."""
         return isinstance(self.implementation, Verifies)

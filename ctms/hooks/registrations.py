@@ -1,4 +1,4 @@
-"""What plugins hand over: typed declarations that are checked when they are made."""
+"""Registrations of plugins: typed declarations that are validated when they are created."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Fields = dict[str, Any]
 
 
 class NotJson(TypeError):
-    """A value of the rules for a waitlist that JSON does not have."""
+    """A value in the rules of a waitlist that JSON does not have."""
 
 
 class RegistrationError(Exception):
-    """A declaration that cannot be used; the message says what to change. Raised while it is made."""
+    """An invalid declaration, raised when it is created; the message says what to change."""
 
 
 def check_name(kind: str, name: object) -> None:
-    """Raise `RegistrationError` for a name that cannot be used."""
+    """Raise `RegistrationError` for an invalid name."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RegistrationError(
-            f"the name of a {kind} is made of lower-case letters, digits, - and _, begins with a letter"
-            f" and has 63 characters at most, not {name!r}"
+            f"the name of a {kind} consists of lower-case letters, digits, - and _, begins with a letter"
+            f" and has at most 63 characters, not {name!r}"
         )
 
 
 def check_callable(kind: str, what: str, value: object) -> None:
-    """Raise `RegistrationError` for what cannot be called."""
+    """Raise `RegistrationError` if the value is not callable."""
     if not callable(value):
         raise RegistrationError(f"{what} of a {kind} must be callable, not {type(value).__name__}")
 
 
 def not_json(value: Any) -> str | None:
-    """Return the kind of the first value that JSON does not have, such as `Decimal`; None where there is none."""
+    """Return the type of the first value that JSON does not have, such as `Decimal`, or None."""
     if isinstance(value, Mapping):
         return next((kind for item in value.items() for part in item if (kind := not_json(part))), None)
     if isinstance(value, list | tuple):
@@ -62,15 +62,15 @@ _UNKNOWN: Mapping[str, Any] = {"accept": ma.INCLUDE, "refuse": ma.RAISE, "drop":
 class Waitlist:
     """The rules for the `fields` of a waitlist.
 
-    `name` is that of one waitlist, or a pattern: `relay-*` are all whose names begin so, `*` is every waitlist. The
-    most exact one decides: the name itself, else the pattern with the longest beginning.
+    `name` is a waitlist's name or a pattern: `relay-*` matches all names with that prefix, `*` matches every waitlist.
+    The most specific one applies: the exact name, else the pattern with the longest prefix.
 
-    The rules are a marshmallow `schema` (class or instance), a function `check` that takes the fields and returns
-    those to store, or both, the schema first. Stored is JSON: what the schema dumps of what it loaded. Errors are
-    `marshmallow.ValidationError`, keyed by field. `unknown` says what becomes of fields that the schema does not
-    name: `"accept"` keeps them, `"refuse"` makes them errors, `"drop"` leaves them out. A schema whose `Meta.unknown`
-    says otherwise is refused. `json_schema` describes the fields where the marshmallow schema does not; `title` and
-    `description` are for people. Rules do no I/O: they run in requests, and when the service starts.
+    The rules are a marshmallow `schema` (class or instance), a function `check` that takes the fields and returns those
+    to store, or both, the schema first. The stored value is JSON: what the schema dumps of what it loaded. Errors are
+    `marshmallow.ValidationError`, keyed by field. `unknown` determines the treatment of fields that the schema does not
+    name: `"accept"` keeps them, `"refuse"` makes them errors, `"drop"` drops them. A schema with a contradicting
+    `Meta.unknown` is refused. `json_schema` describes the fields if the marshmallow schema does not; `title` and
+    `description` are for people. Rules must not do I/O: they run in requests, and when the service starts.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Waitlist:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or len(self.name) > 255 or "*" in self.name[:-1]:
             raise RegistrationError(
-                f"the name of a waitlist has 1 to 255 characters, and a * at the end only, not {self.name!r}"
+                f"the name of a waitlist has 1 to 255 characters, and a * only at the end, not {self.name!r}"
             )
         if not self.title:
             raise RegistrationError(f"the waitlist {self.name!r} needs a title")
@@ -96,7 +96,7 @@ class Waitlist:
             raise RegistrationError(f"the waitlist {self.name!r} has no rules: give a schema or a check")
         if self.schema is None and self.unknown == "drop":
             raise RegistrationError(
-                f"the waitlist {self.name!r} drops unknown fields, and has no schema that says which"
+                f"the waitlist {self.name!r} drops unknown fields, but has no schema that names the known ones"
             )
         if self.check is not None:
             check_callable("waitlist", "check", self.check)
@@ -115,22 +115,22 @@ class Waitlist:
             meant = next(choice for choice, unknown in _UNKNOWN.items() if unknown == said)
             raise RegistrationError(
                 f"schema of the waitlist {self.name!r} has unknown={said.upper()}, and the waitlist has"
-                f" unknown={self.unknown!r}: say unknown={meant!r}, or leave it out of the schema"
+                f" unknown={self.unknown!r}: set unknown={meant!r}, or remove it from the schema"
             )
         return schema
 
     @property
     def loader(self) -> ma.Schema | None:
-        """The marshmallow schema, made once."""
+        """The marshmallow schema, instantiated once."""
         return self._loader
 
     @property
-    def beginning(self) -> str | None:
-        """What the names of the waitlists begin with, for a pattern."""
+    def prefix(self) -> str | None:
+        """The prefix of the waitlists' names, for a pattern."""
         return self.name[:-1] if self.name.endswith("*") else None
 
     def load(self, fields: Fields) -> Fields:
-        """Return the fields to store. Raises `marshmallow.ValidationError`, and whatever a faulty rule raises."""
+        """Return the fields to store. Raises `marshmallow.ValidationError`, and any exception of faulty rules."""
         if self._loader is not None:
             loaded = self._loader.load(fields, unknown=_UNKNOWN[self.unknown])
             fields = self._as_json(self._loader, loaded)
@@ -147,7 +147,7 @@ class Waitlist:
 
     @staticmethod
     def _as_json(loader: ma.Schema, loaded: Any) -> Fields:
-        """Return what the schema loaded as JSON has it: a date as text, each field under its outer name."""
+        """Return the loaded fields as JSON has them: a date as text, each field under its data key."""
         known = {field.attribute or name for name, field in loader.fields.items()}
         others = {k: v for k, v in loaded.items() if k not in known} if isinstance(loaded, Mapping) else {}
         return {**others, **loader.dump(loaded)}
@@ -155,7 +155,7 @@ class Waitlist:
 
 @dataclass(frozen=True, kw_only=True)
 class HealthCheck:
-    """A check for `/__heartbeat__`: `check()` returns None when all is well, else what is wrong, for operators.
+    """A check for `/__heartbeat__`: `check()` returns None if healthy, else a description of the problem for operators.
 
     `timeout` is in seconds.
     """
@@ -168,14 +168,15 @@ class HealthCheck:
         check_name("health check", self.name)
         check_callable("health check", "check", self.check)
         if not 0 < self.timeout <= 10:
-            raise RegistrationError(f"timeout of a health check is 10 seconds at most, not {self.timeout!r}")
+            raise RegistrationError(f"timeout of a health check is at most 10 seconds, not {self.timeout!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Permission:
-    """A permission that routes of the plugin ask for. `description` says to operators what it allows.
+    """A permission that routes of the plugin require. `description` tells operators what it allows.
 
-    `flask db upgrade` stores it. From then on the role `admin` has it, and `flask ctms roles grant` gives it to others.
+    `flask db upgrade` stores it. From then on the role `admin` has it, and `flask ctms roles grant` grants it to
+    others.
     """
 
     name: str
@@ -184,8 +185,8 @@ class Permission:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME_OF_PERMISSION.fullmatch(self.name):
             raise RegistrationError(
-                "the name of a permission is made of lower-case letters, digits and - _ . :, begins with a letter"
-                f" and has 255 characters at most, not {self.name!r}"
+                "the name of a permission consists of lower-case letters, digits and - _ . :, begins with a letter"
+                f" and has at most 255 characters, not {self.name!r}"
             )
         if not isinstance(self.description, str) or not self.description.strip():
             raise RegistrationError(f"the permission {self.name!r} needs a description")
@@ -193,10 +194,10 @@ class Permission:
 
 @dataclass(frozen=True, kw_only=True)
 class Migrations:
-    """The plugin's Alembic migrations: the `folder` with the files of its revisions, one line of them.
+    """The plugin's Alembic migrations: the `folder` with the files of its linear revisions.
 
-    They create tables in the plugin's own schema of the database, `plugin_` and the plugin's name. `flask db upgrade`
-    runs them after those of CTMS.
+    They create tables in the plugin's own database schema, `plugin_` and the plugin's name. `flask db upgrade` runs
+    them after those of CTMS.
     """
 
     folder: Path
@@ -209,5 +210,5 @@ class Migrations:
 
     @property
     def name(self) -> str:
-        """The path of the folder: no other plugin has the same."""
+        """The path of the folder, which is unique."""
         return str(self.folder.resolve())

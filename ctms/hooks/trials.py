@@ -1,6 +1,6 @@
-"""What is tried of the rules for a waitlist when the service starts: whether all that they make is JSON.
+"""Trial runs of waitlist rules when the service starts: whether all their results are JSON.
 
-A value that JSON does not have would fail each request that brings the field, and only then.
+A value that JSON does not have would otherwise fail each request with the field.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SAMPLES: tuple[Any, ...] = (
 
 
 def bounded(function: Callable[[], T]) -> T:
-    """Return what the function returns. Raises what it raises, and `TimeoutError` when it takes too long.
+    """Return the function's result. Raises its exceptions, and `TimeoutError` if it takes too long.
 
     The function runs in a thread that continues after the timeout.
     """
@@ -39,10 +39,10 @@ def bounded(function: Callable[[], T]) -> T:
 
 
 def find_unstorable(waitlist: Waitlist) -> str | None:
-    """Return what rules make that JSON does not have, and of which field; None where nothing was found.
+    """Return the value, and its field, that rules return and JSON does not have, or None if none was found.
 
-    Tries each field of the schema with a sample of each kind, then the rules as a whole with no fields and with those
-    that the schema accepts. Anything else that is wrong with the rules shows in requests and in the contract suite.
+    Tries each field of the schema with a sample of each type, then the rules as a whole without fields and with those
+    that the schema accepts. Other problems of the rules are found by requests and the contract suite.
     """
     loader = waitlist.loader
     fields = dict(loader.load_fields) if loader else {}
@@ -62,9 +62,9 @@ def find_unstorable(waitlist: Waitlist) -> str | None:
 
 
 def _dumped(field: ma.fields.Field[Any], above: frozenset[type] = frozenset()) -> Iterator[Any]:
-    """Give what the field dumps of values that it loads, whatever its validators say, and of those within it.
+    """Yield what the field dumps of values that it loads, without its validators, and of nested fields.
 
-    A schema that nests in itself, which `above` has, is not entered again.
+    A schema that contains itself, which `above` has, is not entered again.
     """
     if field.load_only:
         return
@@ -84,7 +84,7 @@ def _dumped(field: ma.fields.Field[Any], above: frozenset[type] = frozenset()) -
 def _inner(
     field: ma.fields.Field[Any], above: frozenset[type]
 ) -> Iterator[tuple[ma.fields.Field[Any], frozenset[type]]]:
-    """Give the fields within a field, and the schemas that they are in."""
+    """Yield the fields within a field, with their schemas."""
     found = [getattr(field, "inner", None), getattr(field, "value_field", None), *getattr(field, "tuple_fields", ())]
     yield from ((inner, above) for inner in found if isinstance(inner, ma.fields.Field))
     if isinstance(field, ma.fields.Nested):

@@ -1,14 +1,14 @@
-"""What plugin authors test with: fixtures, factories and contract suites. Needs `pip install 'ctms[testing]'`.
+"""Test support for plugin authors: fixtures, factories and contract suites. Requires `pip install 'ctms[testing]'`.
 
-The fixtures are those of `ctms.testing.fixtures`, which a project's tests ask for by name. The contract suites are
-classes to subclass: what they hold a plugin to is what the service expects of it.
+The fixtures are those of `ctms.testing.fixtures`, which tests request by name. The contract suites are classes to
+subclass: they test what the service expects of a plugin.
 """
 
 from __future__ import annotations
 
 import pytest
 
-# Before they are imported: their assertions are to say what was found, as those of the tests do.
+# Before they are imported: rewritten assertions report the compared values, as in tests.
 pytest.register_assert_rewrite(
     "ctms.testing.clients",
     "ctms.testing.contracts",

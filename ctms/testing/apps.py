@@ -1,4 +1,4 @@
-"""The apps of a test process: one for each set of plugins, all on its one database."""
+"""The apps of a test process: one for each set of plugins, all with one database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_PLUGINS = "CTMS_PLUGIN_"
 
 
 class Apps:
-    """Makes apps, and keeps them for the tests that want the same plugins again."""
+    """Creates apps, and caches them for tests with the same plugins."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -30,10 +30,10 @@ class Apps:
     def get(self, points: Sequence[EntryPoint], environment: Mapping[str, str] | None = None) -> Flask:
         """Return the app with these plugins, whose settings are the variables `CTMS_PLUGIN_…` of `environment` only.
 
-        The migrations of CTMS and those of the app's plugins have run. Raises `PluginError` as the service does.
+        The migrations of CTMS and of the app's plugins have run. Raises `PluginError` as the service does.
         """
         variables = dict(environment or {})
-        # What is handed over twice is the same plugin only if it is the same object.
+        # Two plugins passed as objects are equal only if they are the same object.
         key = (
             tuple((point.name, point.value, id(vars(point).get("plugin"))) for point in points),
             tuple(sorted(variables.items())),
@@ -64,9 +64,10 @@ def _environment_of_plugins(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def rolled_back(app: Flask) -> Iterator[Flask]:
-    """Run the app inside a transaction that is rolled back: requests, commands and sessions are savepoints of it."""
+    """Run the app inside a transaction that is rolled back: requests, commands and sessions are savepoints in it."""
     with pytest.MonkeyPatch.context() as patches, app.app_context(), engine.db.engine.connect() as connection:
-        # psycopg begins the transaction now. Between two requests of a test more time may pass than within one request.
+        # psycopg begins the transaction now. The pause between two requests of a test may exceed the timeout within
+        # one.
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         one = cast(pool.Connection, connection.connection.driver_connection)
 

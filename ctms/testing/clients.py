@@ -10,7 +10,7 @@ from sqlalchemy import select
 from ctms.clients.models import ApiClient, Permission, Role
 from ctms.database.engine import db
 
-# argon2id is slow on purpose; tests of what surrounds it need not be.
+# argon2id is slow on purpose; most tests do not need its strength.
 QUICK_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 SECRET = "secret_for_tests"  # noqa: S105  opens nothing
@@ -18,7 +18,7 @@ _HASHED = QUICK_HASHER.hash(SECRET)
 
 
 def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = True) -> str:
-    """Store a client whose secret is `SECRET`; returns its id."""
+    """Store a client whose secret is `SECRET`; return its id."""
     found = db.session.scalars(select(Role).where(Role.name.in_(roles))).all()
     assert {role.name for role in found} == set(roles)
     db.session.add(
@@ -35,7 +35,7 @@ def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = 
 
 
 def create_role(name: str, permissions: Iterable[str]) -> str:
-    """Store a role that gives the permissions; returns its name."""
+    """Store a role with the permissions; return its name."""
     found = db.session.scalars(select(Permission).where(Permission.name.in_(permissions))).all()
     missing = set(permissions) - {permission.name for permission in found}
     assert not missing, f"no permission {', '.join(sorted(missing))} is stored: does the plugin declare it?"

@@ -7,14 +7,14 @@ from typing import Any
 
 
 def address() -> str:
-    """Return an address that nobody has."""
+    """Return an unused address."""
     return f"{uuid.uuid4().hex}@example.com"
 
 
 def contact_body(**members: Any) -> dict[str, Any]:
-    """Return the body of a request that makes a contact: an address that nobody has, and the `members` given.
+    """Return the body of a request that creates a contact: an unused address, and the given `members`.
 
-    `contact_body(waitlists=[{"name": "hub", "fields": {"seats": 5}}])` is one on a waitlist. A member `email` adds to
-    the address.
+    `contact_body(waitlists=[{"name": "hub", "fields": {"seats": 5}}])` is one on a waitlist. A member `email` is merged
+    with the address.
     """
     return {**members, "email": {"primary_email": address(), **members.get("email", {})}}

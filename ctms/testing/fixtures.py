@@ -1,7 +1,7 @@
-"""The fixtures: put `pytest_plugins = ["ctms.testing.fixtures"]` into the `conftest.py` at the top of your tests.
+"""The fixtures: put `pytest_plugins = ["ctms.testing.fixtures"]` into the top-level `conftest.py` of your tests.
 
-They are not there by themselves, because most of what runs pytest beside an installed CTMS is no test of a plugin,
-and names such as `app` and `settings` are everybody's. Any of them can be overridden by a fixture of the same name.
+They are not enabled automatically, because most test suites in an environment with CTMS do not test plugins, and names
+such as `app` and `settings` are common. Any of them can be overridden by a fixture of the same name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  
 
 @pytest.fixture(scope="session")
 def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
+    """Return the SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
     from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  a server of one's own needs no wheel
 
     with EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory)) as server:
@@ -38,19 +38,19 @@ def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def database_url(postgres: str, pytestconfig: pytest.Config) -> str:
-    """The SQLAlchemy URL of the database of this test process; the first app's migrations fill it."""
+    """Return the SQLAlchemy URL of this test process' database, which the first app migrates."""
     return empty_database(postgres, f"test_{process_name(pytestconfig)}")
 
 
 @pytest.fixture(scope="session")
 def settings(database_url: str) -> Settings:
-    """The settings of the app, but for those of plugins."""
+    """Return the settings of the app, except those of plugins."""
     return Settings(db_url=database_url, secret_key=SECRET_KEY, use_mozlog=False)
 
 
 @pytest.fixture(scope="session")
 def apps(settings: Settings) -> Iterator[Apps]:
-    """The apps of this test process."""
+    """Return the apps of this test process."""
     made = Apps(settings)
     yield made
     made.release()
@@ -58,10 +58,10 @@ def apps(settings: Settings) -> Iterator[Apps]:
 
 @pytest.fixture
 def ctms_plugins(pytestconfig: pytest.Config) -> Iterable[object]:
-    """The plugins that the app has, and no others: the bundled ones and those that this project declares.
+    """Return the plugins of the app: by default the bundled ones and those that this project declares.
 
-    What a project declares is in its `pyproject.toml`, `[project.entry-points.ctms]`. Override it to choose: a
-    list of names of installed plugins, entry points, and plugins themselves (modules, objects).
+    A project declares its plugins in `pyproject.toml`, `[project.entry-points.ctms]`. Override the fixture to choose
+    others: a list of names of installed plugins, entry points, modules and objects.
     """
     points = {(point.name, point.value): point for point in (*bundled(), *under_test(pytestconfig.rootpath))}
     return list(points.values())
@@ -69,38 +69,38 @@ def ctms_plugins(pytestconfig: pytest.Config) -> Iterable[object]:
 
 @pytest.fixture
 def ctms_environment() -> Mapping[str, str]:
-    """The variables `CTMS_PLUGIN_…` that the plugins' settings are read from: none. Override it to set some."""
+    """Return the variables `CTMS_PLUGIN_…` for the plugins' settings: none. Override it to set some."""
     return {}
 
 
 @pytest.fixture
 def app(apps: Apps, ctms_plugins: Iterable[object], ctms_environment: Mapping[str, str]) -> Iterator[Flask]:
-    """The app with `ctms_plugins`, inside a transaction that is rolled back after the test."""
+    """Return the app with `ctms_plugins`, inside a transaction that is rolled back after the test."""
     with rolled_back(apps.get(points_of(ctms_plugins), ctms_environment)) as running:
         yield running
 
 
 @pytest.fixture
 def client_id(app: Flask) -> str:  # noqa: ARG001  inside the app's transaction
-    """The id of an API client with the role `admin`."""
+    """Return the id of an API client with the role `admin`."""
     return create_client("id_test", roles=["admin"])
 
 
 @pytest.fixture
 def api(app: Flask, client_id: str) -> ApiClient:
-    """Calls the app with the token of `client_id`."""
+    """Return a client that calls the app with the token of `client_id`."""
     return ApiClient(app.test_client(), tokens().issue(client_id))
 
 
 @pytest.fixture
 def anonymous(app: Flask) -> ApiClient:
-    """Calls the app without a token."""
+    """Return a client that calls the app without a token."""
     return ApiClient(app.test_client(), None)
 
 
 @pytest.fixture
 def make_client(app: Flask) -> Callable[..., ApiClient]:
-    """Make an API client: `make_client("view_contacts")` calls the app with this permission, and with no other."""
+    """Return a factory of API clients: `make_client("view_contacts")` calls the app with only this permission."""
     numbers = count(1)
 
     def make(*permissions: str) -> ApiClient:
@@ -113,7 +113,7 @@ def make_client(app: Flask) -> Callable[..., ApiClient]:
 
 @pytest.fixture
 def make_contact(api: ApiClient) -> Callable[..., dict[str, Any]]:
-    """Make a contact: `make_contact(**members)` sends `contact_body(**members)` and returns the contact's document."""
+    """Return a factory: `make_contact(**members)` posts `contact_body(**members)` and returns the contact."""
 
     def make(**members: Any) -> dict[str, Any]:
         answer = api.post("/ctms", contact_body(**members))
@@ -126,5 +126,5 @@ def make_contact(api: ApiClient) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def cli(app: Flask) -> CommandRunner:
-    """Runs commands inside the app: `cli.ctms("clients", "list")` is `flask ctms clients list`."""
+    """Return a runner of commands: `cli.ctms("clients", "list")` runs `flask ctms clients list` within the app."""
     return CommandRunner(app)

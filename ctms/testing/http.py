@@ -1,4 +1,4 @@
-"""Calling the app in tests, and the one assertion about errors."""
+"""HTTP clients for tests, and an assertion about errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 
 class Answer:
-    """What came back: `status_code`, `headers`, `text`, `data` (bytes) and `json` (None where the body is none)."""
+    """A response: `status_code`, `headers`, `text`, `data` (bytes) and `json` (None if the body is not JSON)."""
 
     def __init__(self, response: TestResponse) -> None:
         self.status_code = response.status_code
@@ -22,14 +22,14 @@ class Answer:
 
 
 class ApiClient:
-    """Calls the app as an API client does, with its token if it has one."""
+    """Calls the app as an API client, with its token if it has one."""
 
     def __init__(self, client: FlaskClient, token: str | None) -> None:
         self._client = client
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def request(self, method: str, path: str, *, headers: dict[str, str] | None = None, **kwargs: Any) -> Answer:
-        """Send a request; `json`, `data`, `query_string` as Flask's client takes them."""
+        """Send a request; `json`, `data`, `query_string` are those of Flask's test client."""
         sent = {**self._headers, **(headers or {})}
         return Answer(self._client.open(path, method=method, headers=sent, **kwargs))
 
@@ -38,15 +38,15 @@ class ApiClient:
         return self.request("GET", path, **kwargs)
 
     def post(self, path: str, json: Any = None, **kwargs: Any) -> Answer:
-        """Send a POST request, its body JSON."""
+        """Send a POST request with a JSON body."""
         return self.request("POST", path, **_body(json), **kwargs)
 
     def put(self, path: str, json: Any = None, **kwargs: Any) -> Answer:
-        """Send a PUT request, its body JSON."""
+        """Send a PUT request with a JSON body."""
         return self.request("PUT", path, **_body(json), **kwargs)
 
     def patch(self, path: str, json: Any = None, **kwargs: Any) -> Answer:
-        """Send a PATCH request, its body JSON."""
+        """Send a PATCH request with a JSON body."""
         return self.request("PATCH", path, **_body(json), **kwargs)
 
     def delete(self, path: str, **kwargs: Any) -> Answer:
@@ -65,9 +65,9 @@ def assert_error(
     *,
     at: Sequence[Sequence[str | int]] | None = None,
 ) -> dict[str, Any]:
-    """Hold an answer to the one error shape; `at` are the places of a validation error. Returns the body.
+    """Assert the common structure of an error, and return the body; `at` are the places of a validation error.
 
-    A place is what `loc` says: `["body", "waitlists", 0, "fields", "seats"]`. All must be named, in any order.
+    A place is the value of `loc`: `["body", "waitlists", 0, "fields", "seats"]`. All must be named, in any order.
     """
     assert response.status_code == status, response.text
     assert response.content_type == "application/json"

@@ -1,7 +1,7 @@
 """A guard against I/O: inside it, files, sockets, processes and database connections are errors.
 
-Python tells its audit hooks what it is about to do; one of ours listens for as long as the process lives, and objects
-only inside the guard. Modules may be imported there, as Python does when something is used for the first time.
+Python's audit hooks report what it is about to do. Ours is active for the life of the process, and raises only inside
+the guard. Imports are allowed, since Python imports modules on first use.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ _IMPORT = "<frozen importlib"
 _done: ContextVar[list[str] | None] = ContextVar("what was done inside the guard", default=None)
 
 
-class InputOutput(Exception):
-    """Something inside the guard reached for the world outside; the message says what."""
+class UnexpectedIO(Exception):
+    """Attempted I/O inside the guard; the message names it."""
 
 
 @contextmanager
 def no_io() -> Iterator[None]:
-    """Refuse I/O of this thread. Raises `InputOutput` at the end, also when who did it caught what was raised there."""
+    """Refuse I/O of this thread. Raises `UnexpectedIO` at the end, even if the exception at the call was caught."""
     _listen()
     done: list[str] = []
     token = _done.set(done)
     try:
-        # libpq is C and tells no audit hook.
+        # libpq is C code without audit hooks.
         with (
             patch.object(psycopg, "connect", _refuse_database),
             patch.object(psycopg.Connection, "connect", _refuse_database),
         ):
             yield
-    except InputOutput:
-        pass  # raised below, with all that was done
+    except UnexpectedIO:
+        pass  # raised below, with all attempts
     finally:
         _done.reset(token)
     if done:
-        raise InputOutput(", ".join(dict.fromkeys(done)))
+        raise UnexpectedIO(", ".join(dict.fromkeys(done)))
 
 
 def _refuse_database(*_: Any, **__: Any) -> NoReturn:
@@ -74,7 +74,7 @@ def _refuse(what: str) -> NoReturn:
     done = _done.get()
     if done is not None:
         done.append(what)
-    raise InputOutput(what)
+    raise UnexpectedIO(what)
 
 
 @cache

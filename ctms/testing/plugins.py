@@ -1,4 +1,4 @@
-"""Which plugins a test loads: those that it names or hands over, else the ones of the project under test."""
+"""The plugins of a test: those that it chooses, else the ones of the project under test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ctms.hooks.manager import GROUP
 _PACKAGE = "ctms"
 
 
-class HandedOver(EntryPoint):
-    """A plugin that a test made itself, in the place of one that is installed."""
+class InMemoryEntryPoint(EntryPoint):
+    """An entry point for a plugin that a test has created, instead of an installed one."""
 
     def __init__(self, name: str, plugin: object) -> None:
         super().__init__(name, f"{type(plugin).__module__}:{name}", GROUP)
@@ -26,14 +26,14 @@ class HandedOver(EntryPoint):
 
 
 def bundled() -> list[EntryPoint]:
-    """Return the plugins that come with CTMS."""
+    """Return the bundled plugins."""
     return [point for point in entry_points(group=GROUP) if point.dist and point.dist.name == _PACKAGE]
 
 
 def under_test(project: Path) -> list[EntryPoint]:
-    """Return the plugins that the `pyproject.toml` of a project declares, installed or not; none without such a file.
+    """Return the plugins that a project's `pyproject.toml` declares, installed or not, or none without such a file.
 
-    One that is installed is known by its package and version, and loaded all the same from where Python finds it.
+    An installed one has its package and version, but is loaded from where Python finds it.
     """
     file = project / "pyproject.toml"
     if not file.is_file():
@@ -44,7 +44,7 @@ def under_test(project: Path) -> list[EntryPoint]:
 
 
 def points_of(chosen: Iterable[object]) -> list[EntryPoint]:
-    """Return the entry points of what a test chose: names of installed plugins, entry points, plugins themselves.
+    """Return the entry points that a test has chosen: names of installed plugins, entry points, plugins themselves.
 
     A plugin itself is a module or another object with hook implementations; its name is the last part of its
     `__name__`, or that of its class, in lower case. Raises `LookupError` for a name that is not installed.
@@ -56,9 +56,11 @@ def points_of(chosen: Iterable[object]) -> list[EntryPoint]:
             points.append(one)
         elif not isinstance(one, str):
             name = getattr(one, "__name__", type(one).__name__)
-            points.append(HandedOver(name.rpartition(".")[2].lower(), one))
+            points.append(InMemoryEntryPoint(name.rpartition(".")[2].lower(), one))
         elif one in installed:
             points.append(installed[one])
         else:
-            raise LookupError(f"no installed package brings a plugin {one!r}; there are {', '.join(sorted(installed))}")
+            raise LookupError(
+                f"no installed package has a plugin {one!r}; the plugins are {', '.join(sorted(installed))}"
+            )
     return points

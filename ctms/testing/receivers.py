@@ -1,4 +1,4 @@
-"""A backend and a deletion handler that keep everything in memory: to test what comes before them."""
+"""In-memory fakes of a backend and a deletion handler, to test the code that calls them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ctms.hooks.receivers import ContactState, Identities, Outcomes
 
 
 class FakeBackend:
-    """Keeps what it is pushed: `contacts` are the documents by id, `calls` the batches and `keys` their keys.
+    """A backend that keeps what was pushed: `contacts` by id, the batches (`calls`) and their `keys`.
 
-    It answers `answer`, None at first, or raises it where it is an exception; then it keeps nothing.
+    It returns `answer`, which is None at first, or raises it if it is an exception; then it keeps nothing.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class FakeBackend:
         self.answer: Outcomes | Exception = None
 
     def push(self, contacts: Sequence[ContactState], idempotency_key: str) -> Outcomes:
-        """Keep the contacts. Raises `answer` where that is an exception."""
+        """Keep the contacts. Raises `answer` if it is an exception."""
         self.calls.append(contacts)
         self.keys.append(idempotency_key)
         if isinstance(self.answer, Exception):
@@ -35,14 +35,14 @@ class FakeBackend:
         return self.answer
 
     def fetch(self, email_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Return those of these contacts that are kept."""
+        """Return the kept ones among these contacts."""
         return {email_id: self.contacts[email_id] for email_id in email_ids if email_id in self.contacts}
 
 
 class FakeDeletionHandler:
-    """Keeps whom it was to erase: `erased` are their identities, `verified` those that it was asked about.
+    """A deletion handler that keeps the identities that it received: `erased` and `verified`.
 
-    It answers `answer`, None at first, or raises it where it is an exception.
+    It returns `answer`, which is None at first, or raises it if it is an exception.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class FakeDeletionHandler:
         self.answer: Outcomes | Exception = None
 
     def erase(self, identities: Sequence[Identities]) -> Outcomes:
-        """Keep whom. Raises `answer` where that is an exception."""
+        """Keep the identities. Raises `answer` if it is an exception."""
         self.erased.extend(identities)
         return self._answered()
 
     def verify(self, identities: Sequence[Identities]) -> Outcomes:
-        """Keep whom. Raises `answer` where that is an exception."""
+        """Keep the identities. Raises `answer` if it is an exception."""
         self.verified.extend(identities)
         return self._answered()
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL that tests run on: one embedded server for a test run, a database for each of its processes."""
+"""The PostgreSQL of tests: one embedded server per test run, a database for each of its processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ONLY_PROCESS = "master"
 
 
 def process_name(config: pytest.Config) -> str:
-    """Return the name of this process of the test run: the one that pytest-xdist gave it, else `master`."""
+    """Return the name of this process of the test run: that of pytest-xdist, else `master`."""
     return str(getattr(config, "workerinput", {"workerid": ONLY_PROCESS})["workerid"])
 
 
 def folder_of_run(config: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one folder for all processes of this test run, made when missing, that the server's user can reach."""
+    """Return the folder of this test run, created if missing, that the server's user can reach."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if process_name(config) == ONLY_PROCESS else base.parent) / "ctms"
     folder.mkdir(exist_ok=True)
@@ -30,9 +30,9 @@ def folder_of_run(config: pytest.Config, tmp_path_factory: pytest.TempPathFactor
 
 
 def let_server_enter(folder: Path) -> None:
-    """Let the embedded server into a folder of this test run: as root it has a user of its own.
+    """Allow the embedded server to enter a folder of this test run: as root it has a different user.
 
-    pytest closes its folders to other users. What lies elsewhere than in the temporary folder stays as it is.
+    pytest closes its folders to other users. Folders outside the temporary folder do not change.
     """
     temporary = Path(tempfile.gettempdir()).resolve()
     for one in (folder.resolve(), *folder.resolve().parents) if is_root() else ():
@@ -41,7 +41,7 @@ def let_server_enter(folder: Path) -> None:
 
 
 def without_durability(server: str) -> None:
-    """Let the server not wait for the disk: what a machine loses that fails during a test run, nobody misses."""
+    """Disable waiting for the disk: a machine that crashes during a test run loses nothing of value."""
     with psycopg.connect(libpq_url(server), autocommit=True) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
@@ -49,7 +49,7 @@ def without_durability(server: str) -> None:
 
 
 def empty_database(server: str, name: str) -> str:
-    """Make an empty database on the server with this SQLAlchemy URL, in place of one of that name; returns its URL."""
+    """Create an empty database on the server with this SQLAlchemy URL, replacing one of that name; return its URL."""
     with psycopg.connect(libpq_url(server), autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         connection.execute(f'CREATE DATABASE "{name}"')

@@ -27,7 +27,7 @@ class ReceivedRequest:
 
     @property
     def json(self) -> Any:
-        """The parsed body. Raises `ValueError` when it is not JSON."""
+        """The parsed body. Raises `ValueError` if it is not JSON."""
         return json.loads(self.body)
 
 
@@ -35,8 +35,8 @@ class ReceivedRequest:
 class Reply:
     """A response of the server. A `body` that is not bytes is sent as JSON.
 
-    With `waits`, nothing is sent while the server runs. `sends` are bytes that are sent as they are in place of a
-    response, before the connection is closed.
+    With `waits`, nothing is sent while the server runs. `sends` are raw bytes sent in place of a response, before the
+    connection is closed.
     """
 
     status: int = 204
@@ -90,7 +90,7 @@ class StubServer:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that they are joined, and leave no socket open
+    daemon_threads = False  # so that they are joined, and leave no open socket
 
     def __init__(self, stub: StubServer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -107,7 +107,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: Any) -> None:
-        """Report nothing: some tests are about clients that go away."""
+        """Report nothing: some tests have clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):

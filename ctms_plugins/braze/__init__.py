@@ -31,7 +31,7 @@ class Settings:
     """The settings of the plugin `braze`."""
 
     url: str | None = setting(
-        "URL", "REST endpoint of the workspace. If unset, nothing is mirrored.", default=None, check=_check_url
+        "URL", "REST endpoint of the workspace. If unset, nothing is sent.", default=None, check=_check_url
     )
     key: str = setting(
         "KEY",

@@ -1,4 +1,4 @@
-"""Profiles of Braze that are like the contacts: external id, attributes, gone."""
+"""Profiles in Braze that mirror the contacts: external id, attributes, deletion."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class NoExport(OSError):
 
 
 class Profiles:
-    """Tracks who is there, deletes who is gone, exports to compare."""
+    """Tracks existing contacts, deletes gone ones, exports profiles for comparison."""
 
     def __init__(self, client: Client, *, resubscribe: bool = False) -> None:
         self._client = client
         self._resubscribe = resubscribe
 
     def push(self, contacts: Sequence[ContactState], idempotency_key: str) -> dict[str, Outcome]:
-        """Make the profiles like the contacts. Raises `RefusedTogether`."""
+        """Update the profiles of the contacts. Raises `RefusedTogether`."""
         outcomes: dict[str, Outcome] = {}
         there = [contact for contact in contacts if contact.document is not None]
         away = [contact.email_id for contact in contacts if contact.document is None]
@@ -41,7 +41,7 @@ class Profiles:
         return outcomes
 
     def fetch(self, email_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        """Return what Braze has. Raises `OSError` when it does not tell."""
+        """Return Braze's data. Raises `OSError` if Braze does not export it."""
         found: dict[str, Mapping[str, Any]] = {}
         for ids in parts(email_ids, MAX_IDS):
             answer = self._client.post("/users/export/ids", {"external_ids": ids, "fields_to_export": EXPORTED})

@@ -1,4 +1,4 @@
-"""Calls about several contacts, and what each answer of Braze means for each of them."""
+"""Calls about several contacts, and their outcomes for each contact."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ MAX_IDS = 50
 
 
 class RefusedTogether(Exception):
-    """Braze refuses a call and does not say for whom. They are to be tried in halves: one may be at fault."""
+    """Braze refuses a call without naming a contact. The batch is to be bisected, since one may be faulty."""
 
 
 def post(client: Client, path: str, body: Mapping[str, Any], count: int) -> Answer | Outcome:
-    """Return Braze's answer to a call about `count` contacts, or what to do. Raises `RefusedTogether`."""
+    """Return Braze's response to a call about `count` contacts, or an outcome. Raises `RefusedTogether`."""
     try:
         answer = client.post(path, body)
     except OSError as error:
-        return TryLater(reason=f"no answer ({type(error).__name__})")
+        return TryLater(reason=f"no response ({type(error).__name__})")
     if isinstance(answer, Refused) and count > 1:
         raise RefusedTogether(answer.reason)
     return answer
 
 
 def outcomes_of(answer: Answer, count: int) -> list[Outcome]:
-    """Return what an answer means for each of the `count` entries that were sent. Raises `RefusedTogether`."""
+    """Return the outcomes of a response for each of the `count` entries that were sent. Raises `RefusedTogether`."""
     taken = answer.status < 400
     errors = answer.errors()
     at_fault = {index: what for index, what in errors.items() if index is not None and 0 <= index < count}
     if len(at_fault) < len(errors) or not (taken or errors):
-        # Something is wrong, and nobody says with whom.
+        # Something is wrong, but no entry is named.
         if count > 1:
             raise RefusedTogether(answer.reason)
         return [Refused(answer.reason)] * count
-    others: Outcome = Done() if taken else TryLater(1, "came with others that were refused")
+    others: Outcome = Done() if taken else TryLater(1, "sent together with refused entries")
     return [Refused(f"Braze: {at_fault[index]}") if index in at_fault else others for index in range(count)]
 
 
 def parts(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Return the things in parts of `size`."""
+    """Yield the items in chunks of `size`."""
     for start in range(0, len(things), size):
         yield things[start : start + size]

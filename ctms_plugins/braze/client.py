@@ -1,4 +1,4 @@
-"""Calling Braze's REST API, within its limits."""
+"""A client of Braze's REST API that respects its rate limits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _PAUSES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What Braze said: the status, and the body, an object."""
+    """Braze's response: the status, and the body, an object."""
 
     status: int
     body: Mapping[str, Any]
 
     def errors(self) -> dict[int | None, str]:
-        """Return what is wrong with which of the entries that were sent; None stands for what has no such place."""
+        """Return the error of each faulty entry by its index; None is the key of errors without an index."""
         given = self.body.get("errors")
         found: dict[int | None, str] = {}
         for error in given if isinstance(given, list) else ():
@@ -42,12 +42,12 @@ class Answer:
 
     @property
     def reason(self) -> str:
-        """The status and the message, in a line."""
+        """The status and the message, in one line."""
         return f"HTTP {self.status}: {_readable(self.body.get('message'))}"
 
 
 class _Bearer(requests.auth.AuthBase):
-    # By itself requests would take what a file .netrc says.
+    # Without this, requests would use a .netrc file.
     def __init__(self, key: str) -> None:
         self._key = key
 
@@ -57,7 +57,7 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class Client:
-    """Posts to one workspace. A path whose limit is used up is not called until Braze's clock has turned."""
+    """A client of one workspace. A path whose limit is used up is not called until Braze resets it."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
         self._url = url.rstrip("/")
@@ -68,7 +68,10 @@ class Client:
         self._free_at: dict[str, float] = {}
 
     def post(self, path: str, body: Mapping[str, Any]) -> Answer | Outcome:
-        """Return Braze's answer to what it may take or refuse; otherwise what to do. Raises `OSError` without one."""
+        """Return the response if Braze accepts or refuses entries, else the outcome.
+
+        Raises `OSError` without a response.
+        """
         rest = self._free_at.get(path, 0.0) - time.time()
         if rest > 0:
             return SlowDown(rest, f"the limit of {path} is used up")
@@ -92,11 +95,11 @@ def _read(answer: requests.Response) -> Answer | Outcome:
         body = None
     if isinstance(body, dict) and (not answer.ok or not body.keys().isdisjoint(_SAID_OF_SUCCESS)):
         return Answer(answer.status_code, body)
-    return TryLater(reason="an answer that is not Braze's") if answer.ok else Refused(f"HTTP {answer.status_code}")
+    return TryLater(reason="a response that is not Braze's") if answer.ok else Refused(f"HTTP {answer.status_code}")
 
 
 def _until_reset(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until the limit is whole again, by the header that has the moment (seconds since 1970)."""
+    """Return the seconds until the limit is reset, from the header with the Unix time."""
     moment, seconds = headers.get("X-RateLimit-Reset", ""), headers.get("Retry-After", "")
     if re.fullmatch(r"\d+(\.\d+)?", moment):
         wait = float(moment) - time.time()
@@ -108,6 +111,6 @@ def _until_reset(headers: Mapping[str, str]) -> float | None:
 
 
 def _readable(text: Any) -> str:
-    """Return what Braze says in a short line, without what it may repeat of a contact."""
+    """Return Braze's message as a short line, without values that it may repeat of a contact."""
     words = re.sub(r"\S*@\S*|\"[^\"]*\"", "…", " ".join(str(text).split()))
     return words[:120] if text else "no reason"

@@ -1,4 +1,4 @@
-"""Deletion of every profile with the address of a contact, whoever created it, and the proof that none is left."""
+"""Deletion of every profile with the address of a contact, whoever created it, and its verification."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXPORTED = ["external_id", "custom_attributes"]
 
 
 class Erasures:
-    """Deletes and looks for profiles by address; exports stop after `patience` seconds, and the rest waits."""
+    """Deletes and exports profiles by address; exports stop after `patience` seconds, and the rest is retried."""
 
     def __init__(self, client: Client, *, patience: float) -> None:
         self._client = client
@@ -34,7 +34,7 @@ class Erasures:
         return {str(one["email_id"]): outcomes.get(str(one["email_id"]), Done()) for one in identities}
 
     def verify(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
-        """Look for profiles with the addresses; what this plugin has mirrored for another contact since is none."""
+        """Look for profiles with the addresses, except those that this plugin has sent since for another contact."""
         give_up = time.monotonic() + self._patience
         outcomes: dict[str, Outcome] = {}
         stopped: Outcome | None = None
@@ -48,7 +48,7 @@ class Erasures:
         return outcomes
 
     def _erase(self, part: Sequence[Identities]) -> dict[str, Outcome]:
-        """Delete one profile of each address in turn, until Braze finds none any more."""
+        """Delete one profile of each address at a time, until Braze finds none."""
         left = list(part)
         outcomes: dict[str, Outcome] = {}
         for _ in range(MAX_ROUNDS):
@@ -60,7 +60,7 @@ class Erasures:
             left = [one for one in left if isinstance(found[str(one["email_id"])], Done)]
             if not left or answer.body.get("deleted") == 0:
                 return outcomes
-        # Many profiles, or Braze counts what it has put into a queue before: an export tells.
+        # Many profiles, or Braze counts deletions that are queued: an export tells.
         looked = self.verify(left).items()
         return outcomes | {key: TryLater(reason=LEFT) if isinstance(one, Refused) else one for key, one in looked}
 
@@ -85,6 +85,6 @@ def _once(identities: Sequence[Identities]) -> list[Identities]:
 
 
 def _entries(identities: Sequence[Identities]) -> Iterator[Mapping[str, Any]]:
-    # Any profile will do: the next call gets the next one.
+    # Any order will do: the next call deletes the next profile.
     for one in identities:
         yield {"email": one["primary_email"], "prioritization": ["most_recently_updated"]}

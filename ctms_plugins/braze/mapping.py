@@ -1,4 +1,4 @@
-"""Which part of a contact is which attribute of a profile, there and back."""
+"""The mapping between contacts and the attributes of profiles, in both directions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EXPORTED = ["external_id", "email", "first_name", "last_name", "email_subscribe"
 
 
 def attributes_of(email_id: str, document: Mapping[str, Any], *, resubscribe: bool) -> dict[str, Any]:
-    """Return the attributes of a contact, all of them: null takes one away there."""
+    """Return all attributes of a contact: null removes one in Braze."""
     email = document["email"]
     country, language = email["mailing_country"] or "", email["email_lang"] or ""
     found = {"external_id": email_id, **{name: document[group][field] for name, group, field in _OWN}}
@@ -57,13 +57,13 @@ def attributes_of(email_id: str, document: Mapping[str, Any], *, resubscribe: bo
 
 
 def is_mirrored(profile: Mapping[str, Any], *, other_than: str) -> bool:
-    """True for a profile that `attributes_of` made of another contact than the one with the id `other_than`."""
+    """Return whether the profile has the attributes of another contact than the one with the id `other_than`."""
     custom = profile.get("custom_attributes") or {}
     return profile.get("external_id") not in {None, other_than} and "ctms_create_timestamp" in custom
 
 
 def document_of(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those parts of the document that a profile has whole. What is missing in an export is null."""
+    """Return the parts of the document that a profile has completely. A missing attribute of an export is null."""
     custom = profile.get("custom_attributes") or {}
     found: dict[str, Any] = {
         "email": {"has_opted_out_of_email": profile.get("email_subscribe") == "unsubscribed"},
@@ -86,7 +86,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _clean(value: Any) -> Any:
-    """Return a value as Braze takes it: texts cut, without nulls inside, which would make it drop the whole."""
+    """Return a value as Braze accepts it: truncated text, and no nulls inside, which make Braze drop the object."""
     if isinstance(value, str):
         return value[:LONGEST_TEXT]
     if isinstance(value, Mapping):

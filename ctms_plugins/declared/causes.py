@@ -1,4 +1,4 @@
-"""Why a JSON Schema cannot be used, in words for who wrote it, where the library says too little."""
+"""Explanations of invalid JSON Schemas for their authors, where the library's messages are too terse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jsonschema_rs
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _MEANT = {"text": "string", "float": "number", "decimal": "number", "list": "array", "dict": "object", "none": "null"}
 
-# What takes more than linear time; what is escaped or in a class of characters is skipped.
+# Constructs that need more than linear time; escaped characters and character classes are skipped.
 _SLOW = re.compile(
     r"""
     (?P<reference> \\[1-9] | \\k[<{'] | \(\?P= )
@@ -30,7 +30,7 @@ _SLOW_WORDS = {
 
 
 def regex_problem(pattern: Any) -> str:
-    """Return why patterns of declared waitlists, which take linear time, cannot be this one."""
+    """Return why a pattern is not supported by the linear-time regular expressions of declared waitlists."""
     shown = json.dumps(pattern, ensure_ascii=False)
     found = {match.lastgroup for match in _SLOW.finditer(pattern)}
     words = ", and ".join(text for name, text in _SLOW_WORDS.items() if name in found)

@@ -28,7 +28,7 @@ class Declared:
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Say of what is wrong in here in which file and line it is."""
+        """Add the file and the line to a `RegistrationError` that is raised in the block."""
         try:
             yield
         except RegistrationError as error:
@@ -50,7 +50,7 @@ class Declared:
         return str(self.table.get(member, ""))
 
     def check(self) -> None:
-        """Raise `RegistrationError` unless the table has the members that it must have, and no others."""
+        """Raise `RegistrationError` unless the table has all required members, and no unknown ones."""
         unknown = sorted(set(self.table) - set(_MEMBERS))
         if unknown:
             self._refuse(f"has {', '.join(unknown)}, but may have {', '.join(_MEMBERS)}")
@@ -71,9 +71,9 @@ class Declared:
 
 
 def read(path: Path) -> list[Declared]:
-    """Return what the file, or the `.toml` and `.json` files of the folder, declare, by file and in their order.
+    """Return the declarations of the file, or of the folder's `.toml` and `.json` files, by file in their order.
 
-    Raises `RegistrationError`, with file and line where there is one.
+    Raises `RegistrationError`, with file and line if known.
     """
     files = sorted(file for file in path.iterdir() if file.suffix in _READERS) if path.is_dir() else [path]
     found: dict[str, Declared] = {}
@@ -81,13 +81,13 @@ def read(path: Path) -> list[Declared]:
         for declared in _read_file(file):
             other = found.setdefault(declared.name, declared)
             if other is not declared:
-                raise RegistrationError(f"{declared.place}: {other.place} declares the waitlist {other.name!r}, too")
+                raise RegistrationError(f"{declared.place}: {other.place} also declares the waitlist {other.name!r}")
     return list(found.values())
 
 
 def _read_file(file: Path) -> Iterator[Declared]:
     if file.suffix not in _READERS:
-        raise RegistrationError(f"{file}: the name of a file that declares waitlists ends in .toml or .json")
+        raise RegistrationError(f"{file}: the name of a file that declares waitlists must end in .toml or .json")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -95,7 +95,7 @@ def _read_file(file: Path) -> Iterator[Declared]:
     try:
         tables = _READERS[file.suffix](file, text)
     except RecursionError as error:
-        raise RegistrationError(f"{file}: nests too deeply") from error
+        raise RegistrationError(f"{file}: is nested too deeply") from error
     if not isinstance(tables, dict):
         raise RegistrationError(f"{file}: must be an object whose members are waitlists, by name")
     for name, table in tables.items():
@@ -121,7 +121,7 @@ def _read_json(file: Path, text: str) -> Any:
         names = [name for name, _ in members]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise RegistrationError(f"{_place(file, _line_of(twice, text))}: {twice!r} is there twice in one object")
+            raise RegistrationError(f"{_place(file, _line_of(twice, text))}: {twice!r} occurs twice in one object")
         return dict(members)
 
     try:
@@ -134,7 +134,7 @@ _READERS = {".toml": _read_toml, ".json": _read_json}
 
 
 def _line_of(name: str, text: str) -> int | None:
-    """Return the line on which the table of that name begins: of all that look so, that which is indented least."""
+    """Return the line on which the table of that name begins: of all matching lines the least indented."""
     quoted = "|".join(re.escape(form) for form in (name, f"'{name}'", json.dumps(name)))
     pattern = re.compile(rf"^([ \t]*)\{{?[ \t]*\[?[ \t]*(?:{quoted})[ \t]*[\].=:]", re.MULTILINE)
     first = min(pattern.finditer(text), key=lambda found: len(found[1]), default=None)

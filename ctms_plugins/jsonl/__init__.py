@@ -51,13 +51,13 @@ def ctms_backends(settings: Settings) -> Iterator[Backend]:
             name="jsonl",
             implementation=Journal(settings.path, settings.max_bytes, settings.every),
             max_batch=2_000,
-            description=f"Lines of JSON in {settings.path}",
+            description=f"JSON Lines in {settings.path}",
         )
 
 
 @hookimpl
 def ctms_health_checks(settings: Settings) -> Iterator[HealthCheck]:
-    """Declare the check of the file: where it cannot be written, all that does not write it goes on."""
+    """Declare the check of the file: if it cannot be written, everything else keeps working."""
     path = settings.path
     if path is not None:
         yield HealthCheck(name="jsonl", check=lambda: find_problem(path))

@@ -1,4 +1,4 @@
-"""The file and those that were put aside."""
+"""The file of JSON Lines, and its rotation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 65_536
 
 
 def find_problem(path: Path) -> str | None:
-    """Return why the file cannot be written, if it cannot be: without its name, since the heartbeat is public."""
+    """Return why the file cannot be written, or None: without its name, since the heartbeat is public."""
     file = "the file of CTMS_PLUGIN_JSONL_PATH"
     try:
         if not path.parent.is_dir():
@@ -41,10 +41,10 @@ def _lock_of(path: Path) -> Path:
 
 
 class Journal:
-    """A file that lines are appended to. Any number of processes may write it.
+    """A file that lines are appended to, by any number of processes.
 
-    What was answered with done is on the disk. A crash leaves a part of a line at the most, which the next push takes
-    away, and perhaps lines that come again.
+    Data that are reported as done are on disk. A crash leaves at most an incomplete line, which the next push removes,
+    and possibly repeated lines.
     """
 
     def __init__(self, path: Path, max_bytes: int, every: str) -> None:
@@ -108,7 +108,7 @@ def _opened(path: Path, flags: int = os.O_RDWR | os.O_CREAT | os.O_APPEND) -> It
 
 
 def _repaired(file: int) -> int:
-    """Cut off a last line that is not whole; returns where the file ends."""
+    """Truncate an incomplete last line; return the end of the file."""
     size = end = os.fstat(file).st_size
     while end > 0:
         start = max(0, end - _BLOCK)
@@ -125,7 +125,7 @@ def _repaired(file: int) -> int:
 def _write(file: int, end: int, lines: bytes) -> None:
     try:
         written = 0
-        while written < len(lines):  # once, but where the disk is about to be full
+        while written < len(lines):  # once, unless the disk is almost full
             written += os.write(file, memoryview(lines)[written:])
         os.fsync(file)
     except OSError:

@@ -73,7 +73,7 @@ def _client(settings: Settings, *urls: str) -> Client:
     if not settings.secrets:
         raise RegistrationError("messages are signed: set CTMS_PLUGIN_WEBHOOK_SECRETS")
     if not settings.allow_private and any(urlsplit(url).scheme != "https" for url in urls):
-        raise RegistrationError("the URL of a webhook is https, unless CTMS_PLUGIN_WEBHOOK_ALLOW_PRIVATE is true")
+        raise RegistrationError("the URL of a webhook must be https, unless CTMS_PLUGIN_WEBHOOK_ALLOW_PRIVATE is true")
     return Client(
         settings.secrets, allow_private=settings.allow_private, timeout=settings.timeout, ca_file=settings.ca_file
     )
@@ -97,7 +97,7 @@ def ctms_backends(settings: Settings) -> Iterator[Backend]:
 def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
     """Declare the deletion handler if a URL is set."""
     if settings.verify_url and not settings.erasure_url:
-        raise RegistrationError("nothing to verify: set CTMS_PLUGIN_WEBHOOK_ERASURE_URL, too")
+        raise RegistrationError("nothing to verify: set CTMS_PLUGIN_WEBHOOK_ERASURE_URL too")
     if settings.erasure_url is None:
         return
     if settings.verify_url is None:
@@ -116,7 +116,7 @@ def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
 
 @hookimpl
 def ctms_health_checks(settings: Settings) -> Iterator[HealthCheck]:
-    """Declare the check of the authorities' file: without it no message is sent, and all else goes on."""
+    """Declare the check of the CA file: without it no message is sent, but everything else keeps working."""
     path = settings.ca_file
     if path is not None and (settings.url or settings.erasure_url):
         yield HealthCheck(name="webhook", check=lambda: _problem(path))

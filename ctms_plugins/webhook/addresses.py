@@ -1,7 +1,7 @@
-"""Connections to public addresses only: the very address that was looked at is connected to.
+"""Connections to public addresses only: the address that was checked is the one that is used.
 
-So nobody gets the service to call its own network, neither by a name that leads there nor by one that leads elsewhere
-when it is looked up a second time.
+So nobody can make the service call its own network, by a name that resolves to a private address, or by one that
+resolves differently the second time (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class NotPublic(Exception):
-    """The other side's name leads to an address that is not public."""
+    """The host name resolves to an address that is not public."""
 
 
 class PublicOnly(HTTPAdapter):
-    """What a session is given to connect by. Requests raise `NotPublic`."""
+    """A transport adapter that connects only to public addresses. Requests raise `NotPublic`."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of connections."""
+        """Create the connection pools."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """True for an address that anybody may have; for one that stands for an IPv4 address, that one counts."""
+    """Return whether an address is public; for one that embeds an IPv4 address, that one counts."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
@@ -43,7 +43,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def public_addresses(host: str, port: int) -> list[str]:
-    """Look a name up; return its addresses. Raises `NotPublic` when one of them is not public, and `OSError`."""
+    """Resolve a name and return its addresses. Raises `NotPublic` if one of them is not public, and `OSError`."""
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if not all(is_public(ip_address(address)) for address in found):
         raise NotPublic
@@ -52,7 +52,7 @@ def public_addresses(host: str, port: int) -> list[str]:
 
 class _Pinned(HTTPConnection):
     def _new_conn(self) -> socket.socket:
-        # The name stays what TLS and the header Host go by; only where to connect is another.
+        # TLS and the header Host use the name; only the address of the connection differs.
         name = self.host
         problem = NewConnectionError(self, "the name has no address")
         try:

@@ -1,4 +1,4 @@
-"""Says of each contact that it has changed or is deleted."""
+"""Messages about changed and deleted contacts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DELETED = "contact.deleted"
 
 
 class Changes:
-    """Posts one message for each contact; with its id only, or with its `document`, too."""
+    """Posts one message for each contact, with its id, or also with its `document`."""
 
     def __init__(self, client: Client, url: str, *, document: bool = False) -> None:
         self._client = client
@@ -20,7 +20,7 @@ class Changes:
         self._document = document
 
     def push(self, contacts: Sequence[ContactState], idempotency_key: str) -> dict[str, Outcome]:
-        """Post the messages, until the receiver wants none."""
+        """Post the messages, until the receiver rejects further ones."""
         outcomes: dict[str, Outcome] = {}
         for contact in contacts:
             found = self._post(contact, f"{idempotency_key}-{contact.email_id}")

@@ -1,4 +1,4 @@
-"""Signing and posting messages, and what the answers mean."""
+"""Signing and posting of messages, and the outcomes of responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAUSES = {401: "does not take our signature", 410: "wants no more messages"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the status, how long the other side asks to wait, and the body, cut after 64 KiB."""
+    """The response: the status, the delay that the receiver asks for, and the body, truncated to 64 KiB."""
 
     status: int
     retry_after: float | None = None
@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body; None when it is no JSON."""
+        """The parsed body, or None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -41,7 +41,7 @@ class Answer:
 
 
 class Client:
-    """Posts messages, signed with all secrets, following no redirects, to public addresses unless told otherwise."""
+    """Posts signed messages, without redirects, and only to public addresses unless configured otherwise."""
 
     def __init__(
         self, secrets: Sequence[str], *, allow_private: bool = False, timeout: float = 10, ca_file: Path | None = None
@@ -49,7 +49,7 @@ class Client:
         self._signers = [Webhook(secret) for secret in secrets]
         self._timeout = timeout
         self._session = requests.Session()
-        self._session.trust_env = False  # no proxy, which would connect for us, and no passwords from a file
+        self._session.trust_env = False  # no proxy, which would connect for us, and no passwords from a .netrc file
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if ca_file is not None:
             self._session.verify = str(ca_file)
@@ -58,10 +58,10 @@ class Client:
             self._session.mount("https://", PublicOnly())
 
     def post(self, url: str, message_id: str, kind: str, happened: str | None, data: Mapping[str, Any]) -> Answer:
-        """Post a message. Raises `OSError` when there is no whole answer, and `NotPublic`."""
+        """Post a message. Raises `OSError` if there is no complete response, and `NotPublic`."""
         now = datetime.now(UTC)
         message = {"type": kind, "timestamp": happened or now.isoformat(), "data": data}
-        body = json.dumps(message, separators=(",", ":"))  # in ASCII: half a surrogate pair is no UTF-8
+        body = json.dumps(message, separators=(",", ":"))  # in ASCII, since half a surrogate pair is no UTF-8
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "ctms-webhook",
@@ -72,22 +72,22 @@ class Client:
         with self._session.post(
             url, body.encode(), headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
         ) as response:
-            # Read, so that the connection serves again; not more than anybody means to say.
+            # Read, so that the connection can be reused; limited to a reasonable size.
             start = next(response.iter_content(_MOST_BYTES), b"")
             return Answer(response.status_code, retry_after(response.headers.get("Retry-After")), start)
 
 
 def problem(error: Exception) -> Outcome:
-    """Return what it means that there was no answer. Raises `error` when it is none of ours."""
+    """Return the outcome of a request without a response. Raises `error` if it is of another kind."""
     if isinstance(error, NotPublic):
         return Pause("the receiver's address is not public, and CTMS_PLUGIN_WEBHOOK_ALLOW_PRIVATE is not set")
     if isinstance(error, OSError):
-        return TryLater(reason=f"no answer ({type(error).__name__})")
+        return TryLater(reason=f"no response ({type(error).__name__})")
     raise error
 
 
 def outcome(answer: Answer) -> Outcome | None:
-    """Return what an answer means that is no success; None for a success."""
+    """Return the outcome of a failure response, or None for success."""
     status, after = answer.status, answer.retry_after
     reason = f"HTTP {status}"
     if 200 <= status < 300:
@@ -102,7 +102,7 @@ def outcome(answer: Answer) -> Outcome | None:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a header `Retry-After` asks to wait, a second at least and a day at the most."""
+    """Return the delay in seconds from a header `Retry-After`: at least a second, at most a day."""
     if not value:
         return None
     if value.strip().isdecimal():

@@ -1,4 +1,4 @@
-"""Says who is to be forgotten, and asks whether they are."""
+"""Messages that request and verify erasures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USUAL_WAIT_IN_SECONDS = 3600.0
 
 
 class RefusedTogether(Exception):
-    """The receiver refuses a message about several contacts. They are to be tried in halves: one may be at fault."""
+    """The receiver refuses a message about several contacts. The batch is to be bisected, since one may be faulty."""
 
 
 class Erasures:
@@ -25,7 +25,7 @@ class Erasures:
         self._url = url
 
     def erase(self, identities: Sequence[Identities]) -> Outcomes:
-        """Have these contacts forgotten. Raises `RefusedTogether`."""
+        """Request the erasure of these contacts. Raises `RefusedTogether`."""
         answer = self._post(self._url, ERASED, identities)
         if isinstance(answer, Answer) and answer.status == 202:
             return Accepted(answer.retry_after or _USUAL_WAIT_IN_SECONDS)
@@ -34,8 +34,8 @@ class Erasures:
     def _post(self, url: str, kind: str, identities: Sequence[Identities]) -> Answer | Outcome:
         if not identities:
             return Done()
-        # An id of its own for each attempt: a receiver that has seen an id does nothing, and somebody who comes back
-        # and leaves again has the same identities.
+        # A new id for each attempt: a receiver ignores an id that it has seen, but a person who registers and leaves
+        # again has the same identities.
         message_id = f"msg_{uuid.uuid4().hex}"
         contacts = list({str(one["email_id"]): dict(one) for one in identities}.values())
         try:
@@ -49,23 +49,23 @@ class Erasures:
 
 
 class VerifiedErasures(Erasures):
-    """Asks afterwards, at a URL of its own."""
+    """Asks for verification afterwards, at a separate URL."""
 
     def __init__(self, client: Client, url: str, verify_url: str) -> None:
         super().__init__(client, url)
         self._verify_url = verify_url
 
     def verify(self, identities: Sequence[Identities]) -> Outcomes:
-        """Ask of whom something is left. Only what the receiver says in so many words is proof."""
+        """Ask whether data of these contacts are left. Only an explicit response confirms that none are."""
         answer = self._post(self._verify_url, VERIFY, identities)
         if not isinstance(answer, Answer):
             return answer
         if answer.status == 202:
-            return TryLater(answer.retry_after or _USUAL_WAIT_IN_SECONDS, "still at it")
+            return TryLater(answer.retry_after or _USUAL_WAIT_IN_SECONDS, "still in progress")
         if answer.status == 204:
             return Done()
         remaining = answer.json.get("remaining") if isinstance(answer.json, dict) else None
         if not isinstance(remaining, list):
-            return TryLater(reason="an answer without the list `remaining`")
-        left = Refused("the receiver still has something")
+            return TryLater(reason="a response without the list `remaining`")
+        left = Refused("the receiver still has data")
         return {str(one["email_id"]): left if one["email_id"] in remaining else Done() for one in identities}

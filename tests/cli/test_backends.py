@@ -92,7 +92,7 @@ def test_pause_and_resume(cli: CliRunner) -> None:
     assert (paused.stdout, paused.stderr) == ("mail\n", "paused\n")
     assert "paused: they move house" in run(cli, "backends", "list").stdout
     again = run(cli, "backends", "pause", "mail")  # keeps why
-    assert again.stderr == "it was paused already\n"
+    assert again.stderr == "already paused\n"
     assert listed(cli)["paused_why"] == "they move house"
     assert listed(cli, kind="deletion_handler")["state"] == "ok"
 
@@ -102,7 +102,7 @@ def test_pause_and_resume(cli: CliRunner) -> None:
     after = listed(cli)
     assert (after["state"], after["failures"], after["resting_until"], after["paused_why"]) == ("ok", 0, None, None)
     assert woken() == {"backend:mail:0"}
-    assert run(cli, "backends", "resume", "mail").stderr == "it was neither paused nor resting\n"
+    assert run(cli, "backends", "resume", "mail").stderr == "it was neither paused nor cooling down\n"
 
 
 def test_pause_and_resume_of_a_deletion_handler(cli: CliRunner) -> None:
@@ -148,7 +148,7 @@ def test_retry_has_parked_contacts_wait_again(
 
     done = run(cli, "backends", "retry", "mail", "--reason", "full")
 
-    assert (done.stdout, done.stderr) == ("mail\n", "contacts that wait again: 5\n")
+    assert (done.stdout, done.stderr) == ("mail\n", "contacts to retry: 5\n")
     assert waiting() == set(made[:5])
     assert woken() == {"backend:mail:0", "backend:club:0", "backend:blind:0"}
     tried = execute("SELECT DISTINCT attempts, failures, reason FROM outbox WHERE backend = 'mail' AND attempts = 0")
@@ -162,7 +162,7 @@ def test_retry_of_what_is_not_installed_any_more(cli: CliRunner, make_contact: M
     park(ids([make_contact()])[0], "full")
     execute("UPDATE outbox SET backend = 'gone' WHERE backend = 'mail'")
 
-    assert "they wait until one does" in run(cli, "backends", "retry", "gone").stderr
+    assert "they stay pending until one does" in run(cli, "backends", "retry", "gone").stderr
 
     assert listed(cli, "gone")["waiting"] == 1
 
@@ -195,7 +195,7 @@ def test_a_name_of_the_other_kind_is_told_so(cli: CliRunner, command: tuple[str,
 
 def test_a_backend_that_is_taken_for_a_deletion_handler(cli: CliRunner) -> None:
     told = run(cli, "backends", "pause", "club", "--deletion-handler", status=4).stderr
-    assert told == "Error: club is a backend, not a deletion handler: leave --deletion-handler out\n"
+    assert told == "Error: club is a backend, not a deletion handler: omit --deletion-handler\n"
 
 
 @pytest.mark.usefixtures("contacts")
@@ -278,7 +278,7 @@ def test_resync_of_a_list(
     done = run(cli, "backends", "resync", "mail", "--email-file", str(file))
 
     assert done.stdout == "mail\n"
-    assert "addresses that are no contact's: 1" in done.stderr
+    assert "addresses without a contact: 1" in done.stderr
     assert waiting() == set(ids(contacts)[:2])
 
 
@@ -289,7 +289,7 @@ def test_resync_of_a_list_with_bad_lines_does_the_others(cli: CliRunner, contact
 
     assert done.exit_code == 3
     assert '"contacts": 1' in done.stdout
-    assert done.stderr == "line 1: no address: there is no @\nError: bad lines that were passed over: 1\n"
+    assert done.stderr == "line 1: no address: there is no @\nError: skipped bad lines: 1\n"
     assert waiting() == {ids(contacts)[0]}
 
 
@@ -336,6 +336,6 @@ def test_a_resync_that_is_stopped_keeps_what_is_done(cli: CliRunner, monkeypatch
         stopped = cli.invoke(ctms, ["backends", "resync", "mail", "--all", "--yes"])
 
     assert stopped.exit_code == 3
-    assert stopped.stderr == "Error: stopped: contacts that wait: 2; run it again for the rest\n"
-    assert said == ["contacts that wait: 1", "contacts that wait: 2"]
+    assert stopped.stderr == "Error: stopped: pending contacts: 2; run it again for the rest\n"
+    assert said == ["pending contacts: 1", "pending contacts: 2"]
     assert len(waiting()) == 2

@@ -75,7 +75,7 @@ def test_verify_reports_places_and_ids_and_repairs(
     assert "jane@example.com" not in shown.output
     assert f"differs: email.first_name  1         {first}\n" in shown.stdout
     assert shown.exit_code == 3
-    assert shown.stderr == ("Error: differences: 2 contacts of 3; they are pushed again, verify once more after that\n")
+    assert shown.stderr == ("Error: differences: 2 contacts of 3; they are pushed again, verify again afterwards\n")
     assert waiting() == {first, second}
     again = run_json(cli, "backends", "verify", "mail")
     assert (again["sample"], again["waiting"], again["equal"], again["missing"]) == (3, 2, 1, [])

@@ -85,7 +85,7 @@ def test_a_signal_ends_it_after_the_batch_in_hand(
         return seen(connection, items)
 
     with handled(number) as handler:
-        with pytest.raises(UnfinishedError, match="stopped: what is counted is done, run it again") as stopped:
+        with pytest.raises(UnfinishedError, match="stopped: what is counted is done; run it again") as stopped:
             carry_out(job(work), entries(9), options(tmp_path / "r.csv"))
         assert signal.getsignal(number) is handler
 

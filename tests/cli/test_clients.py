@@ -50,7 +50,7 @@ def test_create_writes_a_secret_that_works_and_shows_it_once(cli: CliRunner, ano
     secret = made.stdout.split()[-1]
     assert secret.startswith("secret_")
     assert f"client id:      {ID}\n" in made.stdout
-    assert "the secret is shown this once" in made.stderr
+    assert "the secret is shown only once" in made.stderr
     assert gets_a_token(anonymous, secret)
     assert secret not in run(cli, "clients", "show", ID).output
 
@@ -206,7 +206,7 @@ def test_rotate_secret_ends_the_old_one(cli: CliRunner, anonymous: ApiClient, sh
 
     assert gets_a_token(anonymous, rotated.stdout.split()[-1])
     assert not gets_a_token(anonymous, SECRET)
-    assert "not valid any more" in rotated.stderr
+    assert "no longer valid" in rotated.stderr
     assert sees_contacts(shop)  # its token stays good until it expires
 
 

@@ -123,7 +123,7 @@ def test_the_report_says_what_became_of_each_address(cli: CliRunner, api: ApiCli
 
     assert done.stderr.splitlines() == [
         "line 2: no address: there is no @",
-        "Error: bad lines that were passed over: 1",
+        "Error: skipped bad lines: 1",
     ]
     with (tmp_path / name).open(newline="") as file:
         rows = list(csv.DictReader(file)) if name == "r.csv" else [json.loads(line) for line in file]
@@ -156,7 +156,7 @@ def test_many_bad_lines_are_shown_in_part(cli: CliRunner, tmp_path: Path) -> Non
     told = delete(cli, "--email-file", str(tmp_path / "list.txt"), "--yes", status=3).stderr.splitlines()
 
     assert len(told) == MAX_LINES + 2
-    assert told[-2:] == ["and 5 more", f"Error: bad lines that were passed over: {MAX_LINES + 5}"]
+    assert told[-2:] == ["and 5 more", f"Error: skipped bad lines: {MAX_LINES + 5}"]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_it_asks_with_the_numbers(cli: CliRunner, addresses: list[str], tmp_path
     arguments = ["--email", addresses[0], "--email", "x@x.example", "--report", str(tmp_path / "r.csv")]
 
     declined = delete(cli, *arguments, status=1, text="n\n")
-    assert "Delete 1 contact for ever? (1 address is unknown) [y/N]" in declined.stderr
+    assert "Delete 1 contact permanently? (1 address is unknown) [y/N]" in declined.stderr
     assert people() == 3
     assert not list(tmp_path.iterdir())
 

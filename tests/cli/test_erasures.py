@@ -230,7 +230,7 @@ class TestRetry:
 
         assert run(cli, "erasures", "retry", "--handler", "old", "--all").stderr.splitlines() == [
             "1 contact to be tried again",
-            "no plugin that is on has this deletion handler: they wait until one does",
+            "no enabled plugin provides this deletion handler: they stay pending until one does",
         ]
 
     @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_what_is_no_address_is_a_bad_line(cli: CliRunner, command: str, name: st
     done = call(cli, command, f"other@blocked.example\n{BAD[name]}\n", status=3)
 
     assert done.stderr.startswith("line 2: ")
-    assert done.stderr.endswith("Error: bad lines that were passed over: 1\n")
+    assert done.stderr.endswith("Error: skipped bad lines: 1\n")
     assert "blocked" not in done.stderr
     assert not reached(command)
     assert reached(command, "other@blocked.example")

@@ -99,7 +99,7 @@ def test_bad_lines_are_passed_over(cli: CliRunner, contacts: list[str]) -> None:
 
     assert done.stderr.splitlines() == [
         "line 3: no address: there is no @",
-        "Error: bad lines that were passed over: 1",
+        "Error: skipped bad lines: 1",
     ]
     assert reasons() == {contacts[0]: None}
 

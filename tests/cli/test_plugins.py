@@ -194,4 +194,4 @@ def test_the_help_is_there_while_a_plugin_is_broken(site: Site) -> None:
     helped = run(CliRunner(), "--help")
 
     assert "serve" in helped.stdout
-    assert helped.stderr.startswith("The commands of plugins are not listed: plugin 'broken' of acme-broken 1.2.3: ")
+    assert helped.stderr.startswith("The commands of plugins are not available: plugin 'broken' of acme-broken 1.2.3: ")

@@ -112,13 +112,17 @@ def test_nothing_is_overwritten(here: Path) -> None:
 
     refused = run(CliRunner(), *NEW, "hub", "--kind", "backend", status=10)
 
-    assert "ctms-hub is there already" in refused.stderr
+    assert "ctms-hub already exists" in refused.stderr
     assert readme.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("vpn", "ctms brings a plugin 'vpn'"), ("default-waitlist", "a plugin"), ("plugins", "a module ctms_plugins")],
+    [
+        ("vpn", "ctms already has a plugin 'vpn'"),
+        ("default-waitlist", "a plugin"),
+        ("plugins", "a module ctms_plugins"),
+    ],
 )
 def test_what_is_installed_is_not_made_again(name: str, said: str, here: Path) -> None:
     assert said in run(CliRunner(), *NEW, name, "--kind", "waitlist", status=10).stderr

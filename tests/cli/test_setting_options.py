@@ -71,7 +71,7 @@ def test_a_folder_is_of_no_use_to_a_server_of_ones_own(monkeypatch: pytest.Monke
 
     result = run(CliRunner(), "serve", "--data-dir", str(tmp_path), status=2)
 
-    assert "--data-dir is of the embedded database, and CTMS_DB_URL names a server" in result.stderr
+    assert "--data-dir applies to the embedded database, but CTMS_DB_URL names a server" in result.stderr
 
 
 def test_the_help_names_option_and_variable() -> None:

@@ -37,8 +37,8 @@ class TestOne:
 
         assert run(cli, "suppressions", "add", unwanted.upper()).stderr == "suppressed\n"
         assert refused(api, unwanted)
-        assert run(cli, "suppressions", "add", unwanted).stderr == "it was suppressed already\n"
-        assert run(cli, "suppressions", "remove", unwanted).stderr == "not suppressed any more\n"
+        assert run(cli, "suppressions", "add", unwanted).stderr == "already suppressed\n"
+        assert run(cli, "suppressions", "remove", unwanted).stderr == "no longer suppressed\n"
         assert not refused(api, unwanted)
         told = run(cli, "suppressions", "remove", unwanted, status=4).stderr
         assert told == "Error: this address is not suppressed\n"
@@ -78,7 +78,7 @@ class TestOne:
         found = fingerprints().of(line)
         execute("INSERT INTO suppressions VALUES (:f, now(), 'import')", f=found)
 
-        assert run(cli, "suppressions", "remove", line).stderr == "not suppressed any more\n"
+        assert run(cli, "suppressions", "remove", line).stderr == "no longer suppressed\n"
 
     def test_of_which_sources_there_are_how_many(self, cli: CliRunner, api: ApiClient) -> None:
         for _ in range(2):

@@ -20,7 +20,7 @@ Make = Callable[..., dict[str, Any]]
 
 REMARK = (
     "the backend {0} was never synchronised: run `flask ctms backends resync {0} --all`"
-    " to push the contacts that were there before it"
+    " to push the contacts from before it"
 )
 
 

@@ -78,10 +78,10 @@ def test_a_path_that_cannot_be(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     long = tmp_path / ("x" * 300)
-    cure = "set CTMS_DATA_DIR to another folder"
+    hint = "set CTMS_DATA_DIR to another folder"
 
-    assert refused(long) == f"CTMS_DATA_DIR {long} cannot be used: File name too long; {cure}"
-    assert refused(loop) == f"CTMS_DATA_DIR {loop} cannot be used: File exists; {cure}"
+    assert refused(long) == f"CTMS_DATA_DIR {long} cannot be used: File name too long; {hint}"
+    assert refused(loop) == f"CTMS_DATA_DIR {loop} cannot be used: File exists; {hint}"
 
 
 def test_a_folder_without_permission(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         itself, below = refused(closed), refused(closed / "a" / "b")
         user = storage.user_name()
 
-    cure = "grant the user access, or set CTMS_DATA_DIR to another folder"
-    assert itself == f"CTMS_DATA_DIR {closed} cannot be written by the user {user}: {cure}"
-    assert below == f"CTMS_DATA_DIR {closed}/a/b cannot be written by the user {user}, denied at {closed}: {cure}"
+    hint = "grant the user access, or set CTMS_DATA_DIR to another folder"
+    assert itself == f"CTMS_DATA_DIR {closed} cannot be written by the user {user}: {hint}"
+    assert below == f"CTMS_DATA_DIR {closed}/a/b cannot be written by the user {user}, denied at {closed}: {hint}"
 
 
 def test_a_file_of_somebody_else(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ CASES = (
     ),
     Case(
         "field of another kind",
-        ("the field limit of its Settings is not made by setting()", "ctms.plugins.setting()"),
+        ("the field limit of its Settings is not created by setting()", "ctms.plugins.setting()"),
         SETTINGS.format(decorator="@dataclasses.dataclass", field="limit: int = 3"),
     ),
     Case(
@@ -196,7 +196,7 @@ CASES = (
         "setting that is missing",
         (
             "CTMS_PLUGIN_ACME_KEY is missing (CTMS_PLUGIN_ACME_KYE is set: did you mean CTMS_PLUGIN_ACME_KEY?)",
-            "set it right, or set CTMS_PLUGINS_DISABLED=acme",
+            "correct it, or set CTMS_PLUGINS_DISABLED=acme",
         ),
         SETTINGS.format(decorator="@dataclasses.dataclass", field='key: str = setting("KEY", "The key.", secret=True)'),
         environment={"CTMS_PLUGIN_ACME_KYE": "hunter2"},
@@ -220,7 +220,7 @@ CASES = (
     ),
     Case(
         "value that cannot be used",
-        ("CTMS_PLUGIN_ACME_LIMIT must be a whole number", "set it right, or set CTMS_PLUGINS_DISABLED=acme"),
+        ("CTMS_PLUGIN_ACME_LIMIT must be a whole number", "correct it, or set CTMS_PLUGINS_DISABLED=acme"),
         SETTINGS.format(
             decorator="@dataclasses.dataclass",
             field='limit: int = setting("LIMIT", "How many.", default=3)',

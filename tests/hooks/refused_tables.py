@@ -43,7 +43,7 @@ TABLE_CASES = (
     ),
     Case(
         "name of a permission",
-        ("the name of a permission is made of lower-case letters", "not 'Hub'"),
+        ("the name of a permission consists of lower-case letters", "not 'Hub'"),
         implements("ctms_permissions", 'yield Permission(name="Hub", description="Any")'),
     ),
     Case(

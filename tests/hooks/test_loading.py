@@ -71,7 +71,7 @@ def test_only_some_are_loaded(site: Site) -> None:
     plugins = load_plugins(Settings(plugins=("acme", "vpn"), plugins_disabled=("vpn",)))
 
     assert registered(plugins) == ["hub"]
-    assert {plugin.name: plugin.why_off for plugin in plugins if plugin.name in {"acme", "bolt", "vpn"}} == {
+    assert {plugin.name: plugin.disabled_reason for plugin in plugins if plugin.name in {"acme", "bolt", "vpn"}} == {
         "acme": None,
         "bolt": "CTMS_PLUGINS does not name it",
         "vpn": "CTMS_PLUGINS_DISABLED names it",

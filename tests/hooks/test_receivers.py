@@ -29,8 +29,8 @@ def handler(**parts: Any) -> DeletionHandler:
 
 
 BAD: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
-    "name": (backend, {"name": "Mirror"}, "the name of a backend is made of lower-case letters.*not 'Mirror'"),
-    "name of a handler": (handler, {"name": ""}, "the name of a deletion handler is made of"),
+    "name": (backend, {"name": "Mirror"}, "the name of a backend consists of lower-case letters.*not 'Mirror'"),
+    "name of a handler": (handler, {"name": ""}, "the name of a deletion handler consists of"),
     "no batch": (backend, {"max_batch": 0}, "max_batch of a backend is from 1 to 10,000, not 0"),
     "half a contact": (backend, {"max_batch": 1.5}, "max_batch of a backend is from 1 to 10,000, not 1.5"),
     "true": (backend, {"max_batch": True}, "max_batch of a backend is from 1 to 10,000, not True"),

@@ -223,7 +223,7 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
     "some are wrong": (Reply(201, body=SOME_WRONG), {"a": Done(), "b": Refused("Braze: invalid id")}),
     "nothing is taken, some are wrong": (
         Reply(400, body={**SOME_WRONG, "message": "fatal"}),
-        {"a": TryLater(1, "came with others that were refused"), "b": Refused("Braze: invalid id")},
+        {"a": TryLater(1, "sent together with refused entries"), "b": Refused("Braze: invalid id")},
     ),
     "401": (Reply(401), dict.fromkeys("ab", Pause("HTTP 401: Braze does not take the key"))),
     "403": (Reply(403), dict.fromkeys("ab", Pause("HTTP 403: the key may not do this"))),

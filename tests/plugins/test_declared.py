@@ -99,7 +99,7 @@ class TestFiles:
 
         found = waitlists(file)
 
-        assert [(one.name, one.beginning, one.description) for one in found] == [("b", None, ""), ("a-*", "a-", "")]
+        assert [(one.name, one.prefix, one.description) for one in found] == [("b", None, ""), ("a-*", "a-", "")]
         assert found[0].load({"any": ["thing"]}) == {"any": ["thing"]}
 
     def test_a_folder_of_both_where_other_files_do_not_matter(self, write: Write, tmp_path: Path) -> None:
@@ -182,9 +182,9 @@ BAD_SCHEMAS = {
 }
 BAD_JSON = {
     "JSON": ('{"good": {"title": "Good", "schema": {}},\n"bad": {,}}', "lists.json, line 2: "),
-    "a member twice": ('{\n"a": {"title": "A", "schema": {}},\n"a": {}}', "lists.json, line 2: 'a' is there twice"),
+    "a member twice": ('{\n"a": {"title": "A", "schema": {}},\n"a": {}}', "lists.json, line 2: 'a' occurs twice"),
     "a list": ("[]", "lists.json: must be an object whose members are waitlists, by name"),
-    "too deep": ("[" * 100_000, "lists.json: nests too deeply"),
+    "too deep": ("[" * 100_000, "lists.json: is nested too deeply"),
     "a name that is a keyword elsewhere": (
         '{\n"a": {\n    "title": "A", "schema": {\n    "title": "b"}},\n"title": {"schema": {}}}',
         "lists.json, line 5: the waitlist 'title' needs a title",
@@ -209,7 +209,7 @@ class TestBadFiles:
 
     def test_of_another_kind_are_refused_when_they_are_named(self, write: Write) -> None:
         assert refused(write("", "lists.yaml")) == (
-            "lists.yaml: the name of a file that declares waitlists ends in .toml or .json"
+            "lists.yaml: the name of a file that declares waitlists must end in .toml or .json"
         )
 
     def test_that_are_no_text(self, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestBadFiles:
         write(HUB, "a.toml")
         write('{"hub": {"title": "Hub", "schema": {}}}', "b.json")
 
-        assert refused(tmp_path) == "b.json, line 1: a.toml, line 2 declares the waitlist 'hub', too"
+        assert refused(tmp_path) == "b.json, line 1: a.toml, line 2 also declares the waitlist 'hub'"
 
     def test_stop_the_start_with_the_plugin_the_file_and_the_line(
         self, write: Write, monkeypatch: pytest.MonkeyPatch

@@ -234,7 +234,7 @@ class TestSettings:
         (found,) = self.declared(monkeypatch, PATH=str(path))
 
         assert (found.name, found.max_batch, found.concurrency) == ("jsonl", 2_000, 1)
-        assert found.description == f"Lines of JSON in {path}"
+        assert found.description == f"JSON Lines in {path}"
 
     @pytest.mark.parametrize("place", ["nowhere/contacts.jsonl", "", "contacts.jsonl"])
     def test_a_file_that_cannot_be_written_stops_nothing_and_is_a_warning(

@@ -156,10 +156,10 @@ def test_what_answers_mean(reply: Reply, outcome: Any, changes: Changes, stub_se
 
 
 BROKEN = {
-    "slow": "no answer (ReadTimeout)",
-    "closed": "no answer (ConnectionError)",
-    "half closed": "no answer (ChunkedEncodingError)",
-    "no HTTP": "no answer (ConnectionError)",
+    "slow": "no response (ReadTimeout)",
+    "closed": "no response (ConnectionError)",
+    "half closed": "no response (ChunkedEncodingError)",
+    "no HTTP": "no response (ConnectionError)",
 }
 
 
@@ -181,7 +181,9 @@ def test_nobody_there() -> None:
     with StubServer() as short:
         pass
 
-    assert Changes(client(), short.url).push([JANE], "key") == {"an-id": TryLater(None, "no answer (ConnectionError)")}
+    assert Changes(client(), short.url).push([JANE], "key") == {
+        "an-id": TryLater(None, "no response (ConnectionError)")
+    }
 
 
 @pytest.mark.parametrize("status", [429, 410])
@@ -231,11 +233,14 @@ class TestSettings:
             ({"URL": "https://x.org"}, "messages are signed: set CTMS_PLUGIN_WEBHOOK_SECRETS"),
             ({"URL": "x.org/hook", "SECRETS": OLD}, "CTMS_PLUGIN_WEBHOOK_URL must be a URL as in https://"),
             ({"URL": "https://me:it@x.org", "SECRETS": OLD}, "must be a URL .* without a user in it"),
-            ({"URL": "http://x.org", "SECRETS": OLD}, "the URL of a webhook is https, unless .*ALLOW_PRIVATE is true"),
+            (
+                {"URL": "http://x.org", "SECRETS": OLD},
+                "the URL of a webhook must be https, unless .*ALLOW_PRIVATE is true",
+            ),
             ({"URL": "https://x.org", "SECRETS": "tooshort"}, "CTMS_PLUGIN_WEBHOOK_SECRETS must be secrets as in"),
             ({"URL": "https://x.org", "SECRETS": "whsec_!"}, "CTMS_PLUGIN_WEBHOOK_SECRETS must be secrets as in"),
             ({"URL": "https://x.org", "SECRETS": OLD, "CONCURRENCY": "99"}, "concurrency of a backend is from 1 to 32"),
-            ({"VERIFY_URL": "https://x.org", "SECRETS": OLD}, "nothing to verify: set .*ERASURE_URL, too"),
+            ({"VERIFY_URL": "https://x.org", "SECRETS": OLD}, "nothing to verify: set .*ERASURE_URL too"),
         ],
     )
     def test_what_cannot_be_stops_the_start(

@@ -123,7 +123,7 @@ def test_a_name_that_nobody_has_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
 
     outcomes = Changes(client(allow_private=False), "https://hooks.example.com").push([GONE], "key")
 
-    assert outcomes == {"an-id": TryLater(None, "no answer (ConnectionError)")}
+    assert outcomes == {"an-id": TryLater(None, "no response (ConnectionError)")}
 
 
 def test_no_proxy_connects_in_its_place(stub_server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:

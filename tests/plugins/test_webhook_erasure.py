@@ -106,12 +106,12 @@ LOOKED: dict[str, tuple[Reply, Any]] = {
     "nothing": (Reply(200, body={"remaining": []}), {ID: Done(), str(JOE["email_id"]): Done()}),
     "something": (
         Reply(200, body={"remaining": [ID]}),
-        {ID: Refused("the receiver still has something"), str(JOE["email_id"]): Done()},
+        {ID: Refused("the receiver still has data"), str(JOE["email_id"]): Done()},
     ),
-    "still at it": (Reply(202, {"Retry-After": "60"}), TryLater(60, "still at it")),
-    "a page": (Reply(200, body=b"<h1>Sign in</h1>"), TryLater(None, "an answer without the list `remaining`")),
-    "a list": (Reply(200, body=[]), TryLater(None, "an answer without the list `remaining`")),
-    "another object": (Reply(200, body={"remaining": 0}), TryLater(None, "an answer without the list `remaining`")),
+    "still in progress": (Reply(202, {"Retry-After": "60"}), TryLater(60, "still in progress")),
+    "a page": (Reply(200, body=b"<h1>Sign in</h1>"), TryLater(None, "a response without the list `remaining`")),
+    "a list": (Reply(200, body=[]), TryLater(None, "a response without the list `remaining`")),
+    "another object": (Reply(200, body={"remaining": 0}), TryLater(None, "a response without the list `remaining`")),
     "500": (Reply(500), TryLater(None, "HTTP 500")),
 }
 

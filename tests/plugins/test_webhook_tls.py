@@ -69,8 +69,8 @@ def port(authority: Path) -> Iterator[int]:
     ("host", "trusted", "outcome"),
     [
         ("hooks.example.com", True, Done()),
-        ("hooks.example.com", False, TryLater(None, "no answer (SSLError)")),
-        ("others.example.com", True, TryLater(None, "no answer (SSLError)")),
+        ("hooks.example.com", False, TryLater(None, "no response (SSLError)")),
+        ("others.example.com", True, TryLater(None, "no response (SSLError)")),
     ],
 )
 def test_the_name_counts(

@@ -306,7 +306,7 @@ def test_at_a_terminal_it_asks_and_shows_a_bar(served: Served, connection: psyco
     os.close(ours)
 
     assert process.returncode == 0, shown.decode()
-    assert b"Delete 3,000 contacts for ever? (0 addresses are unknown) [y/N]" in shown
+    assert b"Delete 3,000 contacts permanently? (0 addresses are unknown) [y/N]" in shown
     assert b"3000/3000" in shown
     assert b"/s, 0:00:00 left" in shown
     assert "erased:         3000" in output

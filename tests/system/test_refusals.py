@@ -137,7 +137,7 @@ def test_a_plugin_that_no_variable_can_name(site: Site, name: str) -> None:
 
     message = run(CliRunner(), "settings", status=1).stderr
 
-    assert f"plugin {name!r} of ctms-acme 1.2.3: a plugin's name is made of lower-case letters" in message
+    assert f"plugin {name!r} of ctms-acme 1.2.3: a plugin's name consists of lower-case letters" in message
     assert "rename the entry point in the group 'ctms'" in message
 
 

@@ -21,7 +21,7 @@ from ctms.plugins import HealthCheck, hookimpl, setting
 from ctms.testing import ApiClient, contact_body
 from ctms.testing.apps import Apps, rolled_back
 from ctms.testing.commands import CommandRunner
-from ctms.testing.plugins import HandedOver, bundled, points_of, under_test
+from ctms.testing.plugins import InMemoryEntryPoint, bundled, points_of, under_test
 
 BUNDLED = ["braze", "declared", "default_waitlist", "jsonl", "relay", "vpn", "webhook"]
 
@@ -42,7 +42,7 @@ class Greeter:
 
     @hookimpl
     def ctms_commands(self, settings: Settings) -> Iterator[click.Command]:
-        """Bring the command."""
+        """Declare the command."""
         yield click.Command("greet", callback=lambda: click.echo(settings.word))
 
 
@@ -72,7 +72,7 @@ def test_no_plugin_is_loaded_that_is_not_asked_for(app: Flask, api: ApiClient) -
 
 
 def test_a_plugin_that_is_not_installed_is_named() -> None:
-    with pytest.raises(LookupError, match=r"'hub'; there are .*relay, vpn"):
+    with pytest.raises(LookupError, match=r"'hub'; the plugins are .*relay, vpn"):
         points_of(["hub"])
 
 
@@ -95,7 +95,7 @@ class TestSettingsOfPlugins:
 def test_settings_of_the_developers_own_do_not_count(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTMS_PLUGIN_GREETER_WORD", "from the outside")
 
-    with rolled_back(apps.get([HandedOver("greeter", Greeter)])) as app:
+    with rolled_back(apps.get([InMemoryEntryPoint("greeter", Greeter)])) as app:
         assert CommandRunner(app).ctms("greet").stdout == "hello\n"
 
 
@@ -132,7 +132,7 @@ def test_a_contact_that_is_refused_fails_the_test(make_contact: Callable[..., di
         make_contact(email={"primary_email": "nowhere"})
 
 
-def test_without_a_token_there_is_nothing(anonymous: ApiClient, api: ApiClient) -> None:
+def test_routes_require_a_token(anonymous: ApiClient, api: ApiClient) -> None:
     assert anonymous.get("/updates?start=2026-01-01").status_code == 401
     assert api.get("/updates?start=2026-01-01").status_code == 200
 

@@ -19,7 +19,7 @@ from flask import Flask
 from ctms.plugins import Waitlist, hookimpl
 from ctms.testing import ApiClient, WaitlistContract
 from ctms.testing.contracts.waitlists import UNKNOWN
-from ctms.testing.isolation import InputOutput, no_io
+from ctms.testing.isolation import UnexpectedIO, no_io
 
 Fields = dict[str, Any]
 
@@ -197,7 +197,7 @@ def test_io_is_found(what: str, caught: bool) -> None:
                 raise
         return fields
 
-    with pytest.raises((InputOutput, AssertionError), match=what):
+    with pytest.raises((UnexpectedIO, AssertionError), match=what):
         Hub().test_the_rules_do_no_io(waitlist(check))
 
 
@@ -210,7 +210,7 @@ def test_what_is_used_for_the_first_time_may_be_imported(tmp_path: Path, monkeyp
 
 
 def test_after_the_guard_everything_is_as_before(tmp_path: Path) -> None:
-    with pytest.raises(InputOutput, match="open"), no_io():
+    with pytest.raises(UnexpectedIO, match="open"), no_io():
         (tmp_path / "one").write_text("x")
 
     (tmp_path / "two").write_text("x")

@@ -61,7 +61,7 @@ class _Converter(OpenAPIConverter):
         flags = any(v.regex.flags & ~re.UNICODE for v in field.validators if isinstance(v, ma.validate.Regexp))
         if flags or not found:
             return {}
-        anchored = {"pattern": f"^(?:{found['pattern']})"}  # marshmallow matches from the beginning
+        anchored = {"pattern": f"^(?:{found['pattern']})"}  # marshmallow matches from the prefix
         try:
             jsonschema_rs.Draft202012Validator(anchored, offline=True)
         except jsonschema_rs.ValidationError:
@@ -148,9 +148,9 @@ def describe_entries(components: Components, waitlists: WaitlistRegistry) -> Non
 
 
 def _named(waitlist: Waitlist) -> str:
-    if waitlist.beginning is None:
+    if waitlist.prefix is None:
         return f"waitlist `{waitlist.name}`"
-    return f"waitlists with the prefix `{waitlist.beginning}`" if waitlist.beginning else "all other waitlists"
+    return f"waitlists with the prefix `{waitlist.prefix}`" if waitlist.prefix else "all other waitlists"
 
 
 def _component_name(waitlist: str, taken: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Contract suites: what the service expects of a plugin, as tests. Subclass one, and say what it is to hold."""
+"""Contract suites: what the service expects of a plugin, as tests. Subclass one and configure it."""
 
 from ctms.testing.contracts.backends import BackendContract
 from ctms.testing.contracts.deletion_handlers import DeletionHandlerContract

@@ -1,4 +1,4 @@
-"""What the service expects of a backend."""
+"""The contract of a backend."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ MakeContact = Callable[..., dict[str, Any]]
 
 
 def state(document: dict[str, Any]) -> ContactState:
-    """Return the state of a contact that has this document."""
+    """Return the state of a contact with this document."""
     return ContactState(document["email"]["email_id"], document)
 
 
 def gone(email_id: str | None = None) -> ContactState:
-    """Return the state of a contact that is gone; without an id, of one that nobody ever knew."""
+    """Return the state of a contact that is gone; without an id, of one that never existed."""
     return ContactState(email_id or str(uuid.uuid4()), None)
 
 
 def _another(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document of another contact that is like this one."""
+    """Return the document of another contact that is otherwise equal."""
     other = copy.deepcopy(document)
     other["email"] |= {"email_id": str(uuid.uuid4()), "primary_email": address()}
     return other
@@ -42,9 +42,9 @@ def _another(document: dict[str, Any]) -> dict[str, Any]:
 class BackendContract:
     """A contract to subclass for the backend `name`, as the plugin declares it.
 
-    Test a backend that calls another system without that system: override the fixture `implementation`, and return
-    the backend with a replacement such as `StubServer`. Override `failing_implementation`, too, and return the
-    backend with a replacement that fails, with a parameter for each failure (`StubServer.FAILURES`).
+    Test a backend without the other system: override the fixture `implementation`, and return the backend with a
+    replacement such as `StubServer`. Also override `failing_implementation`, and return the backend with a failing
+    replacement, with a parameter for each failure (`StubServer.FAILURES`).
     """
 
     name: ClassVar[str]
@@ -66,18 +66,18 @@ class BackendContract:
         pytest.skip("nothing fails: override the fixture `failing_implementation`")
 
     def test_it_is_declared(self, backend: Backend) -> None:
-        """A plugin declares it."""
+        """Find the declaration."""
         assert isinstance(backend, Backend)
         assert callable(backend.implementation.push)
 
     def test_nothing_to_push_is_no_error(self, implementation: Pushes) -> None:
-        """A batch may be empty."""
+        """Accept an empty batch."""
         assert_done(implementation.push([], "nobody"), [], *KINDS)
 
     def test_contacts_are_pushed_more_than_once(
         self, implementation: Pushes, backend: Backend, make_contact: MakeContact
     ) -> None:
-        """Every state is pushed at least once: a contact comes again, changed or not, alone or with others."""
+        """Accept contacts repeatedly, changed or not, since every state is pushed at least once."""
         first, *others = [state(make_contact()) for _ in range(min(backend.max_batch, 3))]
 
         _push(implementation, [first], "first")
@@ -85,14 +85,14 @@ class BackendContract:
         _push(implementation, [first, *others], "all")
 
     def test_a_full_batch_is_pushed(self, implementation: Pushes, backend: Backend, make_contact: MakeContact) -> None:
-        """As many contacts as the backend takes at once."""
+        """Accept the maximum number of contacts."""
         document = make_contact()
         size = min(backend.max_batch, _MOST_IN_A_TEST)
 
         _push(implementation, [state(_another(document)) for _ in range(size)], "full")
 
     def test_who_is_gone_is_taken_away(self, implementation: Pushes, make_contact: MakeContact) -> None:
-        """A contact that is gone comes without a document; it may come again, and may come back."""
+        """Accept contacts without a document, repeatedly, and contacts that come back."""
         contact = state(make_contact())
 
         _push(implementation, [contact], "there")
@@ -101,23 +101,23 @@ class BackendContract:
         _push(implementation, [contact], "back")
 
     def test_who_was_never_there_is_gone(self, implementation: Pushes) -> None:
-        """A contact can be deleted before it was ever pushed."""
+        """Accept a deleted contact that was never pushed."""
         _push(implementation, [gone()], "stranger")
 
     def test_those_who_are_gone_come_with_others(
         self, implementation: Pushes, backend: Backend, make_contact: MakeContact
     ) -> None:
-        """One batch has both."""
+        """Accept existing and deleted contacts in one batch."""
         batch = [gone(), state(make_contact()), gone(), state(make_contact())][: backend.max_batch]
 
         _push(implementation, batch, "both")
 
     def test_a_contact_with_everything_is_pushed(self, implementation: Pushes, make_contact: MakeContact) -> None:
-        """What a contact may hold, and text of any script."""
+        """Accept every member of a contact, and text in any script."""
         _push(implementation, [state(everything(make_contact))], "everything")
 
     def test_what_fails_is_not_done(self, failing_implementation: Pushes, make_contact: MakeContact) -> None:
-        """When the other system fails, the backend raises, or says that it is to be tried again: nothing is lost."""
+        """Raise or return an outcome that retries when the other system fails: nothing is lost."""
         batch = [state(make_contact())]
         try:
             answer = failing_implementation.push(batch, "in vain")
@@ -128,7 +128,7 @@ class BackendContract:
     def test_what_is_fetched_is_what_was_pushed(
         self, implementation: Pushes, backend: Backend, make_contact: MakeContact
     ) -> None:
-        """A backend that can be compared has what it was pushed, and nobody else."""
+        """Return from `fetch` what was pushed, and no other contact."""
         if not isinstance(implementation, Fetches):
             pytest.skip("this backend has no `fetch`")
         there, away = everything(make_contact), make_contact()
@@ -144,7 +144,7 @@ class BackendContract:
 
 
 def everything(make_contact: MakeContact) -> dict[str, Any]:
-    """Make a contact that has what a contact may have."""
+    """Create a contact with all members."""
     return make_contact(
         email={
             "first_name": "Zoë 🦊",

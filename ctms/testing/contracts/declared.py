@@ -1,4 +1,4 @@
-"""What the plugins of an app have declared."""
+"""The declarations of an app's plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctms.hooks.manager import Plugins
 
 
 def declared(app: Flask, hook: str, name: str) -> Any:
-    """Return what a plugin of the app registered with `hook` under `name`; without it, the test fails."""
+    """Return the registration with `hook` under `name`; fail the test if there is none."""
     plugins: Plugins = app.extensions["ctms.plugins"]
     found = {registered.value.name: registered.value for registered in plugins.collect(hook)}
     if name not in found:

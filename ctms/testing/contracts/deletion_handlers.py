@@ -1,4 +1,4 @@
-"""What the service expects of a deletion handler."""
+"""The contract of a deletion handler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_IN_A_TEST = 200
 
 
 def stranger(**known: str) -> Mapping[str, str | None]:
-    """Return the identities of somebody whom nobody knows: two, and those given; the others are None."""
+    """Return identities that are unknown to the other system: two, and those given; the others are None."""
     own = {"email_id": str(uuid.uuid4()), "primary_email": address(), **known}
     return {name: own.get(name) for name in IDENTITIES}
 
@@ -40,9 +40,9 @@ def stranger(**known: str) -> Mapping[str, str | None]:
 class DeletionHandlerContract:
     """A contract to subclass for the deletion handler `name`, as the plugin declares it.
 
-    Test a handler that calls another system without that system: override the fixture `implementation`, and return
-    the handler with a replacement such as `StubServer`. Override `failing_implementation`, too, and return the
-    handler with a replacement that fails, with a parameter for each failure (`StubServer.FAILURES`).
+    Test a handler without the other system: override the fixture `implementation`, and return the handler with a
+    replacement such as `StubServer`. Also override `failing_implementation`, and return the handler with a failing
+    replacement, with a parameter for each failure (`StubServer.FAILURES`).
     """
 
     name: ClassVar[str]
@@ -64,38 +64,38 @@ class DeletionHandlerContract:
         pytest.skip("nothing fails: override the fixture `failing_implementation`")
 
     def test_it_is_declared(self, handler: DeletionHandler) -> None:
-        """A plugin declares it."""
+        """Find the declaration."""
         assert isinstance(handler, DeletionHandler)
         assert callable(handler.implementation.erase)
 
     def test_nobody_to_erase_is_no_error(self, implementation: Erases) -> None:
-        """There may be nothing to do."""
+        """Accept an empty batch."""
         _erase(implementation, [])
 
     def test_who_is_unknown_is_erased(self, implementation: Erases) -> None:
-        """Of most people the other system knows nothing, or no longer: that is what was wanted."""
+        """Accept people whom the other system does not know."""
         everything = {name: f"{name}-{uuid.uuid4().hex}" for name in tuple(IDENTITIES)[3:8]}
 
         _erase(implementation, [stranger()])
         _erase(implementation, [stranger(), stranger(**everything)])
 
     def test_who_is_erased_is_erased_again(self, implementation: Erases) -> None:
-        """Every erasure is asked for at least once."""
+        """Accept people repeatedly, since every erasure is requested at least once."""
         person = stranger(fxa_id="an-account")
 
         _erase(implementation, [person])
         _erase(implementation, [person, person])
 
     def test_a_full_batch_is_erased(self, implementation: Erases, handler: DeletionHandler) -> None:
-        """As many contacts as the handler takes at once, with text of any script."""
+        """Accept the maximum number of contacts, with text in any script."""
         people = [stranger(fxa_id=f"アカウント {number}") for number in range(min(handler.max_batch, _MOST_IN_A_TEST))]
 
         _erase(implementation, people)
 
     def test_what_fails_is_not_done(self, failing_implementation: Erases) -> None:
-        """When the other system fails, the handler raises, or says that it is to be tried again: nobody is left out.
+        """Raise or return an outcome that retries when the other system fails: no erasure is lost.
 
-        Nor is anything proved then, by a handler that can look.
+        A handler with `verify` confirms nothing then.
         """
         methods = [failing_implementation.erase]
         if isinstance(failing_implementation, Verifies):
@@ -109,7 +109,7 @@ class DeletionHandlerContract:
             assert_kept(answer, _ids(people))
 
     def test_who_is_erased_is_verified(self, implementation: Erases) -> None:
-        """A handler that can look finds nothing left of those whom it has erased, or whom nobody ever knew."""
+        """Find nothing left of people who were erased, or never known, if the handler has `verify`."""
         if not isinstance(implementation, Verifies):
             pytest.skip("this handler has no `verify`")
         people = [stranger(), stranger(fxa_id="an-account")]

@@ -1,4 +1,4 @@
-"""What backends and deletion handlers may answer, held to the vocabulary."""
+"""Assertions about the outcomes of backends and deletion handlers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ctms.words import counted
 
 
 def outcomes_of(answer: Any, email_ids: Iterable[str], *kinds: type[Outcome]) -> dict[str, Outcome]:
-    """Return what an answer says of each contact. Fails for what is no outcome of these kinds, or of no such contact.
+    """Return the outcome of each contact. Fails for an outcome that is not of these types, or of an unknown contact.
 
-    A contact that a mapping does not name is tried again later.
+    A contact that a mapping does not name is retried later.
     """
     asked = list(dict.fromkeys(email_ids))
     if not isinstance(answer, Mapping):
@@ -23,14 +23,14 @@ def outcomes_of(answer: Any, email_ids: Iterable[str], *kinds: type[Outcome]) ->
 
 
 def assert_done(answer: Any, email_ids: Iterable[str], *kinds: type[Outcome]) -> None:
-    """Hold an answer to this: all is done."""
+    """Assert that all contacts are done."""
     found = outcomes_of(answer, email_ids, *kinds)
     others = {type(outcome).__name__ for outcome in found.values() if not isinstance(outcome, Done)}
     assert not others, f"this should have been done, and is answered with {', '.join(sorted(others))}"
 
 
 def assert_kept(answer: Any, email_ids: Iterable[str]) -> None:
-    """Hold an answer to this: nothing is done, and nothing is given up."""
+    """Assert that no contact is done or refused."""
     found = outcomes_of(answer, email_ids, TryLater, SlowDown, Pause, Done, Refused, Accepted)
     lost = {
         type(outcome).__name__ for outcome in found.values() if not isinstance(outcome, TryLater | SlowDown | Pause)

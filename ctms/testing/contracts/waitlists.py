@@ -1,4 +1,4 @@
-"""What the service expects of the rules for a waitlist."""
+"""The contract of waitlist rules."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _JSON = st.recursive(
 
 
 class WaitlistContract:
-    """Subclass it, and say which waitlist it holds, and which fields are good and which are not.
+    """A contract to subclass for a waitlist's rules, with valid and invalid fields.
 
-    `name` is the waitlist's, as the plugin declares it; for a pattern `example` is a name that it is for. `good` are
-    fields that are accepted; `bad` are pairs of fields that are refused, and the names of those that are at fault.
-    Each fault should have a pair of its own.
+    `name` is the waitlist's, as the plugin declares it; for a pattern `example` is a matching name. `good` are fields
+    that are accepted; `bad` are pairs of fields that are refused, and the names of the invalid ones. Each fault should
+    have its own pair.
     """
 
     name: ClassVar[str]
@@ -44,13 +44,13 @@ class WaitlistContract:
 
     @pytest.fixture
     def waitlist(self, app: Flask) -> Waitlist:
-        """The declaration."""
+        """Return the declaration."""
         found: Waitlist = declared(app, "ctms_waitlists", self.name)
         return found
 
     @property
     def a_name(self) -> str:
-        """A name of a waitlist that the declaration is for."""
+        """Return the name of a waitlist that the declaration applies to."""
         return self.example or self.name.replace("*", "example")
 
     def subscription(self, fields: Fields) -> dict[str, Any]:
@@ -58,27 +58,27 @@ class WaitlistContract:
         return {"name": self.a_name, "fields": fields}
 
     def test_it_is_declared(self, waitlist: Waitlist) -> None:
-        """A plugin declares it, and says for people what it is."""
+        """Find the declaration, with a title."""
         assert isinstance(waitlist, Waitlist)
         assert waitlist.title.strip()
 
     def test_there_are_examples(self) -> None:
-        """The suite has something to hold the rules to."""
+        """Require examples to test the rules with."""
         assert self.good, "say which fields are good"
         assert self.bad, "say which fields are bad; a waitlist that refuses nothing needs no rules"
 
     def test_good_fields_are_accepted(self, waitlist: Waitlist) -> None:
-        """What the rules return can be stored, and they accept it again as it is: they see it at every PUT."""
+        """Return fields that can be stored, and that the rules accept again unchanged, as in every PUT."""
         for fields in self.good:
             _hold_stable(waitlist, _load(waitlist, fields))
 
     def test_bad_fields_are_refused(self, waitlist: Waitlist) -> None:
-        """The errors name the fields that are at fault, and no others."""
+        """Name exactly the invalid fields in the errors."""
         for fields, at_fault in self.bad:
             assert set(_errors(waitlist, fields)) == set(at_fault), f"of {fields}"
 
     def test_unknown_fields_are_treated_as_declared(self, waitlist: Waitlist) -> None:
-        """Fields without a rule are kept or refused, as `unknown` says."""
+        """Keep, drop or refuse unknown fields, as declared with `unknown`."""
         fields = {**self.good[0], UNKNOWN: 1}
         if waitlist.unknown == "refuse":
             assert set(_errors(waitlist, fields)) == {UNKNOWN}, 'declared with unknown="refuse"'
@@ -88,13 +88,13 @@ class WaitlistContract:
             assert _load(waitlist, fields).get(UNKNOWN) == 1, 'declared with unknown="accept"'
 
     def test_the_rules_do_no_io(self, waitlist: Waitlist) -> None:
-        """They run in requests, while the database waits."""
+        """Do no I/O, since the rules run in requests, while the database waits."""
         for fields in (*self.good, *(fields for fields, _ in self.bad)):
             with no_io():
                 _outcome(waitlist, fields)
 
     def test_any_object_is_accepted_or_refused(self, waitlist: Waitlist) -> None:
-        """Whatever a client sends, the rules return what can be stored or say which fields are wrong."""
+        """Return fields that can be stored, or name the invalid ones, whatever a client sends."""
 
         @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
         @given(self._objects(waitlist))
@@ -109,7 +109,7 @@ class WaitlistContract:
         hold()
 
     def _objects(self, waitlist: Waitlist) -> st.SearchStrategy[Fields]:
-        """Objects near the good ones, and any others."""
+        """Return a strategy for objects that resemble the good ones, and any others."""
         known = {name for fields in (*self.good, *(fields for fields, _ in self.bad)) for name in fields}
         schema = waitlist.schema() if isinstance(waitlist.schema, type) else waitlist.schema
         known |= set(schema.fields if schema else ())
@@ -118,7 +118,7 @@ class WaitlistContract:
         return st.builds(lambda fields, changed: {**fields, **changed}, st.sampled_from([*self.good, {}]), changes)
 
     def test_the_json_schema_agrees(self, waitlist: Waitlist, api: ApiClient) -> None:
-        """What clients see of the rules, in `/waitlists`, allows what the rules accept."""
+        """Allow in the JSON Schema of `/waitlists` what the rules accept."""
         (schema,) = [one["schema"] for one in api.get("/waitlists").json if one["name"] == waitlist.name]
         validator = jsonschema_rs.Draft202012Validator(schema, offline=True)
         for fields in self.good:
@@ -127,14 +127,14 @@ class WaitlistContract:
     def test_good_fields_are_stored(
         self, waitlist: Waitlist, api: ApiClient, make_contact: Callable[..., dict[str, Any]]
     ) -> None:
-        """A contact is made with them, and found with what the rules returned."""
+        """Create and read a contact with the fields that the rules returned."""
         for fields in self.good:
             made = make_contact(waitlists=[self.subscription(fields)])
             found = api.get(f"/ctms/{made['email']['email_id']}").json
             assert [entry["fields"] for entry in found["waitlists"]] == [waitlist.load(copy.deepcopy(fields))]
 
     def test_bad_fields_are_a_422(self, waitlist: Waitlist, api: ApiClient) -> None:
-        """The answer says where the fault is."""
+        """Name the place of the error in the response."""
         for fields, at_fault in self.bad:
             answer = api.post("/ctms", contact_body(waitlists=[self.subscription(fields)]))
             body = assert_error(answer, 422)
@@ -143,7 +143,7 @@ class WaitlistContract:
 
 
 def _outcome(waitlist: Waitlist, fields: Fields) -> Fields | ma.ValidationError:
-    """Return what the rules return, or the error that they raise; anything else that they raise fails the test."""
+    """Return the result of the rules, or their validation error; any other exception fails the test."""
     try:
         found = waitlist.load(copy.deepcopy(fields))
     except ma.ValidationError as error:
