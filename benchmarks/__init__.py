@@ -1,1 +1,1 @@
-"""How fast the service is, beside a baseline app that runs the same SQL: `python -m benchmarks.api`."""
+"""Benchmarks of the service against a baseline app that runs the same SQL: `python -m benchmarks.api`."""

@@ -1,9 +1,8 @@
-"""Measure the service beside a baseline app that runs the same SQL: `python -m benchmarks.api`.
+"""Compare the service with a baseline app that runs the same SQL: `python -m benchmarks.api`.
 
-Prints, for each kind of request, how many are answered in a second, how long they take, how much CPU time of
-the server (`cpu`) and of PostgreSQL (`pg`) one costs, here and there, and the ratio of the rates. Both run at the same
-time under the same server, each in two processes, on one embedded PostgreSQL; they are measured in turns, so that what
-else the machine does meets both.
+Prints for each kind of request the rate, the latency, the CPU time per request of the server (`cpu`) and of PostgreSQL
+(`pg`), for both, and the ratio of the rates. Both run at the same time under the same server, each in two processes, on
+one embedded PostgreSQL; measurements are interleaved, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from benchmarks.kinds import KINDS, Kind
 from benchmarks.load import Measurement
 from benchmarks.servers import Server
 
-# Requests answered in a second; milliseconds till the answer; milliseconds of CPU time of server and PostgreSQL.
+# Requests per second; latency in milliseconds; CPU time of server and PostgreSQL in milliseconds.
 _HEAD = f"{'req/s':>8}{'p50 ms':>8}{'p99 ms':>8}{'cpu ms':>9}{'pg ms':>9}"
 
 
@@ -44,7 +43,7 @@ class Comparison:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark as the command line says."""
+    """Run the benchmark with the command line's options."""
     options = _parser().parse_args(arguments)
     if options.profile:
         profile(options)
@@ -59,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(options: argparse.Namespace) -> list[Comparison]:
-    """Start both, compare them kind by kind and print what is found. Raises `WrongAnswer`."""
+    """Start both, compare them kind by kind and print the results. Raises `WrongAnswer`."""
     found = []
     with (
         data.prepared(options.data_dir, options.contacts) as contacts,
@@ -77,9 +76,9 @@ def measure(options: argparse.Namespace) -> list[Comparison]:
 
 
 def profile(options: argparse.Namespace) -> None:
-    """Run `benchmarks.profile` in a process of its own, where metrics are kept as `flask ctms serve` keeps them.
+    """Run `benchmarks.profile` in a subprocess, where metrics are stored as `flask ctms serve` stores them.
 
-    What the service logs meanwhile goes to a file beside the database.
+    The service's log is written to a file next to the database.
     """
     log = options.data_dir / "profile.log"
     options.data_dir.mkdir(parents=True, exist_ok=True)
@@ -99,14 +98,14 @@ def profile(options: argparse.Namespace) -> None:
 def compare(
     kind: Kind, contacts: data.Contacts, service: Server, baseline: Server, options: argparse.Namespace
 ) -> Comparison:
-    """Measure both in turns and return the medians."""
+    """Measure both, interleaved, and return the medians."""
     ours, its = measure_interleaved((service, baseline), kind, contacts, options, warm_up=options.warm_up)
     found = ratios(ours, its)
     return Comparison(kind, median(ours), median(its), statistics.median(found), found)
 
 
 def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, baseline: Server) -> None:
-    """Raise `WrongAnswer` unless both answer a request of the kind with the same contacts."""
+    """Raise `WrongAnswer` unless both respond to a request of the kind with the same contacts."""
     count = 2 if kind.once else 1
     request = kind.requests(contacts, count)
     answers = []
@@ -122,13 +121,13 @@ def check_same_answer(kind: Kind, contacts: data.Contacts, service: Server, base
             raise load.WrongAnswer(f"{server.name}, {kind.title}: status {answer.status_code}")
         answers.append(comparable(kind, answer.json()))
     if answers[0] != answers[1]:
-        raise load.WrongAnswer(f"{kind.title}: the service and the baseline app answer differently")
+        raise load.WrongAnswer(f"{kind.title}: the service and the baseline app respond differently")
 
 
 def comparable(kind: Kind, answer: Any) -> Any:
-    """Return what must be the same in both answers: all of it, or for a write the names of what is in it.
+    """Return what must be equal in both responses: everything, or for a write the names of the members.
 
-    The envelope of a page and the `status` beside a contact are the service's alone.
+    Only the service has the envelope of a page and the `status` of a contact.
     """
     if isinstance(answer, dict):
         answer = answer.get("items", {name: value for name, value in answer.items() if name != "status"})
@@ -176,8 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which to measure (default: all)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--profile", action="store_true", help="say where the time goes, instead (benchmarks.profile)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--profile", action="store_true", help="profile instead (benchmarks.profile)")
     return parser
 
 

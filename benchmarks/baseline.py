@@ -1,8 +1,8 @@
 """The baseline: a WSGI app that runs the service's SQL with psycopg and does nothing else.
 
-No framework, no token, no validation, no log, no metrics: an if-chain, a connection per thread, and the statements
-of `ctms.contacts` and `ctms.erasure`, sent in one round trip where they do not need each other's answers. It is served
-as the service is: the same Granian with the same settings. `python -m benchmarks.baseline` starts it on HOST:PORT.
+No framework, tokens, validation, logs or metrics: an if-chain, a connection per thread, and the statements of
+`ctms.contacts` and `ctms.erasure`, pipelined where they do not depend on each other. It is served like the service: by
+Granian with the same settings. `python -m benchmarks.baseline` starts it on HOST:PORT.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 def create_app(settings: Settings | None = None) -> Application:
-    """Make the app for the database of the `settings`; without them, from the environment."""
+    """Create the app for the database of the `settings`, by default from the environment."""
     settings = settings or Settings.from_environment()
     assert settings.db_url  # noqa: S101  who starts it has a database
     url = libpq_url(settings.db_url)
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> Application:
 
 
 def answer(connection: Connection, environ: Environ) -> tuple[str, str]:
-    """Answer one request: status line and JSON."""
+    """Respond to a request: status line and JSON."""
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     if method == "POST":
         return "201 Created", create(connection, _json(environ))
@@ -87,7 +87,7 @@ def page(connection: Connection, query: dict[str, list[str]]) -> str:
 
 
 def create(connection: Connection, contact: dict[str, Any]) -> str:
-    """Create a contact; the parts that it has say something."""
+    """Create a contact with the tables that are not at their defaults."""
     email_id = uuid.uuid4()
     values = {**EMAIL.defaults, **contact["email"], "email_id": email_id}
     given = tuple(name for name in CONTACT_TABLES if name in contact)
@@ -104,7 +104,7 @@ def create(connection: Connection, contact: dict[str, Any]) -> str:
 
 
 def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -> str:
-    """Change fields of the e-mail group and newsletters that stay subscribed."""
+    """Change fields of the e-mail group, and newsletters that stay subscribed."""
     email = patch["email"]
     with connection.pipeline(), connection.transaction():
         connection.execute(statements.update_email(tuple(email)), [*email.values(), email_id])
@@ -116,7 +116,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -
 
 
 def delete(connection: Connection, address: str) -> list[str]:
-    """Delete the contact with the address; who it was must be known before it can go."""
+    """Delete the contact with the address; its identities must be read first."""
     with connection.pipeline(), connection.transaction():
         others = accounts.count(connection, address)
         found = removal.lock_address(connection, address)
@@ -151,7 +151,7 @@ def _array(documents: Iterable[str]) -> str:
 
 
 def serve() -> None:
-    """Serve it as `flask ctms serve` serves the service."""
+    """Serve the app as `flask ctms serve` serves the service."""
     settings = Settings.from_environment()
     multiprocessing.set_start_method("spawn", force=True)
     granian("benchmarks.baseline:create_app", settings).serve()

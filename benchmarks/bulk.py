@@ -1,8 +1,8 @@
-"""Measure the commands for many addresses on a database of 500,000 contacts: `python -m benchmarks.bulk`.
+"""Measure the bulk commands on a database of 500,000 contacts: `python -m benchmarks.bulk`.
 
-Prints how long `flask ctms opt-out` takes for a list of a million lines that names every contact, how long
-`flask ctms delete-bulk` takes for 100,000 addresses while clients read, and how long those wait for their answers, and
-for a list of ten million lines how much memory the command needs at the most.
+Prints how long `flask ctms opt-out` takes for a list of a million lines that names every contact, how long `flask ctms
+delete-bulk` takes for 100,000 addresses and the latency of concurrent reads, and the peak memory of the command for a
+list of ten million lines.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ ALONE_IN_SECONDS = 10
 
 @dataclass(frozen=True)
 class Figures:
-    """What a command took: seconds as a user sees them, the CPU seconds of it and PostgreSQL, and its
-    largest size in memory.
-    """
+    """The cost of a command: elapsed seconds, CPU seconds of it and of PostgreSQL, and its peak memory."""
 
     seconds: float
     cpu_time: float
@@ -46,7 +44,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Waited:
-    """How long answers were waited for, in milliseconds, counted from when each request was due."""
+    """The latency of responses in milliseconds, counted from when each request was due."""
 
     requests: int
     p50: float
@@ -55,7 +53,7 @@ class Waited:
 
 
 class Readers:
-    """Clients that together ask for contacts `rate` times a second, whether answers come or not."""
+    """Clients that together read contacts at a constant `rate` per second, whether or not responses arrive."""
 
     def __init__(self, server: Server, contacts: data.Contacts, rate: float) -> None:
         self._server = server
@@ -76,7 +74,7 @@ class Readers:
             thread.join()
 
     def waited(self) -> Waited:
-        """Return what was measured; to be called at the end."""
+        """Return the measurements; call it at the end."""
         found = sorted(self._waited)
         places = (len(found) // 2, int(len(found) * 0.99), len(found) - 1)
         return Waited(len(found), *(round(found[place] * 1000, 1) for place in places))
@@ -89,24 +87,24 @@ class Readers:
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200:
-                raise SystemExit(f"no figures: a read was answered with {answer.status}")
+                raise SystemExit(f"no figures: a read got the status {answer.status}")
             self._waited.append(time.monotonic() - due)
             due += self._apart
         connection.close()
 
 
 def main() -> None:
-    """Run the benchmark as the command line says."""
+    """Run the benchmark with the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data.add_arguments(parser)
     parser.set_defaults(contacts=500_000)
     parser.add_argument("--delete", type=int, default=100_000, help="contacts (default: %(default)s)")
     parser.add_argument("--opt-outs", type=int, default=1_000_000, help="lines of that list (default: %(default)s)")
     parser.add_argument("--lines", type=int, default=10_000_000, help="of the large list (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=200, help="reads in a second (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=200, help="reads per second (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes of the service (default: %(default)s)")
-    parser.add_argument("--no-large-list", action="store_true", help="leave the last one out, which takes long")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--no-large-list", action="store_true", help="omit the last one, which takes long")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     found = measure(options)
     if options.json:
@@ -114,7 +112,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure and print, one after the other."""
+    """Run all measurements and print the results."""
     found: dict[str, Any] = {"load before": os.getloadavg()[0]}
     with (
         data.prepared(options.data_dir, options.contacts) as contacts,
@@ -142,7 +140,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def clear(contacts: data.Contacts) -> None:
-    """Forget what an earlier run noted."""
+    """Delete the records of an earlier run."""
     with contacts.connect() as connection:
         connection.execute("UPDATE emails SET has_opted_out_of_email = false WHERE has_opted_out_of_email")
         connection.execute("TRUNCATE erasures, outbox CASCADE")
@@ -150,14 +148,14 @@ def clear(contacts: data.Contacts) -> None:
 
 
 def settle(contacts: data.Contacts) -> None:
-    """Let PostgreSQL finish what it would do later, while something else is measured."""
+    """Let PostgreSQL finish deferred work, such as vacuuming, before a measurement."""
     with contacts.connect() as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
 
 
 def opt_outs(path: Path, options: argparse.Namespace) -> Path:
-    """Write a list of opt-outs: contacts' addresses and as many that nobody has, in any order."""
+    """Write a shuffled list of opt-outs: contacts' addresses and as many unknown ones."""
     numbers = list(range(1, options.opt_outs + 1))
     random.shuffle(numbers)
     rows = (
@@ -171,7 +169,7 @@ def opt_outs(path: Path, options: argparse.Namespace) -> Path:
 
 
 def doomed(contacts: data.Contacts, count: int) -> list[str]:
-    """Return the addresses of so many contacts that nobody reads."""
+    """Return the addresses of this many contacts that are not read."""
     with contacts.connect() as connection:
         rows = connection.execute(
             "SELECT primary_email FROM emails WHERE email_id <> ALL(%s) ORDER BY random() LIMIT %s",
@@ -187,7 +185,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 
 
 def run(contacts: data.Contacts, command: str, *arguments: str) -> dict[str, Any]:
-    """Run a command to its end, print and return its figures."""
+    """Run a command, print and return its figures."""
     flask = str(Path(sys.executable).parent / "flask")
     report = contacts.settings.data_dir / f"{command}.csv"
     report.unlink(missing_ok=True)
@@ -206,7 +204,7 @@ def run(contacts: data.Contacts, command: str, *arguments: str) -> dict[str, Any
             time.sleep(0.05)
         _, status, usage = found
         process.returncode = os.waitstatus_to_exitcode(status)
-        output = process.stdout.read()  # it is short: the pipe holds it
+        output = process.stdout.read()  # it is short and fits the pipe
     seconds, worked = time.monotonic() - began, _worked(contacts.database_pid) - worked
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
@@ -221,7 +219,7 @@ def run(contacts: data.Contacts, command: str, *arguments: str) -> dict[str, Any
 
 
 def _worked(pid: int) -> float:
-    """Return the seconds that PostgreSQL's processes worked, those that have ended included; 0 without /proc."""
+    """Return the CPU seconds of PostgreSQL's processes, including terminated ones; 0 without /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -230,9 +228,9 @@ def _worked(pid: int) -> float:
 
 
 def _peak(pid: int) -> float:
-    """Return the largest size in memory that a process had, in megabytes; 0 without /proc.
+    """Return the peak memory of a process in megabytes; 0 without /proc.
 
-    `ru_maxrss` would count its parent's, from before it became itself.
+    `ru_maxrss` would include that of its parent, from before the exec.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()

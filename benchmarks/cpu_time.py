@@ -16,7 +16,7 @@ def cpu_seconds(pid: int) -> float:
     for entry in _PROC.glob("[0-9]*/stat"):
         try:
             fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
+        except OSError:  # it has just terminated
             continue
         child = int(entry.parent.name)
         children[int(fields[1])].append(child)

@@ -1,4 +1,4 @@
-"""A database full of contacts to measure on, made with set-based SQL and kept for the next time."""
+"""A database of contacts for benchmarks, filled with set-based SQL and reused."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _CONTACTS = """
     FROM generate_series(1, %(count)s) i, LATERAL (SELECT now() - interval '30 days' + i * interval '10 seconds')
         made (moment)"""
 
-# About a third have add-ons, half an account, a tenth know the foundation; all read three newsletters and a
-# quarter wait for two products.
+# About a third have add-ons, half have an account, a tenth are relevant to the foundation; all have three newsletters,
+# and a quarter two waitlists.
 _PARTS = (
     """
     INSERT INTO amo (email_id, add_on_ids, display_name, email_opt_in, language, last_login, location, profile_url,
@@ -76,7 +76,7 @@ _DOOMED = """
 
 @dataclass(frozen=True)
 class Contacts:
-    """A prepared database: where it is, who may call, and a random sample of what is in it."""
+    """A prepared database: its URL, the credentials, and a random sample of its contacts."""
 
     url: str
     settings: Settings
@@ -96,7 +96,7 @@ class Contacts:
         return psycopg.connect(libpq_url(self.url), autocommit=True)
 
     def doomed(self, count: int) -> list[str]:
-        """Return the addresses of `count` contacts that are there to be deleted; who is missing is made."""
+        """Return the addresses of `count` contacts to delete; missing ones are created."""
         with self.connect() as connection:
             there = _scalar(connection, "SELECT count(*) FROM emails WHERE primary_email LIKE 'doomed-%'")
             if there < count:
@@ -108,21 +108,21 @@ class Contacts:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command line say which database."""
+    """Add the options of the database to a command line."""
     parser.add_argument("--contacts", type=int, default=200_000, help="in the database (default: %(default)s)")
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=platformdirs.user_cache_path("ctms") / "benchmark",
-        help="where the database lies, which is used again next time (default: %(default)s)",
+        help="folder of the database, which is reused (default: %(default)s)",
     )
 
 
 @contextmanager
 def prepared(folder: Path, count: int) -> Iterator[Contacts]:
-    """Start an embedded PostgreSQL whose data lie in `folder`, with `count` contacts in it, and stop it at the end.
+    """Start an embedded PostgreSQL with its data in `folder` and `count` contacts, and stop it at the end.
 
-    A database of that size which is there already is used again, without what the last run added.
+    An existing database of that size is reused, without the additions of the last run.
     """
     settings = Settings(data_dir=folder, use_mozlog=False, logging_level="WARNING")
     app = create_app(settings)
@@ -151,7 +151,7 @@ def _fill(connection: Connection, count: int) -> None:
 
 
 def _client(connection: Connection) -> str:
-    """Let the benchmark call: a client with the role `admin` and a new secret."""
+    """Create a client with the role `admin` and a new secret for the benchmark."""
     secret = generate_secret()
     connection.execute("DELETE FROM api_client WHERE client_id = %s", (CLIENT_ID,))
     connection.execute(

@@ -1,4 +1,4 @@
-"""The kinds of requests that are measured."""
+"""The kinds of measured requests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of request: how it is called, which status is right, where its requests come from.
+    """A kind of request: its name, the expected status, and the source of its requests.
 
-    `once` says that none may be sent twice: it creates or deletes.
+    `once` means that no request may be repeated: it creates or deletes.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Kind:
     once: bool = False
 
     def requests(self, contacts: Contacts, count: int) -> list[Request]:
-        """Return `count` requests, or fewer when they may be sent again and again."""
+        """Return `count` requests, or fewer if they may be repeated."""
         return list(islice(self.make(contacts, count), count))
 
 
@@ -71,7 +71,7 @@ def _post(_contacts: Contacts, count: int) -> Iterator[Request]:
 
 
 def new_contact() -> dict[str, Any]:
-    """Return a contact that is not there yet: an account, two newsletters, a waitlist."""
+    """Return a new contact: an account, two newsletters, a waitlist."""
     name = uuid4().hex
     return {
         "email": {

@@ -1,4 +1,4 @@
-"""The load generator: `wrk`, which plays the requests that it is given and checks every status."""
+"""The load generator: `wrk`, which sends the given requests and checks every status."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MOST_PER_SECOND = 4_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run showed.
+    """The result of one run.
 
-    `rate`: requests answered in a second. `p50`, `p99`: the milliseconds that half and 99 % of them took at the most.
-    `server`, `database`: the milliseconds of CPU time that one took of the server and of PostgreSQL.
+    `rate`: requests per second. `p50`, `p99`: percentiles of the latency in milliseconds. `server`, `database`: CPU
+    time per request of the server and of PostgreSQL in milliseconds.
     """
 
     rate: float
@@ -36,13 +36,13 @@ class Measurement:
 
 
 class WrongAnswer(Exception):
-    """A server answered wrongly or not at all, so its figures mean nothing."""
+    """A server responded incorrectly or not at all, so its figures mean nothing."""
 
 
 def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, connections: int) -> Measurement:
-    """Send requests of a kind over `connections` kept-alive connections, each as soon as the last is answered.
+    """Send requests of a kind over `connections` kept-alive connections, each as soon as the previous response arrives.
 
-    Raises `WrongAnswer` unless every answer has the status that is right.
+    Raises `WrongAnswer` unless every response has the expected status.
     """
     requests = kind.requests(contacts, seconds * MOST_PER_SECOND)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -67,7 +67,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
         raise WrongAnswer(f"{server.name}, {kind.title}: {len(requests)} requests were too few")
     if found["wrong"] or found["broken"] or not found["requests"]:
         raise WrongAnswer(
-            f"{server.name}, {kind.title}: of {found['requests']} answers {found['wrong']} had not the status "
+            f"{server.name}, {kind.title}: of {found['requests']} responses {found['wrong']} did not have the status "
             f"{kind.status}, {found['broken']} connections broke"
         )
     each = [seconds * 1000 / found["requests"] for seconds in worked]
@@ -75,7 +75,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
 
 
 def wrk() -> str:
-    """Return the path of `wrk`, which is installed where it is missing and Debian's `apt-get` can do it."""
+    """Return the path of `wrk`, which is installed if it is missing and `apt-get` is available."""
     found = shutil.which("wrk")
     if found is None and shutil.which("apt-get"):
         sudo = [] if os.geteuid() == 0 else ["sudo"]

@@ -1,8 +1,8 @@
-"""Measure what a backend costs and how fast contacts reach it: `python -m benchmarks.mirror`.
+"""Measure the cost of a backend and the rate of the sync: `python -m benchmarks.mirror`.
 
-Prints how many PATCHes the service answers in a second with a backend registered and without one, measured in turns on
-one database, and their ratio; then how many contacts a second one `flask ctms worker` hands to a backend that does
-nothing, and the 99th percentile of reads meanwhile beside that of before.
+Prints the rate of PATCH with a backend registered and without one, interleaved on one database, and their ratio; then
+the rate at which one `flask ctms worker` pushes contacts to a backend that does nothing, and the 99th percentile of
+reads before and meanwhile.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ALL_WAIT = """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the benchmark as the command line says."""
+    """Run the benchmark with the command line's options."""
     options = _parser().parse_args(arguments)
     load.wrk()
     with tempfile.TemporaryDirectory() as folder, data.prepared(options.data_dir, options.contacts) as contacts:
@@ -59,13 +59,13 @@ def compare(contacts: data.Contacts, with_one: Server, without: Server, options:
     """Print the rates of PATCH with a backend and without, and their ratio."""
     with_it, without_it = measure_interleaved((with_one, without), KINDS["patch"], contacts, options)
     for server, measured in ((with_one, with_it), (without, without_it)):
-        print(f"PATCH {server.name}: {median(measured).rate:,.0f} requests a second")
+        print(f"PATCH {server.name}: {median(measured).rate:,.0f} requests per second")
     found = ratios(with_it, without_it)
     print(f"ratio: {statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})", flush=True)
 
 
 def resync(contacts: data.Contacts, reader: Server, plugin: dict[str, str], options: argparse.Namespace) -> None:
-    """Print how fast one worker hands over, and how long reads take before and meanwhile."""
+    """Print the rate of one worker, and the latency of reads before and meanwhile."""
     with contacts.connect() as connection:
         connection.execute("TRUNCATE outbox, procrastinate_jobs CASCADE")
         connection.execute(_ALL_WAIT, (options.resync,))
@@ -83,14 +83,14 @@ def resync(contacts: data.Contacts, reader: Server, plugin: dict[str, str], opti
         worker.wait()
         reads.join()
     print(
-        f"{options.resync:,} contacts in {seconds:.1f} s: {options.resync / seconds:,.0f} a second"
+        f"{options.resync:,} contacts in {seconds:.1f} s: {options.resync / seconds:,.0f} per second"
         f" (and {first - began:.1f} s to start)"
     )
     print(f"p99 of reads: {idle:.1f} ms before, {busy[0]:.1f} ms meanwhile: {busy[0] / idle:.1f} times")
 
 
 def write_plugin(folder: Path) -> str:
-    """Write a distribution with a backend that does nothing; returns the folder for `PYTHONPATH`."""
+    """Write a distribution with a backend that does nothing; return the folder for `PYTHONPATH`."""
     information = folder / "nowhere-1.dist-info"
     information.mkdir()
     (folder / "nowhere.py").write_text(_PLUGIN)
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mirror", description=__doc__)
     data.add_arguments(parser)
     add_arguments(parser)
-    parser.add_argument("--resync", type=int, default=100_000, help="contacts to hand over (default: %(default)s)")
+    parser.add_argument("--resync", type=int, default=100_000, help="contacts to push (default: %(default)s)")
     return parser
 
 

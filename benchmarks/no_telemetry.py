@@ -1,6 +1,6 @@
-"""The service without telemetry: nothing is counted, timed or logged; all else, `X-Request-Id` included, is the same.
+"""The service without telemetry: nothing is counted, timed or logged; everything else is unchanged.
 
-Compared with the service it shows the cost of telemetry. `python -m benchmarks.no_telemetry` starts it on HOST:PORT.
+The comparison with the service shows the cost of telemetry. `python -m benchmarks.no_telemetry` starts it on HOST:PORT.
 """
 
 from __future__ import annotations

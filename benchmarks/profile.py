@@ -1,9 +1,9 @@
 """Where the time of a request goes: `python -m benchmarks.profile`, or `python -m benchmarks.api --profile`.
 
-Calls the service's WSGI app and the baseline app in this process, one request after the other, on the real database.
-Prints for each kind of request how long one takes, how much of that this process works (the rest it waits, for
-PostgreSQL above all), and, by pyinstrument's samples, in which packages the service spends its time. On a busy machine
-it waits for its turn, too: then its packages' shares are too large, and what it works is still right.
+Calls the service's WSGI app and the baseline app in this process, one request after the other, on a real database.
+Prints for each kind of request the elapsed time, the CPU time of this process (the rest is mostly waiting for
+PostgreSQL), and, from pyinstrument's samples, the packages in which the service spends its time. On a busy machine the
+process also waits for the CPU: then the packages' shares are too large, but the CPU time is still right.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _PROJECT = Path(__file__).parent.parent
 
 
 class App(NamedTuple):
-    """A WSGI app, and what every request to it carries."""
+    """A WSGI app, and the environ of every request to it."""
 
     wsgi: Callable[..., Iterable[bytes]]
     headers: dict[str, str]
 
 
 class Cost(NamedTuple):
-    """What a request takes: in all, and of this process's work, in milliseconds."""
+    """The cost of a request: elapsed time, and CPU time of this process, in milliseconds."""
 
     elapsed: float
     worked: float
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Profile as the command line says."""
+    """Profile with the command line's options."""
     options = _parser().parse_args(arguments)
     with data.prepared(options.data_dir, options.contacts) as contacts:
         settings = Settings(db_url=contacts.url, secret_key=_SECRET_KEY)
@@ -67,7 +67,7 @@ def _profile(kind: Kind, contacts: data.Contacts, service: App, yardstick: App, 
     count = min(options.requests, _PAGES) if kind.name == "page" else options.requests
     rounds = iter(_rounds(kind, contacts, 5, count))
     for app in (yardstick, service):
-        _cost(kind, app, next(rounds))  # statements get prepared, caches filled
+        _cost(kind, app, next(rounds))  # statements are prepared, caches filled
     its, ours = (_cost(kind, app, next(rounds)) for app in (yardstick, service))
     profiler = Profiler(interval=_INTERVAL_IN_SECONDS)
     with profiler:
@@ -78,7 +78,7 @@ def _profile(kind: Kind, contacts: data.Contacts, service: App, yardstick: App, 
     session = profiler.last_session
     root = session.root_frame() if session else None
     if root is None:
-        raise SystemExit("too few samples: ask for more --requests")
+        raise SystemExit("too few samples: increase --requests")
     spent = _by_package(root)
     whole = sum(spent.values())
     parts = {package: seconds / whole * ours.elapsed for package, seconds in spent.items()}
@@ -91,14 +91,14 @@ def _profile(kind: Kind, contacts: data.Contacts, service: App, yardstick: App, 
 
 
 def _rounds(kind: Kind, contacts: data.Contacts, number: int, count: int) -> list[list[Request]]:
-    """Return `number` times `count` requests; of those that may be sent twice there may be fewer different ones."""
+    """Yield `number` times `count` requests; repeatable ones may be fewer."""
     made = kind.requests(contacts, number * count)
     requests = made if kind.once else list(islice(cycle(made), number * count))
     return [requests[start : start + count] for start in range(0, number * count, count)]
 
 
 def _cost(kind: Kind, app: App, requests: list[Request]) -> Cost:
-    """Send the requests one after the other and return what one takes. Raises `WrongAnswer`."""
+    """Send the requests one after the other and return the cost of one. Raises `WrongAnswer`."""
     environs = [_environ(request, app.headers) for request in requests]
     statuses: Counter[str] = Counter()
 
@@ -127,7 +127,7 @@ def _environ(request: Request, headers: dict[str, str]) -> dict[str, Any]:
 
 
 def _by_package(root: Frame) -> dict[str, float]:
-    """Sum the seconds that are spent in each package; what Python's own library does is its caller's."""
+    """Sum the seconds that are spent in each package; the standard library's time is its caller's."""
     spent: defaultdict[str, float] = defaultdict(float)
 
     def walk(frame: Frame, caller: str) -> None:
@@ -157,8 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which to profile (default: all)"
     )
-    parser.add_argument("--requests", type=int, default=1000, help="of a kind (default: %(default)s)")
-    parser.add_argument("--tree", action="store_true", help="print the tree of calls, too")
+    parser.add_argument("--requests", type=int, default=1000, help="requests per kind (default: %(default)s)")
+    parser.add_argument("--tree", action="store_true", help="also print the call tree")
     return parser
 
 

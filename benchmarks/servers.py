@@ -1,4 +1,4 @@
-"""The servers that are compared: the service as its users start it, without telemetry, and the baseline app."""
+"""The compared servers: the service as its users start it, without telemetry, and the baseline app."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_TIMEOUT_IN_SECONDS = 60
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs; `token` is empty where none is asked for."""
+    """A running server; `token` is empty if none is required."""
 
     name: str
     url: str
@@ -34,13 +34,13 @@ class Server:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request to it carries."""
+        """The headers of every request to it."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 @contextmanager
 def service(contacts: Contacts, workers: int, name: str = "service", **variables: str) -> Iterator[Server]:
-    """Start `flask ctms serve` on the database, with further environment `variables`."""
+    """Start `flask ctms serve` on the database, with additional environment `variables`."""
     environment = {**environment_of(contacts), "CTMS_WORKERS": str(workers), **variables}
     with _service([FLASK, "ctms", "serve"], environment, contacts, name) as server:
         yield server
@@ -68,7 +68,7 @@ def _service(command: list[str], environment: dict[str, str], contacts: Contacts
 
 
 def environment_of(contacts: Contacts) -> dict[str, str]:
-    """Return the variables that say which database."""
+    """Return the environment variables that select the database."""
     return {"CTMS_DATA_DIR": str(contacts.settings.data_dir)}
 
 
@@ -109,7 +109,7 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> Non
             time.sleep(0.1)
         else:
             return
-    raise SystemExit(f"{process.args!r} does not answer: see {log}")
+    raise SystemExit(f"{process.args!r} does not respond: see {log}")
 
 
 def _free_port() -> int:

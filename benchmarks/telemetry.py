@@ -1,9 +1,9 @@
 """The cost of telemetry: `python -m benchmarks.telemetry`.
 
-First the CPU time to buffer one request, and to count and to log it in a batch, with metrics in files as in `flask ctms
+First the CPU time to buffer one request, and to count and log it in a batch, with metrics in files as in `flask ctms
 serve`: in a loop, so with code and data in the CPU caches. Then two servers in interleaved rounds, the service as its
 users start it and the service without telemetry (`benchmarks.no_telemetry`): their requests per second, and their CPU
-time per request. The means over many short rounds are given with their standard errors: one round alone says little.
+time per request. The results are means over many short rounds with their standard errors.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _BATCH_SIZE = 100
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; return 1 when buffering and counting a request take longer than they may."""
+    """Run the benchmark; return 1 if buffering and counting a request take longer than the limits."""
     options = _parser().parse_args(arguments)
     load.wrk()
     with tempfile.TemporaryDirectory() as folder:
-        # prometheus_client reads it when it is imported.
+        # prometheus_client reads it on import.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         buffering, counting, logging = _measure_loops(Path(folder))
     print(f"buffering a request  {buffering:7.1f} µs")
@@ -72,7 +72,7 @@ def _mean(values: Sequence[float], factor: float = 1) -> str:
 
 
 def _measure_loops(folder: Path) -> tuple[float, float, float]:
-    """Return the microseconds of CPU time to buffer a request, and to count and to log one in a batch."""
+    """Return the microseconds of CPU time to buffer a request, and to count and log one in a batch."""
     from ctms.database.pool import Pool  # noqa: PLC0415  after the environment is set
     from ctms.settings import Settings  # noqa: PLC0415
     from ctms.telemetry.logs import init_logs, log_summaries  # noqa: PLC0415

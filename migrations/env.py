@@ -1,4 +1,4 @@
-"""How Alembic runs our migrations and those of plugins; `flask db …` and `flask ctms serve` come here.
+"""Alembic's environment for the migrations of CTMS and of plugins, for `flask db …` and `flask ctms serve`.
 
 The attribute `revisions` of the configuration knows how they run and what they may raise, and, for a plugin's, the
 schema in which their tables and their version table are created.
@@ -20,13 +20,13 @@ metadata = migrate.db.metadata if schema is None else None
 
 
 def is_ours(_item: object, name: str | None, _kind: str, reflected: bool, _compared: object) -> bool:
-    """Leave the tables of Procrastinate alone: they have no models here."""
+    """Exclude the tables of Procrastinate: they have no models here."""
     return not (reflected and name and name.startswith(("procrastinate_", "idx_procrastinate_")))
 
 
 def enter_session() -> None:
-    """Set what a revision expects, also after one that has set something else."""
-    # Rebuilding a large table may take hours; waiting for a lock must not make the API wait behind it.
+    """Set what a revision expects, even after one that has changed it."""
+    # Rebuilding a large table may take hours; waiting for a lock must not block the API.
     context.execute("SET statement_timeout = 0")
     context.execute("SET lock_timeout = '5s'")
     if schema is not None:
@@ -68,12 +68,12 @@ def leave(connection: Connection) -> None:
         connection.execute(text("RESET ALL"))
         connection.execute(text("RESET ROLE"))
         connection.commit()
-    except DBAPIError:  # the connection is lost, and the lock with it; what lost it is raised already
+    except DBAPIError:  # the connection is lost, and the lock with it; the cause has already been raised
         connection.invalidate()
 
 
 def run_online() -> None:
-    """Migrate, one process at a time: a second one waits and then finds the work done."""
+    """Migrate, one process at a time: a second one waits and then finds nothing to do."""
     with migrate.db.engine.connect() as connection:
         wait_for_lock(connection)
         context.configure(
@@ -97,6 +97,6 @@ def run_online() -> None:
 if context.is_offline_mode():
     run_offline()
 else:
-    # What an operator has to put right, such as a wrong password, is one line and no traceback.
+    # A problem that an operator can fix, such as a wrong password, is one line without a traceback.
     with revisions.explained():
         run_online()

@@ -1,1 +1,1 @@
-"""What maintainers run: `python -m tools.NAME`. Nothing here is part of the service."""
+"""Maintainers' tools: `python -m tools.NAME`. They are not part of the service."""

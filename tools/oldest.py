@@ -13,12 +13,12 @@ PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def declared() -> list[Requirement]:
-    """The runtime dependencies, as `pyproject.toml` declares them."""
+    """Return the runtime dependencies that `pyproject.toml` declares."""
     return [Requirement(line) for line in tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]]
 
 
 def oldest() -> Iterator[str]:
-    """Give `name==version` for each of them. Raises `ValueError` for one that does not have one lower bound."""
+    """Yield `name==version` for each of them. Raises `ValueError` for one without exactly one lower bound."""
     for requirement in declared():
         bounds = [bound.version for bound in requirement.specifier if bound.operator == ">="]
         if len(bounds) != 1:

@@ -1,4 +1,4 @@
-"""Write the reference of `ctms.plugins` and `ctms.testing` from their exports and docstrings."""
+"""Generate the reference of `ctms.plugins` and `ctms.testing` from their exports and docstrings."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ For other types set `convert`, a function that converts the text to the value, o
 
 
 def page() -> str:
-    """Return the page. Raises `LookupError` where an export is in no group."""
+    """Return the page. Raises `LookupError` if an export is in no group."""
     grouped = [name for names in GROUPS.values() for name in names]
     lost = sorted(set(ctms.plugins.__all__) ^ set(grouped))
     if lost:

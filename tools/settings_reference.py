@@ -29,7 +29,7 @@ rejected with one line that names the variable and never shows its value.
 | --- | --- | --- |
 """
 
-# Defaults that depend on the machine, in words.
+# Defaults that depend on the machine, described in words.
 WORDS = {
     "data_dir": "`ctms` in the user's data folder, such as `~/.local/share/ctms`; for root `/var/lib/ctms`",
     "workers": "the number of cores",

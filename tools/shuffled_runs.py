@@ -1,8 +1,7 @@
 """Repeat the README's test command in fresh clones, each time in another order: `python -m tools.shuffled_runs 10`.
 
-Print for each run its seed, whether the processors were busy, how long it took and whether it passed. With `--busy`
-every second run has each processor busy with something else all the time. The output of a run that failed is kept.
-`--seed` repeats one order.
+Prints for each run its seed, whether the processors were busy, the duration and the result. With `--busy` all
+processors are busy during every second run. The output of a failed run is kept. `--seed` repeats one order.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ TIMEOUT_SECONDS = 3600
 
 
 def test_command() -> str:
-    """Return the test command as the README has it."""
+    """Return the test command in the README."""
     found = re.search(r"<!-- command: test -->\n```bash\n(.+?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
     if found is None:
         raise SystemExit("README.md has no test command")
@@ -35,14 +34,14 @@ def test_command() -> str:
 
 
 def _work_for_nothing() -> None:
-    # Ends with the process that started it, also when that was killed.
+    # Ends with its parent process, even if that was killed.
     while multiprocessing.parent_process().is_alive():  # type: ignore[union-attr]
         sum(range(1_000_000))
 
 
 @contextmanager
 def busy_processors(number: int) -> Iterator[None]:
-    """Keep so many processors busy."""
+    """Keep this many processors busy."""
     hogs = [multiprocessing.Process(target=_work_for_nothing, daemon=True) for _ in range(number)]
     for hog in hogs:
         hog.start()
@@ -57,7 +56,7 @@ def busy_processors(number: int) -> Iterator[None]:
 def run(seed: int, output: Path) -> bool:
     """Run the test command in a fresh clone; return whether it passed."""
     folder = Path(tempfile.mkdtemp(prefix="ctms-shuffled-"))
-    folder.chmod(0o711)  # as root, PostgreSQL runs as a user of its own from the environment that is made here
+    folder.chmod(0o711)  # as root, PostgreSQL runs as another user, which must be able to enter the environment
     try:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "ctms")], check=True)
         command = ["bash", "-euo", "pipefail", "-c", f"{test_command()} -- --randomly-seed={seed}"]
@@ -81,7 +80,7 @@ def run(seed: int, output: Path) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the run, if it has not ended, with all its processes."""
+    """End the run with all its processes, unless it has ended."""
     if process.poll() is not None:
         return
     os.killpg(process.pid, signal.SIGTERM)
@@ -93,7 +92,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Repeat it as often as the command line says; exit with 1 unless all runs passed."""
+    """Repeat the command with the command line's options; exit with 1 unless all runs passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=int, nargs="?", default=10)
     parser.add_argument("--busy", action="store_true", help="keep all processors busy in every second run")

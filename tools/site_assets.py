@@ -1,6 +1,6 @@
-"""Refuse a built site that loads anything from another host: `python -m tools.site_assets FOLDER`.
+"""Reject a built site that loads assets from another host: `python -m tools.site_assets FOLDER`.
 
-Readers behind a firewall see the whole site, and no other host learns who reads it.
+The site works behind a firewall, and no other host learns who reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOADED = {
 }
 """The attributes of elements that a browser loads without a click."""
 
-# These only name another page.
+# Links that load nothing.
 NOT_LOADED = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev", "search"}
 
 _REMOTE = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
@@ -37,7 +37,7 @@ _IN_SCRIPT = re.compile(r"""(?:\bimport|\bfrom)\s*\(?\s*["']((?:https?:)?//[^"']
 
 
 class _Page(HTMLParser):
-    """The assets of other hosts that a page names, in its elements, styles and scripts."""
+    """Collects the assets of other hosts in a page's elements, styles and scripts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _Page(HTMLParser):
 
 
 def in_page(html: str) -> list[str]:
-    """Return the addresses on other hosts from which a page loads an asset."""
+    """Return the URLs on other hosts from which a page loads assets."""
     page = _Page()
     page.feed(html)
     page.close()
@@ -73,7 +73,7 @@ def in_page(html: str) -> list[str]:
 
 
 def in_site(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Give each file of a site with each address on another host from which it loads an asset."""
+    """Yield each file of a site with each URL on another host from which it loads an asset."""
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".html":
             found = in_page(path.read_text())

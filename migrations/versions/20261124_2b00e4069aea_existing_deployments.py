@@ -1,6 +1,6 @@
-"""The schema of existing deployments, to the letter
+"""The exact schema of existing deployments
 
-A database that an existing deployment made says that it is at this revision: `flask db upgrade` goes on from here.
+The databases of existing deployments are at this revision: `flask db upgrade` continues from here.
 
 Revision ID: 2b00e4069aea
 Revises:

@@ -1,10 +1,10 @@
-"""Permissions are checked from now on: seed them, and let every client that exists do what it could
+"""Seed the roles and permissions, which are checked from now on, and grant admin to existing clients
 
-Secrets can be rotated: the one before stays valid for a while.
+Secrets can be rotated: the previous one stays valid for some time.
 
-Roles are seeded and granted once in the life of a database. A downgrade leaves a mark, a row of `roles`, which dumps
-keep and which fits the schema of the revision before. An upgrade that finds it grants nothing: what was taken away
-stays away, and a client that the older service created gets its roles from an operator.
+Roles are seeded and granted only once per database. A downgrade leaves a marker row in `roles`, which is part of dumps
+and fits the previous schema. An upgrade that finds it grants nothing: what was revoked stays revoked, and operators
+grant roles to clients that the older service created.
 
 Revision ID: 4d6e2b8f8a21
 Revises: 3c5d1a9e7f10
@@ -19,7 +19,7 @@ depends_on = None
 
 MARK = "ctms: roles are in use"
 
-# What exists under one of these names stays as it is, with its own description.
+# Existing rows of these names keep their descriptions.
 UPGRADE = f"""
 DELETE FROM api_client_roles one USING api_client_roles other
 WHERE one.id > other.id AND (one.api_client_id, one.role_id) = (other.api_client_id, other.role_id);
@@ -67,7 +67,7 @@ ON CONFLICT (api_client_id, role_id) DO NOTHING;
 DELETE FROM roles WHERE name = '{MARK}';
 """
 
-# The rows stay: roles and grants are the operator's by now, and the older service reads the same tables.
+# Keep the rows: roles and grants may have been changed by operators, and the older service reads the same tables.
 DOWNGRADE = f"""
 INSERT INTO roles (name, description)
 VALUES ('{MARK}', 'Keep this row: with it, the next upgrade grants no roles to API clients.')

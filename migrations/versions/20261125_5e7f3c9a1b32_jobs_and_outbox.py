@@ -1,4 +1,4 @@
-"""What other systems must hear: the job queue (Procrastinate's own schema) and what waits for backends
+"""The job queue (Procrastinate's own schema) and the outbox for backends
 
 Revision ID: 5e7f3c9a1b32
 Revises: 4d6e2b8f8a21
@@ -14,8 +14,8 @@ down_revision = "4d6e2b8f8a21"
 branch_labels = None
 depends_on = None
 
-# The file that Procrastinate 3.10 ships: kept here, so that this revision makes the same tables for ever. A newer
-# Procrastinate that needs other tables gets a revision of its own, made of the migrations that it ships.
+# The schema of Procrastinate 3.10, copied here so that this revision always creates the same tables. A newer
+# Procrastinate with other tables gets its own revision, made from the migrations that it ships.
 JOBS = Path(__file__).parent.parent / "procrastinate-3.10.sql"
 
 UPGRADE = """

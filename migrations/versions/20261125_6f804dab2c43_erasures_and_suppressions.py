@@ -1,4 +1,4 @@
-"""Erasures as records, what deletion handlers have still to do, and the addresses that must not come back
+"""Records of erasures, tasks of deletion handlers, and suppressed addresses
 
 Revision ID: 6f804dab2c43
 Revises: 5e7f3c9a1b32
@@ -80,7 +80,7 @@ WHERE roles.name = 'admin' AND permissions.name = 'view_erasures'
 ON CONFLICT (role_id, permission_id) DO NOTHING;
 """
 
-# The permission stays, as those before it do: it may be granted by now.
+# Keep the permission, like those before it: it may have been granted.
 DOWNGRADE = "DROP TABLE suppressions, erasure_tasks, erasure_handlers, erasure_addresses, erasures;"
 
 

@@ -1,4 +1,4 @@
-"""What backends have still to delete for erasures
+"""Pending deletions of backends for erasures
 
 Revision ID: 8b1e5d7c2f94
 Revises: 6f804dab2c43

@@ -1,4 +1,4 @@
-"""How many other contacts carry an erased address as that of their account
+"""The number of other contacts with an erased address as their account address
 
 Revision ID: 9d2f6e8d3a05
 Revises: 8b1e5d7c2f94

@@ -1,4 +1,4 @@
-"""When a backend was last pushed contacts that `outbox_mirrored` does not list
+"""The time of the last push of contacts that `outbox_mirrored` does not list
 
 Revision ID: ae3f7c914b16
 Revises: 9d2f6e8d3a05
@@ -14,7 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE receivers ADD COLUMN unlisted_at timestamp with time zone")
-    # Nobody knows what these have been pushed while they wanted all contacts.
+    # It is unknown what was pushed to these while they wanted all contacts.
     op.execute("UPDATE receivers SET unlisted_at = clock_timestamp() WHERE kind = 'backend'")
 
 

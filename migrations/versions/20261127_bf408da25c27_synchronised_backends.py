@@ -1,4 +1,4 @@
-"""Since when a backend has been told of every contact, and when a backend or handler last failed
+"""The time since when a backend has every contact, and of the last error of a backend or handler
 
 Revision ID: bf408da25c27
 Revises: ae3f7c914b16
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Of a backend that an earlier version knew nobody knows whether it has every contact: the time is not set.
+    # It is unknown whether a backend from an earlier version has every contact: leave the time unset.
     op.execute(
         "ALTER TABLE receivers ADD COLUMN synchronised_at timestamp with time zone,"
         " ADD COLUMN last_error_at timestamp with time zone"
