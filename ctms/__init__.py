@@ -1,0 +1,1 @@
+"""CTMS, a contact management service."""

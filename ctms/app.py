@@ -32,16 +32,14 @@ from ctms.telemetry.slots import open_slots
 
 
 class Service(Flask):
-    """Flask without what it does at every request for others: none of our views is a coroutine, no route is bound
-    to a host or subdomain.
-    """
+    """Flask without per-request work for features that CTMS does not use: coroutines, routes bound to a host."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function; Flask would ask of each, at every request, whether it is a coroutine."""
+        """Return the function; Flask would check in each request whether it is a coroutine."""
         return func
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Match paths only; Flask would parse the host, too."""
+        """Match paths only; Flask would also parse the host."""
         if request is None:
             return super().create_url_adapter(None)
         return MapAdapter(
@@ -56,11 +54,10 @@ class Service(Flask):
 
 
 def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPoint] | None = None) -> Flask:
-    """Make the service; without `settings`, from the environment; with the plugins that are installed, or those found.
+    """Create the app, by default with settings from the environment and the installed plugins.
 
-    Raises `SettingsError` or `PluginError`.
-
-    Nothing is connected and nothing is started: the database is reached for when the first request needs it.
+    Raises `SettingsError` or `PluginError`. Opens no connection and starts nothing: the first request that needs the
+    database connects.
     """
     settings = settings or Settings.from_environment()
     app = Service("ctms", static_folder=None)

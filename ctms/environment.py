@@ -1,6 +1,6 @@
-"""Reading settings from environment variables into frozen dataclasses whose fields say how.
+"""Reading settings from environment variables into frozen dataclasses whose fields define them.
 
-Each may also come from a file, named by the same variable with `_FILE` behind it (as container secrets do).
+Each may also be read from a file, named by the same variable with the suffix `_FILE` (for container secrets).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class DeclarationError(TypeError):
 
 
 class _MissingError(SettingsError):
-    """A setting that is required is not set."""
+    """A required setting is not set."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How one field is read: variable, what it means, `environs` reader, check, conversion, whether it is secret.
+    """The definition of a setting: variable, help, `environs` reader, check, conversion, whether it is secret.
 
-    Without `read` and `convert` the field's annotation decides how the text is read. `check` raises
-    `marshmallow.ValidationError` with what is wrong, worded to follow the variable's name, and without the value, which
-    may be secret; `convert` may raise so too.
+    Without `read` and `convert` the field's annotation determines the type. `check` raises
+    `marshmallow.ValidationError` with a message that follows the variable's name, without the value, which may be
+    secret; `convert` may raise it too.
     """
 
     variable: str
@@ -53,7 +53,7 @@ class Setting:
     secret: bool = False
 
     def value(self, env: FileAwareEnv, reader: Reader, default: Any) -> Any:
-        """Read it from `env`; `default` when it is not set. Raises `SettingsError`, without the value."""
+        """Read it from `env`; return `default` if it is not set. Raises `SettingsError`, without the value."""
         try:
             raw = env.str(self.variable, None)
         except (ValueError, OSError):
@@ -87,14 +87,14 @@ def setting(
     read: str | None = None,
     secret: bool = False,
 ) -> Any:
-    """Make a dataclass field that is read from `variable`, as the type that the field is annotated with.
+    """Define a dataclass field that is read from `variable`, with the annotated type.
 
-    Without a `default` the variable must be set; a callable `default` is called when the value is needed. `secret`
-    keeps the value out of what is shown. `check` is called with the value and raises `marshmallow.ValidationError`,
-    with words that follow the variable's name and do not repeat the value.
+    Without a `default` the variable is required; a callable `default` is called when the value is needed. `secret`
+    masks the value in output. `check` is called with the value and raises `marshmallow.ValidationError`, with a message
+    that follows the variable's name and does not repeat the value.
 
-    Where the annotation does not say how the text is read, `convert` makes the value of it, or `read` names a reader of
-    `environs`, such as `"json"`; with both, `convert` gets what was read.
+    If the annotation does not determine the type, `convert` converts the text to the value, or `read` names a reader of
+    `environs`, such as `"json"`; with both, `convert` gets the result of the reader.
     """
     options: dict[str, Any] = {"repr": not secret}
     if default is REQUIRED:
@@ -109,9 +109,9 @@ def setting(
 
 
 def declared(cls: type) -> list[tuple[str, Setting, Any]]:
-    """All settings of a dataclass, in order: field name, how it is read, default, which may be `REQUIRED`.
+    """Return all settings of a dataclass, in order: field name, definition, default, which may be `REQUIRED`.
 
-    Raises `DeclarationError` for a field that `setting()` did not make.
+    Raises `DeclarationError` for a field that was not created by `setting()`.
     """
     found = []
     for item in dataclasses.fields(cls):
@@ -124,7 +124,7 @@ def declared(cls: type) -> list[tuple[str, Setting, Any]]:
 
 
 def prefixed(cls: type, prefix: str) -> list[tuple[str, Setting, Any]]:
-    """Return what `declared` returns, each variable with `prefix` before it."""
+    """Return the result of `declared` with `prefix` added to each variable."""
     return [
         (name, dataclasses.replace(how, variable=f"{prefix}{how.variable}"), default)
         for name, how, default in declared(cls)
@@ -132,10 +132,10 @@ def prefixed(cls: type, prefix: str) -> list[tuple[str, Setting, Any]]:
 
 
 def read_values(cls: type, prefix: str = "") -> dict[str, Any]:
-    """Read the fields of a dataclass from the environment, each variable with `prefix` before it.
+    """Read the fields of a dataclass from the environment, each variable with `prefix`.
 
-    Raises `SettingsError`, one line that names each variable that cannot be used and why; never its value. Raises
-    `DeclarationError` where the class does not say how a field is read.
+    Raises `SettingsError`, one line that names each invalid variable and the reason, never its value. Raises
+    `DeclarationError` if the class does not define how a field is read.
     """
     env = FileAwareEnv(eager=True, strip_whitespace=True)
     readers = _readers(cls)
@@ -162,9 +162,9 @@ def read_settings(cls: type[T], prefix: str = "") -> T:
 
 
 def override(cls: type, field: str, text: str) -> None:
-    """Set the variable of one field to `text` in this process's environment, in place of what is set or in its file.
+    """Set the variable of one field to `text` in this process's environment, overriding its value or file.
 
-    Raises `SettingsError`, and changes nothing, where the text cannot be used.
+    Raises `SettingsError`, and changes nothing, if the text is invalid.
     """
     how, default = next((how, default) for name, how, default in declared(cls) if name == field)
     names = (how.variable, f"{how.variable}{_FILE}")
@@ -179,7 +179,7 @@ def override(cls: type, field: str, text: str) -> None:
 
 
 def variables(declared: Iterable[tuple[str, Setting, Any]]) -> set[str]:
-    """Return all variables that settings are read from, those that name files included."""
+    """Return all variables that settings are read from, including those that name files."""
     return {f"{how.variable}{end}" for _, how, _ in declared for end in ("", _FILE)}
 
 
@@ -191,7 +191,7 @@ def close_to(variable: str, known: Iterable[str], prefix: str, cutoff: float = 0
 
 
 def set_variables(prefix: str) -> list[str]:
-    """Return the variables of the environment that begin with `prefix` and are not empty, in the order of names."""
+    """Return the variables of the environment that begin with `prefix` and are not empty, sorted by name."""
     return sorted(name for name, value in os.environ.items() if name.startswith(prefix) and value.strip())
 
 
@@ -215,7 +215,7 @@ def _readers(cls: type) -> Mapping[str, Reader]:
 
 
 def _flat(messages: Any) -> Iterator[Any]:
-    """Give the messages of a validation error, however they are nested."""
+    """Yield the messages of a validation error, however they are nested."""
     if isinstance(messages, Mapping):
         messages = messages.values()
     elif isinstance(messages, str) or not isinstance(messages, Iterable):

@@ -1,7 +1,7 @@
-"""Every exception that CTMS raises on purpose.
+"""All exceptions that CTMS raises on purpose.
 
-`ApiError` and its children become HTTP answers (`ctms.api.responses` is the one place that does it);
-`OperatorError` becomes one line on standard error and an exit status, for whoever starts or runs a command.
+`ApiError` and its subclasses become HTTP responses (only `ctms.api.responses` does this); `OperatorError` becomes a
+one-line message on standard error and an exit status.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import click
 
 
 class OperatorError(click.ClickException):
-    """Something only an operator can put right: the message says what and how, in one line."""
+    """A problem that an operator can fix: the message says what is wrong and what to do, in one line."""
 
 
 class SettingsError(OperatorError):
-    """A setting is missing or has a value that cannot be used."""
+    """A setting is missing or invalid."""
 
 
 class PluginError(OperatorError):
-    """A plugin cannot be used: the message names it, its package, the hook and the cure.
+    """A plugin cannot be used: the message names it, its package, the hook and a hint.
 
-    `plugins` are the names of those that cannot be used as they are: two where they clash.
+    `plugins` are the names of those that cannot be used: two if they conflict.
     """
 
     def __init__(self, message: str, *plugins: str) -> None:
@@ -38,7 +38,7 @@ class ListError(OperatorError):
 
 
 class UnfinishedError(OperatorError):
-    """A command did a part of its work: it was stopped, could not do the rest, or found more to do (exit status 3)."""
+    """A command did part of its work: it was interrupted, could not finish, or found problems (exit status 3)."""
 
     exit_code = 3
 
@@ -50,20 +50,20 @@ class NotFoundError(OperatorError):
 
 
 class ConflictError(OperatorError):
-    """A command would make what exists already, or break what depends on it (exit status 10)."""
+    """A command would create what already exists, or break what depends on it (exit status 10)."""
 
     exit_code = 10
 
 
 class LoggedError(RuntimeError):
-    """An unexpected error that was logged where it happened, with whose it is: it is answered with 500."""
+    """An unexpected error that was already logged with its origin; the response is 500."""
 
 
 class ApiError(Exception):
-    """A request that is answered with an error.
+    """An error response to a request.
 
-    `detail` is what the body's `detail` member holds; `extra` are further members of the body,
-    `headers` further headers of the answer.
+    `detail` is the body's member `detail`; `extra` are further members of the body, `headers` further headers of the
+    response.
     """
 
     status = 500
@@ -82,13 +82,13 @@ class ApiError(Exception):
 
 
 class BadRequest(ApiError):
-    """The request cannot be answered as it stands."""
+    """The request is malformed."""
 
     status = 400
 
 
 class Unauthorized(ApiError):
-    """No usable token came with the request (RFC 6750)."""
+    """The request has no valid token (RFC 6750)."""
 
     status = 401
 
@@ -97,19 +97,19 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """The caller is known and lacks a permission."""
+    """The caller lacks a permission."""
 
     status = 403
 
 
 class NotFound(ApiError):
-    """There is no such contact."""
+    """The contact does not exist."""
 
     status = 404
 
 
 class Conflict(ApiError):
-    """An identity is taken; `field` names it (`primary_email`, `fxa_id` …) where the database tells."""
+    """An identity is taken; `field` names it (`primary_email`, `fxa_id` …) if the database reports it."""
 
     status = 409
 
@@ -126,19 +126,19 @@ class PreconditionFailed(ApiError):
 
 
 class Invalid(ApiError):
-    """The request's values do not validate: `detail` is a sentence or a list of problems."""
+    """The request's values are invalid: `detail` is a sentence or a list of problems."""
 
     status = 422
 
 
 class TooManyRequests(ApiError):
-    """The caller has to wait before it tries again."""
+    """The caller must wait before it retries."""
 
     status = 429
 
 
 class Unavailable(ApiError):
-    """The database does not answer in time, or the process is too busy; trying again later may work."""
+    """The database does not respond in time, or the process is too busy; a retry may succeed."""
 
     status = 503
 

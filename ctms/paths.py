@@ -1,4 +1,4 @@
-"""Where the files lie that CTMS brings along, in a checkout and in an installed package."""
+"""Paths of the files that CTMS includes, in a checkout and in an installed package."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The public plugin API: everything that a plugin may import from CTMS, except `ctms.testing` in its tests.
 
-What is here stays; what is not here may change with any version.
+These names are stable; anything else may change in any version.
 """
 
 from __future__ import annotations

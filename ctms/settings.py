@@ -276,7 +276,7 @@ class Settings:
         """Read the settings from the environment.
 
         Raises `SettingsError` with one line that names each invalid variable and the reason, never its value. A
-        variable that begins with `CTMS_` and is almost the name of a setting is invalid, too.
+        variable that begins with `CTMS_` and is almost the name of a setting is also invalid.
         """
         refuse_misspelt(name for name in set_variables(PREFIX) if not name.startswith(PREFIX_OF_PLUGINS))
         return read_settings(cls)
@@ -311,5 +311,5 @@ def refuse_misspelt(names: Iterable[str]) -> None:
 
 
 def app_settings() -> Settings:
-    """The settings of the current app."""
+    """Return the settings of the current app."""
     return cast(Settings, extension("ctms.settings"))

@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def start_in_thread(function: Callable[[], T], name: str) -> Future[T]:
-    """Start the function in a thread with this name; return the future of its result, or of what it raises.
+    """Start the function in a thread with this name; return the future of its result or exception.
 
-    The thread is not one of a pool: the end of the process would wait for those, also for hanging ones.
+    The thread does not belong to a pool: at exit the process would wait for pooled threads, even hanging ones.
     """
     future: Future[T] = Future()
 

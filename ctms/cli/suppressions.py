@@ -36,7 +36,7 @@ suppressions = AppGroup(
 
 
 def address(value: str) -> str:
-    """An e-mail address to suppress, without a display name or other decoration of exports."""
+    """Parse an e-mail address to suppress, without a display name or other decoration of exports."""
     try:
         return normalize_entry(values.stored_text(value))
     except InvalidAddressError as error:
@@ -44,7 +44,7 @@ def address(value: str) -> str:
 
 
 def address_or_text(value: str) -> str:
-    """An address to look for, or text: earlier versions also suppressed invalid addresses."""
+    """Parse an address to look for, or text: earlier versions also suppressed invalid addresses."""
     text = values.stored_text(value).strip()
     if "@" not in text or "\0" in text or len(text) > MAX_LENGTH:
         raise click.BadParameter("it is not an e-mail address")

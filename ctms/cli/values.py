@@ -31,7 +31,7 @@ def stored_text(value: str) -> str:
 
 
 def client_id(value: str) -> str:
-    """The id of an API client."""
+    """Parse the id of an API client."""
     if not CLIENT_ID.fullmatch(value) or len(value) > MAX_LENGTH:
         raise click.BadParameter(
             f"a client id is `id_` followed by letters, digits, `-`, `_` or `.`, at most {MAX_LENGTH} characters"
@@ -40,7 +40,7 @@ def client_id(value: str) -> str:
 
 
 def new_name(value: str) -> str:
-    """The name of a new role or permission."""
+    """Parse the name of a new role or permission."""
     if not _NAME.fullmatch(value) or len(value) > MAX_LENGTH:
         raise click.BadParameter(
             f"a name consists of letters, digits, `-`, `_`, `.` or `:`, at most {MAX_LENGTH} characters"
@@ -49,7 +49,7 @@ def new_name(value: str) -> str:
 
 
 def address(value: str) -> str:
-    """An e-mail address; only its syntax is checked."""
+    """Parse an e-mail address; only its syntax is checked."""
     try:
         found = email_validator.validate_email(value, check_deliverability=False, globally_deliverable=False)
     except (email_validator.EmailNotValidError, UnicodeError) as error:
@@ -60,7 +60,7 @@ def address(value: str) -> str:
 
 
 def duration(value: str) -> timedelta:
-    """A duration: a number and its unit, from a second to a year."""
+    """Parse a duration: a number and its unit, from a second to a year."""
     found = _DURATION.fullmatch(value)
     if found:
         try:
@@ -73,7 +73,7 @@ def duration(value: str) -> timedelta:
 
 
 def moment(value: str) -> datetime:
-    """A past time: in ISO 8601, UTC by default, or as a duration before now."""
+    """Parse a past time: in ISO 8601, UTC by default, or as a duration before now."""
     if _DURATION.fullmatch(value):
         return datetime.now(UTC) - duration(value)
     try:

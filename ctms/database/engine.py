@@ -1,4 +1,4 @@
-"""The database: the server and the tables' base. Commands use `db.session`, requests `ctms.database.pool`."""
+"""The engine and the base class of models. Commands use `db.session`, requests `ctms.database.pool`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ctms.settings import Settings
 
 
 class Base(DeclarativeBase):
-    """What all tables share."""
+    """The base class of all tables' models."""
 
 
 db = SQLAlchemy(model_class=Base, session_options={"join_transaction_mode": "create_savepoint"})
@@ -47,7 +47,7 @@ CHECK_TIMEOUT_IN_SECONDS = 2
 
 
 class EmbeddedUrl:
-    """Starts the embedded server when the first connection is made, not when the app is: `--help` needs none."""
+    """Starts the embedded server with the first connection, not when the app is created: `--help` needs none."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -62,14 +62,14 @@ class EmbeddedUrl:
         return self._server.url
 
     def release(self) -> None:
-        """Let go of the server, which stops when nobody else uses it."""
+        """Release the server, which stops if it has no other user."""
         if self._server is not None:
             self._server.release()
             self._server = None
 
 
 def init_database(app: Flask, settings: Settings) -> None:
-    """Make the engine and the pool of the app; nothing is connected yet."""
+    """Create the engine and the pool of the app, without connecting."""
     embedded_url = EmbeddedUrl(settings) if settings.embedded else None
     app.extensions["ctms.embedded"] = embedded_url
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.db_url or "postgresql+psycopg://"
@@ -92,14 +92,14 @@ def init_database(app: Flask, settings: Settings) -> None:
 
 
 def database_url(app: Flask) -> Callable[[], str]:
-    """Return what tells the URL of the app's server; for the embedded one, asking starts it."""
+    """Return a function that returns the server's URL; for the embedded server it starts the server."""
     settings: Settings = app.extensions["ctms.settings"]
     return app.extensions["ctms.embedded"] or (lambda: str(settings.db_url))
 
 
 @contextmanager
 def quick_connection() -> Iterator[Connection]:
-    """Lend a connection of its own to a health check, which must neither wait for the pool nor for a slow server.
+    """Open a separate connection for a health check, which must wait neither for the pool nor for a slow server.
 
     Raises `psycopg.Error`.
     """
@@ -113,7 +113,7 @@ def quick_connection() -> Iterator[Connection]:
 
 
 def release_database(app: Flask) -> None:
-    """Close the pool and let go of the embedded server, if there is one."""
+    """Close the pool and release the embedded server, if there is one."""
     app.extensions["ctms.pool"].dispose()
     with app.app_context():
         db.engine.dispose()

@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL in one line that repeats no values of rows."""
+"""Errors of PostgreSQL in one line without values of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r'"[^"]*@[^"]*"')
 
 
 def driver_error(error: BaseException | None) -> psycopg.Error | None:
-    """Return psycopg's error, which SQLAlchemy may have wrapped; None for any other exception."""
+    """Return psycopg's error, which SQLAlchemy may have wrapped, or None for any other exception."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return cause if isinstance(cause, psycopg.Error) else None
 
@@ -31,12 +31,12 @@ def database_error_in(error: BaseException) -> psycopg.Error | SQLAlchemyError |
 
 
 def describe(error: psycopg.Error) -> str:
-    """Return the class of an error, with PostgreSQL's message where that repeats no values, else with the SQLSTATE."""
+    """Return the class of an error, with PostgreSQL's message if it repeats no values, else with the SQLSTATE."""
     kind = type(error).__name__
     if error.sqlstate is None:
         # psycopg's own: this class is about the statement and its placeholders, others may quote what was passed.
         return f"{kind}: {' '.join(str(error).split())}" if type(error) is psycopg.ProgrammingError else kind
-    # The message of a syntax error repeats the statement's text, values that were put into it included.
+    # The message of a syntax error repeats the statement's text, including values formatted into it.
     primary = None if isinstance(error, errors.SyntaxError) else error.diag.message_primary
     if primary and error.sqlstate.startswith(_WITHOUT_VALUES) and not is_raised_by_function(error):
         return f"{kind}: " + _ADDRESS.sub('"…"', " ".join(primary.split()))
@@ -48,5 +48,5 @@ def is_raised_by_function(error: psycopg.Error) -> bool:
     return (error.sqlstate or "").startswith("P0") or (error.diag.source_file or "").startswith(_LANGUAGES)
 
 
-# What the names of files begin with in which procedural languages raise errors.
+# The prefixes of file names in which procedural languages raise errors.
 _LANGUAGES = ("pl_", "plpy", "plperl", "pltcl", "plv8")

@@ -1,4 +1,4 @@
-"""The secrets that the service signs and fingerprints with: the operator's, or generated ones in `CTMS_DATA_DIR`."""
+"""Keys for signing tokens and for fingerprints: the operator's, or generated ones in `CTMS_DATA_DIR`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ctms.settings import Settings
 
 
 def secret_key(settings: Settings) -> str:
-    """The key that signs tokens: the operator's, or the one kept beside the embedded database.
+    """Return the key that signs tokens: the operator's, or the one stored with the embedded database.
 
-    Raises `OperatorError` where it cannot be kept.
+    Raises `OperatorError` if it cannot be stored.
     """
     return settings.secret_key or _kept(settings, "secret-key")
 
 
 def erasure_key(settings: Settings) -> str | None:
-    """The key of the fingerprints of addresses: the operator's, or the one kept beside the embedded database.
+    """Return the key of addresses' fingerprints: the operator's, or the one stored with the embedded database.
 
-    None on a server of one's own where `CTMS_ERASURE_KEY` is not set. Raises `OperatorError` where it cannot be kept.
+    None with the operator's own server if `CTMS_ERASURE_KEY` is not set. Raises `OperatorError` if it cannot be stored.
     """
     return settings.erasure_key or (_kept(settings, "erasure-key") if settings.embedded else None)
 
@@ -40,9 +40,9 @@ def _kept(settings: Settings, name: str) -> str:
 
 
 def load_or_create_secret(folder: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
-    """Return the secret kept in `folder/name`, made at the first call; readable by the user only.
+    """Return the secret stored in `folder/name`, created by the first call; only the user can read it.
 
-    Two processes that call at once get the same secret.
+    Two processes that call concurrently get the same secret.
     """
     make_folder(folder)
     path = folder / name
@@ -52,7 +52,7 @@ def load_or_create_secret(folder: Path, name: str, make: Callable[[], str] = lam
         with os.fdopen(descriptor, "w") as file:
             file.write(make())
         try:
-            os.link(draft, path)  # fails when another process was first: then its secret counts
+            os.link(draft, path)  # fails if another process was first: then its secret is used
         except FileExistsError:
             pass
         finally:

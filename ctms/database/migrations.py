@@ -1,7 +1,7 @@
-"""Migrations: those of CTMS, then those of plugins, each plugin's in a schema of its own (decision 015).
+"""Migrations: those of CTMS, then those of plugins, each plugin's in its own schema (decision 015).
 
-A plugin's schema holds its tables and its version table, so that a plugin that is not installed any more is passed
-over, and can be removed without its code. Nothing of a plugin is stored in the version table of CTMS.
+A plugin's schema contains its tables and its version table, so that an uninstalled plugin is ignored, and can be
+removed without its code. The version table of CTMS contains nothing of plugins.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ _chosen: ContextVar[PluginMigrations | None] = ContextVar("the plugin whose migr
 
 
 class PluginMigrations:
-    """The migrations of one plugin that is on."""
+    """The migrations of one enabled plugin."""
 
     def __init__(self, plugin: Plugin, folder: Path) -> None:
-        """Read the files. Raises `PluginError` where they are not one line of revisions."""
+        """Read the files. Raises `PluginError` if the revisions are not linear."""
         self.plugin = plugin
         self.folder = folder
         if len(plugin.name) > _MAX_NAME:
@@ -73,7 +73,7 @@ class PluginMigrations:
         self.head = self.revisions[0]
 
     def is_installed_copy(self) -> bool:
-        """Return whether pip copied the files here: the next installation removes what is written beside them."""
+        """Return whether pip copied the files here: the next installation removes files written next to them."""
         try:
             files = metadata.distribution(self.plugin.package).files or ()
         except metadata.PackageNotFoundError:
@@ -81,7 +81,7 @@ class PluginMigrations:
         return any(Path(str(file.locate())).parent.resolve() == self.folder.resolve() for file in files)
 
     def _read(self) -> Sequence[str]:
-        """Return the ids of the revisions, the newest first."""
+        """Return the ids of the revisions, newest first."""
         what = f"ctms_migrations yields the folder {self.folder}"
         try:
             self._check_ids(what)
@@ -128,12 +128,12 @@ class PluginMigrations:
 
 
 class PluginSchemas:
-    """What the plugins that are on want of the database."""
+    """The tables and permissions in the database that the enabled plugins require."""
 
     def __init__(
         self, migrations: Sequence[Registered[Migrations]], permissions: Sequence[Registered[Permission]]
     ) -> None:
-        """Raises `PluginError` for migrations that cannot be used."""
+        """Read the migrations. Raises `PluginError` for invalid ones."""
         self.migrations: dict[str, PluginMigrations] = {}
         self.permissions = permissions
         for one in migrations:
@@ -142,9 +142,9 @@ class PluginSchemas:
             self.migrations[one.plugin.name] = PluginMigrations(one.plugin, one.value.folder)
 
     def problems(self, connection: Connection, name: str | None = None) -> Iterator[str]:
-        """Give what a migrated database lacks for the plugins, or for the one of that name, and what cures it.
+        """Yield what a migrated database lacks for the plugins, or for the one of that name, and how to fix it.
 
-        A process that runs does not know a version of a plugin that was installed since.
+        A running process does not know a version of a plugin that was installed since.
         """
         for one in self.migrations.values():
             if name not in (None, one.plugin.name):
@@ -168,9 +168,9 @@ class PluginSchemas:
                 yield f"{permission.plugin.title}: its permission {permission.value.name} is not stored: {_UPGRADE}"
 
     def store_permissions(self) -> None:
-        """Store the permissions; those of the same name that an operator made become the plugin's.
+        """Store the permissions; the plugin takes over those that an operator created.
 
-        Raises `PluginError` where a plugin that is not on has one.
+        Raises `PluginError` if a permission belongs to a plugin that is not on.
         """
         if not self.permissions:
             return
@@ -196,19 +196,19 @@ class PluginSchemas:
 def init_migrations(
     app: Flask, migrations: Sequence[Registered[Migrations]], permissions: Sequence[Registered[Permission]]
 ) -> None:
-    """Give the app what its plugins want of the database. Raises `PluginError`."""
+    """Store the requirements of the app's plugins in the app. Raises `PluginError`."""
     app.extensions["ctms.head"] = head
     app.extensions["ctms.plugin_schemas"] = PluginSchemas(migrations, permissions)
 
 
 def plugin_schemas() -> PluginSchemas:
-    """What the plugins of the current app want of the database."""
+    """Return the database requirements of the current app's plugins."""
     return cast(PluginSchemas, extension("ctms.plugin_schemas"))
 
 
 @contextmanager
 def chosen(plugin: PluginMigrations) -> Iterator[None]:
-    """Have Alembic work on the migrations of a plugin inside."""
+    """Let Alembic work on the migrations of a plugin in the block."""
     token = _chosen.set(plugin)
     try:
         yield
@@ -218,10 +218,10 @@ def chosen(plugin: PluginMigrations) -> Iterator[None]:
 
 @migrate.configure  # type: ignore[untyped-decorator]
 def _configure(config: Config) -> Config:
-    """Tell Alembic which migrations it works on; `migrations/env.py` reads the attributes."""
+    """Configure Alembic's migrations; `migrations/env.py` reads the attributes."""
     plugin = _chosen.get()
     if plugin is not None:
-        for name in ("path_separator", "version_path_separator"):  # the second one is of earlier versions
+        for name in ("path_separator", "version_path_separator"):  # earlier versions use the second one
             config.set_main_option(name, "os")
         config.set_main_option("version_locations", str(plugin.folder).replace("%", "%%"))
     config.attributes["revisions"] = (
@@ -232,14 +232,14 @@ def _configure(config: Config) -> Config:
 
 @cache
 def head() -> str:
-    """The newest migration's revision."""
+    """Return the newest migration's revision."""
     found = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     assert found is not None  # noqa: S101  a test holds it
     return found
 
 
 def is_known(revision: str) -> bool:
-    """True when the revision is one of ours; a newer version's is not."""
+    """Return whether the revision is one of this version; a newer version's is not."""
     return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
 
 
@@ -256,21 +256,21 @@ def check_migrated() -> None:
 
 
 def problem_of_plugins(name: str | None = None) -> str | None:
-    """Return what the migrated database lacks for plugins, or for the one of that name; None where it has all."""
+    """Return what the migrated database lacks for plugins, or for the one of that name, or None."""
     with borrowed() as connection:
         return next(plugin_schemas().problems(connection, name), None)
 
 
 def upgrade() -> None:
-    """Bring our schema and those of plugins to their newest revisions, and store the permissions of plugins."""
+    """Upgrade our schema and those of plugins to their newest revisions, and store the permissions of plugins."""
     flask_migrate.upgrade(directory=str(MIGRATIONS))
     upgrade_plugins()
 
 
 def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str], None] = lambda _: None) -> None:
-    """Bring the schemas of plugins, or of these only, to their newest revisions. Raises `PluginError`.
+    """Upgrade the schemas of plugins, or only of these, to their newest revisions. Raises `PluginError`.
 
-    The permissions of all are stored. `report` is called with what was done for each plugin.
+    The permissions of all are stored. `report` is called with the result for each plugin.
     """
     wanted = plugin_schemas()
     for one in wanted.migrations.values():
@@ -283,19 +283,19 @@ def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str],
 
 
 def current_revision() -> str | None:
-    """Return the revision of the tables of CTMS; None where no migration has run."""
+    """Return the revision of the tables of CTMS, or None if no migration has run."""
     with db.engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def upgraded(before: str | None, after: str | None) -> str:
-    """Return in a few words what an upgrade did."""
+    """Return a short description of an upgrade."""
     return "nothing to do" if before == after else f"upgraded to {after}"
 
 
 @contextmanager
 def _explained(one: PluginMigrations) -> Iterator[str | None]:
-    """Lend the revision of a plugin's schema; raise `PluginError` for whatever stops its migrations."""
+    """Yield the revision of a plugin's schema; raise `PluginError` for any error of its migrations."""
     with borrowed() as connection:
         current = revision_of(connection, one.plugin.name)
     if current is not None and current not in one.revisions:
@@ -339,14 +339,14 @@ def _read_revision(connection: Connection, plugin: str) -> str | None:
 
 @contextmanager
 def borrowed() -> Iterator[Connection]:
-    """Lend a connection of the engine, as migrations have it: in a transaction that is rolled back."""
+    """Acquire a connection of the engine in a transaction that is rolled back."""
     with db.engine.connect() as connection:
         yield cast(Connection, connection.connection.driver_connection)
 
 
 @contextmanager
 def locked() -> Iterator[Connection]:
-    """Lend a connection for one transaction, while no other process migrates."""
+    """Acquire a connection for one transaction, while no other process migrates."""
     with db.engine.begin() as connection:
         driver = cast(Connection, connection.connection.driver_connection)
         driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")

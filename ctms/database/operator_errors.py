@@ -1,4 +1,4 @@
-"""The errors of the database that an operator can put right, in one line each."""
+"""Database errors that an operator can fix, in one line each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
 
 def database_problem(error: BaseException | None) -> str | None:
-    """Say in one line what an operator has to know about an error of the database; None: it is a fault of ours."""
+    """Return a one-line message for an operator about a database error, or None if it is a bug."""
     if isinstance(error, NO_SCHEMA):
         if is_migrated():
             return f"{describe(error)}, although the database is at the newest revision: see `flask db check`"
@@ -53,7 +53,7 @@ def _hint(error: psycopg.OperationalError) -> str:
 
 
 def is_migrated() -> bool:
-    """Return whether the database of the current app is at the newest revision; False where nothing can be read."""
+    """Return whether the current app's database is at the newest revision; False if it cannot be read."""
     if not has_app_context():
         return False
     try:
@@ -66,7 +66,7 @@ def is_migrated() -> bool:
 
 @contextmanager
 def operator_errors() -> Iterator[None]:
-    """Raise `OperatorError` for an error of the database that an operator can put right, in place of it."""
+    """Raise `OperatorError` in place of a database error that an operator can fix."""
     try:
         yield
     except (DBAPIError, psycopg.Error) as error:
@@ -77,6 +77,6 @@ def operator_errors() -> Iterator[None]:
 
 
 def check_reachable() -> None:
-    """Connect once. Raises `OperatorError`, one line that does not show the URL's password."""
+    """Connect once. Raises `OperatorError`, one line without the URL's password."""
     with operator_errors(), db.engine.connect():
         pass

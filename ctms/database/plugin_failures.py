@@ -13,7 +13,7 @@ from ctms.hooks.plugin import Plugin
 def failure_of(plugin: Plugin | None, error: BaseException) -> str:
     """Return with what the code of a plugin, or of CTMS, failed, in one line without values of rows.
 
-    Where a table is missing, say how to reach those of plugins.
+    If a table is missing, explain how to name those of plugins.
     """
     cause = driver_error(error)
     if cause is None:

@@ -98,7 +98,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 
 
 def connect_arguments(settings: Settings) -> dict[str, Any]:
-    """Return the parameters of every connection: time-outs keep a stuck query or peer from blocking a worker.
+    """Return the parameters of every connection: timeouts keep a stuck query or peer from blocking a worker.
 
     JIT is off, because compiling the document query takes longer than running it.
     """

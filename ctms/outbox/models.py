@@ -1,4 +1,4 @@
-"""The tables of what waits, and of how the other systems are doing."""
+"""The tables of pending changes, and of the states of backends and deletion handlers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ctms.database.engine import Model
 
 
 class OutboxEntry(Model):
-    """A contact that a backend must hear of: one row, however many edits it gets meanwhile.
+    """A contact that a backend must receive: one row, however many edits there are.
 
-    `version` moves with every edit; what was pushed counts only if the version is still the one that was read before.
-    `waiting_since` is the oldest edit that the backend has not heard of, `attempts` counts tries since, `failures`
-    those among them that are held against the contact itself. A parked row (`parked_at`) is not tried any more, until
-    the contact changes or an operator retries it.
+    `version` changes with every edit; a push settles the row only if the version is still the one that was read before.
+    `waiting_since` is the oldest edit that the backend has not received, `attempts` counts tries since, `failures`
+    those that count against the contact itself. A parked row (`parked_at`) is not retried until the contact changes or
+    an operator retries it.
     """
 
     __tablename__ = "outbox"
@@ -41,7 +41,7 @@ class OutboxEntry(Model):
 
 
 class Mirrored(Model):
-    """A contact that a backend which wants only some may have: it must hear when the contact is none of those any more.
+    """A contact that a backend which selects contacts may have: it must be told when it no longer wants it.
 
     The table lacks contacts that were pushed while the backend wanted all (`Receiver.unlisted_at`).
     """
@@ -53,11 +53,11 @@ class Mirrored(Model):
 
 
 class Receiver(Model):
-    """How a backend or deletion handler (`kind`) is doing: paused by hand, or cut off by the open breaker.
+    """The state of a backend or deletion handler (`kind`): pause, circuit breaker, rate.
 
     `failures` are consecutive failures; until `open_until`, the end of the cool-down, it is not called. `next_call_at`
-    keeps to its rate. At `unlisted_at` a backend was last pushed contacts that `outbox_mirrored` does not list; since
-    `synchronised_at` it has been told of every contact.
+    enforces its rate. At `unlisted_at` a backend was last pushed contacts that `outbox_mirrored` does not list; since
+    `synchronised_at` it has received every contact.
     """
 
     __tablename__ = "receivers"

@@ -1,1 +1,1 @@
-"""Backends and deletion handlers: what they are called with, how they are doing, and how their copies are repaired."""
+"""Backends and deletion handlers: calls, states, circuit breaker, resync and verification."""

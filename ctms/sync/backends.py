@@ -1,4 +1,4 @@
-"""What waits for a backend: contacts that changed, pushed as they are now."""
+"""Pending contacts of a backend, pushed with their current data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ctms.sync.work import PROBED, Batch, Item, least_tried
 
 logger = logging.getLogger(__name__)
 
-# A contact always travels in the same lane. Of a plain comparison the planner would think that it is true of one in two
-# hundred, and sort all that waits; so it thinks of every other one.
+# A contact always uses the same lane. For a plain comparison the planner would estimate that one in two hundred rows
+# matches, and sort all pending rows; so it estimates every other one.
 LANE = "CASE WHEN %(lanes)s = 1 OR mod(hashtext({key}::text) & 2147483647, %(lanes)s) = %(number)s THEN true END"
 
-# `clock_timestamp()` may change while a statement runs: no index can be searched for what is due by it.
+# `clock_timestamp()` may change while a statement runs, so no index can be searched for what is due by it.
 _CLAIM = f"""
     SELECT email_id, version, attempts, failures FROM outbox
     WHERE backend = %(backend)s AND priority = %(priority)s AND parked_at IS NULL AND due_at <= statement_timestamp()
@@ -37,8 +37,9 @@ _CLAIM = f"""
 _PRIORITIES = (LIVE, RESYNC)
 """One after the other: so what is not due yet, however much, is never looked at."""
 
-# What was edited since it was read has another version: it waits on, since then, and is due. The rows are locked in
-# the order in which writers lock them. A contact that exists again waits on, too: for an erasure it was pushed as gone.
+# A contact that was edited since it was read has another version: it stays pending, since then, and is due. The rows
+# are locked in the order in which writers lock them. A contact that exists again also stays pending: for an erasure it
+# was pushed as gone.
 _LOCKED = """
     WITH given AS (SELECT * FROM unnest(%(ids)s::uuid[], %(versions)s::bigint[]) AS g (email_id, version)),
     locked AS (
@@ -70,8 +71,8 @@ _PARKED = f"""{_LOCKED},
     WHERE o.backend = %(backend)s AND o.email_id = l.email_id AND l.same)
     SELECT email_id, same FROM locked"""
 
-# Two calls with one contact may have been under way at once: one was given up, or the worker stood still so long that
-# another one took its lane over. Which of them came last nobody knows: the contact is pushed once more.
+# Two calls with one contact may have overlapped: one timed out, or the worker stalled so long that another one took
+# over its lane. The order of their effects is unknown: the contact is pushed again.
 _AGAIN = """
     INSERT INTO outbox AS o (backend, email_id, version, priority, waiting_since, due_at, attempts, failures)
     SELECT %(backend)s, c, (extract(epoch FROM now) * 1000000)::bigint, %(priority)s, now, now, 0, 0
@@ -81,9 +82,9 @@ _AGAIN = """
 
 @dataclass
 class _Push:
-    """What a backend gets of a contact, and the deletions that it carries out by taking it as gone.
+    """The state of a contact to push, and the deletions that are settled if it is pushed as gone.
 
-    `back` is true when the contact exists again: it is pushed once more, as it is.
+    `back` is true if the contact exists again: it is pushed again afterwards, with its document.
     """
 
     deletions: tuple[Deletion, ...]
@@ -92,12 +93,12 @@ class _Push:
 
     @property
     def gone(self) -> bool:
-        """True when the contact is pushed as gone."""
+        """True if the contact is pushed as gone."""
         return self.state is not None and self.state.gone
 
 
 class BackendWork:
-    """What waits for one backend in one lane."""
+    """The pending contacts of one backend in one lane."""
 
     def __init__(self, lane: Lane, backend: Backend) -> None:
         self.lane = lane
@@ -107,7 +108,7 @@ class BackendWork:
         self._backend = backend
 
     def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
-        """Return what is due."""
+        """Return due items."""
         values = {
             "backend": self.lane.name,
             "lanes": self._backend.concurrency,
@@ -123,12 +124,12 @@ class BackendWork:
         return least_tried(items, limit) if probing else items
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
-        """Read the contacts as they are now; those that the backend neither wants nor has need no push.
+        """Read the current contacts; those that the backend neither wants nor has need no push.
 
-        A contact that an erasure deleted is pushed as gone first, whatever the backend has, also where it exists again.
+        A contact that an erasure deleted is pushed as gone first, whatever the backend has, even if it exists again.
         """
         keys = [item.key for item in items]
-        # Before the documents: what an erasure deletes between the two has another version in the outbox.
+        # Before the documents: an erasure between the two changes the version in the outbox.
         to_delete = deletions.find(connection, self.lane.name, keys)
         found = queries.documents_by_id(connection, keys)
         documents: dict[Item, Any] = {}
@@ -152,11 +153,11 @@ class BackendWork:
         return self._backend.implementation.push([item.payload.state for item in batch.items], self._key(batch))
 
     def ended_late(self, connection: Connection, batch: Batch) -> None:
-        """Have the contacts pushed once more: another worker may have pushed what came later."""
+        """Push the contacts again: another worker may have pushed newer states."""
         self._push_again(connection, batch.items)
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
-        """Store what became of the contacts."""
+        """Store the verdicts of the contacts."""
         settled: dict[UUID, bool] = {}
         finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
         if finished:
@@ -188,7 +189,7 @@ class BackendWork:
             self._push_again(connection, settled_elsewhere)
 
     def _settled(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> dict[UUID, bool]:
-        """Execute a statement that settles; returns the contacts that were waiting still, True for the same version."""
+        """Execute a settling statement; return the contacts that were still pending, True for the same version."""
         return dict(connection.execute(sql, values).fetchall())
 
     def _settle_deletions(
@@ -198,17 +199,17 @@ class BackendWork:
         delayed: Mapping[Item, Later | Parked],
         settled: Mapping[UUID, bool],
     ) -> None:
-        """Tell the erasures. Only the deletions that were known before the push: later ones need another push."""
+        """Settle the erasures' deletions: only those that were read before the push; later ones need another push."""
         delays: dict[Deletion, Delay] = {}
         for item, verdict in delayed.items():
-            # One that was edited meanwhile is not parked: it is pushed again.
+            # A contact that was edited in the meantime is not parked: it is pushed again.
             is_parked = isinstance(verdict, Parked) and settled.get(item.key, False)
             delays |= dict.fromkeys(item.payload.deletions, Delay(is_parked, verdict.reason))
         done = [deletion for item in finished for deletion in item.payload.deletions]
         deletions.settle(connection, self.lane.name, done, delays)
 
     def _push_again(self, connection: Connection, items: Iterable[Item]) -> None:
-        """Have contacts pushed once more; a backend that selects is known to have what it may have been pushed."""
+        """Push contacts again; a backend that selects is recorded as possibly having what was pushed."""
         items = list(items)
         if self._backend.selects:
             there = [item.key for item in items if item.payload.state and not item.payload.gone]
@@ -224,9 +225,10 @@ class BackendWork:
         }
 
     def _select(self, connection: Connection, documents: dict[Item, Any], verdicts: dict[Item, Verdict]) -> None:
-        """List those that the backend will have; of what it does not want, only what it may have stays, as gone.
+        """List contacts that the backend will have; skip unwanted contacts that it cannot have.
 
-        Where an erasure waits, what the backend has is not guessed: the backend itself must say that nothing is left.
+        Other unwanted contacts are pushed as gone. For a pending erasure nothing is assumed: the backend itself must
+        confirm that nothing is left.
         """
         for item, document in documents.items():
             if document is None:
@@ -246,11 +248,11 @@ class BackendWork:
             verdicts |= {item: Finished() for item in documents if item.key in unknown}
 
     def _key(self, batch: Batch) -> str:
-        """Return the key of these states: the same when just they are tried again."""
+        """Return the idempotency key of these states: the same if exactly these are retried."""
         said = "\n".join(sorted(f"{item.email_id} {item.version} {item.payload.gone}" for item in batch.items))
         return hashlib.sha256(f"{self.lane.name}\n{said}".encode()).hexdigest()[:32]
 
 
 def _later(verdict: Later | AskAgain) -> Later:
-    """A backend has nothing to ask: what it has accepted is not there yet, and is pushed again."""
+    """Treat `Accepted` as a retry: a backend cannot be asked later, so the contact is pushed again."""
     return Later(verdict.seconds) if isinstance(verdict, AskAgain) else verdict

@@ -23,7 +23,7 @@ class Calls:
         self._lock = Lock()
 
     def is_stuck(self, lane: Lane) -> bool:
-        """Return whether a call that timed out still runs: another one could be overtaken by its older state."""
+        """Return whether a timed-out call is still running: a newer state could be overtaken by its older one."""
         with self._lock:
             return lane in self._timed_out
 
@@ -34,11 +34,10 @@ class Calls:
         timeout: float,
         late: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Return what the function returns. Raises what it raises, and `TimeoutError` after `timeout` seconds.
+        """Return the function's result. Raises its exceptions, and `TimeoutError` after `timeout` seconds.
 
-        The function has the current app, and so its database.
-
-        When a call that timed out ends after all, `late` is called in its thread, before the next call may start.
+        The function runs in the context of the current app, and so with its database. When a call that timed out ends,
+        `late` is called in its thread, before the next call may start.
         """
         app = current_app().app_context() if has_app_context() else nullcontext()
 

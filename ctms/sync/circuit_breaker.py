@@ -1,9 +1,9 @@
 """The circuit breaker of a receiver, shared by all workers.
 
 While it is open the receiver is not called. It opens after too many consecutive failures, for a cool-down that grows;
-the other system can ask for one, and an operator can pause the receiver. After the cool-down the breaker is half open:
-one contact is tried, the one that was tried least. When that works, the receiver gets full batches again.
-The state is stored in the table `receivers`.
+the other system can request one, and an operator can pause the receiver. After the cool-down the breaker is half open:
+one contact is tried, the one with the fewest attempts. If that succeeds, the receiver gets full batches again. The
+state is stored in the table `receivers`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _RECORD_SUCCESS = """
         failures = 0, open_until = CASE WHEN r.failures >= %s THEN NULL ELSE r.open_until END,
         last_success_at = excluded.last_success_at"""
 
-# One statement takes a turn and moves the next one on, for all lanes and workers; none is taken that is far away.
+# One statement takes a turn and advances the next one, for all lanes and workers; a turn too far away is not taken.
 _TURN = """
     INSERT INTO receivers AS r (kind, name, failures, next_call_at)
     VALUES (%(kind)s, %(name)s, 0, clock_timestamp() + make_interval(secs => %(gap)s))
@@ -82,12 +82,12 @@ class Breaker:
         return BreakerState(is_open=is_open, is_half_open=not is_open and failures >= self._threshold)
 
     def record_failure(self, connection: Connection, why: str | None) -> bool:
-        """Record a call that failed; returns True when the breaker is open now."""
+        """Record a failed call; return whether the breaker is open now."""
         row = connection.execute(_RECORD_FAILURE, (*self._key, why)).fetchone()
         assert row is not None  # noqa: S101  RETURNING
         self._failing = True
         failures, is_open = row
-        if is_open:  # the call was under way when the breaker opened
+        if is_open:  # the call was in flight when the breaker opened
             return True
         excess = failures - self._threshold
         if excess < 0:
@@ -102,16 +102,16 @@ class Breaker:
         connection.execute(_OPEN, {"kind": kind, "name": name, "cool_down": cool_down_seconds, "why": why})
 
     def record_success(self, connection: Connection) -> None:
-        """Record a call that worked: not each one while all is well."""
+        """Record a successful call, but not each one while the breaker is closed."""
         now = time.monotonic()
         if self._failing or now - self._success_recorded_at > _SUCCESS_INTERVAL_SECONDS:
             connection.execute(_RECORD_SUCCESS, (*self._key, self._threshold))
             self._failing, self._success_recorded_at = False, now
 
     def turn(self, connection: Connection, rate: float) -> float | None:
-        """Take the next turn of a receiver that `rate` calls a second may begin to.
+        """Take the next turn of a receiver with a limit of `rate` calls per second.
 
-        Returns in how many seconds it is, or None when that is too long to wait for.
+        Returns the delay in seconds, or None if it is too long to wait.
         """
         values = {"kind": self._key[0], "name": self._key[1], "gap": 1 / rate, "max_wait": _MAX_TURN_WAIT_SECONDS}
         row = connection.execute(_TURN, values).fetchone()

@@ -1,4 +1,4 @@
-"""The lanes with something due."""
+"""Lanes with due entries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ctms.database.pool import Connection
 from ctms.outbox.changes import LIVE, RESYNC
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
 
-# The earliest is one look into the index, however much waits that is not due yet; of contacts, one for each priority.
+# The earliest entry takes one index look-up, however many entries are not due yet; for contacts, one per priority.
 _DUE = """
     SELECT n FROM unnest(%s::text[]) AS n
     WHERE clock_timestamp() >= {earliest}
@@ -24,7 +24,7 @@ _OF_KIND = {
 
 
 def find_due(connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
-    """Return those of the lanes whose receiver has something to do and may be called."""
+    """Return those of the lanes that have due entries and whose receiver may be called."""
     found: list[Lane] = []
     for kind, sql in _OF_KIND.items():
         names = sorted({lane.name for lane in lanes if lane.kind == kind})

@@ -1,7 +1,7 @@
-"""What waits for a deletion handler: contacts to erase, to ask about, or to verify.
+"""Pending tasks of a deletion handler: contacts to erase, to ask about, or to verify.
 
-Rows are deleted, and the counters of the erasure moved, in one transaction: so every contact counts once, however
-often the handler was called, and its identities are gone with the row.
+Rows are deleted, and the counters of the erasure updated, in one transaction: so every contact counts once, however
+often the handler was called, and its identities are deleted with the row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOCK = """
         SELECT erasure_id FROM erasure_tasks WHERE id = ANY(%s))
     ORDER BY erasure_id FOR NO KEY UPDATE"""
 
-# Who claims a task that another worker has settled meanwhile finds it at another step, or gone.
+# A task that another worker has settled in the meantime is at another step, or gone.
 _GIVEN = "unnest(%(ids)s::bigint[], %(steps)s::text[]) AS g (id, step)"
 _SAME = "t.id = g.id AND t.step = g.step AND t.parked_at IS NULL"
 
@@ -98,14 +98,14 @@ _PARKED = f"""
         FROM moved GROUP BY erasure_id
     ) n WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
 
-# Who has come back with the same address: a handler that erases by address has erased the new contact, too.
+# Contacts that were created again with the same address: a handler that erases by address has erased these too.
 _BACK = """
     SELECT DISTINCT email_id FROM emails
     WHERE lower(primary_email) = ANY (ARRAY(SELECT lower(a) FROM unnest(%s::text[]) AS a))"""
 
 
 class ErasureWork:
-    """What waits for one deletion handler in one lane. The items' versions are their steps."""
+    """The pending tasks of one deletion handler in one lane. The items' versions are their steps."""
 
     def __init__(self, lane: Lane, handler: DeletionHandler) -> None:
         self.lane = lane
@@ -115,7 +115,7 @@ class ErasureWork:
         self._handler = handler
 
     def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
-        """Return what is due."""
+        """Return due items."""
         lanes = self._handler.concurrency
         values = (self.lane.name, lanes, lanes, self.lane.number, PROBED if probing else limit)
         items = [
@@ -125,7 +125,7 @@ class ErasureWork:
         return least_tried(items, limit) if probing else items
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
-        """Part those to erase from those to ask about; a handler that cannot verify any more is not asked."""
+        """Separate the contacts to erase from those to ask about; a handler without `verify` any more is not asked."""
         verifies = self._handler.verifies
         erase = [item for item in items if item.version == ERASE or (item.version == ACCEPTED and not verifies)]
         ask = [item for item in items if item.version != ERASE and verifies]
@@ -142,10 +142,10 @@ class ErasureWork:
         return implementation.erase(identities)
 
     def ended_late(self, connection: Connection, batch: Batch) -> None:
-        """Erasing again what is asked for again does no harm, in any order."""
+        """Do nothing: a repeated erasure is harmless, in any order."""
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
-        """Store what became of the contacts."""
+        """Store the verdicts of the contacts."""
         connection.execute(_LOCK, (self.lane.name, [item.key for item in verdicts]))
         finished = [item for item, verdict in verdicts.items() if isinstance(verdict, Finished)]
         to_verify = [item for item in finished if batch.method == "erase" and self._handler.verifies]
@@ -167,7 +167,7 @@ class ErasureWork:
             self._push_again(connection, finished)
 
     def _push_again(self, connection: Connection, erased: Sequence[Item]) -> None:
-        """Have the backends hear once more of contacts with the addresses of those that were erased."""
+        """Push contacts with the addresses of those that were erased to the backends again."""
         if outbox().names:
             _, found = expand_spellings(
                 item.payload["primary_email"] for item in erased if item.payload["primary_email"]

@@ -1,4 +1,4 @@
-"""The contacts that a backend which wants only some may have: the table `outbox_mirrored`.
+"""The contacts that a backend which selects contacts may have: the table `outbox_mirrored`.
 
 The table lists what was pushed while the backend selected. It lacks what was pushed while the backend wanted all
 contacts: `receivers.unlisted_at` is the time of the last such push. While it is set, the backend may have any contact.
@@ -27,7 +27,7 @@ _FIND = f"""
     SELECT c FROM unnest(%(ids)s::uuid[]) AS c WHERE EXISTS (
         SELECT FROM receivers WHERE kind = '{BACKEND}' AND name = %(backend)s::text AND unlisted_at IS NOT NULL)"""
 
-# At most one write a second, however many lanes push: so the time may be that much too early.
+# At most one write per second, however many lanes push: so the time may be up to a second too early.
 _PRECISION = "interval '1 second'"
 _RECORD_UNLISTED = f"""
     INSERT INTO receivers AS r (kind, name, failures, unlisted_at)
@@ -58,7 +58,7 @@ def add(connection: Connection, backend: str, email_ids: Collection[UUID] | Coll
 
 
 def remove(connection: Connection, backend: str, email_ids: Collection[UUID]) -> None:
-    """Take contacts that the backend has deleted from the list."""
+    """Remove contacts that the backend has deleted from the list."""
     connection.execute(_REMOVE, (backend, list(email_ids)))
 
 
@@ -69,15 +69,15 @@ def find(connection: Connection, backend: str, email_ids: Collection[UUID]) -> s
 
 
 def record_unlisted(connection: Connection, backend: str) -> None:
-    """Record that the backend is pushed contacts that are not listed; to be committed before the push."""
+    """Record that unlisted contacts are pushed to the backend; to be committed before the push."""
     connection.execute(_RECORD_UNLISTED, {"backend": backend})
 
 
 def complete(connection: Connection, backend: str) -> Iterator[None]:
     """List all contacts, batch by batch, if the backend was pushed contacts that are not listed.
 
-    Afterwards the list is complete, unless a worker has pushed unlisted contacts meanwhile. Contacts that were deleted
-    need no entry: each erasure has them deleted, listed or not.
+    Afterwards the list is complete, unless a worker has pushed unlisted contacts in the meantime. Deleted contacts need
+    no entry: each erasure deletes them, listed or not.
     """
     values: dict[str, Any] = {"backend": backend, "limit": BATCH}
     row = connection.execute(_BEGIN, values).fetchone()

@@ -1,4 +1,4 @@
-"""What is parked for backends: why, and having it tried again."""
+"""Parked contacts of backends: their reasons, and retries."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _REASONS = """
         WHERE backend = %(backend)s AND parked_at IS NOT NULL GROUP BY reason
     ) r ORDER BY contacts DESC, reason"""
 
-# In the order of the index, which goes on behind the last batch: what was passed is not looked at again, nor what is
-# parked again meanwhile. The rows are locked in the order in which writers lock them.
+# In the order of the index, continuing after the last batch: neither processed rows nor those that are parked again are
+# looked at twice. The rows are locked in the order in which writers lock them.
 _RETRY = """
     WITH found AS MATERIALIZED (
         SELECT reason, email_id FROM outbox
@@ -45,7 +45,7 @@ _BEHIND = "AND (reason, email_id) > (%(last_reason)s, %(last)s)"
 
 @dataclass(frozen=True)
 class Reason:
-    """Why contacts are parked, how many, since when, and a few of them."""
+    """A reason for parked contacts: how many, since when, and examples."""
 
     reason: str | None
     contacts: int
@@ -55,17 +55,17 @@ class Reason:
 
 
 def reasons(connection: Connection, backend: str, examples: int) -> list[Reason]:
-    """Return why contacts are parked, the most frequent reason first, each with a few examples."""
+    """Return the reasons for parked contacts, the most frequent first, each with examples."""
     with connection.transaction():
-        connection.execute("SET LOCAL statement_timeout = 0")  # counting takes long when many are parked
+        connection.execute("SET LOCAL statement_timeout = 0")  # counting takes long if many are parked
         rows = connection.execute(_REASONS, {"backend": backend, "examples": examples}).fetchall()
     return [Reason(*row) for row in rows]
 
 
 def retry(connection: Connection, backend: str, reason: str | None = None) -> Iterator[int]:
-    """Have what is parked, or what is parked for a reason, wait again; gives how many, batch by batch.
+    """Retry parked contacts, or those parked for a reason; yield their numbers, batch by batch.
 
-    Each batch is a transaction of its own: what is done stays when it is interrupted.
+    Each batch is a separate transaction: finished batches are kept after an interruption.
     """
     row = connection.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None  # noqa: S101  it has one row

@@ -1,4 +1,4 @@
-"""How backends and deletion handlers are doing, and pausing and resuming them."""
+"""The states of backends and deletion handlers; pause and resume."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _RESUME = """
     UPDATE receivers SET paused_at = NULL, paused_why = NULL, failures = 0, open_until = NULL
     WHERE kind = %s AND name = %s AND (paused_at IS NOT NULL OR failures > 0 OR open_until IS NOT NULL)"""
 
-# Whether anything waits is told by one entry of an index, however much it is.
+# A single index entry tells whether anything is pending.
 _TROUBLES = f"""
     SELECT k.kind, k.name, r.paused_at IS NOT NULL, coalesce(r.failures, 0),
         CASE WHEN r.open_until > clock_timestamp() + interval '1 minute' THEN r.open_until END,
@@ -69,7 +69,7 @@ _TROUBLES = f"""
     FROM unnest(%s::text[], %s::text[]) AS k (kind, name) LEFT JOIN receivers r USING (kind, name)
     ORDER BY k.kind, k.name"""
 
-# From one name to the next, each by one entry of the index: however many erasures wait.
+# From one name to the next, each by one index entry: however many erasures are pending.
 _ABANDONED = """
     WITH RECURSIVE waiting (name) AS (
         SELECT min(backend) FROM erasure_backends WHERE pending > 0 OR parked > 0
@@ -81,11 +81,11 @@ _ABANDONED = """
 
 @dataclass(frozen=True)
 class State:
-    """How a backend or deletion handler is doing.
+    """The state of a backend or deletion handler.
 
-    `max_batch` is None for one that no plugin registers any more. `resting_until` is when the cool-down of
-    the open breaker ends, or what the other system asked for; `failures` are consecutive failures. Since
-    `synchronised_at` a backend has been told of every contact; None where that is not so, or is not known.
+    `max_batch` is None if no plugin registers it any more. `resting_until` is the end of the open breaker's cool-down,
+    or of a requested pause; `failures` are consecutive failures. Since `synchronised_at` a backend has received every
+    contact; None if it has not, or if this is unknown.
     """
 
     kind: str
@@ -102,7 +102,7 @@ class State:
 
     @property
     def state(self) -> str:
-        """In a word: `not installed`, `paused`, `resting`, `failing` or `ok`."""
+        """The state in one word: `not installed`, `paused`, `resting`, `failing` or `ok`."""
         if self.max_batch is None:
             return "not installed"
         if self.paused_at:
@@ -114,9 +114,9 @@ class State:
 
 @dataclass(frozen=True)
 class Status(State):
-    """How it is doing, and what waits: `waiting` contacts, of which `retrying` were tried before, and `parked` ones.
+    """The state with its pending work: `waiting` contacts, of which `retrying` were tried before, and `parked` ones.
 
-    `never_synchronised` is true of a backend to which contacts from before its plugin were never sent.
+    `never_synchronised` is true of a backend that never received the contacts from before its plugin.
     """
 
     waiting: int = 0
@@ -127,9 +127,9 @@ class Status(State):
 
 
 def failure_threshold(max_batch: int) -> int:
-    """Return how many consecutive failures open the breaker: one bad contact in a batch causes fewer.
+    """Return how many consecutive failures open the breaker: more than one bad contact in a batch causes.
 
-    Halving the batch finds it, and `MAX_FAILURES_ALONE` park it.
+    Bisecting the batch isolates it, and `MAX_FAILURES_ALONE` parks it.
     """
     return max_batch.bit_length() + MAX_FAILURES_ALONE
 
@@ -140,9 +140,9 @@ def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
 
 
 def statuses(connection: Connection) -> list[Status]:
-    """Return how each is doing: what is registered, and what only the tables know any more."""
+    """Return the status of each receiver: registered ones, and those that only the tables know."""
     with connection.transaction():
-        connection.execute("SET LOCAL statement_timeout = 0")  # counting a long queue takes long
+        connection.execute("SET LOCAL statement_timeout = 0")  # counting a large backlog takes long
         waiting = _by_key(connection, _COUNTS)
         states = _by_key(connection, _STATES)
         never = {(BACKEND, name) for name in find_unsynchronised(connection, registered(BACKEND))}
@@ -161,7 +161,7 @@ def statuses(connection: Connection) -> list[Status]:
 
 
 def count_waiting(connection: Connection, kind: str, names: Sequence[str]) -> list[tuple[str, int, int, int, float]]:
-    """Return what waits for these, by name: waiting, retrying and parked contacts, and the age of the oldest one."""
+    """Return the pending work by name: waiting, retrying and parked contacts, and the age of the oldest one."""
     return connection.execute(_WAITING, (kind, names)).fetchall() if names else []
 
 
@@ -173,7 +173,7 @@ def _by_key(connection: Connection, sql: str, values: Sequence[Any] = ()) -> dic
 
 
 def state(connection: Connection, kind: str, name: str) -> State | None:
-    """Return how one is doing, without counting what waits; None when neither a plugin nor a table knows it."""
+    """Return the state of a receiver without its pending work, or None if neither a plugin nor a table knows it."""
     found = _by_key(connection, f"{_STATES} WHERE kind = %s AND name = %s", (kind, name)).get((kind, name))
     one = registered(kind).get(name)
     if one is None and found is None:
@@ -184,12 +184,12 @@ def state(connection: Connection, kind: str, name: str) -> State | None:
 
 
 def pause(connection: Connection, kind: str, name: str, why: str | None) -> None:
-    """Have it called no more until it is resumed; the batches in hand are finished. What waits is kept."""
+    """Stop calling it until it is resumed; the batches in flight are finished. Pending work is kept."""
     connection.execute(_PAUSE, (kind, name, why))
 
 
 def resume(connection: Connection, kind: str, name: str) -> bool:
-    """Have it called again, at once, also when the breaker is open; returns False when it was called anyway."""
+    """Call it again immediately, even if the breaker is open; return False if it was called anyway."""
     changed = connection.execute(_RESUME, (kind, name)).rowcount > 0
     receiver = registered(kind).get(name)
     if receiver is not None:
@@ -198,9 +198,9 @@ def resume(connection: Connection, kind: str, name: str) -> bool:
 
 
 def troubles(connection: Connection) -> list[str]:
-    """Say in a few words what is wrong with those that are registered, and for which others erasures wait.
+    """Describe problems of registered receivers, and name others that erasures wait for.
 
-    Two queries tell, however much waits.
+    Two queries suffice, however much is pending.
     """
     there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
     if not there:

@@ -1,7 +1,7 @@
-"""Having a backend hear of contacts again: walking over them in batches, each of which is a transaction of its own.
+"""Pushing contacts to a backend again: scanning them in batches, each in a separate transaction.
 
-A walk may be interrupted, and repeated: contacts wait once, however often they are asked for. Contacts that are made
-or edited while it goes wait by themselves.
+A scan may be interrupted and repeated: contacts are added to the outbox once. Contacts that are created or edited
+during the scan are added by their writers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ctms.sync import mirrored, synchronised
 BATCH = 2_000
 """Contacts that one transaction looks at: whoever edits one of them waits until they all are in the outbox."""
 
-# The batch is what was looked at, not what was found: a statement takes about as long whatever is looked for.
+# A batch is the scanned contacts, not the matching ones: so each statement takes about as long, whatever matches.
 _PUT = f"""
     WITH looked AS MATERIALIZED (
         SELECT e.email_id, e.update_timestamp FROM emails e WHERE {{range}} ORDER BY {{order}} LIMIT %(limit)s),
@@ -46,7 +46,7 @@ _OF_ADDRESSES = """
 
 @dataclass(frozen=True)
 class Selection:
-    """Which contacts: all, or those that changed `since`, and are or were on a newsletter and on a waitlist."""
+    """The contacts to push: all, or those changed `since`, and with a newsletter and a waitlist."""
 
     since: datetime | None = None
     newsletter: str | None = None
@@ -54,10 +54,10 @@ class Selection:
 
 
 def resync(connection: Connection, backend: str, selection: Selection) -> Iterator[int]:
-    """Have the contacts of a selection wait for the backend; gives how many more do, batch by batch.
+    """Add the contacts of a selection to the outbox for the backend; yield how many were added, batch by batch.
 
-    Once all contacts wait, the backend is recorded as synchronised. Where all are chosen and it has begun to select,
-    those that it does not want are pushed as gone.
+    Once all contacts are pending, the backend is recorded as synchronised. If all are selected and the backend has
+    begun to select, unwanted contacts are pushed as gone.
     """
     if selection == Selection() and outbox().backends[backend].selects:
         for _ in mirrored.complete(connection, backend):
@@ -92,9 +92,9 @@ def resync(connection: Connection, backend: str, selection: Selection) -> Iterat
 
 
 def resync_addresses(connection: Connection, backend: str, addresses: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Have the contacts with these addresses wait for the backend.
+    """Add the contacts with these addresses to the outbox for the backend.
 
-    Gives, batch by batch, how many more do and how many addresses are no contact's.
+    Yields, batch by batch, how many were added and how many addresses have no contact.
     """
     addresses = iter(addresses)
     while batch := {comparison_key(address): address for address in islice(addresses, BATCH)}:
@@ -106,6 +106,6 @@ def resync_addresses(connection: Connection, backend: str, addresses: Iterable[s
 
 
 def about_how_many(connection: Connection) -> int | None:
-    """Return about how many contacts there are, as the database's statistics say; None when they do not yet."""
+    """Return the approximate number of contacts from the database's statistics, or None if there are none yet."""
     row = connection.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = 'emails'::regclass").fetchone()
     return row[0] if row and row[0] >= 0 else None

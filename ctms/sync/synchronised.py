@@ -1,8 +1,8 @@
-"""Backends that have been told of every contact: since when, and which ones have not.
+"""Backends that have received every contact: since when, and which ones have not.
 
-The outbox tells a backend of the contacts that change from when its plugin is there. Those that existed before wait for
-it only after a resync of all contacts. `receivers.synchronised_at` is the time from which nothing was left out: the end
-of such a resync, or of the first start of a worker, where every contact waited for the backend already.
+The outbox contains the contacts that change while a backend's plugin is on. Existing ones are pushed only by a resync
+of all contacts. `receivers.synchronised_at` is the time since which nothing is missing: the end of such a resync, or
+the first start of a worker, if every contact was already pending for the backend.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Collection
 from ctms.database.pool import Connection
 from ctms.outbox.lanes import BACKEND
 
-# Where contacts are left out the first ones that are looked at tell. All are looked at only before the first start of a
-# worker, where all of them wait.
+# If contacts are missing, the first scanned ones show it. All are scanned only before the first start of a worker, when
+# all of them are pending.
 _LEFT_OUT = """EXISTS (
     SELECT FROM emails e
     WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.backend = b.name AND o.email_id = e.email_id))"""
@@ -31,14 +31,14 @@ _RECORD_ALL = _RECORD.format(which="FROM unnest(%(names)s::text[]) AS b (name)")
 
 
 def find_unsynchronised(connection: Connection, backends: Collection[str]) -> list[str]:
-    """Return those of the backends that never had a resync of all contacts and are to miss some of them."""
+    """Return those of the backends that never had a resync of all contacts and lack some of them."""
     return _execute(connection, _FIND, backends)
 
 
 def record_complete(connection: Connection, backends: Collection[str]) -> None:
-    """Record as synchronised those of the backends for which every contact waits.
+    """Record as synchronised those of the backends for which every contact is pending.
 
-    To be called before a worker empties the outbox for the first time: afterwards nobody knows.
+    To be called before a worker drains the outbox for the first time: afterwards this is unknown.
     """
     _execute(connection, _RECORD_COMPLETE, backends)
 
@@ -52,6 +52,6 @@ def _execute(connection: Connection, sql: str, backends: Collection[str]) -> lis
     if not backends:
         return []
     with connection.transaction():
-        connection.execute("SET LOCAL statement_timeout = 0")  # all contacts may have to be looked at
+        connection.execute("SET LOCAL statement_timeout = 0")  # all contacts may have to be scanned
         cursor = connection.execute(sql, {"names": list(backends)})
         return [name for (name,) in cursor.fetchall()] if cursor.description else []

@@ -1,4 +1,4 @@
-"""What becomes of each contact after a call: what the receiver answered, or raised, put into one form."""
+"""Verdicts for each contact after a call, derived from the outcome or the exception."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KINDS = (Done, TryLater, SlowDown, Refused, Accepted, Pause)
 
 @dataclass(frozen=True)
 class Finished:
-    """Nothing more to do."""
+    """Done: nothing is left to do."""
 
 
 @dataclass(frozen=True)
 class Later:
-    """Try again in so many seconds; `counts` if it is held against the contact, `tried` if it was tried at all."""
+    """Retry after this many seconds; `counts` if it counts against the contact, `tried` if it was tried at all."""
 
     seconds: float
     reason: str | None = None
@@ -38,14 +38,14 @@ class Later:
 
 @dataclass(frozen=True)
 class AskAgain:
-    """The other system works on it: ask in so many seconds."""
+    """The other system is processing it: ask after this many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Parked:
-    """Not to be tried any more, for a reason."""
+    """Not to be retried, for a reason."""
 
     reason: str
 
@@ -54,14 +54,14 @@ Verdict = Finished | Later | AskAgain | Parked
 
 
 def back_off(attempts: int) -> float:
-    """Return how long to wait after so many tries, in seconds: twice as long each time, spread out by chance."""
+    """Return the delay after this many attempts, in seconds: exponential backoff with jitter."""
     return float(min(LONGEST_WAIT_IN_SECONDS, 2.0 ** min(attempts, 12)) * random.uniform(0.75, 1.25))  # noqa: S311
 
 
 def outcome_of(answer: Any, email_id: str) -> Outcome:
-    """Return what the receiver's `answer` says of a contact, with a time that can be kept to.
+    """Return the outcome of a contact in the receiver's `answer`, with a limited delay.
 
-    Raises `TypeError` for what is none of the outcomes.
+    Raises `TypeError` for a value that is no outcome.
     """
     if answer is None:
         return Done()
@@ -76,7 +76,7 @@ def outcome_of(answer: Any, email_id: str) -> Outcome:
 
 
 def verdict_of(outcome: Outcome, attempts: int) -> Verdict:
-    """Return what becomes of a contact that was tried `attempts` times before."""
+    """Return the verdict for a contact that was tried `attempts` times before."""
     match outcome:
         case Refused(reason):
             return Parked(readable(reason) or "refused")
@@ -91,7 +91,7 @@ def verdict_of(outcome: Outcome, attempts: int) -> Verdict:
 
 
 def verdict_of_error(error: BaseException, attempts: int, failures: int) -> Verdict:
-    """Return what becomes of a contact that made the receiver raise, alone."""
+    """Return the verdict for a contact that alone made the receiver raise."""
     reason = f"raised {type(error).__name__}"
     if isinstance(error, OSError):
         return Later(back_off(attempts), reason)
@@ -101,7 +101,7 @@ def verdict_of_error(error: BaseException, attempts: int, failures: int) -> Verd
 
 
 def readable(reason: str) -> str | None:
-    """Return a reason as it may be stored and shown: one short line, without anything like an address."""
+    """Return a reason that can be stored and shown: one short line, without anything like an address."""
     line = " ".join(str(reason).replace("\0", "").split())
     return re.sub(r"\S*@\S*", "…", line)[:_LONGEST_REASON] or None
 

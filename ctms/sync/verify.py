@@ -1,4 +1,4 @@
-"""Comparing what another system has with what it ought to have, for a sample of contacts."""
+"""Comparison of another system's data with the contacts, for a random sample."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ctms.sync import mirrored
 from ctms.sync.calls import Calls
 from ctms.sync.verdicts import readable
 
-# Pages by chance, then rows by chance from among those: every row is as likely as any other, and a large table is not
-# read as a whole. About four pages a row, so that rows of one page seldom come together.
+# Random pages, then random rows of those: every row is equally likely, and a large table is not read as a whole. About
+# four pages per row, so that rows of the same page are rare.
 _SAMPLE = """
     SELECT email_id FROM {table} TABLESAMPLE SYSTEM (least(100, 100.0 * %(pages)s / greatest(1,
         pg_relation_size('{table}') / current_setting('block_size')::int)))
@@ -36,11 +36,11 @@ _WAITING = "SELECT email_id, parked_at IS NOT NULL FROM outbox WHERE backend = %
 
 @dataclass
 class Findings:
-    """What was found: how many contacts are as they ought to be, and the ids of the others.
+    """The result: the number of equal contacts, and the ids of the others.
 
-    `missing` are not there; `extra` are, though they are deleted or not wanted there; `differing` have other values
-    at these places. Not compared are those that wait just now, that are parked, that changed meanwhile, and those of
-    which the backend cannot tell whether it wants them (`unclear`).
+    `missing` are not there; `extra` are there, though deleted or unwanted; `differing` have other values at these
+    places. Not compared are contacts that are pending or parked, that changed in the meantime, and those for which
+    `wants` fails (`unclear`).
     """
 
     sample: int = 0
@@ -55,14 +55,14 @@ class Findings:
 
     @property
     def wrong(self) -> list[str]:
-        """The ids of all that are not as they ought to be."""
+        """The ids of all contacts that differ."""
         return sorted({*self.missing, *self.extra, *(one for ids in self.differing.values() for one in ids)})
 
 
 def verify(connection: Connection, backend: Backend, number: int) -> Findings:
-    """Compare `number` contacts, taken by chance; of a backend that wants some only, also as many that it has.
+    """Compare a random sample of `number` contacts; for a backend that selects, also as many that it has.
 
-    Raises `OperatorError` where the backend cannot be compared or its `fetch` fails.
+    Raises `OperatorError` if the backend cannot be compared or its `fetch` fails.
     """
     fetch = _Fetch(backend)
     found = Findings()
@@ -73,9 +73,9 @@ def verify(connection: Connection, backend: Backend, number: int) -> Findings:
 
 
 def repair(connection: Connection, backend: Backend, found: Findings) -> None:
-    """Have those that are not as they ought to be pushed again."""
+    """Push the contacts that differ again."""
     with connection.transaction():
-        if backend.selects:  # it pushes what it does not want, as gone, only where it is known to have it
+        if backend.selects:  # unwanted contacts are pushed as gone only if it is known to have them
             mirrored.add(connection, backend.name, found.extra)
         wrong = [UUID(one) for one in found.wrong]
         outbox().changed(connection, wrong, priority=RESYNC, backends=[backend.name])
@@ -90,7 +90,7 @@ def _sample(connection: Connection, backend: Backend, number: int) -> list[UUID]
 
 
 class _Fetch:
-    """Calls `fetch` as the background service calls `push`: no longer and no oftener than the backend says."""
+    """Calls `fetch` as the background service calls `push`: with the backend's timeout and rate."""
 
     def __init__(self, backend: Backend) -> None:
         if not isinstance(backend.implementation, Fetches):
@@ -116,14 +116,14 @@ class _Fetch:
 
 @dataclass(frozen=True)
 class _Look:
-    """The documents of some contacts, and which of them wait (True: are parked), at one time."""
+    """The documents of some contacts, and the pending ones among them (True: parked), at one time."""
 
     documents: Mapping[UUID, str]
     waiting: Mapping[UUID, bool]
 
 
 def _look(connection: Connection, email_ids: Sequence[UUID], backend: str) -> _Look:
-    # In this order: who edits between the two is seen to wait, and the document that we have is the older one.
+    # In this order: an edit between the two queries is seen as pending, and the document is the older one.
     documents = queries.documents_by_id(connection, email_ids)
     return _Look(documents, dict(connection.execute(_WAITING, (backend, list(email_ids))).fetchall()))
 
@@ -131,7 +131,7 @@ def _look(connection: Connection, email_ids: Sequence[UUID], backend: str) -> _L
 def _compare(
     connection: Connection, backend: Backend, fetch: _Fetch, email_ids: Sequence[UUID], found: Findings
 ) -> None:
-    """Look before and after the call: only what stood still, and did not wait, can be compared."""
+    """Read before and after the call: only contacts that did not change, and were not pending, can be compared."""
     before = _look(connection, email_ids, backend.name)
     kept = fetch([str(email_id) for email_id in email_ids])
     after = _look(connection, email_ids, backend.name)
@@ -172,5 +172,5 @@ def _judge(
 
 
 def _places(wanted: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]:
-    # The other system's names of what we do not know might be anything.
+    # The other system's names of unknown members might be anything.
     yield from sorted({readable(place) or "…" for place in differences(wanted, kept)})

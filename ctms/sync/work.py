@@ -1,4 +1,4 @@
-"""What the two kinds of work have in common: contacts that wait for a receiver, handed over in batches and settled."""
+"""The common interface of the two kinds of work: contacts pending for a receiver, called in batches and settled."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ctms.sync.verdicts import Verdict
 
 @dataclass(frozen=True)
 class Item:
-    """A contact that waits: `key` names the row, `version` what it was like when it was read.
+    """A pending contact: `key` names the row, `version` is that of the row when it was read.
 
-    `attempts` and `failures` are those before. `payload` is what the receiver gets.
+    `attempts` and `failures` are those before. `payload` is passed to the receiver.
     """
 
     key: Any
@@ -29,7 +29,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Batch:
-    """What goes into one call: the name of the `method`, the contacts, and when they were read."""
+    """The input of one call: the name of the `method`, the contacts, and when they were read."""
 
     method: str
     items: Sequence[Item]
@@ -41,12 +41,12 @@ PROBED = 1000
 
 
 def least_tried(items: Sequence[Item], limit: int) -> Sequence[Item]:
-    """Return those of the items that were tried least, `limit` at the most."""
+    """Return those of the items with the fewest attempts, at most `limit`."""
     return sorted(items, key=lambda item: item.attempts)[:limit]
 
 
 class Work(Protocol):
-    """What waits for one receiver in one lane."""
+    """The pending work of one receiver in one lane."""
 
     lane: Lane
     max_batch: int
@@ -54,16 +54,16 @@ class Work(Protocol):
     rate: float | None
 
     def claim(self, connection: Connection, limit: int, *, probing: bool) -> Sequence[Item]:
-        """Return what is due, `limit` items at the most; when `probing`, what was tried least comes first."""
+        """Return due items, at most `limit`; when `probing`, those with the fewest attempts first."""
 
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
-        """Return what to call the receiver with, and what becomes of those items that need no call."""
+        """Return the batch for the receiver, and the verdicts of items that need no call."""
 
     def call(self, batch: Batch) -> Any:
-        """Call the receiver; returns its answer. Raises what it raises."""
+        """Call the receiver and return its result. Raises its exceptions."""
 
     def ended_late(self, connection: Connection, batch: Batch) -> None:
-        """Note that a call with the batch, which was given up, has ended after all."""
+        """Handle the end of a call that had timed out."""
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
-        """Store what became of the items, in the transaction of the connection."""
+        """Store the verdicts, in the transaction of the connection."""

@@ -1,1 +1,1 @@
-"""The background service as a process: lanes, jobs, schedule and metrics; `ctms.sync` knows the other systems."""
+"""The background service as a process: lanes, jobs, schedule and metrics; `ctms.sync` calls the other systems."""

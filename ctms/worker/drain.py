@@ -1,4 +1,4 @@
-"""Working a lane off: batch by batch, until nothing is due, the breaker opens, or the service ends."""
+"""Draining a lane: batch by batch, until nothing is due, the breaker opens, or the service stops."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ LONGEST_JOB_IN_SECONDS = 30.0
 
 @dataclass
 class Process:
-    """What the lanes of one process share. `stopping` ends them after the batch in hand.
+    """The shared state of the lanes of one process. `stopping` ends them after the batch in flight.
 
-    Where there is a `summary`, what became of the contacts is added to it.
+    If there is a `summary`, the verdicts are added to it.
     """
 
     stopping: Event
@@ -46,7 +46,7 @@ class Process:
 
 
 class Drain:
-    """Works one lane off, in one job."""
+    """Drains one lane, in one job."""
 
     def __init__(self, process: Process, work: Work) -> None:
         self._process = process
@@ -57,7 +57,7 @@ class Drain:
         self._app = current_app()
 
     def run(self) -> None:
-        """Work off what is due. Raises `psycopg.Error` when the database fails; then nothing is lost."""
+        """Process due entries. Raises `psycopg.Error` if the database fails; then nothing is lost."""
         give_up = time.monotonic() + LONGEST_JOB_IN_SECONDS
         try:
             while not self._process.stopping.is_set() and time.monotonic() < give_up:
@@ -65,13 +65,13 @@ class Drain:
                     return
         except DATABASE_ERRORS:
             raise
-        except Exception as error:  # a fault of ours: it must not call the receiver every second from now on
+        except Exception as error:  # a bug: the receiver must not be called every second from now on
             with pool.acquire() as connection:
                 self._breaker.record_failure(connection, f"the service failed with {type(error).__name__}")
             raise
 
     def _next_batch(self) -> bool:
-        """Work one batch off. Returns False when there is no more to do for now."""
+        """Process one batch. Return False if there is nothing more to do for now."""
         with pool.acquire() as connection:
             state = self._breaker.state(connection)
             if state.is_open:
@@ -92,7 +92,7 @@ class Drain:
         return True
 
     def _attempt(self, batch: Batch) -> bool:
-        """Call the receiver with the batch, or its halves. Returns False when it is not to be called any more."""
+        """Call the receiver with the batch, or its halves. Return False if it is not to be called any more."""
         if not self._wait_for_turn():
             return False
         started = time.perf_counter()
@@ -106,7 +106,7 @@ class Drain:
         else:
             self._process.metrics.count_call(self._lane, batch.method, outcomes.values(), time.perf_counter() - started)
             return self._answered(batch, outcomes)
-        # Not where it was caught: it would be the context of what its halves raise.
+        # Not in the except block: it would be the context of the exceptions of the halves.
         self._process.metrics.count_failed_call(self._lane, batch.method, failure, time.perf_counter() - started)
         return self._failed(batch, failure)
 
@@ -128,16 +128,16 @@ class Drain:
                 return False
             later = [outcome for outcome in given if isinstance(outcome, TryLater)]
             if len(later) == len(given):
-                if batch.method == "verify":  # it works: the other system is still at it
+                if batch.method == "verify":  # a success: the other system is still processing
                     return True
                 return not self._breaker.record_failure(connection, readable(later[0].reason))
             self._breaker.record_success(connection)
             return True
 
     def _failed(self, batch: Batch, error: Exception) -> bool:
-        """Find out, by halves, which contact made the receiver raise, unless it fails as a whole.
+        """Bisect the batch to isolate the contact that made the receiver raise, unless it fails as a whole.
 
-        An error of the network may be about a contact, too: libraries make one of a status such as 400.
+        A network error may also be about a contact: libraries raise one for statuses such as 400.
         """
         alone = len(batch.items) == 1
         of_network = isinstance(error, OSError)
@@ -147,14 +147,14 @@ class Drain:
             self._lane.name,
             type(error).__name__,
             counted(len(batch.items), "contact"),
-            # Once, not for each half; the network's failures come in swarms, and are no fault of code.
+            # Once, not for each half; network failures occur in swarms, and are no bugs.
             exc_info=error if alone and not of_network else None,
         )
         with pool.acquire() as connection:
             is_open = self._breaker.record_failure(connection, f"raised {type(error).__name__}")
             stuck = self._process.calls.is_stuck(self._lane)
             if alone or is_open or stuck:
-                # Whose fault it is remains open where others failed, too.
+                # It is unclear which contact is faulty if others failed too.
                 theirs = alone and not is_open and not self._probing
                 self._settle(connection, batch, {item: _verdict(item, error, theirs=theirs) for item in batch.items})
                 return not (is_open or stuck or self._probing)
@@ -170,7 +170,7 @@ class Drain:
             self._process.summary.add(self._lane, batch, verdicts)
 
     def _wait_for_turn(self) -> bool:
-        """Keep to the receiver's rate. Returns False when the service ends, or the turn is too far away to wait for."""
+        """Enforce the receiver's rate. Return False if the service stops, or the turn is too far away to wait for."""
         if self._process.stopping.is_set():
             return False
         if self._work.rate is None:
@@ -194,7 +194,7 @@ class Drain:
 
 
 def _suspects_alone(batch: Batch) -> Sequence[Batch]:
-    """Part from the others those contacts that made the receiver raise before."""
+    """Separate the contacts that made the receiver raise before from the others."""
     suspects = [item for item in batch.items if item.failures]
     if not suspects or len(batch.items) == 1:
         return [batch]

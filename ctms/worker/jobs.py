@@ -1,6 +1,6 @@
-"""Jobs of Procrastinate: for lanes with something due that have none, and those that nobody works on any more.
+"""Procrastinate jobs: for lanes with due entries but no job, and those of dead workers.
 
-A lane has something due after a wait, or what was committed late. The lanes of a dead worker's jobs would stand still.
+Entries become due after a delay, or are committed late. The lanes of a dead worker's jobs would stay blocked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ctms.sync.due import find_due
 
 _UNDER_WAY = "SELECT lock FROM procrastinate_jobs WHERE lock = ANY(%s) AND status IN ('todo', 'doing')"
 
-# What such a worker had in hand is due still.
+# The entries of such a worker's batches are still due.
 _LEFT_BEHIND = """
     DELETE FROM procrastinate_jobs j
     WHERE j.task_name = %s AND j.status = 'doing' AND NOT EXISTS (
@@ -28,7 +28,7 @@ _FORGOTTEN = """
 
 
 def sweep(lanes: Sequence[Lane]) -> bool:
-    """Defer a job for each lane that needs one; returns whether any has something to do."""
+    """Defer a job for each lane that needs one; return whether any has due entries."""
     with pool.acquire() as connection:
         found = find_due(connection, lanes)
         if found:
@@ -39,15 +39,15 @@ def sweep(lanes: Sequence[Lane]) -> bool:
 
 
 def remove_left_behind(connection: Connection, dead_after: float) -> list[int]:
-    """Remove the jobs of workers that have not said for `dead_after` seconds that they live; returns their ids."""
+    """Remove the jobs of workers without a heartbeat for `dead_after` seconds; return their ids."""
     return [job for (job,) in connection.execute(_LEFT_BEHIND, (TASK, dead_after)).fetchall()]
 
 
 def jobs_of(connection: Connection, worker: int) -> set[int]:
-    """Return the jobs that a worker works on, as the queue has it."""
+    """Return the jobs that a worker runs, according to the queue."""
     return {job for (job,) in connection.execute(_OF_WORKER, (TASK, worker)).fetchall()}
 
 
 def remove_forgotten(connection: Connection, worker: int, jobs: Collection[int]) -> list[int]:
-    """Remove jobs that a worker has done, where it could not tell the queue; returns their ids."""
+    """Remove jobs that a worker has finished without being able to report it to the queue; return their ids."""
     return [job for (job,) in connection.execute(_FORGOTTEN, (list(jobs), worker)).fetchall()]

@@ -33,7 +33,7 @@ VERDICTS = {Finished: "done", Later: "retried", AskAgain: "accepted", Parked: "p
 
 
 class WorkerMetrics:
-    """The metrics of one worker process, in a registry of their own."""
+    """The metrics of one worker process, in a separate registry."""
 
     def __init__(self, lanes: Iterable[Lane]) -> None:
         self.registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The background service: a worker of Procrastinate, and beside it what looks for work and for jobs of dead workers."""
+"""The background service: a Procrastinate worker, which also polls for due entries and for jobs of dead workers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ERRORS = (*DATABASE_ERRORS, ConnectorException)
 
 @dataclass(frozen=True)
 class Options:
-    """How the service runs: how many lanes at once, which queues (None: all), and whether it ends when none is due."""
+    """Options of the service: number of concurrent lanes, queues (None: all), whether to exit when nothing is due."""
 
     concurrency: int
     queues: Sequence[str] | None = None
@@ -57,7 +57,7 @@ class Options:
 
 
 class Service:
-    """The background service of one process; `publish` is called whenever its metrics are up to date."""
+    """The background service of one process; `publish` is called whenever its metrics are updated."""
 
     def __init__(self, app: Flask, options: Options, publish: Callable[[WorkerMetrics], None] = lambda _: None) -> None:
         self._app = app
@@ -74,7 +74,7 @@ class Service:
             lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
         }
         self.metrics = WorkerMetrics(self._receivers)
-        # It remembers contacts that failed: a service that goes on and on must not.
+        # It remembers failed contacts: a long-running service must not.
         self.summary = Summary() if options.once else None
         self._process = Process(self.stopping, self.metrics, self.summary)
         self._next_look = 0.0
@@ -84,19 +84,19 @@ class Service:
 
     @property
     def lanes(self) -> list[Lane]:
-        """The lanes that it works off."""
+        """The lanes that it drains."""
         return list(self._receivers)
 
     def stop(self) -> None:
-        """End after the batches in hand; may be called from a signal handler."""
+        """Stop after the batches in flight; may be called from a signal handler."""
         self.stopping.set()
         if self._worker is not None:
             self._worker.stop()  # type: ignore[no-untyped-call]
 
     def run(self) -> None:
-        """Work until told to stop, or, with `once`, until nothing is due. Outlives outages of the database.
+        """Run until stopped, or, with `once`, until nothing is due. Survives outages of the database.
 
-        Raises `OperatorError` when with `once` the database is not available.
+        Raises `OperatorError` with `once` if the database is not available.
         """
         while not self.stopping.is_set():
             try:
@@ -113,7 +113,7 @@ class Service:
             self.stopping.wait(1)
 
     async def _run(self) -> None:
-        # The loop's own executor has no more threads than there are cores, and four: lanes would wait for each other.
+        # The loop's default executor has only as many threads as cores, plus four: lanes would wait for each other.
         threads = ThreadPoolExecutor(self._options.concurrency + 2, thread_name_prefix="lane")
         asyncio.get_running_loop().set_default_executor(threads)
         jobs = self._jobs()
@@ -132,10 +132,10 @@ class Service:
                         await beside
                 if self.stopping.is_set() or not self._options.once:
                     return
-                await asyncio.sleep(_PAUSE_IN_SECONDS)  # what is due may be in another worker's hands
+                await asyncio.sleep(_PAUSE_IN_SECONDS)  # due entries may be in flight in another worker
 
     def _jobs(self) -> procrastinate.App:
-        """Return the app of Procrastinate, with its one task."""
+        """Return Procrastinate's app, with its single task."""
         url = libpq_url(database_url(self._app)())
         connector = procrastinate.PsycopgConnector(
             conninfo=url, kwargs={"application_name": "ctms worker", "connect_timeout": 5}, min_size=1, max_size=4
@@ -152,7 +152,7 @@ class Service:
             concurrency=self._options.concurrency,
             wait=not self._options.once,
             fetch_job_polling_interval=SWEEP_EVERY_SECONDS / 2,
-            delete_jobs="always",  # what is still to do stands in the tables
+            delete_jobs="always",  # unfinished work is stored in the tables
             install_signal_handlers=False,
             update_heartbeat_interval=HEARTBEAT_EVERY_SECONDS,
             stalled_worker_timeout=DEAD_AFTER_SECONDS,
@@ -162,13 +162,13 @@ class Service:
         return self._worker
 
     def _work_off(self, context: JobContext, /, **lane: Any) -> None:
-        """Work off the lane of a job."""
+        """Drain the lane of a job."""
         job = context.job.id
         assert job is not None  # noqa: S101  it comes from the queue
         self._in_hand.add(job)
         try:
             self._drain(lane)
-        except DATABASE_ERRORS as error:  # what is due is due still
+        except DATABASE_ERRORS as error:  # due entries stay due
             logger.warning("the database is not available: %s", type(error).__name__)
         finally:
             self._in_hand.discard(job)
@@ -176,7 +176,7 @@ class Service:
     def _drain(self, lane: Mapping[str, Any]) -> None:
         found = Lane(**lane)
         receiver = self._receivers.get(found)
-        if receiver is None:  # another worker has the plugin; what waits is kept for it
+        if receiver is None:  # another worker has the plugin; pending entries are kept for it
             return
         with self._app.app_context():
             Drain(self._process, _work(found, receiver)).run()
@@ -203,9 +203,9 @@ class Service:
             raise
 
     def _recover(self, worker: int | None) -> None:
-        """Free the lanes of workers that are gone, and those whose job this one has ended without the queue's knowing.
+        """Release the lanes of dead workers, and those whose job has ended here without the queue's knowledge.
 
-        Such a job is in nobody's hands twice in a row: one that has just begun or ended is so for a moment.
+        Such a job is unknown to this process twice in a row: one that has just begun or ended is so only for a moment.
         """
         with self._app.app_context(), pool.acquire() as connection:
             for job in remove_left_behind(connection, DEAD_AFTER_SECONDS):
@@ -231,7 +231,7 @@ class Service:
                 with pool.acquire() as connection:
                     self.metrics.update_waiting(connection)
                 took = time.monotonic() - began
-                self._next_look = began + max(LOOK_EVERY_SECONDS, 20 * took)  # counting a long queue takes long
+                self._next_look = began + max(LOOK_EVERY_SECONDS, 20 * took)  # counting a large backlog takes long
         self.metrics.mark_loop()
         if looks:
             self._publish(self.metrics)

@@ -1,4 +1,4 @@
-"""What one run of the background service has done: numbers of contacts, by backend and deletion handler."""
+"""The summary of one run of the background service: numbers of contacts, by backend and deletion handler."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _ORDER = ("delivered", "erased", "verified", "skipped", _ACCEPTED, _VERIFYING, _
 
 
 class Summary:
-    """The contacts that were settled, as `lines` says it. Lanes add to it from several threads."""
+    """The settled contacts; `lines` describes them. Lanes add to it from several threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._done: dict[tuple[str, str], Counter[str]] = {}
-        # The last verdict counts of a contact that is not finished: it may be tried more than once.
+        # For an unfinished contact the last verdict counts: it may be tried more than once.
         self._open: dict[tuple[str, str], dict[object, str]] = {}
 
     def add(self, lane: Lane, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:
-        """Add what became of contacts."""
+        """Add the verdicts of contacts."""
         key = (lane.kind, lane.name)
         with self._lock:
             done, unfinished = self._done.setdefault(key, Counter()), self._open.setdefault(key, {})
@@ -41,12 +41,12 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """The number of contacts that are parked or to be tried again."""
+        """The number of contacts that are parked or will be retried."""
         with self._lock:
             return sum(word in {_LATER, _PARKED} for found in self._open.values() for word in found.values())
 
     def lines(self) -> Iterator[str]:
-        """Give a line for each backend and deletion handler that had something to do."""
+        """Yield a line for each backend and deletion handler that had something to do."""
         with self._lock:
             for kind, name in sorted(self._done):
                 numbers = self._done[kind, name] + Counter(self._open[kind, name].values())
@@ -61,7 +61,7 @@ def _unfinished(lane: Lane, batch: Batch, verdict: Verdict) -> str:
             return _PARKED
         case AskAgain():
             return _ACCEPTED if lane.kind == HANDLER else _LATER  # a backend has nothing to accept
-        case Later() if batch.method == "verify":  # no failure: the other system is still at it
+        case Later() if batch.method == "verify":  # no failure: the other system is still processing
             return _VERIFYING
         case Later() | Finished():
             return _LATER
