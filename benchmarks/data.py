@@ -21,7 +21,7 @@ from ctms.settings import Settings
 
 CLIENT_ID = "id_benchmark"
 SAMPLE = 20_000
-"""How many contacts the requests are spread over: far more than any cache line, far less than a bind takes long."""
+"""Number of contacts that the requests are spread over."""
 
 _CONTACTS = """
     INSERT INTO emails (email_id, primary_email, basket_token, sfdc_id, first_name, last_name, mailing_country,

@@ -17,7 +17,7 @@ from benchmarks.servers import Server
 
 _SCRIPT = Path(__file__).with_name("load.lua")
 MOST_PER_SECOND = 4_000
-"""Requests that must not be sent twice are made beforehand: as many as no server here will answer."""
+"""Non-repeatable requests are created beforehand: more than any server can handle here."""
 
 
 @dataclass(frozen=True)

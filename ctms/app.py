@@ -31,7 +31,7 @@ from ctms.telemetry.requests import init_requests
 from ctms.telemetry.slots import open_slots
 
 
-class Service(Flask):
+class App(Flask):
     """Flask without per-request work for features that CTMS does not use: coroutines, routes bound to a host."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     database connects.
     """
     settings = settings or Settings.from_environment()
-    app = Service("ctms", static_folder=None)
+    app = App("ctms", static_folder=None)
     app.url_map.merge_slashes = False  # a path with an empty segment is another path, not to be redirected
     app.extensions["ctms.settings"] = settings
     init_logs(settings)

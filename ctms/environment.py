@@ -23,7 +23,7 @@ from ctms.readers import Reader, reader_by_name, reader_for
 T = TypeVar("T")
 
 REQUIRED: Any = dataclasses.MISSING
-"""The default of a setting that must be set."""
+"""The default of a required setting."""
 
 _FILE = "_FILE"
 

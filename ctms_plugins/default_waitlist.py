@@ -7,7 +7,7 @@ import marshmallow as ma
 from ctms.plugins import Waitlist, hookimpl
 
 
-class Fields(ma.Schema):
+class DefaultFields(ma.Schema):
     """Optional `geo` and `platform`, short text or null."""
 
     geo = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
@@ -17,4 +17,4 @@ class Fields(ma.Schema):
 @hookimpl
 def ctms_waitlists() -> Iterator[Waitlist]:
     """Declare the rules for any waitlist."""
-    yield Waitlist(name="*", title="Any other waitlist", schema=Fields, unknown="accept")
+    yield Waitlist(name="*", title="Any other waitlist", schema=DefaultFields, unknown="accept")

@@ -7,7 +7,7 @@ import marshmallow as ma
 from ctms.plugins import Waitlist, hookimpl
 
 
-class Fields(ma.Schema):
+class RelayFields(ma.Schema):
     """An optional `geo`, short text or null."""
 
     geo = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
@@ -16,4 +16,4 @@ class Fields(ma.Schema):
 @hookimpl
 def ctms_waitlists() -> Iterator[Waitlist]:
     """Declare the waitlist."""
-    yield Waitlist(name="relay", title="Relay", schema=Fields)
+    yield Waitlist(name="relay", title="Relay", schema=RelayFields)

@@ -7,7 +7,7 @@ import marshmallow as ma
 from ctms.plugins import Waitlist, hookimpl
 
 
-class Fields(ma.Schema):
+class VpnFields(ma.Schema):
     """Optional `geo` and `platform`, short text or null."""
 
     geo = ma.fields.String(validate=ma.validate.Length(max=100), allow_none=True)
@@ -17,4 +17,4 @@ class Fields(ma.Schema):
 @hookimpl
 def ctms_waitlists() -> Iterator[Waitlist]:
     """Declare the waitlist."""
-    yield Waitlist(name="vpn", title="VPN", schema=Fields)
+    yield Waitlist(name="vpn", title="VPN", schema=VpnFields)

@@ -1,6 +1,6 @@
 """Alembic's environment for the migrations of CTMS and of plugins, for `flask db …` and `flask ctms serve`.
 
-The attribute `revisions` of the configuration knows how they run and what they may raise, and, for a plugin's, the
+The attribute `revisions` of the configuration determines how they run and what they may raise, and, for a plugin's, the
 schema in which their tables and their version table are created.
 """
 
@@ -48,7 +48,7 @@ def run_offline() -> None:
 
 
 def wait_for_lock(connection: Connection) -> None:
-    """Wait without limit until no other process migrates; say so."""
+    """Wait without limit until no other process migrates, and report it."""
     connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SET lock_timeout = 0"))
     if not connection.execute(text("SELECT pg_try_advisory_lock(hashtext('ctms migrations'))")).scalar():

@@ -17,7 +17,7 @@ STORED: Mapping[str, str] = {
     "A-labels": "inés.{}@xn--mnchen-3ya.de",
     "decomposed": "ine\N{COMBINING ACUTE ACCENT}s.{}@mu\N{COMBINING DIAERESIS}nchen.de",
 }
-"""One address, but for `{}`, in the forms in which a database may hold it."""
+"""One address, apart from `{}`, in the forms in which a database may hold it."""
 
 SPELLINGS: Mapping[str, str] = {
     **STORED,

@@ -4,7 +4,7 @@ A request is often refused before its body is read: the token is missing, the bo
 The server then closes the connection. A client that sends everything before it reads (`urllib`, many generated clients)
 gets a broken pipe instead of the response. So the response is sent first, and the rest of the body is read afterwards.
 
-A read blocks for as long as the client keeps the connection open, since WSGI has no time-out. Another thread cannot
+A read blocks for as long as the client keeps the connection open, since WSGI has no timeout. Another thread cannot
 read either: Granian drops the body when the request's thread returns, and waits for the reader with Python's GIL held.
 So `BodySlots` limits the threads that may wait for unauthenticated clients; the others keep serving requests.
 """
@@ -124,7 +124,7 @@ class _Body:
 
 
 def has_body(environ: WSGIEnvironment) -> bool:
-    """Return whether the request has a body whose end the server detects; reading any other could block for ever."""
+    """Return whether the request has a body whose end the server detects; another could block indefinitely."""
     sends = "HTTP_TRANSFER_ENCODING" in environ or environ.get("CONTENT_LENGTH", "0") not in {"", "0"}
     return sends and bool(environ.get("wsgi.input_terminated"))
 

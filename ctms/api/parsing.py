@@ -18,7 +18,7 @@ from ctms.contacts.fields import Message
 from ctms.errors import Invalid
 
 MAX_PROBLEMS = 100
-"""How many problems an answer names: enough to find them, and never much more text than was sent."""
+"""Number of problems that a response names, so that it stays short."""
 
 _PLACES = {"json": "body", "form": "body"}
 

@@ -19,7 +19,7 @@ from ctms.database.pool import Connection
 
 @contextmanager
 def reading() -> Iterator[Connection]:
-    """Lend a connection on which every statement is a transaction of its own.
+    """Yield a connection on which every statement is a separate transaction.
 
     For commands, health checks, backends and deletion handlers. Raises `RuntimeError` elsewhere; in a view, use
     `fetch_scalar` or `connection`.
@@ -31,7 +31,7 @@ def reading() -> Iterator[Connection]:
 
 @contextmanager
 def writing() -> Iterator[Connection]:
-    """Lend a connection for one transaction: committed at the end, rolled back by an exception.
+    """Yield a connection for one transaction: committed at the end, rolled back by an exception.
 
     Statements are sent together, and their results arrive when something is fetched. For commands, health checks,
     backends and deletion handlers. Raises `RuntimeError` elsewhere; in a view, use `connection`.

@@ -34,7 +34,7 @@ class BulkReport:
             self._file = os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8", newline="")
             empty = self._without_torn_line(path) == 0
         except FileExistsError:
-            raise ConflictError(f"{path} exists: name another file, or pass --append to go on with it") from None
+            raise ConflictError(f"{path} exists: name another file, or pass --append to add to it") from None
         except OSError as error:
             raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
         self._rows = csv.writer(self._file, lineterminator="\n") if path.suffix.lower() == CSV else None

@@ -154,7 +154,7 @@ class WorkList:
 
     @contextmanager
     def _without_statement_timeout(self) -> Iterator[None]:
-        """Run a transaction without a statement time-out; it must not lock rows that others use."""
+        """Run a transaction without a statement timeout; it must not lock rows that others use."""
         with self.connection.transaction():
             self.connection.execute("SET LOCAL statement_timeout = 0")
             yield

@@ -39,7 +39,7 @@ from ctms.sync.verify import Findings
 from ctms.words import counted, pluralize
 
 EXAMPLES = 3
-"""So many ids are shown of what is parked or differs."""
+"""Number of ids that are shown as examples."""
 
 backends = AppGroup(
     "backends",
@@ -47,7 +47,7 @@ backends = AppGroup(
 )
 
 _OTHER_KIND = {BACKEND: "pass --deletion-handler", HANDLER: "omit --deletion-handler"}
-"""What to do where a name is that of one of the other kind."""
+"""Hint if the name belongs to the other kind."""
 
 
 @backends.command("list")

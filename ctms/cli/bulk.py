@@ -37,7 +37,7 @@ class Stopped(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Options:
+class BulkOptions:
     """The options of a bulk command."""
 
     batch_size: int
@@ -77,7 +77,7 @@ class Job:
 
 
 def bulk_options(command: F) -> F:
-    """Add the options to a command, which takes them as `**options`, for `Options`."""
+    """Add the options to a command, which takes them as `**options`, for `BulkOptions`."""
     for option in (
         json_option,
         yes_option,
@@ -125,7 +125,7 @@ def operator() -> str:
         return str(os.getuid())
 
 
-def check_can_ask(options: Options, lists: Iterable[object]) -> None:
+def check_can_ask(options: BulkOptions, lists: Iterable[object]) -> None:
     """Refuse at once what could not be confirmed later: without a terminal, or with the list on standard input.
 
     Raises `UsageError` or `OperatorError`.
@@ -206,7 +206,7 @@ class Tally:
         """The number of failed addresses and bad lines."""
         return self.counts[BAD_LINE] + self.counts[FAILED]
 
-    def summary(self, job: Job, options: Options, stopped: bool) -> dict[str, Any]:
+    def summary(self, job: Job, options: BulkOptions, stopped: bool) -> dict[str, Any]:
         """Return the numbers."""
         outcomes = [FOUND if options.dry_run and outcome == job.done else outcome for outcome in job.outcomes]
         return {
@@ -224,7 +224,7 @@ class Tally:
         }
 
 
-def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
+def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
     """Run the job and write a summary.
 
     Raises `ListError` or another `OperatorError` before anything is done, `UnfinishedError` if it was interrupted or
@@ -266,7 +266,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: Options) -> None:
     _complain(tally, "stopped" if stopped else database_problem(error))
 
 
-def _read(job: Job, entries: Iterable[Entry], options: Options, worklist: WorkList) -> None:
+def _read(job: Job, entries: Iterable[Entry], options: BulkOptions, worklist: WorkList) -> None:
     """Fill the worklist, and ask for confirmation."""
     with Progress("reading") as progress:
         worklist.load(entries, progress.at)
@@ -277,7 +277,7 @@ def _read(job: Job, entries: Iterable[Entry], options: Options, worklist: WorkLi
 
 
 @contextmanager
-def _report(job: Job, options: Options) -> Iterator[Callable[[list[ItemOutcome]], None]]:
+def _report(job: Job, options: BulkOptions) -> Iterator[Callable[[list[ItemOutcome]], None]]:
     if options.report is None:
         yield lambda _: None
         return
@@ -285,7 +285,7 @@ def _report(job: Job, options: Options) -> Iterator[Callable[[list[ItemOutcome]]
         yield report.write
 
 
-def _write_summary(summary: Mapping[str, Any], options: Options) -> None:
+def _write_summary(summary: Mapping[str, Any], options: BulkOptions) -> None:
     if options.as_json:
         write_json({name.replace(" ", "_"): value for name, value in summary.items()})
     else:

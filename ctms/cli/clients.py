@@ -21,7 +21,7 @@ from ctms.cli.output import (
     yes_option,
 )
 from ctms.clients import registry
-from ctms.clients.models import ApiClient
+from ctms.clients.models import ApiClientModel
 from ctms.database.engine import db
 
 clients = AppGroup("clients", help="API clients: the services that may call the API, their secrets and their roles.")
@@ -30,7 +30,7 @@ client_argument = click.argument("client_id", type=values.client_id, metavar="ID
 role_argument = click.argument("role", type=values.stored_text, metavar="ROLE")
 
 
-def listed(client: ApiClient) -> dict[str, Any]:
+def listed(client: ApiClientModel) -> dict[str, Any]:
     """Return the data of a client for a list: never a secret or its hash."""
     return {
         "client_id": client.client_id,

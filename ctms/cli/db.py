@@ -45,7 +45,7 @@ def shell(context: click.Context, arguments: Sequence[str]) -> None:
     """
     app = current_app()
     if app_settings().embedded:
-        from ctms.database.embedded import embedded_psql  # noqa: PLC0415  a server of one's own needs no wheel
+        from ctms.database.embedded import embedded_psql  # noqa: PLC0415  an external server needs no wheel
 
         psql: str | Path | None = embedded_psql()
     else:

@@ -13,7 +13,7 @@ from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.columns import ReadOptions
 from ctms.bulk.entries import Entry, resolve_entries
 from ctms.cli import values
-from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask, operator
+from ctms.cli.bulk import BulkOptions, Job, bulk_options, carry_out, check_can_ask, operator
 from ctms.cli.lists import column_option, read_lists
 from ctms.cli.output import say
 from ctms.database import pool
@@ -83,7 +83,7 @@ def delete_bulk(
     Exits with 0 if all are deleted or unknown; with 2, and no change, if the address column is ambiguous; with 3 if it
     was interrupted, or some lines were bad or failed.
     """
-    chosen = Options(**options)
+    chosen = BulkOptions(**options)
     if not emails and not files:
         raise click.UsageError("pass addresses with --email or --email-file")
     entries = _given(emails)

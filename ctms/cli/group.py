@@ -40,8 +40,8 @@ class AppOwner(AppGroup):
     def invoke(self, ctx: click.Context) -> object:
         """Run a command. The app is created from the environment if the command needs it and none exists.
 
-        Raises `OperatorError` for settings that cannot be used, for all errors of the database, whose own messages may
-        repeat values of rows, and where the disk has no space left or is read-only.
+        Raises `OperatorError` for invalid settings, for all database errors, whose own messages may repeat values of
+        rows, and if the disk is full or read-only.
         """
         self.app_info(ctx)
         try:
@@ -54,11 +54,11 @@ class AppOwner(AppGroup):
                 raise OperatorError(problem) from error
             if database_error_in(error) is None:
                 raise
-            # `from None`: nothing may show the message of the error.
+            # `from None`: nothing may show the error's message.
             raise self._explanation(ctx, error) from None
 
     def _explanation(self, ctx: click.Context, error: Exception) -> OperatorError:
-        """Return an error of the database in one line; log the traceback at the level DEBUG, or of a traced plugin."""
+        """Return a database error in one line; log the traceback at the level DEBUG, or that of a traced plugin."""
         name = ctx.invoked_subcommand or ""
         with nullcontext() if has_app_context() else self.app_info(ctx).load_app().app_context():
             plugin = self.plugin_of(name)
@@ -72,7 +72,7 @@ class AppOwner(AppGroup):
             return PluginError(problem, plugin.name)
 
     def plugin_of(self, _command: str) -> Plugin | None:
-        """Return the plugin that a command in the current app belongs to; None for one of ours."""
+        """Return the plugin that a command in the current app belongs to, or None for a built-in one."""
         return None
 
 
@@ -84,7 +84,7 @@ class Group(AppOwner):
         return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get(cmd_name)
 
     def plugin_of(self, command: str) -> Plugin | None:
-        """Return the plugin that a command in the current app belongs to; None for one of ours."""
+        """Return the plugin that a command in the current app belongs to, or None for a built-in one."""
         found = current_app().extensions["ctms.plugins"].collect("ctms_commands")
         of_plugins = {one.value.name: one.plugin for one in found}
         return None if command in self.commands else of_plugins.get(command)

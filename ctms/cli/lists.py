@@ -22,7 +22,7 @@ from ctms.errors import ListError, UnfinishedError
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_LINES = 20
-"""Bad lines that are shown."""
+"""Number of bad lines that are shown."""
 
 
 def column_option(command: F) -> F:
@@ -83,9 +83,9 @@ class ListReader:
         self._entries = _remark_if_empty(lists.read(file, wanted))
         self._connection = connection
         self.read = 0
-        """Entries so far."""
+        """Number of entries so far."""
         self.bad = 0
-        """Bad lines among them."""
+        """Number of bad lines among them."""
         self._end: str | None = None
 
     def batches(self, size: int) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 
 from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.columns import ReadOptions
-from ctms.cli.bulk import Job, Options, bulk_options, carry_out, check_can_ask
+from ctms.cli.bulk import BulkOptions, Job, bulk_options, carry_out, check_can_ask
 from ctms.cli.lists import opt_out_column_options, read_lists
 from ctms.erasure.optout import OPTED_OUT, OPTED_OUT_BEFORE, opt_out, preview
 from ctms.words import counted, pluralize
@@ -46,7 +46,7 @@ def opt_out_command(
     Exits with 0 if all are opted out or unknown; with 2, and no change, if the address column is ambiguous; with 3 if
     it was interrupted, or some lines were bad or failed.
     """
-    chosen = Options(**options)
+    chosen = BulkOptions(**options)
     check_can_ask(chosen, files)
     job = Job(
         work=opt_out,

@@ -10,13 +10,13 @@ from flask.cli import AppGroup
 from ctms.cli import values
 from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_table, yes_option
 from ctms.clients import roles as domain
-from ctms.clients.models import Permission
+from ctms.clients.models import PermissionModel
 from ctms.database.engine import db
 
 permissions = AppGroup("permissions", help="Permissions: what callers may do. Routes require them, roles grant them.")
 
 
-def permission_data(permission: Permission) -> dict[str, Any]:
+def permission_data(permission: PermissionModel) -> dict[str, Any]:
     """Return the data of a permission. The role `admin` is always among those that grant it."""
     return {
         "name": permission.name,

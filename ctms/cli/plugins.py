@@ -85,13 +85,13 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Load the plugin NAME, even if it is off, and show its registrations and settings; secrets are masked.
+    """Load the plugin NAME, even if it is off, and show its registrations and settings.
 
-    Where it brings tables, show their newest revision (head), the one in the database, and what the database lacks or
-    why it cannot be read. An embedded database is not started for that.
+    If it has tables, also show their newest revision (head), that of the database, and what the database lacks or why
+    it cannot be read. The embedded database is not started for this. Secrets are masked.
 
-    Other plugins that are on are loaded with it, so that a clash shows. Exits with 4 when there is no such plugin and
-    with 1 when it cannot be used, and says why.
+    Other enabled plugins are loaded with it, so that conflicts are found. Exits with 4 if there is no such plugin; with
+    1, and the reason, if it cannot be used.
     """
     name = _installed_name(name)
     settings = Settings.from_environment()
@@ -213,7 +213,7 @@ def _with(settings: Settings, name: str) -> Settings:
 
 
 def _revisions(settings: Settings, found: Plugins, name: str) -> dict[str, str | None] | None:
-    """Return the newest revision of the plugin's tables and that of the database; None where it brings no tables."""
+    """Return the newest revision of the plugin's tables and that of the database, or None if it has no tables."""
     migrations, permissions = (
         [one for one in found.collect(hook) if one.plugin.name == name]
         for hook in ("ctms_migrations", "ctms_permissions")

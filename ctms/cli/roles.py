@@ -93,7 +93,7 @@ def delete_role(name: str, yes: bool, as_json: bool) -> None:
 @permission_argument
 @json_option
 def grant_permission(name: str, permission: str, as_json: bool) -> None:
-    """Grant the permission PERMISSION to the role ROLE, from the next request of its API clients on.
+    """Grant the permission PERMISSION to the role ROLE, with immediate effect.
 
     It is no error if the role already has the permission. Exits with 4 if there is no such role or permission.
     """
@@ -108,7 +108,7 @@ def grant_permission(name: str, permission: str, as_json: bool) -> None:
 @permission_argument
 @json_option
 def revoke_permission(name: str, permission: str, as_json: bool) -> None:
-    """Revoke the permission PERMISSION from the role ROLE, from the next request of its API clients on.
+    """Revoke the permission PERMISSION from the role ROLE, with immediate effect.
 
     It is no error if the role does not have the permission. Exits with 4 if there is no such role or permission, with
     10 for the role admin, which has every permission.

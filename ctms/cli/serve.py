@@ -144,7 +144,7 @@ def _is_listening(settings: Settings) -> bool:
 
 
 def worker_app() -> Flask:
-    """Create the app of a serving process, which ends when it is told to, or when its parent was killed."""
+    """Create the app of a serving process, which ends on a signal, or when its parent was killed."""
     from ctms.app import create_app  # noqa: PLC0415  only these processes need it
 
     if hasattr(signal, "pthread_sigmask"):

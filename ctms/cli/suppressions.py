@@ -27,7 +27,7 @@ from ctms.suppression.suppressions import (
 )
 
 BATCH = 1000
-"""Addresses of a list that one transaction suppresses."""
+"""Number of addresses that one transaction suppresses."""
 
 suppressions = AppGroup(
     "suppressions",
@@ -57,7 +57,7 @@ address_argument = click.argument("address", type=address_or_text, metavar="ADDR
 @suppressions.command("list")
 @json_option
 def list_suppressions(as_json: bool) -> None:
-    """Show how many addresses are suppressed, since when and by what: an erasure, a command, an import.
+    """Show the numbers of suppressed addresses, their dates and sources.
 
     The addresses themselves are not stored.
     """
@@ -73,7 +73,7 @@ def list_suppressions(as_json: bool) -> None:
 @click.argument("address", type=address, metavar="ADDRESS")
 @json_option
 def add_suppression(address: str, as_json: bool) -> None:
-    """Suppress ADDRESS: no contact may have it as its own or account address from now on (403).
+    """Suppress ADDRESS: writes with it as own or account address are refused (403).
 
     A contact that has it is kept: `delete-bulk --forget` deletes it too. It is no error if the address is already
     suppressed.
@@ -123,12 +123,12 @@ def remove_suppression(address: str, as_json: bool) -> None:
 @column_option
 @json_option
 def import_suppressions(file: BinaryIO, wanted: ReadOptions, as_json: bool) -> None:
-    """Suppress the addresses of the list FILE: one per line, or an export in CSV or JSON; - is standard input.
+    """Suppress the addresses of a list.
 
-    Blank lines and lines that begin with # are skipped; an address counts once, in whatever spelling. A line that is
-    neither an address nor that of a contact is bad: it is reported and skipped, and nothing of it is stored. Contacts
-    that have the addresses are kept: `delete-bulk --forget` deletes them too. Each thousand is one transaction; run it
-    again to continue.
+    FILE has one address per line, or is an export in CSV or JSON; - is standard input. Blank lines and lines that
+    begin with # are skipped; an address counts once, in whatever spelling. A line that is neither an address nor that
+    of a contact is bad: it is reported and skipped, and nothing of it is stored. Contacts that have the addresses are
+    kept: `delete-bulk --forget` deletes them too. Each thousand is one transaction; run it again to continue.
 
     Exits with 2, and no change, if the address column is ambiguous; with 3 if some lines were bad or the file ended too
     early.

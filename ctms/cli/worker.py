@@ -28,13 +28,13 @@ from ctms.settings import Settings, app_settings
 from ctms.sync.synchronised import find_unsynchronised, record_complete
 from ctms.words import counted
 from ctms.worker.metrics import WorkerMetrics
-from ctms.worker.service import Options, Service
+from ctms.worker.service import BackgroundService, WorkerOptions
 from ctms.worker.summary import Summary
 
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
-"""The API on the same machine goes first, however much waits for other systems."""
+"""The API on the same machine has priority, however large the backlog is."""
 
 
 @click.command()
@@ -70,8 +70,8 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
             check_reachable()
             check_migrated()
         os.nice(_NICENESS)  # now: it must not inherit the embedded server that was started here
-        options = Options(concurrency or settings.worker_concurrency, queues or None, once)
-        service = Service(app, options, _publisher(settings))
+        options = WorkerOptions(concurrency or settings.worker_concurrency, queues or None, once)
+        service = BackgroundService(app, options, _publisher(settings))
 
         def end(_signal: int, _frame: FrameType | None) -> None:
             service.stop()
@@ -96,12 +96,12 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
         release_database(app)
 
 
-def _receivers(service: Service) -> str:
+def _receivers(service: BackgroundService) -> str:
     found = sorted({f"{lane.kind.replace('_', ' ')} {lane.name}" for lane in service.lanes})
     return ", ".join(found) or "no receivers: no plugin registers a backend or a deletion handler"
 
 
-def _warn_of_unsynchronised(service: Service) -> None:
+def _warn_of_unsynchronised(service: BackgroundService) -> None:
     names = sorted({lane.name for lane in service.lanes if lane.kind == BACKEND})
     with pool.acquire() as connection:
         record_complete(connection, names)
@@ -118,7 +118,7 @@ def _failed(number: int) -> str:
     return f"{counted(number, 'contact')} parked or to be tried again: see `flask ctms backends list`"
 
 
-def _serve_metrics(settings: Settings, service: Service) -> WSGIServer | None:
+def _serve_metrics(settings: Settings, service: BackgroundService) -> WSGIServer | None:
     if settings.worker_metrics_port is None:
         return None
     try:

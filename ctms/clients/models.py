@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from ctms.database.engine import Model
 
 
-class ApiClient(Model):
+class ApiClientModel(Model):
     """A service that may call the API. Secrets are stored as argon2id hashes; the previous one may still be valid."""
 
     __tablename__ = "api_client"
@@ -41,21 +41,21 @@ class Role(Model):
     name: Mapped[str] = mapped_column(String(255), unique=True)
     description: Mapped[str | None] = mapped_column(Text)
 
-    clients: Mapped[list[ApiClient]] = relationship(
+    clients: Mapped[list[ApiClientModel]] = relationship(
         secondary="api_client_roles",
         back_populates="roles",
-        order_by="ApiClient.client_id",
+        order_by="ApiClientModel.client_id",
         passive_deletes=True,
     )
-    permissions: Mapped[list[Permission]] = relationship(
+    permissions: Mapped[list[PermissionModel]] = relationship(
         secondary="role_permissions",
         back_populates="roles",
-        order_by="Permission.name",
+        order_by="PermissionModel.name",
         passive_deletes=True,
     )
 
 
-class Permission(Model):
+class PermissionModel(Model):
     """A named right of a caller; routes name the permission that they need. `plugin` declared it, if one did."""
 
     __tablename__ = "permissions"

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE
-from ctms.clients.models import ApiClient, Role
+from ctms.clients.models import ApiClientModel, Role
 from ctms.clients.refusals import TokenFailure
 from ctms.clients.roles import add_row, find_role, permissions_of
 from ctms.clients.secrets import generate_secret, hash_secret, verify_secret
@@ -61,26 +61,26 @@ def create_first_client() -> tuple[str, str] | None:
     """Create the client `id_admin` with the role `admin` if no client exists, and return its id and secret."""
     with db.session.begin():
         db.session.execute(text("SELECT pg_advisory_xact_lock(hashtext('ctms first client'))"))
-        if db.session.scalar(select(func.count()).select_from(ApiClient)):
+        if db.session.scalar(select(func.count()).select_from(ApiClientModel)):
             return None
         return FIRST_CLIENT, create_client(FIRST_CLIENT, "admin@localhost", [ADMIN_ROLE])
 
 
-def list_clients() -> list[ApiClient]:
+def list_clients() -> list[ApiClientModel]:
     """Return all clients, by id."""
-    loaded = selectinload(ApiClient.roles).selectinload(Role.permissions)
-    return list(db.session.scalars(select(ApiClient).options(loaded).order_by(ApiClient.client_id)))
+    loaded = selectinload(ApiClientModel.roles).selectinload(Role.permissions)
+    return list(db.session.scalars(select(ApiClientModel).options(loaded).order_by(ApiClientModel.client_id)))
 
 
-def find_client(client_id: str, *, lock: bool = False) -> ApiClient:
+def find_client(client_id: str, *, lock: bool = False) -> ApiClientModel:
     """Return a client, with `lock` locking its row against other operators. Raises `NotFoundError`."""
-    client = db.session.get(ApiClient, client_id, with_for_update={"key_share": True} if lock else None)
+    client = db.session.get(ApiClientModel, client_id, with_for_update={"key_share": True} if lock else None)
     if client is None:
         raise NotFoundError(f"there is no API client {client_id}")
     return client
 
 
-def client_permissions(client: ApiClient) -> list[str]:
+def client_permissions(client: ApiClientModel) -> list[str]:
     """Return the names of all permissions that the client's roles grant."""
     return sorted({name for role in client.roles for name in permissions_of(role)})
 
@@ -92,7 +92,9 @@ def create_client(client_id: str, email: str, roles: Iterable[str] = ()) -> str:
     """
     granted = [find_role(name, lock=True) for name in sorted(set(roles))]
     secret = generate_secret()
-    client = ApiClient(client_id=client_id, email=email, enabled=True, hashed_secret=hash_secret(secret), roles=granted)
+    client = ApiClientModel(
+        client_id=client_id, email=email, enabled=True, hashed_secret=hash_secret(secret), roles=granted
+    )
     add_row(client, f"there is an API client {client_id} already")
     return secret
 
@@ -116,11 +118,11 @@ def set_enabled(client_id: str, enabled: bool) -> bool:
     return changed
 
 
-def previous_secret_expires(client: ApiClient) -> datetime | None:
+def previous_secret_expires(client: ApiClientModel) -> datetime | None:
     """Return when the previous secret expires, None if it is not valid by the database's clock."""
     return db.session.scalar(
-        select(ApiClient.previous_secret_expires).where(
-            ApiClient.client_id == client.client_id, ApiClient.previous_secret_expires > func.now()
+        select(ApiClientModel.previous_secret_expires).where(
+            ApiClientModel.client_id == client.client_id, ApiClientModel.previous_secret_expires > func.now()
         )
     )
 
@@ -134,11 +136,11 @@ def rotate_secret(client_id: str, overlap: timedelta | None) -> str:
     client = find_client(client_id, lock=True)
     secret = generate_secret()
     values = {
-        ApiClient.hashed_secret: hash_secret(secret),
-        ApiClient.previous_hashed_secret: client.hashed_secret if overlap else None,
-        ApiClient.previous_secret_expires: func.now() + overlap if overlap else None,
+        ApiClientModel.hashed_secret: hash_secret(secret),
+        ApiClientModel.previous_hashed_secret: client.hashed_secret if overlap else None,
+        ApiClientModel.previous_secret_expires: func.now() + overlap if overlap else None,
     }
-    db.session.execute(update(ApiClient).where(ApiClient.client_id == client_id).values(values))
+    db.session.execute(update(ApiClientModel).where(ApiClientModel.client_id == client_id).values(values))
     db.session.refresh(client)
     return secret
 

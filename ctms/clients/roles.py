@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE, DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
-from ctms.clients.models import Permission, Role
+from ctms.clients.models import PermissionModel, Role
 from ctms.database.engine import Base, db
 from ctms.errors import ConflictError, NotFoundError, PluginError
 from ctms.hooks.manager import app_plugins
@@ -22,7 +22,7 @@ from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Permission as DeclaredPermission
 
 BUILT_IN_PERMISSIONS = (VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS, VIEW_ERASURES)
-"""The permissions that the routes of CTMS need."""
+"""The permissions that the routes of CTMS require."""
 
 
 def init_permissions(declared: Sequence[Registered[DeclaredPermission]]) -> None:
@@ -65,7 +65,7 @@ def find_role(name: str, *, lock: bool = False) -> Role:
 def permissions_of(role: Role) -> list[str]:
     """Return the names of the permissions that the role grants."""
     if role.name == ADMIN_ROLE:
-        return list(db.session.scalars(select(Permission.name).order_by(Permission.name)))
+        return list(db.session.scalars(select(PermissionModel.name).order_by(PermissionModel.name)))
     return [permission.name for permission in role.permissions]
 
 
@@ -115,34 +115,34 @@ def revoke_permission(role_name: str, permission_name: str) -> bool:
     return True
 
 
-def list_permissions() -> list[Permission]:
+def list_permissions() -> list[PermissionModel]:
     """Return all permissions, by name."""
-    query = select(Permission).options(selectinload(Permission.roles)).order_by(Permission.name)
+    query = select(PermissionModel).options(selectinload(PermissionModel.roles)).order_by(PermissionModel.name)
     return list(db.session.scalars(query))
 
 
-def find_permission(name: str, *, lock: bool = False) -> Permission:
+def find_permission(name: str, *, lock: bool = False) -> PermissionModel:
     """Return a permission, with `lock` locking its row against other operators. Raises `NotFoundError`."""
-    query = select(Permission).where(Permission.name == name)
+    query = select(PermissionModel).where(PermissionModel.name == name)
     permission = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
     if permission is None:
         raise NotFoundError(f"there is no permission {name}")
     return permission
 
 
-def roles_with(permission: Permission) -> list[str]:
+def roles_with(permission: PermissionModel) -> list[str]:
     """Return the names of the roles that grant the permission; `admin` always does."""
     return sorted({ADMIN_ROLE, *(role.name for role in permission.roles)})
 
 
-def create_permission(name: str, description: str | None = None) -> Permission:
+def create_permission(name: str, description: str | None = None) -> PermissionModel:
     """Create a permission that only `admin` has. Raises `ConflictError` when the name is taken."""
-    permission = Permission(name=name, description=description)
+    permission = PermissionModel(name=name, description=description)
     add_row(permission, f"there is a permission {name} already")
     return permission
 
 
-def find_deletable_permission(name: str) -> Permission:
+def find_deletable_permission(name: str) -> PermissionModel:
     """Return a permission if it may be deleted. Raises `NotFoundError`, and `ConflictError` if routes need it.
 
     The next upgrade would store a permission of a plugin that is on again, granted to nobody.

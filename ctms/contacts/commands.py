@@ -47,7 +47,7 @@ TAKEN_REPLACE = "Contact with primary_email or basket_token already exists"
 TAKEN_CHANGE = "Contact with primary_email, basket_token, mofo_email_id, or fxa_id already exists"
 
 MAX_ATTEMPTS = 5
-"""A conflicting contact may be deleted before it can be read or overwritten; the write is then tried again."""
+"""A conflicting contact may be deleted before it can be read or overwritten; the write is then retried."""
 
 
 @dataclass(frozen=True)

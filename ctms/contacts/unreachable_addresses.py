@@ -15,7 +15,7 @@ from ctms.contacts import commands
 from ctms.database.pool import Connection
 
 BATCH = 5_000
-"""Rows that one statement reads."""
+"""Number of rows that one statement reads."""
 
 _TABLES = {"primary_email": ("emails", "email"), "fxa_primary_email": ("fxa", "fxa")}
 

@@ -36,7 +36,7 @@ with warnings.catch_warnings():
 
 START_TIMEOUT_IN_SECONDS = 60
 CHECK_INTERVAL_IN_SECONDS = 0.5
-"""How often a process looks whether the server that it uses was killed."""
+"""Interval at which a process checks whether its server was killed."""
 
 _logger = logging.getLogger(__name__)
 # The wheel logs PostgreSQL's whole log after each failed start. Our own messages name the log instead.
@@ -190,8 +190,8 @@ class EmbeddedServer:
             program = Path(failed.cmd[0]).name
             reason = f"{program}: {reason_in(self._output_of(failed)) or f'exit status {failed.returncode}'}"
         log = f"see {self._log}, or " if os.path.exists(self._log) else ""  # noqa: PTH110
-        cure = f"{log}set CTMS_DATA_DIR or CTMS_DB_URL"
-        return f"the embedded PostgreSQL in {self._folder} does not start ({reason}); {cure}"
+        hint = f"{log}set CTMS_DATA_DIR or CTMS_DB_URL"
+        return f"the embedded PostgreSQL in {self._folder} does not start ({reason}); {hint}"
 
     def _errno_of(self, error: Exception) -> int | None:
         """Return the errno of the folder or its disk that caused an error of the wheel, if any."""
@@ -222,7 +222,7 @@ class EmbeddedServer:
         try:
             fcntl.flock(self._in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _logger.debug("the embedded PostgreSQL is still in use and goes on")
+            _logger.debug("the embedded PostgreSQL is still in use and keeps running")
         else:
             with _starting:
                 # The wheel would look for the process that it saw last, which may be gone.

@@ -43,7 +43,7 @@ else:
 migrate = Migrate()
 
 CHECK_TIMEOUT_IN_SECONDS = 2
-"""How long a health check waits for the database."""
+"""Timeout of a health check for the database."""
 
 
 class EmbeddedUrl:
@@ -55,7 +55,7 @@ class EmbeddedUrl:
 
     def __call__(self) -> str:
         if self._server is None:
-            from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  a server of one's own needs no wheel
+            from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  an external server needs no wheel
 
             self._server = EmbeddedServer.acquire(self._settings.data_dir)
             atexit.register(self.release)

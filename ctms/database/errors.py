@@ -9,7 +9,7 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
-"""What is raised where a table, a column or a schema is missing."""
+"""The errors for a missing table, column or schema."""
 
 # The messages of these classes name tables, columns and constraints. Those of others, such as 22, quote values.
 _WITHOUT_VALUES = ("23", "3F", "42")

@@ -50,7 +50,7 @@ _STORE_PERMISSION = """
 
 _OWNERS = "SELECT name, plugin FROM permissions WHERE name = ANY(%s)"
 
-# A schema without the comment belongs to somebody else.
+# A schema without the comment does not belong to CTMS.
 _PLUGINS = """
     SELECT plugin FROM pg_namespace CROSS JOIN LATERAL substr(nspname, length(%(prefix)s) + 1) AS plugin
     WHERE nspname = %(prefix)s || plugin AND obj_description(oid, 'pg_namespace') = %(comment)s || plugin ORDER BY 1"""
@@ -103,10 +103,10 @@ class PluginMigrations:
         return found
 
     def _check_ids(self, what: str) -> None:
-        """Raise `PluginError` for ids that Alembic fails on without naming the file, or that no table stores."""
+        """Raise `PluginError` for ids that Alembic reports without the file's name, or that the table cannot store."""
         files: dict[str, str] = {}
         for path in sorted(self.folder.glob("*.py")):
-            if path.name.startswith((".#", "__init__")):  # Alembic passes these over
+            if path.name.startswith((".#", "__init__")):  # Alembic ignores these
                 continue
             module = load_python_file(str(self.folder), path.name)
             for name in ("revision", "down_revision", "depends_on"):
@@ -316,7 +316,7 @@ def _explained(one: PluginMigrations) -> Iterator[str | None]:
 
 
 def revision_of(connection: Connection, plugin: str) -> str | None:
-    """Return the revision of the plugin's schema; None where no migration has run."""
+    """Return the revision of the plugin's schema, or None if no migration has run."""
     return _read_revision(connection, plugin) if plugin in _plugins_with_schema(connection) else None
 
 

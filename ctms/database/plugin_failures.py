@@ -1,4 +1,4 @@
-"""What commands, and the code of plugins, failed with in the database: one line without values of rows."""
+"""Database errors of commands and of plugins' code: one line without values of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ctms.hooks.plugin import Plugin
 
 
 def failure_of(plugin: Plugin | None, error: BaseException) -> str:
-    """Return with what the code of a plugin, or of CTMS, failed, in one line without values of rows.
+    """Return the database error of a plugin's code, or of CTMS, in one line without values of rows.
 
     If a table is missing, explain how to name those of plugins.
     """

@@ -25,10 +25,10 @@ from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin
 
 SCHEMA_PREFIX = "plugin_"
-"""What the names of plugins' schemas begin with."""
+"""The prefix of the schemas of plugins."""
 
 SCHEMA_COMMENT = "CTMS: tables of the plugin "
-"""What the comment of a plugin's schema says before the plugin's name. A schema without it belongs to somebody else."""
+"""The prefix of the comment on a plugin's schema. A schema without it does not belong to CTMS."""
 
 _REPORT = "nothing of this migration is stored; report it"
 

@@ -24,12 +24,11 @@ from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.suppression.fingerprints import fingerprints, require_key
 
 BATCH = 2_000
-"""Contacts that one transaction of `retry_handler` has tried again."""
+"""Number of contacts that one transaction of `retry_handler` retries."""
 
 PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
 STATUSES = (PARKED, PENDING, VERIFYING, DONE)
-"""The first that is true of an erasure: something will not go on without an operator, a handler or a backend has to
-delete, a handler has to look whether the other system has forgotten; nothing of all this."""
+"""The first status that applies: an operator must act; deletions are pending; verifications are pending; all is done."""
 
 _RENDERED = f"""
     json_build_object(

@@ -47,7 +47,7 @@ REGISTRATIONS: Mapping[str, type[Any]] = {
     "ctms_migrations": Migrations,
     "ctms_permissions": Permission,
 }
-"""What each hook yields."""
+"""The type of registration of each hook."""
 
 
 def problem(plugin: Plugin, what: str, hint: str = "", place: str | None = None) -> PluginError:

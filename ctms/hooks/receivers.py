@@ -60,13 +60,13 @@ class Pause:
 
 Outcome = Done | TryLater | SlowDown | Refused | Accepted | Pause
 Outcomes = Outcome | Mapping[str, Outcome] | None
-"""What a call answers: one outcome for all, or one for each `email_id`; None means done.
+"""The result of a call: one outcome for all, or one for each `email_id`; None means done.
 
-An `email_id` that a mapping does not name is tried again later.
+Contacts missing from a mapping are retried later.
 """
 
 Identities = Mapping[str, str | None]
-"""The nine identities of a contact as `GET /identity/{email_id}` gives them."""
+"""The nine identities of a contact as returned by `GET /identity/{email_id}`."""
 
 
 @dataclass(frozen=True)

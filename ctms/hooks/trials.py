@@ -17,7 +17,7 @@ from ctms.threads import start_in_thread
 T = TypeVar("T")
 
 MAX_SECONDS = 5.0
-"""How long what a plugin declares of one waitlist may take when the service starts."""
+"""Limit on the trial of one waitlist's rules when the service starts."""
 
 _SAMPLES: tuple[Any, ...] = (
     *("1", 1, 1.5, True, "text", [], {}),
@@ -90,7 +90,7 @@ def _inner(
     if isinstance(field, ma.fields.Nested):
         try:
             schema = field.schema
-        except Exception:  # noqa: BLE001  one that does not exist: described, it stops the start
+        except Exception:  # noqa: BLE001  one that does not exist: its description prevents the start
             return
         if type(schema) not in above:
             yield from ((inner, above | {type(schema)}) for inner in schema.load_fields.values())

@@ -19,7 +19,7 @@ LIVE = 0
 """The priority of an edit."""
 
 RESYNC = -1
-"""The priority of what operators have pushed again: it lets edits pass."""
+"""The priority of a resync: edits come first."""
 
 # An edit raises a lower priority, never the other way round. A parked contact has changed, so it may be pushed now; a
 # pending one keeps its place, however often it is edited. Versions are microseconds since 1970: a row that is deleted
@@ -34,7 +34,7 @@ CHANGED = f"""
         due_at = CASE WHEN o.parked_at IS NULL THEN least(o.due_at, excluded.due_at) ELSE excluded.due_at END,
         waiting_since = CASE WHEN o.parked_at IS NULL THEN o.waiting_since ELSE excluded.waiting_since END,
         attempts = 0, failures = 0, parked_at = NULL, reason = NULL"""
-"""The statement by which contacts wait for backends; `{contacts}` is what gives their ids."""
+"""The statement that adds contacts to the outbox; `{contacts}` is a query for their ids."""
 
 
 @cache

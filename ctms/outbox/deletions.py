@@ -19,7 +19,7 @@ from ctms.database.pool import Connection
 from ctms.outbox.changes import CHANGED, LIVE, outbox
 
 BATCH = 2_000
-"""Deletions that one transaction of `retry` handles."""
+"""Number of deletions that one transaction of `retry` handles."""
 
 
 class Deletion(NamedTuple):

@@ -18,10 +18,10 @@ BACKEND = "backend"
 HANDLER = "deletion_handler"
 
 TASK = "ctms.drain"
-"""The name of the task that works a lane off."""
+"""The name of the task that drains a lane."""
 
 QUEUES = {BACKEND: "backends", HANDLER: "erasures"}
-"""The queue of Procrastinate for each kind of receiver: workers may be told which ones to serve."""
+"""The Procrastinate queue of each kind of receiver: a worker may serve only some queues."""
 
 
 class Lane(NamedTuple):

@@ -1,6 +1,6 @@
 """Fingerprints of addresses: keyed HMACs (HMAC-SHA-256, RFC 2104).
 
-A fingerprint identifies an address but does not reveal it. The key is kept apart from the database: whoever has both
+A fingerprint identifies an address but does not reveal it. The key is kept apart from the database: anybody with both
 could test likely addresses against the fingerprints.
 """
 

@@ -35,7 +35,7 @@ _CLAIM = f"""
         AND {LANE.format(key="email_id")}
     ORDER BY due_at LIMIT %(limit)s"""
 _PRIORITIES = (LIVE, RESYNC)
-"""One after the other: so what is not due yet, however much, is never looked at."""
+"""Two index scans, one after the other, so that entries that are not due yet are never read."""
 
 # A contact that was edited since it was read has another version: it stays pending, since then, and is due. The rows
 # are locked in the order in which writers lock them. A contact that exists again also stays pending: for an erasure it

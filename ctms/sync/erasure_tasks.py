@@ -19,9 +19,9 @@ from ctms.sync.verdicts import AskAgain, Finished, Later, Parked, Verdict
 from ctms.sync.work import PROBED, Batch, Item, least_tried
 
 ACCEPTED = "accepted"
-"""Erasing has begun there: ask again, by `verify` where the handler has it."""
+"""The erasure has begun there: ask again, with `verify` if the handler has it."""
 VERIFY = "verify"
-"""Erased, and counted as done: look whether it is."""
+"""Erased and counted as done: to be verified."""
 
 _CLAIM = """
     SELECT id, step, identities, attempts, failures FROM erasure_tasks
@@ -40,7 +40,7 @@ _GIVEN = "unnest(%(ids)s::bigint[], %(steps)s::text[]) AS g (id, step)"
 _SAME = "t.id = g.id AND t.step = g.step AND t.parked_at IS NULL"
 
 _LEFT = "(h.pending > n.pending OR h.parked > 0)"
-"""Whether the handler has still something to do of the erasure: else no reason is left why it was not done."""
+"""Whether the handler has unfinished tasks of the erasure: else the last reason is cleared."""
 
 _FINISHED = f"""
     WITH moved AS (DELETE FROM erasure_tasks t USING {_GIVEN} WHERE {_SAME} RETURNING t.erasure_id, t.step)

@@ -15,7 +15,7 @@ from ctms.database.pool import Connection
 from ctms.outbox.lanes import BACKEND
 
 BATCH = 10_000
-"""Contacts that one statement of `complete` lists."""
+"""Number of contacts that one statement of `complete` lists."""
 
 _ADD = """
     INSERT INTO outbox_mirrored (backend, email_id)

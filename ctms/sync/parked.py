@@ -11,7 +11,7 @@ from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 
 BATCH = 2_000
-"""Contacts that one transaction has wait again: whoever edits one of them waits for it."""
+"""Number of contacts that one transaction retries; writers of these contacts wait for it."""
 
 _REASONS = """
     SELECT r.*, ARRAY(

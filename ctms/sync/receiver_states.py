@@ -16,10 +16,10 @@ from ctms.sync.synchronised import find_unsynchronised
 HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
 
 WORDS = {BACKEND: "backend", HANDLER: "deletion handler"}
-"""What people call the kinds."""
+"""The names of the kinds in messages."""
 
 MAX_FAILURES_ALONE = 5
-"""How often a contact may make a receiver raise, pushed alone, before it is parked."""
+"""Number of exceptions that a contact may cause alone before it is parked."""
 
 _COUNT = """
     SELECT '{kind}' AS kind, {name} AS name, count(*) FILTER (WHERE parked_at IS NULL) AS waiting,

@@ -18,7 +18,7 @@ from ctms.outbox.changes import CHANGED, RESYNC, outbox
 from ctms.sync import mirrored, synchronised
 
 BATCH = 2_000
-"""Contacts that one transaction looks at: whoever edits one of them waits until they all are in the outbox."""
+"""Number of contacts that one transaction scans; writers of these contacts wait for it."""
 
 # A batch is the scanned contacts, not the matching ones: so each statement takes about as long, whatever matches.
 _PUT = f"""

@@ -13,7 +13,7 @@ from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDo
 from ctms.sync.receiver_states import MAX_FAILURES_ALONE
 
 LONGEST_WAIT_IN_SECONDS = 3600.0
-"""What is tried again waits longer each time, up to this."""
+"""Maximum of the exponential backoff."""
 
 _SHORTEST_ASKED_IN_SECONDS = 1.0
 _LONGEST_ASKED_IN_SECONDS = 30 * 86400.0

@@ -37,7 +37,7 @@ class Batch:
 
 
 PROBED = 1000
-"""Among so many that are due, those that were tried least are looked for: not among millions."""
+"""Number of due entries among which those with the fewest attempts are selected, instead of among millions."""
 
 
 def least_tried(items: Sequence[Item], limit: int) -> Sequence[Item]:

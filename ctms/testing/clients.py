@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from argon2 import PasswordHasher
 from sqlalchemy import select
 
-from ctms.clients.models import ApiClient, Permission, Role
+from ctms.clients.models import ApiClientModel, PermissionModel, Role
 from ctms.database.engine import db
 
 # argon2id is slow on purpose; most tests do not need its strength.
@@ -22,7 +22,7 @@ def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = 
     found = db.session.scalars(select(Role).where(Role.name.in_(roles))).all()
     assert {role.name for role in found} == set(roles)
     db.session.add(
-        ApiClient(
+        ApiClientModel(
             client_id=client_id,
             email="client@example.com",
             enabled=enabled,
@@ -36,7 +36,7 @@ def create_client(client_id: str, *, roles: Iterable[str] = (), enabled: bool = 
 
 def create_role(name: str, permissions: Iterable[str]) -> str:
     """Store a role with the permissions; return its name."""
-    found = db.session.scalars(select(Permission).where(Permission.name.in_(permissions))).all()
+    found = db.session.scalars(select(PermissionModel).where(PermissionModel.name.in_(permissions))).all()
     missing = set(permissions) - {permission.name for permission in found}
     assert not missing, f"no permission {', '.join(sorted(missing))} is stored: does the plugin declare it?"
     db.session.add(Role(name=name, permissions=list(found)))

@@ -29,7 +29,7 @@ SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  
 @pytest.fixture(scope="session")
 def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
-    from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  a server of one's own needs no wheel
+    from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  an external server needs no wheel
 
     with EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory)) as server:
         without_durability(server.url)

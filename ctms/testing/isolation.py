@@ -34,7 +34,7 @@ _IO = (
     "tempfile.",
     "urllib.",
 )
-"""How the names of the audit events begin that stand for I/O."""
+"""The prefixes of audit events for I/O."""
 
 _IMPORT = "<frozen importlib"
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 DATABASE_ERRORS = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 LONGEST_JOB_IN_SECONDS = 30.0
-"""A job that has worked so long ends, and another one goes on: so other lanes get their turn."""
+"""Duration after which a job ends and another one continues, so that other lanes get their turn."""
 
 
 @dataclass

@@ -41,25 +41,27 @@ RECOVER_EVERY_SECONDS = 5.0
 LOOK_EVERY_SECONDS = 5.0
 HEARTBEAT_EVERY_SECONDS = 3.0
 DEAD_AFTER_SECONDS = 15.0
-"""A worker that has not said for so long that it lives was killed: its jobs are taken up again."""
+"""A worker without a heartbeat for this long was killed: its jobs are recovered."""
 
 _PAUSE_IN_SECONDS = 0.2
 _ERRORS = (*DATABASE_ERRORS, ConnectorException)
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of the service: number of concurrent lanes, queues (None: all), whether to exit when nothing is due."""
+class WorkerOptions:
+    """Options of the worker: number of concurrent lanes, queues (None: all), whether to exit when nothing is due."""
 
     concurrency: int
     queues: Sequence[str] | None = None
     once: bool = False
 
 
-class Service:
+class BackgroundService:
     """The background service of one process; `publish` is called whenever its metrics are updated."""
 
-    def __init__(self, app: Flask, options: Options, publish: Callable[[WorkerMetrics], None] = lambda _: None) -> None:
+    def __init__(
+        self, app: Flask, options: WorkerOptions, publish: Callable[[WorkerMetrics], None] = lambda _: None
+    ) -> None:
         self._app = app
         self._options = options
         self._publish = publish
@@ -182,10 +184,10 @@ class Service:
             Drain(self._process, _work(found, receiver)).run()
 
     async def _look_after(self, worker: Worker) -> None:
-        """Say that the worker lives, look for lanes with something to do and for jobs of dead workers, until cancelled.
+        """Send heartbeats, and poll for due entries and for jobs of dead workers, until cancelled.
 
-        Procrastinate's worker says it only until it is to end, and what it has in hand then may take longer than
-        others believe it alive. When it fails the worker stops: without it lanes would stand still unseen.
+        Procrastinate's worker stops its heartbeat when it begins to stop, while its batches in flight may take longer
+        than the heartbeat's timeout. If this task fails the worker stops: otherwise lanes would stay blocked unnoticed.
         """
         next_recovery = next_beat = 0.0
         try:
@@ -209,7 +211,7 @@ class Service:
         """
         with self._app.app_context(), pool.acquire() as connection:
             for job in remove_left_behind(connection, DEAD_AFTER_SECONDS):
-                logger.warning("what job %s of a worker that is gone had in hand is taken up again", job)
+                logger.warning("the batch of job %s of a dead worker is recovered", job)
             if worker is None:
                 return
             idle = jobs_of(connection, worker) - self._in_hand

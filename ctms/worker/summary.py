@@ -13,7 +13,7 @@ from ctms.sync.work import Batch, Item
 from ctms.words import counted
 
 _DONE = {"push": "delivered", "erase": "erased", "verify": "verified", "": "skipped"}
-"""What a call of the method makes of a contact; without a call, the receiver had no need of it."""
+"""The word for a contact after a successful call of the method; without a call, the receiver did not need it."""
 _ACCEPTED, _VERIFYING, _LATER, _PARKED = "accepted", "still to be verified", "to be tried again", "parked"
 _ORDER = ("delivered", "erased", "verified", "skipped", _ACCEPTED, _VERIFYING, _LATER, _PARKED)
 

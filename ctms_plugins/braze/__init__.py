@@ -11,8 +11,8 @@ import marshmallow as ma
 from ctms.plugins import Backend, DeletionHandler, RegistrationError, hookimpl, setting
 from ctms_plugins.braze.backend import MOST_IN_A_CALL, Profiles
 from ctms_plugins.braze.calls import MAX_IDS
-from ctms_plugins.braze.client import Client
-from ctms_plugins.braze.erasure import MAX_ROUNDS, Erasures
+from ctms_plugins.braze.client import BrazeClient
+from ctms_plugins.braze.erasure import MAX_ROUNDS, ProfileErasures
 
 
 def _check_url(url: str) -> None:
@@ -56,12 +56,12 @@ class Settings:
     timeout: float = setting("TIMEOUT_IN_SECONDS", "Timeout of a request, in seconds.", default=20.0)
 
 
-def _client(settings: Settings) -> Client | None:
+def _client(settings: Settings) -> BrazeClient | None:
     if not settings.url and not settings.key:
         return None
     if not settings.url or not settings.key:
         raise RegistrationError("set both CTMS_PLUGIN_BRAZE_URL and CTMS_PLUGIN_BRAZE_KEY, or neither")
-    return Client(settings.url, settings.key, settings.timeout)
+    return BrazeClient(settings.url, settings.key, settings.timeout)
 
 
 @hookimpl
@@ -86,7 +86,7 @@ def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
     if client is not None:
         yield DeletionHandler(
             name="braze",
-            implementation=Erasures(client, patience=2 * settings.timeout),
+            implementation=ProfileErasures(client, patience=2 * settings.timeout),
             max_batch=MAX_IDS,
             verify_after=settings.verify_after,
             timeout=(MAX_ROUNDS + 4) * settings.timeout,  # the rounds, then exports

@@ -7,7 +7,7 @@ from typing import Any
 
 from ctms.plugins import ContactState, Outcome
 from ctms_plugins.braze.calls import MAX_IDS, outcomes_of, parts, post
-from ctms_plugins.braze.client import Answer, Client
+from ctms_plugins.braze.client import BrazeClient, BrazeResponse
 from ctms_plugins.braze.mapping import EXPORTED, attributes_of, document_of
 
 MOST_IN_A_CALL = 75
@@ -20,12 +20,12 @@ class NoExport(OSError):
 class Profiles:
     """Tracks existing contacts, deletes gone ones, exports profiles for comparison."""
 
-    def __init__(self, client: Client, *, resubscribe: bool = False) -> None:
+    def __init__(self, client: BrazeClient, *, resubscribe: bool = False) -> None:
         self._client = client
         self._resubscribe = resubscribe
 
     def push(self, contacts: Sequence[ContactState], idempotency_key: str) -> dict[str, Outcome]:
-        """Update the profiles of the contacts. Raises `RefusedTogether`."""
+        """Update the profiles of the contacts. Raises `BrazeBatchRefused`."""
         outcomes: dict[str, Outcome] = {}
         there = [contact for contact in contacts if contact.document is not None]
         away = [contact.email_id for contact in contacts if contact.document is None]
@@ -45,14 +45,14 @@ class Profiles:
         found: dict[str, Mapping[str, Any]] = {}
         for ids in parts(email_ids, MAX_IDS):
             answer = self._client.post("/users/export/ids", {"external_ids": ids, "fields_to_export": EXPORTED})
-            users = answer.body.get("users") if isinstance(answer, Answer) else None
+            users = answer.body.get("users") if isinstance(answer, BrazeResponse) else None
             if not isinstance(users, list):
-                raise NoExport(answer.reason if isinstance(answer, Answer) else str(answer))
+                raise NoExport(answer.reason if isinstance(answer, BrazeResponse) else str(answer))
             found |= {user["external_id"]: document_of(user) for user in users}
         return {email_id: found[email_id] for email_id in email_ids if email_id in found}
 
     def _post(self, path: str, body: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Outcome]:
         answer = post(self._client, path, body, len(ids))
-        if not isinstance(answer, Answer):
+        if not isinstance(answer, BrazeResponse):
             return dict.fromkeys(ids, answer)
         return dict(zip(ids, outcomes_of(answer, len(ids)), strict=True))

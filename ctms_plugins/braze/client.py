@@ -24,7 +24,7 @@ _PAUSES = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class BrazeResponse:
     """Braze's response: the status, and the body, an object."""
 
     status: int
@@ -56,7 +56,7 @@ class _Bearer(requests.auth.AuthBase):
         return request
 
 
-class Client:
+class BrazeClient:
     """A client of one workspace. A path whose limit is used up is not called until Braze resets it."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
@@ -67,7 +67,7 @@ class Client:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._free_at: dict[str, float] = {}
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Answer | Outcome:
+    def post(self, path: str, body: Mapping[str, Any]) -> BrazeResponse | Outcome:
         """Return the response if Braze accepts or refuses entries, else the outcome.
 
         Raises `OSError` without a response.
@@ -88,13 +88,13 @@ class Client:
         return _read(answer)
 
 
-def _read(answer: requests.Response) -> Answer | Outcome:
+def _read(answer: requests.Response) -> BrazeResponse | Outcome:
     try:
         body = answer.json()
     except requests.exceptions.JSONDecodeError:
         body = None
     if isinstance(body, dict) and (not answer.ok or not body.keys().isdisjoint(_SAID_OF_SUCCESS)):
-        return Answer(answer.status_code, body)
+        return BrazeResponse(answer.status_code, body)
     return TryLater(reason="a response that is not Braze's") if answer.ok else Refused(f"HTTP {answer.status_code}")
 
 

@@ -1,4 +1,4 @@
-"""Deletion of every profile with the address of a contact, whoever created it, and its verification."""
+"""Deletion of every profile with the address of a contact, even those created by others, and its verification."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 
 from ctms.plugins import Done, Identities, Outcome, Refused, TryLater
 from ctms_plugins.braze.calls import MAX_IDS, outcomes_of, parts, post
-from ctms_plugins.braze.client import Answer, Client
+from ctms_plugins.braze.client import BrazeClient, BrazeResponse
 from ctms_plugins.braze.mapping import is_mirrored
 
 MAX_ROUNDS = 5
-"""Calls in a row that delete the same addresses: each deletes one profile of each address."""
+"""Number of consecutive calls that delete the same addresses: each deletes one profile per address."""
 
 LEFT = "profiles with the address are left"
 
 _EXPORTED = ["external_id", "custom_attributes"]
 
 
-class Erasures:
+class ProfileErasures:
     """Deletes and exports profiles by address; exports stop after `patience` seconds, and the rest is retried."""
 
-    def __init__(self, client: Client, *, patience: float) -> None:
+    def __init__(self, client: BrazeClient, *, patience: float) -> None:
         self._client = client
         self._patience = patience
 
     def erase(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
-        """Delete every profile with one of the addresses. Raises `RefusedTogether`."""
+        """Delete every profile with one of the addresses. Raises `BrazeBatchRefused`."""
         outcomes: dict[str, Outcome] = {}
         for part in parts([one for one in _once(identities) if one["primary_email"]], MAX_IDS):
             outcomes |= self._erase(part)
@@ -53,7 +53,7 @@ class Erasures:
         outcomes: dict[str, Outcome] = {}
         for _ in range(MAX_ROUNDS):
             answer = post(self._client, "/users/delete", {"email_addresses": list(_entries(left))}, len(left))
-            if not isinstance(answer, Answer):
+            if not isinstance(answer, BrazeResponse):
                 return outcomes | {str(one["email_id"]): answer for one in left}
             found = dict(zip((str(one["email_id"]) for one in left), outcomes_of(answer, len(left)), strict=True))
             outcomes |= found
@@ -69,7 +69,7 @@ class Erasures:
         if not address:
             return Done()
         answer = post(self._client, "/users/export/ids", {"email_address": address, "fields_to_export": _EXPORTED}, 1)
-        if not isinstance(answer, Answer):
+        if not isinstance(answer, BrazeResponse):
             return answer
         users = answer.body.get("users")
         if answer.status >= 400:

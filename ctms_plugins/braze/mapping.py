@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 LONGEST_TEXT = 255
-"""Characters of a custom attribute; Braze takes no more."""
+"""Maximum number of characters of a custom attribute."""
 
 _OWN = (("email", "email", "primary_email"), ("first_name", "email", "first_name"), ("last_name", "email", "last_name"))
 _CUSTOM = (

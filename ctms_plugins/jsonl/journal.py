@@ -13,7 +13,7 @@ from pathlib import Path
 from ctms.plugins import ContactState, Outcomes
 
 PERIODS = {"hour": "%Y%m%dT%H", "day": "%Y%m%d", "never": ""}
-"""How often a file may be put aside, and what of a moment tells one period from another."""
+"""Intervals of the rotation, and the part of a time that identifies the interval."""
 
 _BLOCK = 65_536
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import marshmallow as ma
 
 from ctms.plugins import Backend, DeletionHandler, HealthCheck, RegistrationError, hookimpl, setting
-from ctms_plugins.webhook.backend import Changes
-from ctms_plugins.webhook.client import Client
-from ctms_plugins.webhook.erasure import Erasures, VerifiedErasures
+from ctms_plugins.webhook.backend import ChangeMessages
+from ctms_plugins.webhook.client import WebhookClient
+from ctms_plugins.webhook.erasure import ErasureMessages, VerifiedErasureMessages
 
 
 def _check_url(url: str) -> None:
@@ -69,12 +69,12 @@ class Settings:
     concurrency: int = setting("CONCURRENCY", "Maximum number of concurrent messages about contacts.", default=4)
 
 
-def _client(settings: Settings, *urls: str) -> Client:
+def _client(settings: Settings, *urls: str) -> WebhookClient:
     if not settings.secrets:
         raise RegistrationError("messages are signed: set CTMS_PLUGIN_WEBHOOK_SECRETS")
     if not settings.allow_private and any(urlsplit(url).scheme != "https" for url in urls):
         raise RegistrationError("the URL of a webhook must be https, unless CTMS_PLUGIN_WEBHOOK_ALLOW_PRIVATE is true")
-    return Client(
+    return WebhookClient(
         settings.secrets, allow_private=settings.allow_private, timeout=settings.timeout, ca_file=settings.ca_file
     )
 
@@ -85,7 +85,7 @@ def ctms_backends(settings: Settings) -> Iterator[Backend]:
     if settings.url:
         yield Backend(
             name="webhook",
-            implementation=Changes(_client(settings, settings.url), settings.url, document=settings.document),
+            implementation=ChangeMessages(_client(settings, settings.url), settings.url, document=settings.document),
             max_batch=1,
             concurrency=settings.concurrency,
             timeout=3 * settings.timeout,
@@ -101,10 +101,10 @@ def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
     if settings.erasure_url is None:
         return
     if settings.verify_url is None:
-        erasures = Erasures(_client(settings, settings.erasure_url), settings.erasure_url)
+        erasures = ErasureMessages(_client(settings, settings.erasure_url), settings.erasure_url)
     else:
         client = _client(settings, settings.erasure_url, settings.verify_url)
-        erasures = VerifiedErasures(client, settings.erasure_url, settings.verify_url)
+        erasures = VerifiedErasureMessages(client, settings.erasure_url, settings.verify_url)
     yield DeletionHandler(
         name="webhook",
         implementation=erasures,

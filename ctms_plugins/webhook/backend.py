@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ctms.plugins import ContactState, Done, Outcome, Pause, SlowDown
-from ctms_plugins.webhook.client import Client, outcome, problem
+from ctms_plugins.webhook.client import WebhookClient, outcome, problem
 
 CHANGED = "contact.changed"
 DELETED = "contact.deleted"
 
 
-class Changes:
+class ChangeMessages:
     """Posts one message for each contact, with its id, or also with its `document`."""
 
-    def __init__(self, client: Client, url: str, *, document: bool = False) -> None:
+    def __init__(self, client: WebhookClient, url: str, *, document: bool = False) -> None:
         self._client = client
         self._url = url
         self._document = document

@@ -24,7 +24,7 @@ _PAUSES = {401: "does not take our signature", 410: "wants no more messages"}
 
 
 @dataclass(frozen=True)
-class Answer:
+class WebhookResponse:
     """The response: the status, the delay that the receiver asks for, and the body, truncated to 64 KiB."""
 
     status: int
@@ -40,7 +40,7 @@ class Answer:
             return None
 
 
-class Client:
+class WebhookClient:
     """Posts signed messages, without redirects, and only to public addresses unless configured otherwise."""
 
     def __init__(
@@ -57,7 +57,9 @@ class Client:
             self._session.mount("http://", PublicOnly())
             self._session.mount("https://", PublicOnly())
 
-    def post(self, url: str, message_id: str, kind: str, happened: str | None, data: Mapping[str, Any]) -> Answer:
+    def post(
+        self, url: str, message_id: str, kind: str, happened: str | None, data: Mapping[str, Any]
+    ) -> WebhookResponse:
         """Post a message. Raises `OSError` if there is no complete response, and `NotPublic`."""
         now = datetime.now(UTC)
         message = {"type": kind, "timestamp": happened or now.isoformat(), "data": data}
@@ -74,7 +76,7 @@ class Client:
         ) as response:
             # Read, so that the connection can be reused; limited to a reasonable size.
             start = next(response.iter_content(_MOST_BYTES), b"")
-            return Answer(response.status_code, retry_after(response.headers.get("Retry-After")), start)
+            return WebhookResponse(response.status_code, retry_after(response.headers.get("Retry-After")), start)
 
 
 def problem(error: Exception) -> Outcome:
@@ -86,7 +88,7 @@ def problem(error: Exception) -> Outcome:
     raise error
 
 
-def outcome(answer: Answer) -> Outcome | None:
+def outcome(answer: WebhookResponse) -> Outcome | None:
     """Return the outcome of a failure response, or None for success."""
     status, after = answer.status, answer.retry_after
     reason = f"HTTP {status}"

@@ -41,7 +41,7 @@ def blueprint() -> Blueprint:
         @made.guard("manage_contacts")
         @made.response(204)
         def put(self, name: str) -> Response:
-            """Lend the book to all contacts, unless it is a bad one."""
+            """Accept all bodies except a bad one."""
             connection().execute("UPDATE emails SET first_name = %s", [name])
             if name == "bad":
                 raise BadRequest("not that one")

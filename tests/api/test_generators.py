@@ -32,7 +32,7 @@ def schemas(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def class_name(name: str) -> str:
-    """Return what generators make of a name, but for its case."""
+    """Return a name as generators write it, apart from its case."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 

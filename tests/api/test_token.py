@@ -52,7 +52,7 @@ def assert_refused(answer: Answer, status: int, detail: str | None, error: str) 
 
 
 def assert_challenged(answer: Answer) -> None:
-    """RFC 6749, 5.2: who comes by HTTP Basic is told that its scheme is right and its credentials are not."""
+    """RFC 6749, 5.2: a client that uses HTTP Basic learns that the scheme is right and the credentials are wrong."""
     body = assert_refused(answer, 401, WRONG, "invalid_client")
     assert answer.headers["WWW-Authenticate"] == 'Basic realm="CTMS", charset="UTF-8"'
     assert set(body) == {"detail", "error"}
@@ -189,7 +189,7 @@ class TestCredentials:
     def test_an_unknown_client_takes_as_long_as_a_wrong_secret(
         self, anonymous: ApiClient, client_id: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Each check costs one argon2 verification, whoever asks: counted, since times vary."""
+        """Each check costs one argon2 verification for any caller: counted, since times vary."""
         checked: list[str] = []
 
         class Counting:

@@ -52,7 +52,7 @@ def read() -> Response:
 @blueprint.route("/write", methods=["POST"])
 @blueprint.guard("view_contacts")
 def write() -> Response:
-    """Write beside the guard, which would be committed for whoever calls."""
+    """Write outside the guard's transaction, which would be committed for any caller."""
     with writing() as lent:
         lent.execute(ADD)
     return Response()
@@ -62,7 +62,7 @@ beside = Blueprint("Beside", __name__, url_prefix="/beside")
 
 
 def write_beside(response: Response | None = None) -> Response | None:
-    """Write before or after a view, whoever calls."""
+    """Write before or after a view, for any caller."""
     with writing() as lent:
         lent.execute(ADD)
     return response

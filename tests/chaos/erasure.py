@@ -74,7 +74,7 @@ class Round:
             self.running.kill_one()
         else:
             kill(self.folder)
-            wait_until_it_answers(self.url)  # whoever uses it starts it again
+            wait_until_it_answers(self.url)  # its users start it again
 
 
 def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]:

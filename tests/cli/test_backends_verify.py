@@ -102,7 +102,7 @@ def test_verify_takes_no_more_than_it_is_told(cli: CliRunner, contacts: list[dic
 
 
 def test_verify_of_a_backend_that_wants_some(cli: CliRunner, make_contact: Make) -> None:
-    """What it has without being known to, or of whom nothing is left, is taken away again."""
+    """Contacts that it has unexpectedly, or that were deleted, are removed again."""
     on_it, off_it, unclear = ids(
         [
             make_contact(newsletters=[{"name": "club"}]),

@@ -18,7 +18,7 @@ from psycopg import errors
 from ctms.bulk.batches import ItemOutcome
 from ctms.bulk.entries import Entry
 from ctms.bulk.worklist import WorkItem
-from ctms.cli.bulk import Job, Options, Stop, Stopped, carry_out, operator
+from ctms.cli.bulk import BulkOptions, Job, Stop, Stopped, carry_out, operator
 from ctms.cli.progress import Progress
 from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
@@ -48,8 +48,8 @@ def job(work: Callable[[Connection, Sequence[WorkItem]], list[ItemOutcome]]) -> 
     )
 
 
-def options(report: Path | None = None) -> Options:
-    return Options(batch_size=2, pause=0.0, report=report, append=False, dry_run=False, yes=True, as_json=True)
+def options(report: Path | None = None) -> BulkOptions:
+    return BulkOptions(batch_size=2, pause=0.0, report=report, append=False, dry_run=False, yes=True, as_json=True)
 
 
 def seen(_connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
@@ -62,7 +62,7 @@ def entries(count: int) -> Iterator[Entry]:
 
 @contextmanager
 def handled(number: signal.Signals) -> Iterator[object]:
-    """Have a handler for a signal, whether whoever started the tests ignores it (`nohup`, `&`) or not."""
+    """Have a handler for a signal, whether the parent process ignores it (`nohup`, `&`) or not."""
 
     def handler(*_: object) -> None:
         pytest.fail("nobody else heard it")

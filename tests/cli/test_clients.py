@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from flask import Flask
 from sqlalchemy import func, text
 
-from ctms.clients.models import ApiClient as Client
+from ctms.clients.models import ApiClientModel
 from ctms.clients.tokens import tokens
 from ctms.database.engine import db
 from tests.cli.running import run, run_json
@@ -267,7 +267,7 @@ def test_a_bad_overlap_is_a_usage_error(cli: CliRunner, anonymous: ApiClient, ba
 def test_overlaps(cli: CliRunner, given: str, seconds: int) -> None:
     run(cli, "clients", "rotate-secret", ID, "--overlap", given)
 
-    left = db.session.scalar(db.select(func.extract("epoch", Client.previous_secret_expires - func.now())))
+    left = db.session.scalar(db.select(func.extract("epoch", ApiClientModel.previous_secret_expires - func.now())))
     db.session.rollback()
     assert left == seconds  # exactly: in the test's transaction the clock stands still
 

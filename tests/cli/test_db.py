@@ -1,4 +1,4 @@
-"""`flask ctms db shell` on the embedded PostgreSQL and on a server of one's own."""
+"""`flask ctms db shell` on the embedded PostgreSQL and on an external server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_it_reads_what_it_is_given(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_for_psql(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C stops a statement and not the shell; what ends the shell ends psql, and lets go of the server."""
+    """Ctrl-C stops a statement and not the shell; what ends the shell ends psql, and releases the server."""
     with EmbeddedServer.acquire(tmp_path):
         # A terminal interrupts all processes of its group.
         process = subprocess.Popen(

@@ -43,7 +43,7 @@ def people() -> int:
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every app has a key, but for what says otherwise."""
+    """Every app has a key unless a test changes that."""
     monkeypatch.setattr(Fingerprints, "available", True)
 
 

@@ -352,7 +352,7 @@ class TestBackends:
         record = run_json(cli, "erasures", "show", erasure)
         assert (record["status"], record["backends"][0]["installed"]) == ("pending", False)
         assert warning in run(cli, "erasures", "show", erasure).stderr
-        assert warning in run(cli, "erasures", "retry", erasure).stderr  # nothing is parked, and it waits for ever
+        assert warning in run(cli, "erasures", "retry", erasure).stderr  # nothing is parked, and it stays pending
         self.park("old")
         assert warning in run(cli, "erasures", "retry", erasure).stderr
         assert self.state(cli, erasure)["old"] == (1, 0, 0, "no")

@@ -21,7 +21,7 @@ from tests.serving import Served
 ID = "id_reader"
 SEARCH = "/ctms?primary_email=jane@example.com"
 
-# A request that waits for the row's lock waits ten seconds, the lock time-out, before it gives up.
+# A request that waits for the row's lock waits ten seconds, the lock timeout, before it gives up.
 LONGEST_ANSWER_IN_SECONDS = 8
 
 

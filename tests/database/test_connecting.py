@@ -43,7 +43,7 @@ class Translated(psycopg.Connection[tuple[Any, ...]]):
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reset the counter and extend the time-out."""
+    """Reset the counter and extend the timeout."""
     monkeypatch.setattr(Translated, "attempts", 0)
     monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", LONG_TIMEOUT)
 

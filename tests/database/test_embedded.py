@@ -20,7 +20,7 @@ from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from tests.chaos.postgresql import kill, wait_until_it_answers
 
-# Another process that uses the server until it is told to stop.
+# Another process that uses the server until it is stopped.
 USER = """
 import sys
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
     dead.communicate(timeout=200)
 
     again.release()
-    again.release()  # once more does no harm
+    again.release()  # repeating it is harmless
     assert not answers(again.url), "who was killed uses it no more"
 
 

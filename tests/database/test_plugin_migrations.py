@@ -131,7 +131,7 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     assert "plugin 'stamps' of acme-stamps 1.2.3 declares it" in refused
     assert "stamps is on" in flask("ctms", "plugins", "purge", "stamps", "--yes", status=10).stderr
 
-    # Gone, or off: it is passed over, and its tables stay.
+    # Uninstalled or off: it is ignored, and its tables stay.
     uninstall(site)
     flask("db", "upgrade")
     flask("db", "check")

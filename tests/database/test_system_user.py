@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of a service that runs as root: folders keep their modes, whoever made them."""
+"""The embedded PostgreSQL of a service that runs as root: folders keep their modes."""
 
 from __future__ import annotations
 

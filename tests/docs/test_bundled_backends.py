@@ -16,7 +16,7 @@ from ctms.plugins import ContactState
 from ctms.settings import Settings
 from ctms.testing import StubServer
 from ctms_plugins.braze.mapping import attributes_of
-from ctms_plugins.webhook.backend import Changes
+from ctms_plugins.webhook.backend import ChangeMessages
 from tests.docs import pages
 from tests.docs.pages import DOCS
 from tests.plugins.webhook_client import OLD, client
@@ -52,7 +52,7 @@ def test_the_receiver_of_the_page_reads_a_message() -> None:
     state = ContactState("an-id", {"email": {"update_timestamp": "2026-01-27T10:00:00.123456+00:00"}})
 
     with StubServer() as stub_server:
-        Changes(client(), stub_server.url).push([state], "key")
+        ChangeMessages(client(), stub_server.url).push([state], "key")
 
     (request,) = stub_server.received
     message = code["received"](request.body, dict(request.headers), OLD)
@@ -62,7 +62,7 @@ def test_the_receiver_of_the_page_reads_a_message() -> None:
 
 def test_the_table_of_attributes_is_that_of_the_code(make_contact: Any) -> None:
     sent = attributes_of("an-id", make_contact(), resubscribe=True)
-    table = page("braze").read_text().split("## What becomes of a contact")[1].split("\n## ")[0]
+    table = page("braze").read_text().split("## Field mapping")[1].split("\n## ")[0]
 
     named = {
         name for cell in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)

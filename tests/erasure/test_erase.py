@@ -72,7 +72,7 @@ class TestCost:
     @pytest.fixture
     def sent(self, api: ApiClient, statements: list[str]) -> list[str]:
         address = api.post("/ctms", full()).json["email"]["primary_email"]
-        api.get("/ctms?fxa_id=x")  # whoever has just been seen is not noted again
+        api.get("/ctms?fxa_id=x")  # a client that was seen recently is not recorded again
         statements.clear()
         assert api.delete(f"/ctms/{address}").status_code == 200
         return statements
@@ -177,7 +177,7 @@ class TestNoTrace:
             assert api.post("/erasures", body, headers=headers).json["contacts"] == 1
             api.post("/ctms", contact if way != "POST" else {"email": {}})
         told = everything_stored().lower()
-        assert all(f'"{secret}' in told for secret in secrets), "the handlers are told"
+        assert all(f'"{secret}' in told for secret in secrets), "the handlers receive it"
         assert all(
             line.startswith("erasure_tasks: ") for line in told.splitlines() if any(one in line for one in secrets)
         )

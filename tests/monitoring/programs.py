@@ -36,7 +36,7 @@ def missing() -> list[str]:
 
 
 def until(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:
-    """Look again and again until what is found is good, or patience ends; returns what was found last."""
+    """Poll until the result is accepted, or the timeout ends; return the last result."""
     give_up = time.monotonic() + PATIENCE_IN_SECONDS
     while True:
         found = look()

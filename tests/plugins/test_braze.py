@@ -16,8 +16,8 @@ from ctms.settings import Settings
 from ctms.testing import BackendContract, Reply, StubServer
 from ctms.testing.contracts.backends import everything
 from ctms_plugins.braze.backend import NoExport, Profiles
-from ctms_plugins.braze.calls import RefusedTogether
-from ctms_plugins.braze.client import Client
+from ctms_plugins.braze.calls import BrazeBatchRefused
+from ctms_plugins.braze.client import BrazeClient
 from tests.plugins.braze_workspace import KEY, Workspace
 
 ENVIRONMENT = {"CTMS_PLUGIN_BRAZE_URL": "https://rest.example.com", "CTMS_PLUGIN_BRAZE_KEY": KEY}
@@ -36,7 +36,7 @@ def workspace(stub_server: StubServer) -> Workspace:
 @pytest.fixture
 def profiles(workspace: Workspace, stub_server: StubServer) -> Profiles:  # noqa: ARG001  answers there
     """The backend, talking to it."""
-    return Profiles(Client(stub_server.url, KEY, 0.5))
+    return Profiles(BrazeClient(stub_server.url, KEY, 0.5))
 
 
 def state(document: dict[str, Any]) -> ContactState:
@@ -159,7 +159,7 @@ class TestMapping:
         make_contact: MakeContact,
     ) -> None:
         contact = make_contact(email={"has_opted_out_of_email": opted_out, "double_opt_in": double})
-        profiles = Profiles(Client(stub_server.url, KEY, 5), resubscribe=resubscribe)
+        profiles = Profiles(BrazeClient(stub_server.url, KEY, 5), resubscribe=resubscribe)
 
         profiles.push([state(contact)], "key")
 
@@ -262,7 +262,7 @@ def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(
 ) -> None:
     stub_server.reply = reply
 
-    with pytest.raises(RefusedTogether):
+    with pytest.raises(BrazeBatchRefused):
         profiles.push([A, B], "key")
     assert profiles.push([A], "key") == {"a": Refused(reason)}
 

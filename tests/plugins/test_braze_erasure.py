@@ -14,9 +14,9 @@ from ctms.settings import Settings
 from ctms.testing import DeletionHandlerContract, ReceivedRequest, Reply, StubServer
 from ctms.testing.contracts.deletion_handlers import stranger
 from ctms_plugins.braze.backend import Profiles
-from ctms_plugins.braze.calls import RefusedTogether
-from ctms_plugins.braze.client import Client
-from ctms_plugins.braze.erasure import LEFT, Erasures
+from ctms_plugins.braze.calls import BrazeBatchRefused
+from ctms_plugins.braze.client import BrazeClient
+from ctms_plugins.braze.erasure import LEFT, ProfileErasures
 from tests.plugins.braze_workspace import KEY, Workspace
 
 MakeContact = Callable[..., dict[str, Any]]
@@ -34,9 +34,9 @@ def workspace(stub_server: StubServer) -> Workspace:
 
 
 @pytest.fixture
-def erasures(workspace: Workspace, stub_server: StubServer) -> Erasures:  # noqa: ARG001  answers there
+def erasures(workspace: Workspace, stub_server: StubServer) -> ProfileErasures:  # noqa: ARG001  answers there
     """The deletion handler, talking to it."""
-    return Erasures(Client(stub_server.url, KEY, 0.5), patience=5)
+    return ProfileErasures(BrazeClient(stub_server.url, KEY, 0.5), patience=5)
 
 
 def add(workspace: Workspace, person: Identities, number: int, **more: Any) -> None:
@@ -56,14 +56,14 @@ class TestContract(DeletionHandlerContract):
         return {"CTMS_PLUGIN_BRAZE_URL": "https://rest.example.com", "CTMS_PLUGIN_BRAZE_KEY": KEY}
 
     @pytest.fixture
-    def implementation(self, erasures: Erasures) -> Erasures:
+    def implementation(self, erasures: ProfileErasures) -> ProfileErasures:
         """Talks to what stands for Braze."""
         return erasures
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])
     def failing_implementation(
-        self, erasures: Erasures, stub_server: StubServer, request: pytest.FixtureRequest
-    ) -> Erasures:
+        self, erasures: ProfileErasures, stub_server: StubServer, request: pytest.FixtureRequest
+    ) -> ProfileErasures:
         """The same while Braze fails."""
         wrong = {"no JSON": b"<h1>Sign in</h1>", "another's JSON": {"ok": True}, "a list": []}
         if request.param in wrong:
@@ -75,11 +75,11 @@ class TestContract(DeletionHandlerContract):
 
 class TestErase:
     def test_every_profile_with_the_address_goes_and_no_other(
-        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer, make_contact: MakeContact
+        self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer, make_contact: MakeContact
     ) -> None:
         ours, kept = make_contact(), make_contact()
         states = [ContactState(one["email"]["email_id"], one) for one in (ours, kept)]
-        Profiles(Client(stub_server.url, KEY, 5)).push(states, "key")
+        Profiles(BrazeClient(stub_server.url, KEY, 5)).push(states, "key")
         person = stranger(email_id=ours["email"]["email_id"], primary_email=ours["email"]["primary_email"])
         add(workspace, person, 2)
         add(workspace, person, 1, external_id="another-app's")
@@ -91,14 +91,14 @@ class TestErase:
         assert list(workspace.profiles) == [kept["email"]["email_id"]]
         assert erasures.verify([person]) == {person["email_id"]: Done()}
 
-    def test_of_the_account_s_address_nothing_goes(self, erasures: Erasures, workspace: Workspace) -> None:
+    def test_of_the_account_s_address_nothing_goes(self, erasures: ProfileErasures, workspace: Workspace) -> None:
         add(workspace, stranger(primary_email="fxa@example.com"), 1)
 
         erasures.erase([stranger(fxa_primary_email="fxa@example.com")])
 
         assert len(workspace.strangers) == 1, "it may be another contact's own"
 
-    def test_what_a_call_looks_like(self, erasures: Erasures, stub_server: StubServer) -> None:
+    def test_what_a_call_looks_like(self, erasures: ProfileErasures, stub_server: StubServer) -> None:
         erasures.erase([JANE, JOE])
 
         (request,) = stub_server.received
@@ -110,7 +110,7 @@ class TestErase:
         }
 
     def test_more_than_one_call_can_take(
-        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer
+        self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
         people = [stranger() for _ in range(60)]
         for person in people:
@@ -121,7 +121,7 @@ class TestErase:
         assert [len(one.json["email_addresses"]) for one in stub_server.received] == [50, 50, 10, 10]
         assert workspace.strangers == []
 
-    def test_more_profiles_than_rounds_go_the_next_time(self, erasures: Erasures, workspace: Workspace) -> None:
+    def test_more_profiles_than_rounds_go_the_next_time(self, erasures: ProfileErasures, workspace: Workspace) -> None:
         add(workspace, JANE, 7)
 
         assert erasures.erase([JANE, JOE]) == {JANES: TryLater(None, LEFT), JOES: Done()}
@@ -130,7 +130,7 @@ class TestErase:
         assert workspace.strangers == []
 
     def test_where_braze_counts_what_waits_an_export_tells(
-        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer
+        self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
         stub_server.reply = lambda one: (
             Reply(200, body={"deleted": 2, "message": "success"}) if one.path == "/users/delete" else workspace(one)
@@ -139,7 +139,7 @@ class TestErase:
 
         assert erasures.erase([JANE, JOE]) == {JANES: TryLater(None, LEFT), JOES: Done()}
 
-    def test_one_without_an_address_has_no_profile(self, erasures: Erasures, stub_server: StubServer) -> None:
+    def test_one_without_an_address_has_no_profile(self, erasures: ProfileErasures, stub_server: StubServer) -> None:
         nobody = {**JANE, "primary_email": None}
 
         assert erasures.erase([nobody]) == erasures.verify([nobody]) == {JANES: Done()}
@@ -159,7 +159,7 @@ class TestVerify:
         ],
     )
     def test_whose_profile_is_left(
-        self, erasures: Erasures, workspace: Workspace, profile: dict[str, Any], *, left: bool
+        self, erasures: ProfileErasures, workspace: Workspace, profile: dict[str, Any], *, left: bool
     ) -> None:
         add(workspace, JANE, 1, **profile)
 
@@ -173,20 +173,20 @@ class TestVerify:
         stub_server.reply = slow
         people = [stranger() for _ in range(10)]
 
-        found = list(Erasures(Client(stub_server.url, KEY, 5), patience=0.3).verify(people).values())
+        found = list(ProfileErasures(BrazeClient(stub_server.url, KEY, 5), patience=0.3).verify(people).values())
 
         assert found[0] == Done()
         assert found[-1] == TryLater(1, "not exported yet")
         assert len(stub_server.received) <= 3
 
-    def test_nothing_is_asked_after_a_limit(self, erasures: Erasures, stub_server: StubServer) -> None:
+    def test_nothing_is_asked_after_a_limit(self, erasures: ProfileErasures, stub_server: StubServer) -> None:
         stub_server.reply = Reply(429, {"Retry-After": "7"})
 
         assert erasures.verify([JANE, JOE]) == dict.fromkeys((JANES, JOES), SlowDown(7, "HTTP 429"))
         assert len(stub_server.received) == 1
 
     def test_one_that_is_refused_is_not_held_against_the_others(
-        self, erasures: Erasures, workspace: Workspace, stub_server: StubServer
+        self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
         stub_server.reply = lambda one: (
             Reply(400, body={"message": "invalid"})
@@ -207,16 +207,18 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcomes"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcomes: Any, erasures: Erasures, stub_server: StubServer) -> None:
+def test_what_answers_mean(reply: Reply, outcomes: Any, erasures: ProfileErasures, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert erasures.erase([JANE, JOE]) == outcomes
 
 
-def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(erasures: Erasures, stub_server: StubServer) -> None:
+def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(
+    erasures: ProfileErasures, stub_server: StubServer
+) -> None:
     stub_server.reply = Reply(400, body={"message": "no"})
 
-    with pytest.raises(RefusedTogether):
+    with pytest.raises(BrazeBatchRefused):
         erasures.erase([JANE, JOE])
     assert erasures.erase([JANE]) == {JANES: Refused("HTTP 400: no")}
 

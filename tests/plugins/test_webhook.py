@@ -16,8 +16,8 @@ from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState, Done, OperatorError, Pause, Refused, SlowDown, TryLater
 from ctms.settings import Settings
 from ctms.testing import BackendContract, Reply, StubServer
-from ctms_plugins.webhook.backend import Changes
-from ctms_plugins.webhook.client import Client, retry_after
+from ctms_plugins.webhook.backend import ChangeMessages
+from ctms_plugins.webhook.client import WebhookClient, retry_after
 from tests.plugins.webhook_client import ENVIRONMENT, NEW, OLD, client, verified
 
 DOCUMENT = {
@@ -28,9 +28,9 @@ GONE = ContactState("an-id", None)
 
 
 @pytest.fixture
-def changes(stub_server: StubServer) -> Changes:
+def changes(stub_server: StubServer) -> ChangeMessages:
     """The backend, connected to the stub server."""
-    return Changes(client(), f"{stub_server.url}/hook")
+    return ChangeMessages(client(), f"{stub_server.url}/hook")
 
 
 class TestContract(BackendContract):
@@ -44,21 +44,21 @@ class TestContract(BackendContract):
         return ENVIRONMENT
 
     @pytest.fixture
-    def implementation(self, changes: Changes) -> Changes:
-        """Posts here, and not to where it is told to."""
+    def implementation(self, changes: ChangeMessages) -> ChangeMessages:
+        """Posts here instead of to the given URL."""
         return changes
 
     @pytest.fixture(params=StubServer.FAILURES)
     def failing_implementation(
-        self, changes: Changes, stub_server: StubServer, request: pytest.FixtureRequest
-    ) -> Changes:
+        self, changes: ChangeMessages, stub_server: StubServer, request: pytest.FixtureRequest
+    ) -> ChangeMessages:
         """The backend, connected to a stub server that fails."""
         stub_server.fails(request.param)
         return changes
 
 
 class TestMessages:
-    def test_thin_by_default(self, changes: Changes, stub_server: StubServer) -> None:
+    def test_thin_by_default(self, changes: ChangeMessages, stub_server: StubServer) -> None:
         assert changes.push([JANE], "key") == {"an-id": Done()}
 
         (request,) = stub_server.received
@@ -72,7 +72,7 @@ class TestMessages:
         }
 
     def test_with_the_document_when_asked_for(self, stub_server: StubServer) -> None:
-        Changes(client(), stub_server.url, document=True).push([JANE, GONE], "key")
+        ChangeMessages(client(), stub_server.url, document=True).push([JANE, GONE], "key")
 
         changed, deleted = map(verified, stub_server.received)
         assert changed["data"] == {"email_id": "an-id", "contact": DOCUMENT}
@@ -82,12 +82,12 @@ class TestMessages:
     def test_text_of_any_script_is_signed(self, stub_server: StubServer) -> None:
         document = {"email": {**DOCUMENT["email"], "first_name": 'Zoë 🦊 "\n\\', "half a pair": "\ud83e"}}
 
-        Changes(client(), stub_server.url, document=True).push([ContactState("an-id", document)], "key")
+        ChangeMessages(client(), stub_server.url, document=True).push([ContactState("an-id", document)], "key")
 
         assert verified(stub_server.received[0])["data"]["contact"] == document
 
     def test_both_secrets_sign_while_they_rotate(self, stub_server: StubServer) -> None:
-        Changes(client(NEW, OLD), stub_server.url).push([JANE], "key")
+        ChangeMessages(client(NEW, OLD), stub_server.url).push([JANE], "key")
 
         (request,) = stub_server.received
         assert verified(request, OLD) == verified(request, NEW)
@@ -95,7 +95,9 @@ class TestMessages:
         with pytest.raises(WebhookVerificationError):
             Webhook(base64.b64encode(b"another").decode()).verify(request.body, dict(request.headers))
 
-    def test_a_message_that_is_tried_again_has_its_id_again(self, changes: Changes, stub_server: StubServer) -> None:
+    def test_a_message_that_is_tried_again_has_its_id_again(
+        self, changes: ChangeMessages, stub_server: StubServer
+    ) -> None:
         stub_server.reply = Reply(500)
         changes.push([JANE], "key")
         changes.push([JANE], "key")
@@ -107,7 +109,7 @@ class TestMessages:
             "another-an-id",
         ]
 
-    def test_cookies_are_not_kept(self, changes: Changes, stub_server: StubServer) -> None:
+    def test_cookies_are_not_kept(self, changes: ChangeMessages, stub_server: StubServer) -> None:
         stub_server.reply = Reply(200, {"Set-Cookie": "who=me"})
 
         for _ in range(2):
@@ -117,7 +119,7 @@ class TestMessages:
 
 
 def at(seconds: float) -> str:
-    """Return a moment from now, as HTTP writes it."""
+    """Return a time relative to now, as an HTTP date."""
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
@@ -137,7 +139,7 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
     "429": (Reply(429), SlowDown(60, "HTTP 429")),
     "429 for so long": (Reply(429, {"Retry-After": "7"}), SlowDown(7, "HTTP 429")),
     "429 for no time": (Reply(429, {"Retry-After": "0"}), SlowDown(1, "HTTP 429")),
-    "429 for ever": (Reply(429, {"Retry-After": "9" * 400}), SlowDown(86_400, "HTTP 429")),
+    "429 with a huge delay": (Reply(429, {"Retry-After": "9" * 400}), SlowDown(86_400, "HTTP 429")),
     "429 until long ago": (Reply(429, {"Retry-After": at(-500)}), SlowDown(1, "HTTP 429")),
     "429 and nonsense": (Reply(429, {"Retry-After": "soon"}), SlowDown(60, "HTTP 429")),
     "500": (Reply(500), TryLater(None, "HTTP 500")),
@@ -148,7 +150,7 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcome: Any, changes: Changes, stub_server: StubServer) -> None:
+def test_what_answers_mean(reply: Reply, outcome: Any, changes: ChangeMessages, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert changes.push([JANE], "key") == {"an-id": outcome}
@@ -164,7 +166,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_what_no_answer_means(how: str, changes: Changes, stub_server: StubServer) -> None:
+def test_what_no_answer_means(how: str, changes: ChangeMessages, stub_server: StubServer) -> None:
     stub_server.fails(how)
 
     assert changes.push([JANE], "key") == {"an-id": TryLater(None, BROKEN[how])}
@@ -181,13 +183,15 @@ def test_nobody_there() -> None:
     with StubServer() as short:
         pass
 
-    assert Changes(client(), short.url).push([JANE], "key") == {
+    assert ChangeMessages(client(), short.url).push([JANE], "key") == {
         "an-id": TryLater(None, "no response (ConnectionError)")
     }
 
 
 @pytest.mark.parametrize("status", [429, 410])
-def test_when_the_receiver_wants_none_the_others_wait(status: int, changes: Changes, stub_server: StubServer) -> None:
+def test_when_the_receiver_wants_none_the_others_wait(
+    status: int, changes: ChangeMessages, stub_server: StubServer
+) -> None:
     stub_server.reply = Reply(status)
 
     outcomes = changes.push([JANE, ContactState("another", None)], "key")
@@ -198,7 +202,7 @@ def test_when_the_receiver_wants_none_the_others_wait(status: int, changes: Chan
 
 def test_a_mistake_of_ours_is_not_taken_for_the_networks() -> None:
     with pytest.raises(TypeError):
-        Changes(client(), "http://127.0.0.1", document=True).push(
+        ChangeMessages(client(), "http://127.0.0.1", document=True).push(
             [ContactState("an-id", {"email": {**DOCUMENT["email"], "x": object()}})], "key"
         )
 
@@ -261,6 +265,6 @@ class TestSettings:
             "the file of CTMS_PLUGIN_WEBHOOK_CA_FILE cannot be read (No such file or directory): no message is sent"
         )
         with pytest.raises(OSError, match="CA certificate"):
-            Client([OLD], ca_file=file).post("https://x.org", "id", "kind", None, {})
+            WebhookClient([OLD], ca_file=file).post("https://x.org", "id", "kind", None, {})
         file.touch()
         assert check.value.check() is None

@@ -11,7 +11,7 @@ import pytest
 from ctms.plugins import ContactState, Done, Pause, TryLater
 from ctms.testing import StubServer
 from ctms_plugins.webhook import addresses
-from ctms_plugins.webhook.backend import Changes
+from ctms_plugins.webhook.backend import ChangeMessages
 from tests.plugins.webhook_client import client
 
 GONE = ContactState("an-id", None)
@@ -74,7 +74,7 @@ class Names:
 def test_private_addresses_are_not_called(host: str, stub_server: StubServer) -> None:
     url = stub_server.url.replace("127.0.0.1", host)
 
-    outcomes = Changes(client(allow_private=False), url).push([GONE], "key")
+    outcomes = ChangeMessages(client(allow_private=False), url).push([GONE], "key")
 
     assert isinstance(outcomes["an-id"], Pause), outcomes
     assert "not public" in outcomes["an-id"].reason
@@ -88,7 +88,7 @@ def test_names_that_lead_to_them_neither(
     Names(monkeypatch, found)
     url = stub_server.url.replace("127.0.0.1", "hooks.example.com")
 
-    outcomes = Changes(client(allow_private=False), url).push([GONE], "key")
+    outcomes = ChangeMessages(client(allow_private=False), url).push([GONE], "key")
 
     assert isinstance(outcomes["an-id"], Pause)
     assert stub_server.received == []
@@ -102,7 +102,7 @@ def test_a_name_is_looked_up_once_and_that_address_is_called(
     monkeypatch.setattr(addresses, "is_public", lambda address: str(address) == "127.0.0.1")
     port = stub_server.url.rpartition(":")[2]
 
-    changes = Changes(client(allow_private=False), f"http://hooks.example.com:{port}")
+    changes = ChangeMessages(client(allow_private=False), f"http://hooks.example.com:{port}")
     outcomes = [changes.push([GONE], "key") for _ in range(2)]
 
     assert outcomes == [{"an-id": Done()}, {"an-id": Done()}]
@@ -115,13 +115,13 @@ def test_the_next_address_is_tried(stub_server: StubServer, monkeypatch: pytest.
     monkeypatch.setattr(addresses, "is_public", lambda _: True)
     url = stub_server.url.replace("127.0.0.1", "hooks.example.com")
 
-    assert Changes(client(allow_private=False), url).push([GONE], "key") == {"an-id": Done()}
+    assert ChangeMessages(client(allow_private=False), url).push([GONE], "key") == {"an-id": Done()}
 
 
 def test_a_name_that_nobody_has_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, [])
 
-    outcomes = Changes(client(allow_private=False), "https://hooks.example.com").push([GONE], "key")
+    outcomes = ChangeMessages(client(allow_private=False), "https://hooks.example.com").push([GONE], "key")
 
     assert outcomes == {"an-id": TryLater(None, "no response (ConnectionError)")}
 
@@ -130,6 +130,6 @@ def test_no_proxy_connects_in_its_place(stub_server: StubServer, monkeypatch: py
     monkeypatch.setenv("HTTP_PROXY", stub_server.url)
     Names(monkeypatch, [])
 
-    Changes(client(allow_private=False), "http://hooks.example.com").push([GONE], "key")
+    ChangeMessages(client(allow_private=False), "http://hooks.example.com").push([GONE], "key")
 
     assert stub_server.received == []

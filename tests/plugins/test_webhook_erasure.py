@@ -12,7 +12,7 @@ from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
 from ctms.settings import Settings
 from ctms.testing import DeletionHandlerContract, ReceivedRequest, Reply, StubServer
 from ctms.testing.contracts.deletion_handlers import stranger
-from ctms_plugins.webhook.erasure import Erasures, RefusedTogether, VerifiedErasures
+from ctms_plugins.webhook.erasure import ErasureMessages, VerifiedErasureMessages, WebhookBatchRefused
 from tests.plugins.webhook_client import OLD, client, verified
 
 JANE, JOE = stranger(fxa_id="jane's"), stranger()
@@ -24,10 +24,10 @@ def looks(request: ReceivedRequest) -> Reply:
 
 
 @pytest.fixture
-def erasures(stub_server: StubServer) -> VerifiedErasures:
+def erasures(stub_server: StubServer) -> VerifiedErasureMessages:
     """The deletion handler, connected to the stub server."""
     stub_server.reply = looks
-    return VerifiedErasures(client(), f"{stub_server.url}/erase", f"{stub_server.url}/verify")
+    return VerifiedErasureMessages(client(), f"{stub_server.url}/erase", f"{stub_server.url}/verify")
 
 
 class TestContract(DeletionHandlerContract):
@@ -42,14 +42,14 @@ class TestContract(DeletionHandlerContract):
         return {f"CTMS_PLUGIN_WEBHOOK_{name}": value for name, value in urls.items()}
 
     @pytest.fixture
-    def implementation(self, erasures: VerifiedErasures) -> VerifiedErasures:
-        """Posts here, and not to where it is told to."""
+    def implementation(self, erasures: VerifiedErasureMessages) -> VerifiedErasureMessages:
+        """Posts here instead of to the given URL."""
         return erasures
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON"])
     def failing_implementation(
-        self, erasures: VerifiedErasures, stub_server: StubServer, request: pytest.FixtureRequest
-    ) -> VerifiedErasures:
+        self, erasures: VerifiedErasureMessages, stub_server: StubServer, request: pytest.FixtureRequest
+    ) -> VerifiedErasureMessages:
         """The handler, connected to a stub server that fails."""
         if request.param == "no JSON":
             stub_server.reply = lambda one: Reply(200 if one.path == "/verify" else 500, body=b"<h1>Sign in</h1>")
@@ -58,7 +58,7 @@ class TestContract(DeletionHandlerContract):
         return erasures
 
 
-def test_one_message_has_the_identities_of_all(erasures: Erasures, stub_server: StubServer) -> None:
+def test_one_message_has_the_identities_of_all(erasures: ErasureMessages, stub_server: StubServer) -> None:
     assert erasures.erase([JANE, JOE, JANE]) == Done()
 
     (request,) = stub_server.received
@@ -67,7 +67,7 @@ def test_one_message_has_the_identities_of_all(erasures: Erasures, stub_server: 
     assert message["data"] == {"contacts": [JANE, JOE]}
 
 
-def test_each_attempt_has_an_id_of_its_own(erasures: Erasures, stub_server: StubServer) -> None:
+def test_each_attempt_has_an_id_of_its_own(erasures: ErasureMessages, stub_server: StubServer) -> None:
     for _ in range(2):
         erasures.erase([JANE])
 
@@ -86,16 +86,16 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcome: Any, erasures: Erasures, stub_server: StubServer) -> None:
+def test_what_answers_mean(reply: Reply, outcome: Any, erasures: ErasureMessages, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert erasures.erase([JANE]) == outcome
 
 
-def test_several_that_are_refused_are_tried_in_halves(erasures: Erasures, stub_server: StubServer) -> None:
+def test_several_that_are_refused_are_tried_in_halves(erasures: ErasureMessages, stub_server: StubServer) -> None:
     stub_server.reply = Reply(422)
 
-    with pytest.raises(RefusedTogether, match="HTTP 422"):
+    with pytest.raises(WebhookBatchRefused, match="HTTP 422"):
         erasures.erase([JANE, JOE])
     assert erasures.erase([JANE, JANE]) == Refused("HTTP 422")
 
@@ -118,7 +118,7 @@ LOOKED: dict[str, tuple[Reply, Any]] = {
 
 @pytest.mark.parametrize(("reply", "outcome"), LOOKED.values(), ids=LOOKED)
 def test_only_what_is_said_is_proof(
-    reply: Reply, outcome: Any, erasures: VerifiedErasures, stub_server: StubServer
+    reply: Reply, outcome: Any, erasures: VerifiedErasureMessages, stub_server: StubServer
 ) -> None:
     stub_server.reply = reply
 

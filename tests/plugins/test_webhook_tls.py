@@ -14,8 +14,8 @@ import pytest
 
 from ctms.plugins import ContactState, Done, TryLater
 from ctms_plugins.webhook import addresses
-from ctms_plugins.webhook.backend import Changes
-from ctms_plugins.webhook.client import Client
+from ctms_plugins.webhook.backend import ChangeMessages
+from ctms_plugins.webhook.client import WebhookClient
 from tests.plugins.test_webhook_addresses import Names
 from tests.plugins.webhook_client import OLD
 
@@ -85,6 +85,6 @@ def test_the_name_counts(
 ) -> None:
     Names(monkeypatch, ["127.0.0.1"])
     monkeypatch.setattr(addresses, "is_public", lambda _: True)
-    client = Client([OLD], allow_private=allow_private, timeout=5, ca_file=authority if trusted else None)
+    client = WebhookClient([OLD], allow_private=allow_private, timeout=5, ca_file=authority if trusted else None)
 
-    assert Changes(client, f"https://{host}:{port}").push([GONE], "key") == {"an-id": outcome}
+    assert ChangeMessages(client, f"https://{host}:{port}").push([GONE], "key") == {"an-id": outcome}

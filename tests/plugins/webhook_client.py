@@ -8,7 +8,7 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from ctms.testing import ReceivedRequest
-from ctms_plugins.webhook.client import Client
+from ctms_plugins.webhook.client import WebhookClient
 
 OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
 ENVIRONMENT = {
@@ -17,9 +17,9 @@ ENVIRONMENT = {
 }
 
 
-def client(*secrets: str, timeout: float = 0.5, allow_private: bool = True) -> Client:
+def client(*secrets: str, timeout: float = 0.5, allow_private: bool = True) -> WebhookClient:
     """Make a client that may call this machine."""
-    return Client(secrets or (OLD,), allow_private=allow_private, timeout=timeout)
+    return WebhookClient(secrets or (OLD,), allow_private=allow_private, timeout=timeout)
 
 
 def verified(request: ReceivedRequest, secret: str = OLD) -> Any:

@@ -56,7 +56,7 @@ class TestBatches:
         worker.push(max_batch=2)
 
         assert other.calls == [made[:2]]
-        assert waiting() == made[2:], "the batch in hand is settled"
+        assert waiting() == made[2:], "the batch in flight is settled"
 
     def test_not_even_for_halves(self, other: Other, worker: Worker, make: Make) -> None:
         made = make(4)

@@ -1,4 +1,4 @@
-"""What becomes of contacts after what a backend answered, or raised."""
+"""Verdicts for contacts after a backend's outcomes and exceptions."""
 
 from __future__ import annotations
 

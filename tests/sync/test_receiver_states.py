@@ -93,7 +93,7 @@ def test_the_heartbeat_warns_when_nobody_works(
     make_contact()
     execute("DELETE FROM procrastinate_workers")
     execute("DELETE FROM outbox WHERE backend <> 'mail'")
-    assert heartbeat() is None  # it has waited a moment only
+    assert heartbeat() is None  # it has just begun to wait
 
     execute("UPDATE outbox SET waiting_since = clock_timestamp() - interval '6 minutes'")
     assert heartbeat() == "backend mail is not served, since no background service runs"

@@ -121,12 +121,12 @@ class Worker:
         self.process = Process(self.stopping, self.metrics)
 
     def push(self, *, lane: int = 0, **options: Any) -> None:
-        """Work off what is due for the backend, in one lane."""
+        """Drain one lane of the backend."""
         backend = replace(BACKEND_OTHER, **options)
         Drain(self.process, BackendWork(Lane(BACKEND, "other", lane), backend)).run()
 
     def erase(self, *, lane: int = 0, **options: Any) -> None:
-        """Work off what is due for the deletion handler, in one lane."""
+        """Drain one lane of the deletion handler."""
         handler = replace(HANDLER_OTHER, **options)
         Drain(self.process, ErasureWork(Lane(HANDLER, "other", lane), handler)).run()
 

@@ -1,4 +1,4 @@
-"""The commands for many contacts as processes: stopped, killed and held up, beside a service that goes on."""
+"""The commands for many contacts as processes: stopped, killed and delayed, while the service runs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def at_once(
     served: Served, token: str, calls: list[Callable[[requests.Session], requests.Response]]
 ) -> list[requests.Response]:
     """Make the calls at once, each as a client of its own; returns their answers in order."""
-    start = Barrier(len(calls), timeout=120)  # one that cannot begin keeps nobody waiting for ever
+    start = Barrier(len(calls), timeout=120)  # one that cannot begin must not block the others
 
     def run(call: Callable[[requests.Session], requests.Response]) -> requests.Response:
         with requests.Session() as session:

@@ -17,7 +17,7 @@ from tests.serving import Served
 from tests.system.conftest import Connect
 
 SOON = 60
-"""Seconds that are far more than an answer takes, on a busy machine too: who waits longer waits for ever."""
+"""Seconds, far more than a response takes even on a busy machine: a longer wait will not end."""
 MEGABYTE = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
 

@@ -115,7 +115,7 @@ def counted_by_influxdb(database: InfluxDB, environment: str) -> Counter[Key]:
 
 
 def kill_a_process_under_way(client: Client) -> Counter[Key]:
-    """Kill one of two server processes under load, and go on until two run again; return what it may have lost.
+    """Kill one of two server processes under load, and continue until two run again; return what it may have lost.
 
     These are the requests that it may have answered since the last flush.
     """

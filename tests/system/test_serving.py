@@ -394,5 +394,5 @@ class TestOwnServer:
             assert "secret_" not in running.output.read_text()
             assert not (tmp_path / "postgresql").exists()
             assert running.stop() == 0
-        with psycopg.connect(libpq_url(url)) as connection:  # which goes on
+        with psycopg.connect(libpq_url(url)) as connection:  # which keeps running
             assert connection.execute("SELECT count(*) FROM emails").fetchone() == (0,)

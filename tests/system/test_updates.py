@@ -1,4 +1,4 @@
-"""`/updates` over HTTP, beside real writers: nobody is told twice, nobody is missed."""
+"""`/updates` over HTTP, with concurrent writers: no change is repeated or missed."""
 
 from __future__ import annotations
 

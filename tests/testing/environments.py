@@ -112,7 +112,7 @@ def _install(folder: Path) -> None:
 
 
 def _packages_below() -> Iterator[Path]:
-    """Give what is installed where the tests run, but for CTMS, and for what changes the path."""
+    """Give what is installed where the tests run, except CTMS, and what changes the path."""
     site = Path(sysconfig.get_path("purelib"))
     ours = {file.parts[0] for file in distribution("ctms").files or ()}
     for path in sorted(site.iterdir()):

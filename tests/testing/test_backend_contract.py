@@ -28,7 +28,7 @@ class Doing:
 
 
 class Elsewhere:
-    """A plugin with two backends: one that can be compared, one that cannot and is told of one contact at a time."""
+    """A plugin with two backends: one that can be compared, one that cannot and takes one contact at a time."""
 
     @hookimpl
     def ctms_backends(self) -> Iterator[Backend]:
@@ -85,7 +85,7 @@ def held(test: str, push: Callable[[Sequence[ContactState]], Any], make_contact:
 
 
 def once() -> Callable[[Sequence[ContactState]], None]:
-    """Make what knows each contact once, and stumbles when it comes again."""
+    """Return a backend that fails when a contact is repeated."""
     known: set[str] = set()
 
     def push(contacts: Sequence[ContactState]) -> None:
@@ -109,7 +109,7 @@ def strict() -> Callable[[Sequence[ContactState]], None]:
 
 
 def few(contacts: Sequence[ContactState]) -> None:
-    """Take two at the most."""
+    """Take at most two."""
     _, _ = [*contacts, *[None] * 2][:2]
     if len(contacts) > 2:
         raise OverflowError

@@ -1,4 +1,4 @@
-"""Lanes with something to do get a job, whoever forgot it; jobs that nobody works on go."""
+"""Lanes with due entries get a job; jobs of dead workers are removed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.worker import service as module
 from ctms.worker.metrics import WorkerMetrics
-from ctms.worker.service import Options, Service
+from ctms.worker.service import BackgroundService, WorkerOptions
 from tests.sync.working import Worker, row, rows
 
 Make = Callable[[int], list[str]]
@@ -23,13 +23,13 @@ Make = Callable[[int], list[str]]
 def test_it_works_for_the_queues_that_it_is_told(app: Flask) -> None:
     backend, handler = Lane(BACKEND, "other", 0), Lane(HANDLER, "other", 0)
 
-    assert Service(app, Options(1)).lanes == [backend, handler]
-    assert Service(app, Options(1, ["backends"])).lanes == [backend]
-    assert Service(app, Options(1, ["erasures"])).lanes == [handler]
+    assert BackgroundService(app, WorkerOptions(1)).lanes == [backend, handler]
+    assert BackgroundService(app, WorkerOptions(1, ["backends"])).lanes == [backend]
+    assert BackgroundService(app, WorkerOptions(1, ["erasures"])).lanes == [handler]
 
 
 def test_a_job_that_has_ended_without_the_queues_knowing_is_removed_at_the_second_look(app: Flask) -> None:
-    service = Service(app, Options(1))
+    service = BackgroundService(app, WorkerOptions(1))
     worker = row("INSERT INTO procrastinate_workers DEFAULT VALUES RETURNING id")
     ended, runs = rows(
         "INSERT INTO procrastinate_jobs (queue_name, task_name, status, worker_id)"
@@ -49,7 +49,7 @@ def test_a_job_that_has_ended_without_the_queues_knowing_is_removed_at_the_secon
 
 def test_a_lane_whose_call_is_stuck_gets_no_job(app: Flask, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     make(1)
-    service = Service(app, Options(1))
+    service = BackgroundService(app, WorkerOptions(1))
     monkeypatch.setattr(service._process.calls, "is_stuck", lambda lane: lane.kind == BACKEND)
     assert not service._sweep()
 
@@ -66,7 +66,7 @@ def test_it_says_that_it_lives_for_as_long_as_it_works(app: Flask, monkeypatch: 
         async def update_heartbeat(self, worker: int) -> None:
             beats.append(worker)
 
-    class Swept(Service):
+    class Swept(BackgroundService):
         async def _swept(self) -> bool:
             if len(beats) == 3:
                 raise asyncio.CancelledError
@@ -76,7 +76,7 @@ def test_it_says_that_it_lives_for_as_long_as_it_works(app: Flask, monkeypatch: 
     monkeypatch.setattr(module, "HEARTBEAT_EVERY_SECONDS", 0)
     monkeypatch.setattr(module, "RECOVER_EVERY_SECONDS", 1000)
     worker: Any = SimpleNamespace(worker_id=7, app=SimpleNamespace(job_manager=Jobs()))
-    service = Swept(app, Options(1))
+    service = Swept(app, WorkerOptions(1))
     monkeypatch.setattr(service, "_recover", lambda _: None)
 
     with pytest.raises(asyncio.CancelledError):

@@ -167,8 +167,8 @@ def _errors(waitlist: Waitlist, fields: Fields) -> Mapping[str, Any]:
 
 def _by_field(error: ma.ValidationError) -> Mapping[str, Any]:
     messages = error.messages
-    assert isinstance(messages, dict), f"name the field that is at fault: {messages}"
-    assert ma.exceptions.SCHEMA not in messages, f"name the field that is at fault: {messages}"
+    assert isinstance(messages, dict), f"name the invalid field: {messages}"
+    assert ma.exceptions.SCHEMA not in messages, f"name the invalid field: {messages}"
     return messages
 
 
