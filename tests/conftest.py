@@ -34,7 +34,7 @@ settings.load_profile("patient")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Every pytest run closes the folder of all runs to other users, and as root the embedded server is one: two runs
     # at once would take each other's database away. So each has a folder of its own.
-    # Its name is short: a unix socket's path has 107 characters at the most.
+    # Its name is short: a unix socket's path has at most 107 characters.
     _folder = Path(tempfile.gettempdir(), f"c{os.getpid()}")
     _folder.mkdir(exist_ok=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_folder)

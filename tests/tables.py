@@ -58,25 +58,25 @@ def add():
 def command(text):
     """Add a stamp, or count them."""
     if text:
-        with writing() as lent:
-            lent.execute("INSERT INTO plugin_{name}.stamps (text) VALUES (%s)", [text])
+        with writing() as acquired:
+            acquired.execute("INSERT INTO plugin_{name}.stamps (text) VALUES (%s)", [text])
             if text == "fails":
                 raise LookupError(text)
-    with reading() as lent:
-        click.echo(lent.execute("SELECT count(*) FROM plugin_{name}.stamps").fetchone()[0])
+    with reading() as acquired:
+        click.echo(acquired.execute("SELECT count(*) FROM plugin_{name}.stamps").fetchone()[0])
 
 
 def enough():
-    with reading() as lent:
-        found = lent.execute("SELECT count(*) FROM plugin_{name}.stamps").fetchone()[0]
+    with reading() as acquired:
+        found = acquired.execute("SELECT count(*) FROM plugin_{name}.stamps").fetchone()[0]
     return None if found else "no stamps"
 
 
 class Handler:
     def erase(self, identities):
-        with writing() as lent:
+        with writing() as acquired:
             for one in identities:
-                lent.execute("DELETE FROM plugin_{name}.stamps WHERE text = %s", [one["primary_email"]])
+                acquired.execute("DELETE FROM plugin_{name}.stamps WHERE text = %s", [one["primary_email"]])
 
 
 @hookimpl

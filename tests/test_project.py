@@ -170,6 +170,31 @@ def public(module: ModuleType) -> Iterator[tuple[str, bool]]:
                     yield f"{name}.{method}", bool(inspect.getdoc(getattr(thing, method)))
 
 
+def test_a_public_class_name_has_one_meaning() -> None:
+    places: dict[str, list[str]] = {}
+    for path in modules("ctms", "ctms_plugins"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(relative(path))
+    # The loader of plugins expects their settings in a class of this name.
+    places["Settings"] = [place for place in places["Settings"] if not place.startswith("ctms_plugins/")]
+
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def destinations() -> list[str]:
+    """Return the paths in the table of CONTRIBUTING that tells newcomers where to find something."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Where to find it\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| [^|]+ \| (`[^|]+`) \|$", section, re.MULTILINE)
+    assert len(cells) >= 20
+    return [path for cell in cells for path in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("path", sorted(set(destinations())))
+def test_a_newcomer_finds_what_contributing_names(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
 def test_nothing_names_the_place_where_it_was_written() -> None:
     # Spelt so that this file does not name them either.
     workshop = re.compile(r"(?<![\w.])/wor" + r"k(?![\w-])|\.\./shar" + r"ed\b")

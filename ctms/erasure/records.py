@@ -28,7 +28,7 @@ BATCH = 2_000
 
 PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
 STATUSES = (PARKED, PENDING, VERIFYING, DONE)
-"""The first status that applies: an operator must act; deletions are pending; verifications are pending; all is done."""
+"""The first that applies: an operator must act; deletions are pending; verifications are pending; all is done."""
 
 _RENDERED = f"""
     json_build_object(

@@ -206,7 +206,7 @@ class TestOneShape:
 class TestNothingOfAPersonIsLogged:
     @pytest.fixture
     def logged(self, app: Flask) -> Iterator[Callable[[], str]]:
-        """All log output of the service and its libraries, formatted, at the most verbose level."""
+        """All log output of the service and its libraries, formatted, at the lowest level."""
         root = logging.getLogger()
         (ours,) = [handler for handler in root.handlers if type(handler).__module__.startswith("ctms")]
         copy = logging.StreamHandler(io.StringIO())

@@ -53,8 +53,8 @@ def read() -> Response:
 @blueprint.guard("view_contacts")
 def write() -> Response:
     """Write outside the guard's transaction, which would be committed for any caller."""
-    with writing() as lent:
-        lent.execute(ADD)
+    with writing() as acquired:
+        acquired.execute(ADD)
     return Response()
 
 
@@ -63,8 +63,8 @@ beside = Blueprint("Beside", __name__, url_prefix="/beside")
 
 def write_beside(response: Response | None = None) -> Response | None:
     """Write before or after a view, for any caller."""
-    with writing() as lent:
-        lent.execute(ADD)
+    with writing() as acquired:
+        acquired.execute(ADD)
     return response
 
 
@@ -99,19 +99,19 @@ def command(fail: bool, misplaced: bool) -> None:
     """Add a role and count."""
     if misplaced:
         connection()
-    with writing() as lent:
-        lent.execute(ADD)
+    with writing() as acquired:
+        acquired.execute(ADD)
         if fail:
             raise LookupError("fails")
-    with reading() as lent:
-        (found,) = lent.execute(COUNT).fetchone() or (None,)
+    with reading() as acquired:
+        (found,) = acquired.execute(COUNT).fetchone() or (None,)
         click.echo(found)
 
 
 def check() -> str | None:
     """Read in a health check."""
-    with reading() as lent:
-        return None if lent.execute("SELECT 1").fetchone() == (1,) else "odd"
+    with reading() as acquired:
+        return None if acquired.execute("SELECT 1").fetchone() == (1,) else "odd"
 
 
 def rule(fields: dict[str, object]) -> dict[str, object]:
@@ -230,15 +230,15 @@ def test_a_health_check_reads(caller: ApiClient) -> None:
 
 def test_a_call_of_the_background_service_reads(lending: Flask) -> None:  # noqa: ARG001  its context
     def call() -> object:
-        with reading() as lent:
-            return lent.execute("SELECT 1").fetchone()
+        with reading() as acquired:
+            return acquired.execute("SELECT 1").fetchone()
 
     assert Calls().call(Lane(HANDLER, "lending", 0), call, 30) == (1,)
 
 
 def test_outside_the_app_they_say_where_they_work() -> None:
-    for lend in (reading, writing):
-        with pytest.raises(RuntimeError, match=r"needs the app: use it in commands, health checks"), lend():
+    for acquire in (reading, writing):
+        with pytest.raises(RuntimeError, match=r"needs the app: use it in commands, health checks"), acquire():
             pass
     with pytest.raises(RuntimeError, match=MISPLACED):
         connection()

@@ -1,4 +1,4 @@
-"""What `flask ctms plugins new` writes works as it is, and goes on working when its author changes it."""
+"""What `flask ctms plugins new` writes works as created, and after changes by its author."""
 
 from __future__ import annotations
 
