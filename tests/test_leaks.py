@@ -51,7 +51,7 @@ def test_8_after():
 """
 
 
-def test_whoever_leaves_something_fails_and_nobody_else(tmp_path: Path) -> None:
+def test_only_the_test_that_leaks_fails(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "test_it.py").write_text(TESTS)
 

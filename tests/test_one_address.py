@@ -147,7 +147,7 @@ class TestErasing:
         assert not exists(own)
         assert_error(api.delete(f"/ctms/{own.spelt}"), 404, f"email {own.spelt} not found!")
 
-    def test_delete_only_what_has_not_changed(self, api: ApiClient, own: Case) -> None:
+    def test_conditional_delete(self, api: ApiClient, own: Case) -> None:
         answer = api.delete(f"/ctms/{own.spelt}", headers={"If-Match": '"another"'})
         assert answer.status_code == 412
         assert exists(own)
@@ -185,7 +185,7 @@ class TestErasing:
         again = run_json(cli, "delete-bulk", "--email-file", str(own.file), "--yes")
         assert (again["erased"], again["erased_before"]) == (0, 1)
 
-    def test_found_again_under_each_spelling(self, cli: CliRunner, api: ApiClient, own: Case) -> None:
+    def test_each_spelling_finds_the_contact(self, cli: CliRunner, api: ApiClient, own: Case) -> None:
         record = api.delete(f"/ctms/{own.stored}").headers["Erasure-Id"]
         (found,) = run_json(cli, "erasures", "find", own.spelt)
         assert found["id"] == record
@@ -258,7 +258,7 @@ def _earlier_fingerprint(text: str) -> bytes:
 
 
 class TestWriting:
-    def test_creating_it_again_is_a_conflict(self, api: ApiClient, own: Case) -> None:
+    def test_creating_another_spelling_is_a_conflict(self, api: ApiClient, own: Case) -> None:
         answer = api.post("/ctms", minimal(primary_email=own.spelt))
         assert_taken(answer, "Contact already exists")
 
@@ -277,7 +277,7 @@ class TestWriting:
         assert_taken(api.patch(f"/ctms/{other}", patch), detail)
         assert_error(api.patch(f"/ctms/{uuid.uuid4()}", patch), 404, "Unknown email_id")
 
-    def test_the_same_contact_again_is_no_error(self, api: ApiClient, own: Case) -> None:
+    def test_creating_the_same_contact_is_idempotent(self, api: ApiClient, own: Case) -> None:
         execute(
             "UPDATE emails SET double_opt_in = false, email_format = 'H', email_lang = 'en',"
             " has_opted_out_of_email = false WHERE email_id = :id",
@@ -317,7 +317,7 @@ class TestTwoContactsWithOneAddress:
         assert all(one in report.read_text() for one in pair)
 
     @pytest.mark.parametrize("method", ["put", "patch"])
-    def test_writing_what_was_read_changes_no_spelling(self, api: ApiClient, pair: list[str], method: str) -> None:
+    def test_writing_a_read_contact_keeps_the_spelling(self, api: ApiClient, pair: list[str], method: str) -> None:
         for email_id in pair:
             before = api.get(f"/ctms/{email_id}").json["email"]["primary_email"]
             body = minimal(email_id=email_id, primary_email=before, first_name="Zoë")
@@ -336,7 +336,7 @@ class TestSpaces:
 
     @pytest.mark.parametrize("given", ["  {}\t", "Wes <{}>", '"Doe, Wes" <{}>'])
     @pytest.mark.parametrize("method", ["post", "put", "patch"])
-    def test_what_is_around_an_address(self, api: ApiClient, given: str, method: str) -> None:
+    def test_decoration_of_an_address(self, api: ApiClient, given: str, method: str) -> None:
         wanted = address()
         email_id = api.post("/ctms", minimal()).json["email"]["email_id"]
         body = {"email": {"primary_email": given.format(wanted)}}
@@ -349,7 +349,7 @@ class TestSpaces:
         assert answer.json["email"]["primary_email"] == wanted
 
     @pytest.mark.parametrize("given", ["  {}\t", "Wes <{}>", '"Doe, Wes" <{}>'])
-    def test_what_is_around_the_address_of_an_account(self, api: ApiClient, given: str) -> None:
+    def test_decoration_of_an_account_address(self, api: ApiClient, given: str) -> None:
         wanted = address().upper()
         account = {"fxa_id": wanted, "primary_email": given.format(wanted)}
         assert api.post("/ctms", {**minimal(), "fxa": account}).json["fxa"]["primary_email"] == wanted

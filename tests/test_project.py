@@ -144,7 +144,7 @@ def test_migrations_do_not_depend_on_code_that_changes(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", modules("ctms", "tools"), ids=relative)
-def test_what_is_public_has_a_docstring(path: Path) -> None:
+def test_public_names_have_docstrings(path: Path) -> None:
     if not path.read_text().strip():
         return
     module = importlib.import_module(module_name(path))

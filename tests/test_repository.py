@@ -68,7 +68,7 @@ def test_lint_validates_each_file_of_github() -> None:
 
 
 @pytest.mark.parametrize("package", ["ruff", "check-jsonschema"])
-def test_pre_commit_takes_the_versions_of_lint(package: str) -> None:
+def test_pre_commit_uses_the_versions_of_lint(package: str) -> None:
     (wanted,) = [line for line in PYPROJECT["dependency-groups"]["lint"] if Requirement(line).name == package]
     (repository,) = read_yaml(".pre-commit-config.yaml")["repos"]
     dependencies = {line for hook in repository["hooks"] for line in hook.get("additional_dependencies", [])}
@@ -76,7 +76,7 @@ def test_pre_commit_takes_the_versions_of_lint(package: str) -> None:
     assert {line for line in dependencies if Requirement(line).name == package} == {wanted}
 
 
-def test_the_changelog_begins_with_what_is_unreleased_and_dates_the_rest() -> None:
+def test_the_changelog_has_an_unreleased_section_and_dates() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     versions = [heading.split(" - ") for heading in headings[1:]]
 

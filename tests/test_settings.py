@@ -173,7 +173,7 @@ def test_spellings_of_a_database_url(monkeypatch: pytest.MonkeyPatch, scheme: st
     assert url.query == {"sslmode": "require"}
 
 
-def test_a_server_of_ones_own_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_external_server_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTMS_DB_URL", URL)
 
     with pytest.raises(SettingsError, match="CTMS_SECRET_KEY is missing"):
@@ -224,7 +224,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("variable", OTHERS)
-def test_a_variable_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_unrelated_variables_are_ignored(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "tcp://10.0.0.1:8000")
 
     assert Settings.from_environment() == Settings()

@@ -57,7 +57,7 @@ class TestCreate:
         assert read.status_code == 200
         assert read.json == created.json
 
-    def test_a_full_contact_comes_back_as_it_was_sent(self, api: ApiClient) -> None:
+    def test_a_full_contact_is_returned_as_sent(self, api: ApiClient) -> None:
         contact = full()
 
         created = api.post("/ctms", contact)
@@ -69,7 +69,7 @@ class TestCreate:
             assert [entry["name"] for entry in created.json[name]] == sorted(sent)
             assert all(sent[entry["name"]].items() <= entry.items() for entry in created.json[name])
 
-    def test_the_same_contact_again_is_no_error_and_another_one_is(self, api: ApiClient) -> None:
+    def test_creating_the_same_contact_is_idempotent_and_another_one_a_conflict(self, api: ApiClient) -> None:
         contact = full()
         first = api.post("/ctms", contact)
 
@@ -172,7 +172,7 @@ class TestRead:
         assert [contact["email"]["email_id"] for contact in found.json] == ids
 
     @pytest.mark.parametrize("query", ["", "?primary_email=", "?nonsense=1"])
-    def test_without_an_identity_it_says_which_there_are(self, api: ApiClient, query: str) -> None:
+    def test_without_an_identity_the_error_lists_them(self, api: ApiClient, query: str) -> None:
         assert_error(
             api.get(f"/ctms{query}"),
             400,
@@ -207,7 +207,7 @@ class TestReplace:
         assert created.headers["Location"] == again.headers["Location"] == path
         assert api.get(path).json == again.json
 
-    def test_what_is_not_given_is_gone(self, api: ApiClient) -> None:
+    def test_omitted_members_are_reset(self, api: ApiClient) -> None:
         contact = full()
         path = f"/ctms/{contact['email']['email_id']}"
         api.put(path, contact)
@@ -251,7 +251,7 @@ class TestReplace:
 
 
 class TestChange:
-    def test_only_what_is_given_changes(self, api: ApiClient) -> None:
+    def test_only_given_members_change(self, api: ApiClient) -> None:
         created = api.post("/ctms", full())
 
         changed = api.patch(created.headers["Location"], {"email": {"first_name": "Joan"}})
@@ -306,7 +306,7 @@ class TestChange:
 
 
 class TestDelete:
-    def test_everything_about_the_address_goes_in_any_case(self, api: ApiClient) -> None:
+    def test_all_data_of_the_address_are_deleted_in_any_case(self, api: ApiClient) -> None:
         contact = full()
         path = api.post("/ctms", contact).headers["Location"]
 
@@ -325,7 +325,7 @@ class TestDelete:
         assert_error(api.delete("/ctms/%00"), 404, "email \0 not found!")
         assert_error(api.delete("/ctms/a%2Fb@example.com"), 404, "email a/b@example.com not found!")
 
-    def test_patterns_and_parts_of_an_address_delete_nobody(self, api: ApiClient) -> None:
+    def test_patterns_and_parts_of_an_address_delete_nothing(self, api: ApiClient) -> None:
         contact = minimal()
         path = api.post("/ctms", contact).headers["Location"]
 

@@ -271,7 +271,7 @@ class TestContacts:
         document.check("patch_contact", api.patch(f"/ctms/{email_id}", {"waitlists": "UNSUBSCRIBE"}))
         document.check("delete_contact", api.delete(f"/ctms/{created.json['email']['primary_email']}"))
 
-    def test_what_existing_services_stored_however_odd(self, api: ApiClient, document: Described) -> None:
+    def test_irregular_data_of_existing_services(self, api: ApiClient, document: Described) -> None:
         email_id = api.post("/ctms", full()).json["email"]["email_id"]
         with pool.acquire() as connection:
             for change in (

@@ -92,7 +92,7 @@ def test_without_a_body_or_a_server_that_knows_its_end_nothing_is_read(environ: 
     assert body.taken == 0
 
 
-def test_a_client_that_sends_slowly_holds_a_thread_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_client_occupies_a_thread_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain, "MAX_DRAIN_SECONDS", 0.1)
 
     class Slow(Endless):

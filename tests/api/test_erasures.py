@@ -41,7 +41,7 @@ def record_of(api: ApiClient, answer: Answer) -> dict[str, Any]:
 
 
 class TestDelete:
-    def test_a_record_says_what_was_done_and_names_nobody(self, api: ApiClient) -> None:
+    def test_a_record_contains_no_personal_data(self, api: ApiClient) -> None:
         contact = api.post("/ctms", full()).json
 
         deleted = api.delete(f"/ctms/{address_of(contact)}")
@@ -91,7 +91,7 @@ class TestDelete:
             lanes = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'erasures' AND lock = :lock"
             assert execute(lanes, lock=f"{HANDLER}:{name}:0") == 1
 
-    def test_nothing_is_written_down_for_an_address_that_is_nobodys(self, api: ApiClient) -> None:
+    def test_no_record_is_created_for_an_unknown_address(self, api: ApiClient) -> None:
         assert_error(api.delete(f"/ctms/{NOBODY}"), 404, f"email {NOBODY} not found!")
 
         assert execute("SELECT count(*) FROM erasures") == 0
@@ -306,7 +306,7 @@ class TestForget:
 
         assert api.post("/ctms", {"email": {"primary_email": address_of(contact)}}).status_code == 201
 
-    def test_nor_can_one_that_was_nobodys_or_was_named_by_another_identity(self, api: ApiClient) -> None:
+    def test_forgotten_unknown_addresses_and_other_identities_are_refused(self, api: ApiClient) -> None:
         contact = api.post("/ctms", full()).json
         unknown = address()
         wanted = [{"fxa_id": contact["fxa"]["fxa_id"]}, {"primary_email": unknown, "sfdc_id": "none"}]
@@ -339,7 +339,7 @@ class TestOnce:
 
         return send
 
-    def test_again_is_answered_alike_and_does_nothing(
+    def test_a_repeated_request_gets_the_same_response_without_effect(
         self, api: ApiClient, send: Callable[..., Answer], make_contact: Callable[..., Any]
     ) -> None:
         contact = make_contact()

@@ -65,7 +65,7 @@ class TestUnmatched:
             ("/token", {"POST", "OPTIONS"}),
         ],
     )
-    def test_options_tell_what_is_allowed(self, anonymous: ApiClient, path: str, allowed: set[str]) -> None:
+    def test_options_list_the_allowed_methods(self, anonymous: ApiClient, path: str, allowed: set[str]) -> None:
         answer = anonymous.request("OPTIONS", path)
 
         assert answer.status_code == 200
@@ -89,7 +89,7 @@ class TestBodies:
         ],
     )
     @pytest.mark.parametrize(("method", "path"), [("POST", "/ctms"), ("PUT", "/ctms/x"), ("PATCH", "/ctms/x")])
-    def test_what_is_not_json(self, api: ApiClient, method: str, path: str, body: bytes) -> None:
+    def test_bodies_without_json(self, api: ApiClient, method: str, path: str, body: bytes) -> None:
         answer = api.request(method, path, data=body, content_type="application/json")
 
         (problem,) = assert_error(answer, 422)["detail"]
@@ -268,7 +268,7 @@ class TestNothingOfAPersonIsLogged:
         assert "ERROR" in output or "WARNING" in output
         assert PRIVATE not in output
 
-    def test_nor_what_the_database_says(self, api: ApiClient, logged: Callable[[], str]) -> None:
+    def test_messages_of_the_database_are_not_repeated(self, api: ApiClient, logged: Callable[[], str]) -> None:
         """A real PostgreSQL error, whose DETAIL contains the row."""
         execute("ALTER TABLE emails ADD CONSTRAINT odd CHECK (first_name IS NULL OR last_name IS NULL)")
 

@@ -177,7 +177,7 @@ def plain(rule: str, name: str = "Plain") -> flask_smorest.Blueprint:
         (plain("/x", name="Updates"), "'Updates', a name that the service has"),
     ],
 )
-def test_what_would_harm_the_service_is_refused(apps: Apps, made: flask_smorest.Blueprint, says: str) -> None:
+def test_harmful_routes_are_refused(apps: Apps, made: flask_smorest.Blueprint, says: str) -> None:
     with pytest.raises(PluginError, match="plugin 'shelf'") as caught:
         apps.get([*bundled(), *points_of([Shelf(made)])])
 

@@ -36,7 +36,7 @@ def class_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def test_no_choice_stands_beside_properties(document: Described) -> None:
+def test_no_choice_has_sibling_properties(document: Described) -> None:
     for place, schema in schemas(document.document):
         assert "properties" not in schema or not CHOICES & schema.keys(), place
 
@@ -77,7 +77,7 @@ def test_a_choice_has_no_choice_inside(document: Described) -> None:
 
 @pytest.mark.parametrize("sent", ["ContactInput", "ContactPut", "ContactPatch"])
 @pytest.mark.parametrize("read", ["Contact", "ListedContact"])
-def test_what_was_read_may_be_sent(document: Described, read: str, sent: str) -> None:
+def test_a_read_contact_may_be_sent(document: Described, read: str, sent: str) -> None:
     uncovered = list(
         differences(document, {"$ref": f"#/components/schemas/{read}"}, {"$ref": f"#/components/schemas/{sent}"})
     )

@@ -35,7 +35,7 @@ def test_all_given_identities_must_match(api: ApiClient) -> None:
     assert api.get("/identities", query_string=mixed).json == []
 
 
-def test_without_an_identity_it_says_which_there_are(api: ApiClient) -> None:
+def test_without_an_identity_the_error_lists_them(api: ApiClient) -> None:
     detail = f"No identifiers provided, at least one is needed: {', '.join(IDENTITIES)}"
 
     assert_error(api.get("/identities"), 400, detail)
@@ -61,7 +61,7 @@ def test_unknown_ids_and_texts_that_are_none(api: ApiClient) -> None:
 
 @pytest.mark.parametrize("path", ["/identities", "/ctms"])
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_odd_values_find_nobody(api: ApiClient, path: str, name: str) -> None:
+def test_irregular_values_find_nothing(api: ApiClient, path: str, name: str) -> None:
     api.post("/ctms", full())
 
     for value in ("\0", "%", "'; DROP TABLE emails; --", "x" * 5000, "\ufffe", " "):

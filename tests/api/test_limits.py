@@ -52,7 +52,7 @@ class TestBodies:
         assert len(answer.data) < 20_000
 
 
-def test_deep_json_where_nobody_looks_is_no_harm(api: ApiClient) -> None:
+def test_deep_json_in_unknown_members_is_harmless(api: ApiClient) -> None:
     deep: Any = 1
     for _ in range(400):
         deep = [deep]

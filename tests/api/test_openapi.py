@@ -79,7 +79,7 @@ class TestDocument:
 
 
 class TestSecurity:
-    def test_every_operation_says_what_its_view_demands(self, app: Flask, document: Described) -> None:
+    def test_operations_state_the_requirements_of_their_views(self, app: Flask, document: Described) -> None:
         views = {}
         for rule in app.url_map.iter_rules():
             view: Any = app.view_functions[rule.endpoint]
@@ -196,16 +196,16 @@ def described_default(member: dict[str, Any]) -> Any:
 
 class TestBodies:
     @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
-    def test_what_the_document_refuses_is_refused(self, api: ApiClient, document: Described, body: Any) -> None:
+    def test_bodies_that_violate_the_schema_are_refused(self, api: ApiClient, document: Described, body: Any) -> None:
         assert document.problems({"$ref": "#/components/schemas/ContactInput"}, body) != []
         assert_error(api.post("/ctms", body), 422)
 
     @pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED)
-    def test_what_the_document_accepts_is_accepted(self, api: ApiClient, document: Described, body: Any) -> None:
+    def test_bodies_that_match_the_schema_are_accepted(self, api: ApiClient, document: Described, body: Any) -> None:
         assert document.problems({"$ref": "#/components/schemas/ContactInput"}, body) == []
         assert api.post("/ctms", body).status_code == 201
 
-    def test_defaults_are_what_is_stored_when_nothing_is_given(self, api: ApiClient, document: Described) -> None:
+    def test_documented_defaults_are_stored(self, api: ApiClient, document: Described) -> None:
         stored = api.post("/ctms", {**minimal(), "newsletters": [{"name": "a"}], "waitlists": [{"name": "b"}]}).json
         found = {
             "EmailInput": stored["email"],
@@ -262,7 +262,7 @@ class TestBodies:
             answer = api.patch(f"/ctms/{contact['email']['email_id']}", patch)
             assert answer.status_code == (422 if problems else 200)
 
-    def test_what_only_the_service_sets_is_read_only(self, document: Described) -> None:
+    def test_members_set_by_the_service_are_read_only(self, document: Described) -> None:
         for name in ("EmailInput", "AmoInput", "NewsletterInput", "WaitlistInput"):
             for member in ("create_timestamp", "update_timestamp"):
                 assert document.schemas[name]["properties"][member]["readOnly"] is True

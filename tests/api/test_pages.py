@@ -60,7 +60,7 @@ class TestPage:
 
 class TestAssets:
     @pytest.mark.parametrize("name", FILES)
-    def test_an_address_with_the_version_is_kept_for_ever(self, app: Flask, name: str) -> None:
+    def test_versioned_urls_are_cached_permanently(self, app: Flask, name: str) -> None:
         answer = app.test_client().get(f"/docs/assets/{assets_version()}/{name}")
 
         assert answer.data == FILES[name].read_bytes()

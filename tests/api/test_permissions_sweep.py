@@ -82,11 +82,11 @@ def test_every_route_declares_a_permission_or_is_known_to_be_open(app: Flask) ->
     assert {route.rule for route in routes(app) if route.permission is None} == ANY_CLIENT
 
 
-def test_the_list_of_open_routes_names_only_what_there_is(app: Flask) -> None:
+def test_the_list_of_public_routes_names_existing_routes(app: Flask) -> None:
     assert {route.rule for route in routes(app)} >= OPEN
 
 
-def test_what_routes_ask_for_is_what_cannot_be_deleted(app: Flask) -> None:
+def test_required_permissions_cannot_be_deleted(app: Flask) -> None:
     assert {route.permission for route in guarded(app)} == set(BUILT_IN_PERMISSIONS)
 
 
@@ -157,7 +157,7 @@ def test_a_refused_caller_changes_nothing(api: ApiClient, powerless: ApiClient) 
     assert api.get("/ctms?primary_email=other@example.com").json == []
 
 
-def test_a_refused_caller_does_not_learn_what_exists(api: ApiClient, powerless: ApiClient) -> None:
+def test_a_refused_caller_does_not_learn_whether_a_contact_exists(api: ApiClient, powerless: ApiClient) -> None:
     known = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
 
     answers = [powerless.get(known), powerless.get(f"/ctms/{ANY_ID}"), powerless.get("/ctms/no-uuid")]

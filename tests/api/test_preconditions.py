@@ -55,7 +55,7 @@ class TestEtag:
 class TestIfNoneMatch:
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
-    def test_the_known_state_is_not_sent_again(self, api: ApiClient, path: str, method: str, form: str) -> None:
+    def test_an_unchanged_contact_is_not_modified(self, api: ApiClient, path: str, method: str, form: str) -> None:
         known = tag(api, path)
 
         answer = api.request(method, path, headers={"If-None-Match": form.format(known)})
@@ -71,7 +71,7 @@ class TestIfNoneMatch:
         api.patch(path, {})
         assert api.get(path, headers={"If-None-Match": known}).status_code == 200
 
-    def test_it_does_not_hide_that_nobody_is_there(self, api: ApiClient) -> None:
+    def test_a_missing_contact_is_not_found_despite_the_condition(self, api: ApiClient) -> None:
         assert api.get(f"/ctms/{uuid.uuid4()}", headers={"If-None-Match": "*"}).status_code == 404
 
     @pytest.mark.parametrize("form", ["{}", "*"])
@@ -122,7 +122,7 @@ class TestIfMatch:
 
     @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
     @pytest.mark.parametrize("form", ["W/{}", 'W/"other"', '"other", W/{}'])
-    def test_a_weak_tag_matches_nothing_and_the_answer_says_so(
+    def test_a_weak_tag_matches_nothing_and_the_error_explains_it(
         self, api: ApiClient, contact: dict[str, Any], path: str, method: str, form: str
     ) -> None:
         """RFC 9110, 13.1.1."""
@@ -150,7 +150,7 @@ class TestIfMatch:
         assert_error(self.write(api, method, contact, **{"If-Match": known}), 412, GONE)
 
     @pytest.mark.parametrize("form", ["*", '"other"'])
-    def test_nobody_matches_nothing(self, api: ApiClient, form: str) -> None:
+    def test_a_missing_contact_matches_no_tag(self, api: ApiClient, form: str) -> None:
         contact = full()
 
         assert_error(self.write(api, "PUT", contact, **{"If-Match": form}), 412, GONE)

@@ -333,7 +333,7 @@ class TestRotation:
         new = ask(anonymous, client_id=client_id, client_secret=SECRET).json["access_token"]
         assert jwt.decode(new, SECRET_KEY, algorithms=["HS256"])["sub"] == f"api_client:{client_id}"
 
-    def test_what_was_verified_is_remembered_only_while_it_is_good(self) -> None:
+    def test_verified_secrets_are_cached_only_while_they_are_valid(self) -> None:
         keys = Tokens(lambda: SECRET_KEY, (), 60)
         token = keys.issue("id_a")
 

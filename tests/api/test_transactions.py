@@ -211,7 +211,7 @@ def test_functions_around_a_guarded_view_do_not_write(
     assert stored() == 0
 
 
-def test_who_lacks_the_permission_writes_nothing_beside_the_guard(lending: Flask) -> None:
+def test_unauthorized_callers_write_nothing_outside_the_guard(lending: Flask) -> None:
     nobody = ApiClient(lending.test_client(), tokens().issue(create_client("id_nobody")))
 
     assert nobody.post("/lending/write").status_code == 403

@@ -50,7 +50,7 @@ def walk(api: ApiClient, **query: Any) -> list[Any]:
 
 
 class TestPage:
-    def test_it_holds_contacts_of_the_interval_oldest_first(self, api: ApiClient) -> None:
+    def test_it_lists_contacts_of_the_interval_oldest_first(self, api: ApiClient) -> None:
         for moment in (-1, 86400):
             insert_contact(update_timestamp=at(moment))
         wanted = [insert_contact(update_timestamp=at(moment)) for moment in (0, 5, 86399.999999)]
@@ -133,7 +133,7 @@ class TestPage:
 
 class TestWalk:
     @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 1000])
-    def test_every_contact_comes_once_in_order(self, api: ApiClient, limit: int) -> None:
+    def test_every_contact_is_listed_once_in_order(self, api: ApiClient, limit: int) -> None:
         wanted = [insert_contact(update_timestamp=at(second)) for second in (1, 2)]
         wanted += sorted(insert_contact(update_timestamp=at(3)) for _ in range(5))
 
@@ -144,7 +144,7 @@ class TestWalk:
         assert len({page["end"] for page in pages}) == 1
         assert pages[-1]["after"] is pages[-1]["next"] is None
 
-    def test_next_keeps_what_was_asked_for(self, api: ApiClient) -> None:
+    def test_next_keeps_the_parameters(self, api: ApiClient) -> None:
         for second in range(4):
             contact = insert_contact(update_timestamp=at(second))
             insert("mofo", email_id=contact, mofo_relevant=second != 1, mofo_contact_id="c")
@@ -159,7 +159,7 @@ class TestWalk:
         assert query["after"] == [pages[0]["after"]]
         assert datetime.fromisoformat(query["start"][0]) == datetime(2021, 5, 1, tzinfo=UTC)
 
-    def test_after_alone_leads_on_too(self, api: ApiClient) -> None:
+    def test_after_without_next_continues_too(self, api: ApiClient) -> None:
         wanted = sorted(insert_contact(update_timestamp=at(3)) for _ in range(2))
         first = updates(api, limit=1).json
 

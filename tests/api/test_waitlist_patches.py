@@ -54,13 +54,13 @@ def test_an_entry_without_fields_that_a_patch_adds_obeys_the_rules(api: ApiClien
     assert [entry["name"] for entry in added.json["waitlists"]] == ["tree"]
 
 
-def test_a_patch_that_adds_nobody_finds_nobody(api: ApiClient) -> None:
+def test_a_patch_of_an_unknown_contact_is_not_found(api: ApiClient) -> None:
     path = "/ctms/93db83d4-4119-4e0c-af87-a713786fa81d"
 
     assert_error(api.patch(path, {"waitlists": [{"name": "tree"}]}), 404)
 
 
-def test_what_rules_make_of_no_fields_is_stored_when_a_patch_adds_an_entry(api: ApiClient) -> None:
+def test_defaults_of_rules_are_stored_when_a_patch_adds_an_entry(api: ApiClient) -> None:
     path = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
 
     added = api.patch(path, {"waitlists": [{"name": "counted"}]})
@@ -74,7 +74,7 @@ def test_what_rules_make_of_no_fields_is_stored_when_a_patch_adds_an_entry(api: 
     ]
 
 
-def test_fields_that_newer_rules_would_refuse_stay_readable_and_are_left_alone(api: ApiClient) -> None:
+def test_fields_that_newer_rules_would_refuse_stay_readable_and_unchanged(api: ApiClient) -> None:
     entry = {"name": "free", "fields": {"referrer": 1}, "source": "https://example.com/"}
     contact = api.post("/ctms", {**minimal(), "waitlists": [entry]}).json
     path = f"/ctms/{contact['email']['email_id']}"
@@ -95,7 +95,7 @@ def test_fields_that_newer_rules_would_refuse_stay_readable_and_are_left_alone(a
         assert api.get(path).json == changed.json
 
 
-def test_rules_that_break_on_no_fields_fail_what_is_new_and_not_what_is_stored(api: ApiClient) -> None:
+def test_rules_that_fail_without_fields_affect_only_new_entries(api: ApiClient) -> None:
     path = f"/ctms/{api.post('/ctms', minimal()).json['email']['email_id']}"
 
     assert_error(api.patch(path, {"waitlists": [{"name": "broken"}]}), 500)

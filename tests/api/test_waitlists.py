@@ -202,7 +202,7 @@ def fits(document: dict[str, Any], schema: str, value: Any) -> bool:
 
 class TestEntries:
     @pytest.mark.parametrize(("name", "fields"), ACCEPTED)
-    def test_what_is_accepted_is_what_the_document_accepts(
+    def test_accepted_fields_match_the_schema(
         self, api: ApiClient, document: dict[str, Any], name: str, fields: Any
     ) -> None:
         body = {**minimal(), "waitlists": [{"name": name, "fields": fields}]}
@@ -215,7 +215,7 @@ class TestEntries:
         assert api.patch(f"/ctms/{created.json['email']['email_id']}", patch).status_code == 200
 
     @pytest.mark.parametrize(("name", "fields"), REFUSED)
-    def test_what_is_refused_is_what_the_document_refuses(
+    def test_refused_fields_do_not_match_the_schema(
         self, api: ApiClient, document: dict[str, Any], name: str, fields: Any
     ) -> None:
         body = {**minimal(), "waitlists": [{"name": name, "fields": fields}]}

@@ -103,7 +103,7 @@ def test_twelve_hours(text: str, hour: int) -> None:
         "24 Mai 2024",
     ],
 )
-def test_what_is_no_full_date(text: str) -> None:
+def test_incomplete_dates(text: str) -> None:
     assert parse_date(text) is None
 
 

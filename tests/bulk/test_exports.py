@@ -75,7 +75,7 @@ def test_export(name: str) -> None:
 
 @pytest.mark.parametrize("name", REASONS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gzip", "\r\n"])
-def test_export_that_a_program_has_saved_again(name: str, encoding: str) -> None:
+def test_export_resaved_by_a_program(name: str, encoding: str) -> None:
     content = (EXPORTS / name).read_bytes()
     if encoding == "gzip":
         saved = gzip.compress(content[:20]) + gzip.compress(content[20:])
@@ -246,7 +246,7 @@ def test_list_of_addresses_in_json() -> None:
     ],
     ids=lambda text: text[:40],
 )
-def test_document_that_is_no_list(text: str) -> None:
+def test_document_without_a_list(text: str) -> None:
     with pytest.raises(ListError) as caught:
         read_all(text)
     assert "Jane" not in caught.value.message

@@ -233,7 +233,7 @@ def test_column_that_is_given_is_none_of_an_array_of_text() -> None:
     ]
 
 
-def test_member_that_comes_twice_is_none() -> None:
+def test_contradicting_repeated_member_is_a_bad_record() -> None:
     twice = f'{{"email": "{A}", "email": "{B}"}}'
     same = f'{{"email": "{A}", "email": "{A}"}}'
     for text in (f"{same}\n{twice}", f"[{same}, {twice}]"):
@@ -353,7 +353,7 @@ def test_numbers_that_are_too_large_are_no_json(number: str) -> None:
         "[null] u7@example.com",
     ],
 )
-def test_line_that_is_no_json_is_a_bad_line(line: str) -> None:
+def test_line_without_json_is_a_bad_line(line: str) -> None:
     for text in (f"{line}\n{A}\n{line}", f"{A}\n{line}"):
         entries = read_all(text)
         assert [entry.address for entry in entries if entry.address] == [A]

@@ -237,7 +237,7 @@ def test_dates_and_reasons_count_for_opt_outs_only() -> None:
     assert read("Email,Date,Reason\na@b.example,2023-01-05,left\n") == [Entry(2, "a@b.example")]
 
 
-def test_a_reason_is_stored_without_what_is_no_text() -> None:
+def test_a_reason_is_stored_without_control_characters() -> None:
     assert [entry.reason for entry in read(b"Email,Reason\na@b.example,x\0\x81\n", OPT_OUTS)] == ["x"]
 
 
@@ -266,7 +266,7 @@ def test_addresses_that_are_given_by_themselves() -> None:
         "a@b.example;",
     ],
 )
-def test_what_exports_put_around_an_address_is_removed(line: str) -> None:
+def test_decoration_by_exports_is_removed(line: str) -> None:
     (first, second) = read(f"x@y.example\n{line}\n")
 
     assert (second.address, second.problem) == ("a@b.example", None)
@@ -291,7 +291,7 @@ def test_what_exports_put_around_an_address_is_removed(line: str) -> None:
         ("@", "not an e-mail address"),
     ],
 )
-def test_a_line_that_is_no_address_is_bad(line: str, problem: str) -> None:
+def test_a_line_without_an_address_is_bad(line: str, problem: str) -> None:
     assert problems(f"x@y.example\n{line}\nz@y.example\n") == {2: problem}
 
 

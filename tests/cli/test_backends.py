@@ -73,7 +73,7 @@ def test_list_shows_how_each_is_doing(cli: CliRunner, make_contact: Make) -> Non
     ("failures", "rests", "state"),
     [(6, "NULL", "ok"), (7, "NULL", "failing"), (7, "clock_timestamp() + interval '1 hour'", "resting until 2")],
 )
-def test_list_shows_who_fails_and_who_rests(cli: CliRunner, failures: int, rests: str, state: str) -> None:
+def test_list_shows_failing_and_cooling_down_backends(cli: CliRunner, failures: int, rests: str, state: str) -> None:
     execute(
         "INSERT INTO receivers (kind, name, failures, last_error, last_error_at, open_until)"
         f" VALUES ('backend', 'mail', %(f)s, 'raised TimeoutError', '2026-01-02 03:04:05.678+00', {rests})",
@@ -114,7 +114,7 @@ def test_pause_and_resume_of_a_deletion_handler(cli: CliRunner) -> None:
     run(cli, "backends", "pause", "club", "--deletion-handler", status=4)
 
 
-def test_errors_groups_what_is_parked(cli: CliRunner, make_contact: Make) -> None:
+def test_errors_groups_parked_contacts_by_reason(cli: CliRunner, make_contact: Make) -> None:
     made = ids([make_contact() for _ in range(6)])
     for email_id in made[:4]:
         park(email_id, "full")
@@ -136,7 +136,7 @@ def test_errors_groups_what_is_parked(cli: CliRunner, make_contact: Make) -> Non
     assert (nothing.stdout, nothing.stderr) == ("", "nothing is parked for the backend blind\n")
 
 
-def test_retry_has_parked_contacts_wait_again(
+def test_retry_makes_parked_contacts_pending(
     cli: CliRunner, make_contact: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parked, "BATCH", 2)
@@ -158,7 +158,7 @@ def test_retry_has_parked_contacts_wait_again(
     assert made[5] not in waiting("club")
 
 
-def test_retry_of_what_is_not_installed_any_more(cli: CliRunner, make_contact: Make) -> None:
+def test_retry_of_an_uninstalled_backend(cli: CliRunner, make_contact: Make) -> None:
     park(ids([make_contact()])[0], "full")
     execute("UPDATE outbox SET backend = 'gone' WHERE backend = 'mail'")
 
@@ -186,7 +186,7 @@ def test_a_backend_that_nothing_knows(cli: CliRunner, command: str) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_name_of_the_other_kind_is_told_so(cli: CliRunner, command: tuple[str, ...], hint: str) -> None:
+def test_a_name_of_the_other_kind_gets_a_hint(cli: CliRunner, command: tuple[str, ...], hint: str) -> None:
     execute("INSERT INTO receivers (kind, name, failures) VALUES ('deletion_handler', 'eraser', 0)")
 
     told = run(cli, "backends", *command, status=4).stderr
@@ -252,7 +252,7 @@ def test_resync_by_time_passes_over_no_one_of_many_at_one_time(cli: CliRunner, m
     assert run_json(cli, "backends", "resync", "mail", "--since", "1h")["contacts"] == 3
 
 
-def test_resync_of_who_waits_or_is_parked(cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]]) -> None:
+def test_resync_of_pending_and_parked_contacts(cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]]) -> None:
     """An edit keeps its priority, what is parked waits again, and nobody waits twice."""
     edited, refused, _ = ids(contacts)
     for email_id in (edited, refused):
@@ -294,7 +294,7 @@ def test_resync_of_a_list_with_bad_lines_does_the_others(cli: CliRunner, contact
 
 
 @pytest.mark.usefixtures("contacts")
-def test_resync_of_all_asks(cli: CliRunner) -> None:
+def test_resync_of_all_asks_for_confirmation(cli: CliRunner) -> None:
     assert "--yes" in run(cli, "backends", "resync", "mail", "--all", status=1).stderr
 
     assert waiting() == set()
@@ -318,7 +318,7 @@ def test_resync_of_a_choice_that_is_none(cli: CliRunner, arguments: tuple[str, .
 
 
 @pytest.mark.usefixtures("contacts")
-def test_a_resync_that_is_stopped_keeps_what_is_done(cli: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_resync_keeps_finished_batches(cli: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resync, "BATCH", 1)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
     said: list[str] = []

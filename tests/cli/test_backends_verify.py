@@ -94,7 +94,7 @@ def test_one_contact_differs(cli: CliRunner, api: ApiClient, contacts: list[dict
     assert waiting() == set()
 
 
-def test_verify_takes_no_more_than_it_is_told(cli: CliRunner, contacts: list[dict[str, Any]]) -> None:
+def test_verify_respects_the_sample_size(cli: CliRunner, contacts: list[dict[str, Any]]) -> None:
     found = verify(cli, "mail", "--sample", "2")
 
     assert found["sample"] == len(found["missing"]) == 2
@@ -124,7 +124,7 @@ def test_verify_of_a_backend_that_wants_some(cli: CliRunner, make_contact: Make)
     assert unclear not in waiting("club")
 
 
-def test_verify_does_not_compare_what_is_parked_or_changes_meanwhile(
+def test_verify_does_not_compare_parked_or_changing_contacts(
     cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, _ = ids(contacts)

@@ -151,7 +151,7 @@ def test_a_database_that_is_lost_before_anything_is_done(capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("app")
-def test_what_failed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         if any(item.line == 3 for item in items):
             raise errors.ForeignKeyViolation

@@ -68,7 +68,7 @@ def test_create_for_scripts(cli: CliRunner, anonymous: ApiClient) -> None:
     assert run_json(cli, "clients", "show", ID) == made
 
 
-def test_create_without_a_role_says_that_it_may_do_nothing(cli: CliRunner, app: Flask) -> None:
+def test_create_without_a_role_warns(cli: CliRunner, app: Flask) -> None:
     assert "without a role" in run(cli, "clients", "create", ID, "shop@example.com").stderr
 
     assert not sees_contacts(ApiClient(app.test_client(), tokens().issue(ID)))
@@ -80,7 +80,7 @@ def test_create_with_an_unknown_role_makes_nothing(cli: CliRunner) -> None:
     run(cli, "clients", "show", ID, status=4)
 
 
-def test_create_of_what_exists_leaves_it_alone(cli: CliRunner, anonymous: ApiClient, shop: ApiClient) -> None:
+def test_create_does_not_change_an_existing_client(cli: CliRunner, anonymous: ApiClient, shop: ApiClient) -> None:
     run(cli, "clients", "create", ID, "other@example.com", "--role", "admin", status=10)
 
     assert run_json(cli, "clients", "show", ID)["roles"] == ["viewer"]
@@ -132,7 +132,7 @@ def test_list(cli: CliRunner, shop: ApiClient) -> None:
     assert datetime.fromisoformat(found[1]["last_access"]).tzinfo is not None
 
 
-def test_a_row_of_a_list_is_one_line_for_whoever_reads_the_pipe(cli: CliRunner) -> None:
+def test_a_row_is_one_line_in_a_pipe(cli: CliRunner) -> None:
     for number in range(30):
         run(cli, "roles", "create", f"role-{number:02}")
     roles = [f"--role=role-{number:02}" for number in range(30)]
@@ -181,9 +181,7 @@ def test_delete_of_a_client_that_has_roles(cli: CliRunner, anonymous: ApiClient,
     run(cli, "clients", "delete", ID, "--yes", status=4)
 
 
-def test_disable_keeps_out_at_once_and_enable_lets_in_again(
-    cli: CliRunner, anonymous: ApiClient, shop: ApiClient
-) -> None:
+def test_disable_and_enable_take_effect_immediately(cli: CliRunner, anonymous: ApiClient, shop: ApiClient) -> None:
     assert run(cli, "clients", "disable", ID).stdout == f"{ID}\n"
 
     assert_error(shop.get("/ctms?primary_email=jane@example.com"), 400, "API Client has been disabled")
@@ -228,9 +226,7 @@ def test_rotate_secret_with_overlap_keeps_the_old_one_until_it_expires(cli: CliR
 
 
 @pytest.mark.usefixtures("shop")
-def test_rotating_again_within_an_overlap_asks_since_it_ends_the_earlier_secret(
-    cli: CliRunner, anonymous: ApiClient
-) -> None:
+def test_rotating_within_an_overlap_asks_for_confirmation(cli: CliRunner, anonymous: ApiClient) -> None:
     second = run_json(cli, "clients", "rotate-secret", ID, "--overlap", "1h")["client_secret"]
 
     assert "An earlier secret" in run(cli, "clients", "rotate-secret", ID, "--overlap", "1h", status=1).stderr
@@ -288,7 +284,7 @@ def test_grants_and_revokes_count_from_the_next_request_on(cli: CliRunner, shop:
 
 
 @pytest.mark.usefixtures("shop")
-def test_the_same_grant_or_revoke_again_is_no_error(cli: CliRunner) -> None:
+def test_grant_and_revoke_are_idempotent(cli: CliRunner) -> None:
     assert "already" in run(cli, "clients", "grant", ID, "viewer").stderr
     assert run_json(cli, "clients", "show", ID)["roles"] == ["viewer"]
 

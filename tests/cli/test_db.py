@@ -33,7 +33,7 @@ def test_the_embedded_database(tmp_path: Path) -> None:
     assert not is_running(tmp_path / "postgresql"), "the last one to leave stops the server"
 
 
-def test_it_reads_what_it_is_given(tmp_path: Path) -> None:
+def test_it_reads_standard_input(tmp_path: Path) -> None:
     """Options need no two dashes before them."""
     environment = environment_for(tmp_path)
 
@@ -88,7 +88,7 @@ def recorded(tmp_path: Path) -> dict[str, str]:
     return environment_for(tmp_path, PATH=str(folder), CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY)
 
 
-def test_a_server_of_ones_own(recorded: dict[str, str], tmp_path: Path) -> None:
+def test_an_external_server(recorded: dict[str, str], tmp_path: Path) -> None:
     done = run_flask("ctms", "db", "shell", "--", "-c", "SELECT 1", environment=recorded, cwd=tmp_path)
 
     assert done.returncode == 5, done.stderr

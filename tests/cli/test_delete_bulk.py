@@ -88,7 +88,7 @@ def test_a_list_from_standard_input(cli: CliRunner, addresses: list[str]) -> Non
     assert people() == 0
 
 
-def test_again_it_finds_nothing_to_do(cli: CliRunner, addresses: list[str]) -> None:
+def test_a_second_run_has_nothing_to_do(cli: CliRunner, addresses: list[str]) -> None:
     delete(cli, "--email", addresses[0], "--yes")
 
     again = json.loads(delete(cli, "--email", addresses[0], "--yes", "--json").stdout)
@@ -113,7 +113,7 @@ def test_a_dry_run_counts_and_changes_nothing(cli: CliRunner, addresses: list[st
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
-def test_the_report_says_what_became_of_each_address(cli: CliRunner, api: ApiClient, tmp_path: Path, name: str) -> None:
+def test_the_report_has_the_outcome_of_each_address(cli: CliRunner, api: ApiClient, tmp_path: Path, name: str) -> None:
     contact = full()
     contact["email"]["primary_email"] = '"a, b"@example.com'
     api.post("/ctms", contact)
@@ -196,7 +196,7 @@ def test_it_refuses_without_a_terminal(cli: CliRunner, addresses: list[str]) -> 
 
 
 @pytest.mark.usefixtures("at_a_terminal")
-def test_it_asks_with_the_numbers(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
+def test_the_confirmation_shows_the_numbers(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
     arguments = ["--email", addresses[0], "--email", "x@x.example", "--report", str(tmp_path / "r.csv")]
 
     declined = delete(cli, *arguments, status=1, text="n\n")
@@ -255,9 +255,7 @@ def test_to_forget_keeps_the_address_out(cli: CliRunner, api: ApiClient, address
 
 
 @pytest.mark.usefixtures("erasure_key")
-def test_the_report_of_another_run_says_who_was_erased_before(
-    cli: CliRunner, addresses: list[str], tmp_path: Path
-) -> None:
+def test_the_report_of_a_second_run_lists_erased_before(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
     delete(cli, "--email", addresses[0], "--yes")
 
     report = tmp_path / "r.csv"

@@ -171,14 +171,12 @@ class TestFind:
     def test_without_a_key(self, cli: CliRunner) -> None:
         assert "CTMS_ERASURE_KEY is not set" in run(cli, "erasures", "find", "jane@example.com", status=1).stderr
 
-    def test_what_is_no_address(self, cli: CliRunner) -> None:
+    def test_invalid_addresses(self, cli: CliRunner) -> None:
         run(cli, "erasures", "find", "jane", status=2)
 
 
 class TestRetry:
-    def test_what_is_parked_is_tried_again_and_nothing_else(
-        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
-    ) -> None:
+    def test_only_parked_contacts_are_retried(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
         erasure, other = delete(api, contact), full()
         api.post("/ctms", other)
         elsewhere = delete(api, other)
@@ -246,7 +244,7 @@ class TestRetry:
         told = run(cli, "erasures", "retry", "--handler", "mail", "--all", status=4).stderr
         assert told == "Error: mail is a backend, not a deletion handler: run `flask ctms backends retry mail`\n"
 
-    def test_what_is_not_parked(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+    def test_nothing_is_parked(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
         assert "nothing is parked" in run(cli, "erasures", "retry", delete(api, contact)).stderr
 
     def test_a_handler_that_no_plugin_brings_any_more(
@@ -301,7 +299,7 @@ class TestBackends:
         assert run_json(cli, "erasures", "show", erasure)["status"] == "done"
 
     @pytest.mark.parametrize("batch", [1, 2000])
-    def test_what_is_parked_is_tried_again_and_nothing_else(
+    def test_only_parked_contacts_are_retried(
         self, cli: CliRunner, api: ApiClient, contact: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch: int
     ) -> None:
         monkeypatch.setattr(deletions, "BATCH", batch)
@@ -324,7 +322,7 @@ class TestBackends:
         assert (execute(waits, backend="copy"), execute(waits, backend="mirror")) == (before + 2, 2)
         assert "nothing is parked" in run(cli, "erasures", "retry", erasure).stderr
 
-    def test_what_a_worker_of_an_earlier_version_has_pushed_is_pushed_again(
+    def test_pushes_of_a_worker_of_an_earlier_version_are_repeated(
         self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
     ) -> None:
         erasure = delete(api, contact)
@@ -378,14 +376,16 @@ class TestClose:
         assert (shop["pending"], shop["reason"]) == (1, None)
         assert execute("SELECT count(*) FROM erasure_tasks WHERE handler = 'crm'") == 0
 
-    def test_what_has_no_part_in_it(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+    def test_a_backend_without_a_part_in_the_erasure(
+        self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]
+    ) -> None:
         erasure = delete(api, contact)
         for wrong in ((erasure, CRM), (str(uuid.uuid4()), CRM, "--deletion-handler")):
             told = run(cli, "erasures", "close", *wrong, "--yes", status=4).stderr
             assert told.startswith("Error: there is no erasure")
         assert run_json(cli, "erasures", "show", erasure)["status"] == "pending"
 
-    def test_it_asks_first(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
+    def test_it_asks_for_confirmation(self, cli: CliRunner, api: ApiClient, contact: dict[str, Any]) -> None:
         erasure = delete(api, contact)
 
         assert "pass --yes" in run(cli, "erasures", "close", erasure, CRM, status=1).stderr

@@ -60,7 +60,7 @@ COMMANDS = [
 ]
 
 
-def test_no_command_was_forgotten_here() -> None:
+def test_every_command_is_tested_here() -> None:
     groups = ("clients ", "roles ", "permissions ")
     paths = [context.command_path.removeprefix("flask ctms ") for _, context in cli_reference.commands()]
 
@@ -69,7 +69,7 @@ def test_no_command_was_forgotten_here() -> None:
     )
 
 
-def test_the_reference_says_what_the_commands_say() -> None:
+def test_the_reference_page_is_up_to_date() -> None:
     assert cli_reference.PAGE.read_text() == cli_reference.page(), "run `python -m tools.cli_reference`"
 
 
@@ -226,7 +226,7 @@ def test_other_errors_of_commands_keep_their_traceback(app: Flask) -> None:
     assert isinstance(app.test_cli_runner().invoke(group, ["work"]).exception, LookupError)
 
 
-def test_a_process_that_finds_nobody_listening(tmp_path: Path) -> None:
+def test_a_process_that_cannot_connect(tmp_path: Path) -> None:
     url = "postgres://ctms:pa55word@127.0.0.1:1/ctms"
 
     refused = run_flask(

@@ -92,7 +92,7 @@ def reached(command: str, address: str = ADDRESS) -> bool:
 
 @pytest.mark.parametrize("name", DECORATED)
 @pytest.mark.parametrize("position", ["first", "later"])
-def test_what_exports_put_around_an_address(cli: CliRunner, command: str, name: str, position: str) -> None:
+def test_decoration_by_exports(cli: CliRunner, command: str, name: str, position: str) -> None:
     insert_contact(primary_email=ADDRESS)
     before = "" if position == "first" else "other@blocked.example\n"
 
@@ -102,7 +102,7 @@ def test_what_exports_put_around_an_address(cli: CliRunner, command: str, name: 
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_address_is_a_bad_line(cli: CliRunner, command: str, name: str) -> None:
+def test_invalid_addresses_are_bad_lines(cli: CliRunner, command: str, name: str) -> None:
     insert_contact(primary_email=ADDRESS)
     insert_contact(primary_email="other@blocked.example")
 
@@ -117,7 +117,7 @@ def test_what_is_no_address_is_a_bad_line(cli: CliRunner, command: str, name: st
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_address_is_not_erased_by_the_api(api: ApiClient, name: str) -> None:
+def test_the_api_refuses_invalid_addresses(api: ApiClient, name: str) -> None:
     insert_contact(primary_email=ADDRESS)
     body = {
         "emails": ["other@blocked.example", BAD[name]],
@@ -132,7 +132,7 @@ def test_what_is_no_address_is_not_erased_by_the_api(api: ApiClient, name: str) 
 
 
 @pytest.mark.parametrize("name", DECORATED)
-def test_what_is_around_an_address_is_removed_by_the_api(api: ApiClient, name: str) -> None:
+def test_the_api_removes_decoration_of_addresses(api: ApiClient, name: str) -> None:
     for member in ("emails", "identities"):
         insert_contact(primary_email=ADDRESS)
         wanted: Any = DECORATED[name] if member == "emails" else {"primary_email": DECORATED[name]}

@@ -156,7 +156,7 @@ def test_the_time_of_change_moves(cli: CliRunner, api: ApiClient, contacts: list
     assert api.get(f"/ctms?primary_email={contacts[0]}").json[0]["email"]["has_opted_out_of_email"] is True
 
 
-def test_it_asks_with_the_numbers(
+def test_the_confirmation_shows_the_numbers(
     cli: CliRunner, contacts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)

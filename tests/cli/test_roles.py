@@ -32,7 +32,7 @@ def test_the_roles_that_are_there_from_the_start(cli: CliRunner) -> None:
     assert run(cli, "roles", "list").stdout.splitlines()[0].split() == ["name", "description", "permissions"]
 
 
-def test_a_role_of_ones_own(cli: CliRunner, app: Flask) -> None:
+def test_a_custom_role(cli: CliRunner, app: Flask) -> None:
     assert run(cli, "roles", "create", "cleaner", "--description", "Deletes [only]").stdout == "cleaner\n"
     cleaner = caller(app, "id_cleaner", "cleaner")
     assert_error(cleaner.delete("/ctms/jane@example.com"), 403, "Permission(s) required: delete_contacts")
@@ -112,7 +112,7 @@ def test_an_unknown_permission(cli: CliRunner, command: str) -> None:
     assert refused.stderr == "Error: there is no permission fly\n"
 
 
-def test_the_same_grant_or_revoke_again_is_no_error(cli: CliRunner) -> None:
+def test_grant_and_revoke_are_idempotent(cli: CliRunner) -> None:
     assert "already" in run(cli, "roles", "grant", "viewer", VIEW_CONTACTS).stderr
     assert "did not have" in run(cli, "roles", "revoke", "viewer", DELETE_CONTACTS).stderr
     assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
@@ -130,7 +130,7 @@ def test_deleting_a_permission_that_roles_give(cli: CliRunner) -> None:
 
 
 @pytest.mark.parametrize("name", [VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS])
-def test_what_routes_ask_for_cannot_be_deleted(cli: CliRunner, name: str) -> None:
+def test_required_permissions_cannot_be_deleted(cli: CliRunner, name: str) -> None:
     assert "routes" in run(cli, "permissions", "delete", name, "--yes", status=10).stderr
     assert name in run(cli, "permissions", "list").stdout
 

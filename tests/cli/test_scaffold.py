@@ -83,7 +83,7 @@ def test_the_project_has_an_entry_point_and_depends_on_ctms(here: Path) -> None:
     assert 'name="relay-uk"' in (here / "ctms-relay-uk" / "src" / "ctms_relay_uk" / "plugin.py").read_text()
 
 
-def test_it_goes_where_it_is_told_to(here: Path) -> None:
+def test_the_folder_can_be_chosen(here: Path) -> None:
     result = run(CliRunner(), *NEW, "hub", "--kind", "waitlist", "--folder", "deep/down")
 
     assert result.stdout == "deep/down/ctms-hub\n"
@@ -124,7 +124,7 @@ def test_nothing_is_overwritten(here: Path) -> None:
         ("plugins", "a module ctms_plugins"),
     ],
 )
-def test_what_is_installed_is_not_made_again(name: str, said: str, here: Path) -> None:
+def test_installed_names_are_refused(name: str, said: str, here: Path) -> None:
     assert said in run(CliRunner(), *NEW, name, "--kind", "waitlist", status=10).stderr
     assert files(here) == []
 

@@ -65,7 +65,7 @@ def test_what_cannot_be_used_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert os.environ["PORT"] == "1111"
 
 
-def test_a_folder_is_of_no_use_to_a_server_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_data_folder_contradicts_an_external_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CTMS_DB_URL", "postgresql://ctms@db.invalid/ctms")
     monkeypatch.setenv("CTMS_SECRET_KEY", SECRET_KEY)
 

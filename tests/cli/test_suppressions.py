@@ -51,7 +51,7 @@ class TestOne:
         assert (found["source"], found["addresses"], found["first"]) == ("command", 1, found["last"])
         assert run_json(cli, "suppressions", "remove", "JANE@example.com") == {"removed": 1}
 
-    def test_what_is_no_address(self, cli: CliRunner) -> None:
+    def test_invalid_addresses(self, cli: CliRunner) -> None:
         for command in ("add", "remove"):
             for given in ("jane", "", "jane@\0", f"{'x' * 250}@example.com"):
                 run(cli, "suppressions", command, given, status=2)
@@ -64,7 +64,7 @@ class TestOne:
             run(cli, "suppressions", "add", given, status=2)
         assert execute("SELECT count(*) FROM suppressions") == 0
 
-    def test_what_is_around_an_address_is_removed(self, cli: CliRunner, api: ApiClient) -> None:
+    def test_decoration_of_addresses_is_removed(self, cli: CliRunner, api: ApiClient) -> None:
         one = address()
 
         run(cli, "suppressions", "add", f"Sam <mailto:{one}>,")

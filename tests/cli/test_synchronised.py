@@ -49,7 +49,7 @@ def test_with_contacts_that_all_wait_nothing_is_missing(cli: CliRunner, make_con
 
 
 @pytest.mark.usefixtures("contacts")
-def test_until_all_are_pushed_again(cli: CliRunner) -> None:
+def test_it_warns_until_a_resync_of_all(cli: CliRunner) -> None:
     assert never(cli) == ["blind", "club", "mail"]
 
     run(cli, "backends", "resync", "mail", "--newsletter", "news")

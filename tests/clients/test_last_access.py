@@ -69,7 +69,7 @@ def test_it_is_written_at_most_once_a_minute(reader: ApiClient, before: str, aft
     assert age() == after
 
 
-def test_writers_are_seen_too(app: Flask) -> None:
+def test_writes_update_the_last_access(app: Flask) -> None:
     editor = ApiClient(app.test_client(), tokens().issue(create_client(ID, roles=["editor"])))
 
     assert editor.post("/ctms", {"email": {"primary_email": "jane@example.com"}}).status_code == 201

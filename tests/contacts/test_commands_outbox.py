@@ -37,7 +37,7 @@ def test_a_new_contact(api: ApiClient) -> None:
     assert row(JOBS) == 1
 
 
-def test_the_same_contact_again_is_no_news(api: ApiClient) -> None:
+def test_creating_the_same_contact_adds_nothing_to_the_outbox(api: ApiClient) -> None:
     contact = full(waitlists=[])
     assert api.post("/ctms", contact).status_code == 201
     rows("DELETE FROM outbox")

@@ -109,7 +109,7 @@ class TestOddStoredValues:
                 insert("waitlists", email_id=email_id, name=name, subscribed=True, fields=request.param)
         return email_id
 
-    def test_it_is_readable_alone_and_among_others(self, api: ApiClient, odd: str) -> None:
+    def test_it_is_readable_as_one_or_in_a_list(self, api: ApiClient, odd: str) -> None:
         before = insert_contact(first_name="Odd", update_timestamp="2020-12-31T23:59:59Z")
         after = insert_contact(first_name="Odd", update_timestamp="2021-01-01T00:00:01Z")
 
@@ -123,7 +123,7 @@ class TestOddStoredValues:
         assert api.get("/ctms", query_string={"email_id": odd}).json == [page.json["items"][1]]
         assert api.get(f"/identity/{odd}").status_code == 200
 
-    def test_a_null_that_nobody_may_send_reads_as_its_default(self, api: ApiClient) -> None:
+    def test_stored_nulls_are_read_as_defaults(self, api: ApiClient) -> None:
         email_id = api.post("/ctms", {**minimal(), "newsletters": [{"name": "weekly"}]}).json["email"]["email_id"]
         before = api.get(f"/ctms/{email_id}").json
         execute("UPDATE emails SET email_format = NULL, double_opt_in = NULL WHERE email_id = :id", id=email_id)

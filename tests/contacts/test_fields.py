@@ -100,12 +100,14 @@ class TestText:
             assert body["detail"][0]["type"] == "string_too_long"
         assert api.get(path).json == created.json
 
-    def test_what_is_no_text_is_refused(self, api: ApiClient, group: str, field: str, max_length: int | None) -> None:
+    def test_values_other_than_text_are_refused(
+        self, api: ApiClient, group: str, field: str, max_length: int | None
+    ) -> None:
         values: tuple[Any, ...] = (1, 1.5, True, [], {}, ["a"])
         for value in values:
             assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
 
-    def test_what_postgresql_cannot_store_is_refused(
+    def test_values_that_postgresql_cannot_store_are_refused(
         self, api: ApiClient, group: str, field: str, max_length: int | None
     ) -> None:
         path = api.post("/ctms", minimal()).headers["Location"]
@@ -120,7 +122,7 @@ class TestText:
 @pytest.mark.parametrize(
     ("group", "field"), [("email", "primary_email"), ("newsletters", "source"), ("waitlists", "source")]
 )
-def test_addresses_and_urls_hold_only_what_postgresql_stores(api: ApiClient, group: str, field: str, text: str) -> None:
+def test_addresses_and_urls_contain_only_storable_characters(api: ApiClient, group: str, field: str, text: str) -> None:
     value = f"a{text}b@example.com" if field == "primary_email" else f"https://example.com/{text}"
 
     assert_error(api.post("/ctms", with_value(group, field, value)), 422, at=[place(group, field)])
@@ -192,7 +194,7 @@ class TestUuids:
             ("basket_token", " 0000000000000000000000000000000"),
         ],
     )
-    def test_what_is_none_is_refused(self, api: ApiClient, field: str, value: Any) -> None:
+    def test_invalid_values_are_refused(self, api: ApiClient, field: str, value: Any) -> None:
         assert_error(api.post("/ctms", minimal(**{field: value})), 422, at=[["body", "email", field]])
 
     def test_any_version_is_a_token_and_is_stored_in_one_form(self, api: ApiClient) -> None:
@@ -210,7 +212,7 @@ class TestDays:
     @pytest.mark.parametrize(
         "value", ["2021-02-29", "0000-01-01", "20200101", "2020-1-1", "today", 0, "", "٢٠٢٠-01-01"]
     )
-    def test_what_is_none_is_refused(self, api: ApiClient, value: Any) -> None:
+    def test_invalid_values_are_refused(self, api: ApiClient, value: Any) -> None:
         assert_error(
             api.post("/ctms", {**minimal(), "amo": {"last_login": value}}), 422, at=[["body", "amo", "last_login"]]
         )
@@ -235,7 +237,7 @@ class TestSources:
 
     @pytest.mark.parametrize("group", ["newsletters", "waitlists"])
     @pytest.mark.parametrize("value", ["/path", "example.com", "", "http://", "http://a b/", 17, "http://[::1/"])
-    def test_what_is_no_absolute_url_is_refused(self, api: ApiClient, group: str, value: Any) -> None:
+    def test_relative_urls_are_refused(self, api: ApiClient, group: str, value: Any) -> None:
         answer = api.post("/ctms", with_value(group, "source", value))
 
         (problem,) = assert_error(answer, 422, at=[["body", group, 0, "source"]])["detail"]
@@ -268,7 +270,7 @@ MEMBERS = sorted(
     )
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_comes_is_stored_or_refused(api: ApiClient, contact: dict[str, Any]) -> None:
+def test_any_value_is_stored_or_refused(api: ApiClient, contact: dict[str, Any]) -> None:
     body = minimal()
     created = api.post("/ctms", {**contact, **body})
     assert created.status_code in {201, 422}, created.text

@@ -70,7 +70,7 @@ class TestRequired:
 class TestNames:
     @pytest.mark.parametrize("group", ["newsletters", "waitlists"])
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-    def test_a_name_comes_once(self, api: ApiClient, group: str, method: str) -> None:
+    def test_names_are_unique(self, api: ApiClient, group: str, method: str) -> None:
         contact = full()
         created = api.post("/ctms", contact)
         body = {**contact, group: [{"name": "a"}, {"name": "b"}, {"name": "a", "subscribed": False}]}
@@ -135,7 +135,7 @@ class TestWaitlistRules:
         assert_error(api.post("/ctms", contact), 422, at=[["body", "waitlists", 0, "fields"]])
 
     @pytest.mark.parametrize("fields", [{"a": "\0"}, {"a\0": 1}, {"a": [{"b": "\ud800"}]}, {"a": {"\udc00": 1}}])
-    def test_fields_hold_only_what_postgresql_can_look_into(self, api: ApiClient, fields: Any) -> None:
+    def test_fields_contain_only_values_that_postgresql_can_parse(self, api: ApiClient, fields: Any) -> None:
         contact = {**minimal(), "waitlists": [{"name": "w", "fields": fields}]}
 
         assert_error(api.post("/ctms", contact), 422, at=[["body", "waitlists", 0, "fields"]])
@@ -197,7 +197,7 @@ class TestNoEcho:
             [SECRET],
         ],
     )
-    def test_no_problem_repeats_what_was_sent(self, api: ApiClient, contact: Any) -> None:
+    def test_errors_do_not_repeat_values(self, api: ApiClient, contact: Any) -> None:
         refused = api.post("/ctms", contact)
 
         assert_error(refused, 422)
@@ -210,7 +210,7 @@ class TestNoEcho:
         assert_error(refused, 422)
         assert self.SECRET not in refused.text
 
-    def test_what_is_not_json_is_not_repeated(self, api: ApiClient) -> None:
+    def test_bodies_without_json_are_not_repeated(self, api: ApiClient) -> None:
         body = f'{{"email": "{self.SECRET}'
 
         refused = api.request("POST", "/ctms", data=body, content_type="application/json")

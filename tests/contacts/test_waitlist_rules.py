@@ -75,7 +75,7 @@ class TestExactness:
         assert waitlists.rules_for("other") is None
         assert waitlists.validate("other", {"a": 1}) == {"a": 1}
 
-    def test_names_that_clients_make_up_are_not_cached_for_ever(self) -> None:
+    def test_the_cache_of_arbitrary_names_is_limited(self) -> None:
         waitlists = marked("*")
         for number in range(3000):
             waitlists.validate(f"list-{number}", {})

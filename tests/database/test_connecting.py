@@ -114,7 +114,7 @@ def test_a_server_that_is_down(folder: Path, server: EmbeddedServer) -> None:
     started.release()
 
 
-def test_a_port_that_nobody_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", 0.5)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
@@ -149,7 +149,7 @@ def test_a_server_that_is_starting(folder: Path, server: EmbeddedServer) -> None
     again[0].release()
 
 
-def test_a_server_that_is_stopping_and_starts_again(folder: Path, server: EmbeddedServer) -> None:
+def test_a_server_that_restarts(folder: Path, server: EmbeddedServer) -> None:
     """The server waits for a session to end and accepts no new ones."""
     session = psycopg.connect(libpq_url(server.url))
     info = PostmasterInfo.read_from_pgdata(folder / "postgresql")
@@ -237,7 +237,7 @@ def test_a_host_without_an_address_is_a_mistake(monkeypatch: pytest.MonkeyPatch)
     assert Translated.attempts == 1
 
 
-def test_a_server_that_comes_up_between_the_attempt_and_the_question(server: EmbeddedServer) -> None:
+def test_a_server_that_starts_between_connect_and_ping(server: EmbeddedServer) -> None:
     """The attempt failed but the server is up by now: one more attempt follows immediately."""
 
     class Late(Translated):

@@ -95,7 +95,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("children", [True, False], ids=["all its processes", "the first only"])
-def test_a_killed_server_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, children: bool) -> None:
+def test_a_killed_server_is_restarted(tmp_path: Path, caplog: pytest.LogCaptureFixture, children: bool) -> None:
     with EmbeddedServer.acquire(tmp_path) as server:
         with psycopg.connect(libpq_url(server.url)) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 7 AS number")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ctms.database.generated_secrets import load_or_create_secret
 
 
-def test_a_secret_is_made_once_and_for_the_user_only(tmp_path: Path) -> None:
+def test_a_secret_is_created_once_and_readable_by_the_user_only(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     with ThreadPoolExecutor(8) as threads:
         found = set(threads.map(lambda _: load_or_create_secret(folder, "key"), range(32)))

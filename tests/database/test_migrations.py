@@ -94,7 +94,7 @@ def test_the_revisions_are_one_line_from_where_existing_deployments_stand() -> N
     assert len(list((MIGRATIONS / "versions").glob("*.py"))) == len(revisions)
 
 
-def test_up_down_and_up_again_and_no_difference_to_the_models(flask: Flask, url: str) -> None:
+def test_upgrade_downgrade_and_upgrade_match_the_models(flask: Flask, url: str) -> None:
     flask("db", "upgrade")
     assert "No new upgrade operations detected" in "".join(flask("db", "check").stdout.splitlines()[-1:])
     up = schema(url)
@@ -113,7 +113,7 @@ def test_up_down_and_up_again_and_no_difference_to_the_models(flask: Flask, url:
     assert schema(url) == up
 
 
-def test_an_existing_deployment_goes_on(flask: Flask, url: str) -> None:
+def test_an_existing_deployment_is_upgraded(flask: Flask, url: str) -> None:
     flask("db", "upgrade", FIRST)
     query(url, EXISTING)
 
@@ -161,7 +161,7 @@ def roles_of_clients(url: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("back_to", [FIRST, "3c5d1a9e7f10"])
-def test_what_was_taken_away_stays_away_after_a_way_back(flask: Flask, url: str, back_to: str) -> None:
+def test_revoked_roles_stay_revoked_after_a_downgrade(flask: Flask, url: str, back_to: str) -> None:
     flask("db", "upgrade", FIRST)
     query(url, EXISTING)
     flask("db", "upgrade")

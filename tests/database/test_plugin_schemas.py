@@ -117,7 +117,7 @@ def test_a_migration_that_closes_the_connection(
     assert query(own_settings, f"{locks} AND datname = current_database()") == []
 
 
-def test_what_a_revision_sets_ends_with_it(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:
+def test_settings_of_a_revision_are_reset_after_it(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:
     settings = "op.execute('SET search_path = public; SET lock_timeout = 1; SET work_mem = 64')"
     third = tables.revision("0003", "0002", settings, settings)
     fourth = tables.revision("0004", "0003", "op.execute('CREATE TABLE later AS SELECT FROM stamps')")
@@ -158,7 +158,7 @@ def test_tables_without_a_schema_are_the_plugins(make_app: MakeApp, own_settings
     assert query(own_settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1") == before
 
 
-def test_a_revision_that_is_no_python_is_named(make_app: MakeApp, tmp_path: Path) -> None:
+def test_a_revision_with_a_syntax_error_is_named(make_app: MakeApp, tmp_path: Path) -> None:
     with pytest.raises(PluginError) as raised:
         make_app(Stamps(tmp_path, {"0001_bad.py": "def ("}))
 

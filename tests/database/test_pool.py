@@ -69,7 +69,7 @@ def test_a_connection_that_ends_in_a_write(
     assert migrated_app.test_client().delete("/ctms/x", headers=headers).status_code == 401
 
 
-def test_a_statement_that_takes_too_long(
+def test_a_statement_that_times_out(
     migrated_app: Flask, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lock_address(connection: psycopg.Connection[Any], _address: str) -> None:

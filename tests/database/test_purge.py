@@ -16,7 +16,7 @@ from tests import tables
 from tests.plugin_databases import MakeApp, Stamps, query
 
 
-def test_what_others_hang_on_the_tables_stops_a_purge(
+def test_dependent_objects_outside_the_schema_prevent_a_purge(
     make_app: MakeApp, own_settings: Settings, tmp_path: Path
 ) -> None:
     app = make_app(Stamps(tmp_path, tables.REVISIONS, ("stamps:read",)))
@@ -110,9 +110,7 @@ def with_objects(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> I
 
 
 @pytest.mark.parametrize("dependent", ELSEWHERE)
-def test_nothing_outside_the_schema_goes_with_a_purge(
-    dependent: str, with_objects: Flask, own_settings: Settings
-) -> None:
+def test_a_purge_drops_nothing_outside_the_schema(dependent: str, with_objects: Flask, own_settings: Settings) -> None:
     query(own_settings, ELSEWHERE[dependent])
 
     with with_objects.app_context():

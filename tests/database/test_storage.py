@@ -153,7 +153,7 @@ def test_no_space_for_an_existing_database(tmp_path: Path, monkeypatch: pytest.M
     assert refused(folder).startswith(f"no space is left for CTMS_DATA_DIR {folder}: ")
 
 
-def test_what_the_log_said_before_is_no_reason_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_lines_of_the_log_are_no_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data"
     EmbeddedServer.acquire(folder).release()
     log = folder / "postgresql" / "log"
@@ -248,7 +248,7 @@ def test_a_database_server_without_space(error: psycopg.Error) -> None:
         (errno.EROFS, "the file system is read-only (report.csv): make it writable, or write to another folder"),
     ],
 )
-def test_any_command_says_so(number: int, says: str) -> None:
+def test_any_command_reports_it(number: int, says: str) -> None:
     group = Group("ctms")
     group.add_command(click.Command("write", callback=partial(_fail, number)))
 

@@ -102,7 +102,7 @@ def test_a_closed_folder_for_data_that_are_to_stay_is_refused(temporary: Path, t
     assert not list(temporary.iterdir())
 
 
-def test_what_the_umask_closes_is_opened_where_ctms_made_it(tmp_path: Path) -> None:
+def test_folders_created_by_ctms_ignore_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         load_or_create_secret(tmp_path / "made" / "data", "key")

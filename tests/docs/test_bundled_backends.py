@@ -31,7 +31,7 @@ def page(plugin: str) -> Path:
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
-def test_what_operators_are_told_works(plugin: str, tmp_path: Path) -> None:
+def test_the_instructions_for_operators_work(plugin: str, tmp_path: Path) -> None:
     (tmp_path / "braze-key").write_text("a-key\n")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

@@ -45,7 +45,7 @@ def with_database(postgres: str, name: str, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorials" / "first-steps.md"], ids=pages.name)
-def test_what_a_newcomer_is_told_works(page: Path, documented: Served, tmp_path: Path) -> None:
+def test_first_steps_work(page: Path, documented: Served, tmp_path: Path) -> None:
     here = {HERE: documented.url, "secret_…": documented.client_secret}
 
     pages.run(page, reader(documented.environment), tmp_path, here)
@@ -77,7 +77,7 @@ def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
     assert '"enabled": false' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
 
 
-def test_a_postgresql_of_ones_own_is_set_up(postgres: str, tmp_path: Path) -> None:
+def test_an_external_postgresql_is_set_up(postgres: str, tmp_path: Path) -> None:
     url = empty_database(postgres, "own")
     says = {"postgresql://ctms:password@db.example.com/ctms": url}
 
@@ -89,7 +89,7 @@ def test_a_postgresql_of_ones_own_is_set_up(postgres: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("page", ["use-your-own-postgresql.md", "deploy.md", "adopt-an-existing-database.md"])
-def test_who_sets_the_signing_key_sets_the_erasure_key_too(page: str) -> None:
+def test_pages_that_set_the_signing_key_also_set_the_erasure_key(page: str) -> None:
     blocks = [block.text for block in pages.blocks(HOW_TO / page) if "CTMS_SECRET_KEY" in block.text]
 
     assert blocks

@@ -53,5 +53,5 @@ def test_a_message_is_found(message: str) -> None:
 
 
 @pytest.mark.parametrize("message", ["", "everything is well", "the database sings", "root runs"])
-def test_what_is_no_message_is_not_found(message: str) -> None:
+def test_text_without_a_message_is_not_found(message: str) -> None:
     assert not is_documented(message)

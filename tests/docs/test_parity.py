@@ -157,7 +157,7 @@ def test_decisions_are_numbered_in_a_row_and_short() -> None:
         ("a…", "a\nb", True),
     ],
 )
-def test_what_is_printed_is_held_to_what_is_written(wanted: str, printed: str, same: bool) -> None:
+def test_output_is_compared_with_the_page(wanted: str, printed: str, same: bool) -> None:
     assert pages.matches(wanted, printed) is same
 
 

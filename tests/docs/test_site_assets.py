@@ -50,7 +50,7 @@ def test_an_asset_of_another_host_is_found(html: str) -> None:
         '<svg xmlns="http://www.w3.org/2000/svg"><use href="#icon"/></svg>',
     ],
 )
-def test_what_loads_nothing_from_another_host_is_accepted(html: str) -> None:
+def test_pages_without_foreign_assets_are_accepted(html: str) -> None:
     assert site_assets.in_page(html) == []
 
 

@@ -75,7 +75,7 @@ def test_every_metric_of_the_background_service_is_documented() -> None:
     assert values <= words(WORKER)
 
 
-def test_there_is_advice_for_what_calls_for_it() -> None:
+def test_most_metrics_have_advice() -> None:
     advice = set(
         re.findall(r"`(ctms_\w+)`", METRICS[METRICS.index("### Interpretation") : METRICS.index("### Labels")])
     )

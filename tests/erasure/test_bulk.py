@@ -165,7 +165,7 @@ def test_one_that_cannot_be_done_stops_no_other(connection: Connection) -> None:
     assert [one.item.address for one in found] == [f"{number}@x" for number in range(100)]
 
 
-def test_what_is_in_the_way_for_a_moment_is_waited_for(connection: Connection) -> None:
+def test_short_locks_are_waited_for(connection: Connection) -> None:
     tried = []
 
     def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
@@ -178,7 +178,7 @@ def test_what_is_in_the_way_for_a_moment_is_waited_for(connection: Connection) -
     assert tried == [2] * MAX_ATTEMPTS
 
 
-def test_what_stays_in_the_way_fails_alone(connection: Connection) -> None:
+def test_a_locked_contact_fails_without_the_others(connection: Connection) -> None:
     def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
         if any(item.address == "3@x" for item in items):
             raise errors.LockNotAvailable
@@ -189,7 +189,7 @@ def test_what_stays_in_the_way_fails_alone(connection: Connection) -> None:
     assert found == {**{f"{number}@x": "seen" for number in range(5)}, "3@x": FAILED}
 
 
-def test_what_no_other_try_cures_ends_the_work(connection: Connection) -> None:
+def test_an_error_that_no_retry_fixes_ends_the_run(connection: Connection) -> None:
     def work(_connection: Connection, _items: Sequence[WorkItem]) -> list[ItemOutcome]:
         raise errors.InsufficientPrivilege
 
@@ -198,7 +198,7 @@ def test_what_no_other_try_cures_ends_the_work(connection: Connection) -> None:
 
 
 @pytest.mark.usefixtures("erasure_key")
-def test_contacts_are_deleted_and_nobody_else(
+def test_only_listed_contacts_are_deleted(
     api: ApiClient, connection: Connection, erasure_request: ErasureRequest, make_contact: Callable[..., Any]
 ) -> None:
     kept = make_contact()
@@ -255,7 +255,7 @@ def test_without_a_key_an_address_erased_before_is_unknown(
 
 
 @pytest.mark.usefixtures("erasure_key")
-def test_forgotten_addresses_stay_away_those_of_nobody_too(
+def test_forgotten_addresses_are_suppressed_even_without_a_contact(
     api: ApiClient, connection: Connection, make_contact: Callable[..., Any]
 ) -> None:
     address = make_contact()["email"]["primary_email"]
@@ -331,7 +331,9 @@ def columns_of() -> list[str]:
         ("r.jsonl", "", '{{"address": "\\"{},\\"@x", "outcome": "unknown", "had_fxa": null}}\n'),
     ],
 )
-def test_a_report_is_written_as_it_goes_and_gone_on_with(tmp_path: Path, name: str, first: str, row: str) -> None:
+def test_a_report_is_written_batch_by_batch_and_can_be_appended_to(
+    tmp_path: Path, name: str, first: str, row: str
+) -> None:
     path = tmp_path / name
     report = BulkReport(path, columns_of(), append=False)
     report.write([outcome(1)])

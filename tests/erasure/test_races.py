@@ -99,7 +99,7 @@ def test_of_many_requests_with_one_key_one_is_done(call: Callable[..., Answer]) 
 
 
 @pytest.mark.parametrize("named", ["by its address", "by another identity"])
-def test_an_address_written_while_it_is_forgotten_does_not_stay(call: Callable[..., Answer], named: str) -> None:
+def test_an_address_written_during_its_suppression_is_not_stored(call: Callable[..., Answer], named: str) -> None:
     for _ in range(5):
         contact, moving = full(), minimal()
         gone = contact["email"]["primary_email"]

@@ -114,7 +114,7 @@ def test_read(client: Step, address: str, email_id: str) -> None:
     }
 
 
-def test_read_what_existing_services_stored_however_odd(
+def test_read_irregular_data_of_existing_services(
     client: Step, address: str, email_id: str, database: psycopg.Connection
 ) -> None:
     for change in (
@@ -141,7 +141,7 @@ def test_find_and_list(client: Step, address: str, email_id: str, read: Read) ->
     assert {"vpn", "relay", "relay any", "relay_any", "Relay_any", "*"} == set(found["waitlists"])
 
 
-def test_put_what_was_read(client: Step, email_id: str, read: Read) -> None:
+def test_put_a_read_contact(client: Step, email_id: str, read: Read) -> None:
     before = read(email_id)
 
     assert client("put_what_was_read", email_id=email_id) == "ok"
@@ -151,7 +151,7 @@ def test_put_what_was_read(client: Step, email_id: str, read: Read) -> None:
     assert after["email"]["update_timestamp"] > before["email"]["update_timestamp"]
 
 
-def test_put_what_was_read_of_an_adopted_database(
+def test_put_a_read_contact_of_an_adopted_database(
     client: Step, email_id: str, read: Read, database: psycopg.Connection
 ) -> None:
     database.execute("UPDATE emails SET email_format = NULL, email_lang = NULL WHERE email_id = %s", (email_id,))
@@ -163,7 +163,7 @@ def test_put_what_was_read_of_an_adopted_database(
     assert timeless(read(email_id)) == timeless(before)
 
 
-def test_put_what_was_read_and_changed(client: Step, email_id: str, read: Read) -> None:
+def test_put_a_read_and_changed_contact(client: Step, email_id: str, read: Read) -> None:
     before = read(email_id)
 
     assert client("put_changed", email_id=email_id, first_name="Grace") == "Grace"
@@ -227,7 +227,7 @@ def test_a_conflict(client: Step, address: str, email_id: str, read: Read) -> No
     assert read(email_id) == before
 
 
-def test_what_does_not_validate(client: Step, service: Served, api: requests.Session, address: str) -> None:
+def test_invalid_requests(client: Step, service: Served, api: requests.Session, address: str) -> None:
     answer = client("fail_to_validate", address=address)
 
     assert answer == [422, [["body", "waitlists", 0, "fields", "more"]]]

@@ -82,7 +82,7 @@ def test_a_page_is_headed_by_the_signature_and_has_its_sections(hook: str) -> No
 
 
 @pytest.mark.parametrize("hook", [hook for hook in specs.HOOKS if dataclasses.is_dataclass(REGISTRATIONS[hook])])
-def test_a_page_names_every_part_of_what_is_yielded(hook: str) -> None:
+def test_a_page_names_every_field_of_the_registration(hook: str) -> None:
     yields = page(hook).read_text().split("## Yields")[1].split("\n## ")[0]
     parts = [field.name for field in dataclasses.fields(REGISTRATIONS[hook]) if field.init]
 
@@ -235,7 +235,7 @@ def installed(name: str) -> EntryPoint:
     return point
 
 
-def test_what_the_how_to_shows(tmp_path: Path) -> None:
+def test_the_how_to_guide_works(tmp_path: Path) -> None:
     environment = environment_for(tmp_path / "data")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

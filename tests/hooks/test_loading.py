@@ -96,7 +96,7 @@ def test_settings_are_read_for_each_app(site: Site, monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_a_plugin_that_is_a_class_is_made_for_each_app(site: Site) -> None:
+def test_a_plugin_class_is_instantiated_for_each_app(site: Site) -> None:
     source = """
 class Acme:
     def __init__(self):
@@ -341,7 +341,7 @@ def ctms_waitlists():
 """
 
 
-def test_what_a_schema_loads_is_stored_as_json(site: Site, apps: Apps) -> None:
+def test_loaded_fields_are_stored_as_json(site: Site, apps: Apps) -> None:
     site.install("ctms-dated", {"dated": START + DATED})
     fields = {"member-since": "2024-02-29", "seats": "7", "more": [1]}
 

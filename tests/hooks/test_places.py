@@ -53,7 +53,7 @@ def test_functions_methods_and_classes_have_a_place() -> None:
     assert place_of(Plugin) == f"{HERE}, line {line_of('class Plugin')}"
 
 
-def test_what_has_no_source_has_no_place() -> None:
+def test_code_without_a_source_file_has_no_place() -> None:
     without: list[Any] = [len, 3, None, type("Made", (), {}), dict]
 
     assert [place_of(thing) for thing in without] == [None] * len(without)

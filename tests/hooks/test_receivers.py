@@ -54,7 +54,7 @@ def test_what_cannot_be_is_refused(make: Callable[..., Any], parts: dict[str, An
         make(**parts)
 
 
-def test_what_can_be_is_taken() -> None:
+def test_valid_values_are_accepted() -> None:
     made = backend(max_batch=10_000, concurrency=32, rate=0.5, timeout=3600)
 
     assert list(made.lanes) == list(range(32))

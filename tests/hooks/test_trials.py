@@ -87,7 +87,7 @@ def test_it_is_found(declared: dict[str, Any], kind: str) -> None:
         {"check": dict},
     ],
 )
-def test_what_is_json_is_left_alone(declared: dict[str, Any]) -> None:
+def test_json_values_are_accepted(declared: dict[str, Any]) -> None:
     assert find_unstorable(waitlist(**{k: v for k, v in declared.items() if v is not Plain})) is None
 
 
@@ -122,11 +122,11 @@ class TestUnknown:
             (type("Strict", (Priced,), {"Meta": type("Meta", (), {"unknown": ma.RAISE})}), "accept", "refuse"),
         ],
     )
-    def test_a_schema_that_says_otherwise_is_refused(self, schema: Any, unknown: Any, meant: str) -> None:
+    def test_a_contradicting_schema_is_refused(self, schema: Any, unknown: Any, meant: str) -> None:
         with pytest.raises(RegistrationError, match=f"set unknown='{meant}', or remove it from the schema$"):
             waitlist(schema=schema, unknown=unknown)
 
-    def test_a_schema_that_says_the_same_is_good(self) -> None:
+    def test_a_consistent_schema_is_accepted(self) -> None:
         assert waitlist(schema=Open, unknown="accept").load({"more": 2}) == {"more": 2}
 
     def test_without_a_schema_nothing_can_be_dropped(self) -> None:

@@ -52,7 +52,7 @@ def test_panels_have_numbers_and_titles_of_their_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("panel", panels(), ids=str)
-def test_a_panel_says_what_it_shows(panel: definitions.Panel) -> None:
+def test_panels_have_descriptions(panel: definitions.Panel) -> None:
     assert panel.description.endswith((".", ".md"))
     assert panel.targets
 

@@ -19,7 +19,7 @@ INFLUX = [
 
 
 @pytest.mark.parametrize(("expr", "text"), QUERIES)
-def test_a_query_names_what_is_exported(expr: str, text: str, exported: Exported) -> None:
+def test_queries_use_exported_metrics(expr: str, text: str, exported: Exported) -> None:
     selectors = definitions.selectors(expr)
     assert selectors
     known: set[str] = set()
@@ -38,7 +38,7 @@ def test_a_query_names_what_is_exported(expr: str, text: str, exported: Exported
 
 
 @pytest.mark.parametrize(("query", "alias"), INFLUX)
-def test_influxdb_is_asked_for_what_is_exported(query: str, alias: str, exported: Exported) -> None:
+def test_influxdb_queries_use_exported_metrics(query: str, alias: str, exported: Exported) -> None:
     metrics, labels = definitions.measurements(query)
 
     assert metrics

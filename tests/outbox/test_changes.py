@@ -45,7 +45,7 @@ def test_a_contact_waits_once(changed: Changed, email_id: UUID) -> None:
     assert again[2:4] == (since, due), "a contact that is edited again keeps its place"
 
 
-def test_a_contact_that_is_edited_while_it_waits_to_be_tried_again_is_due(changed: Changed, email_id: UUID) -> None:
+def test_an_edit_makes_a_delayed_contact_due(changed: Changed, email_id: UUID) -> None:
     changed(email_id)
     since = row("SELECT waiting_since FROM outbox")
     rows(TRIED)
@@ -56,7 +56,7 @@ def test_a_contact_that_is_edited_while_it_waits_to_be_tried_again_is_due(change
     assert row("SELECT waiting_since, attempts, failures, reason FROM outbox") == (since, 0, 0, None)
 
 
-def test_a_parked_contact_that_is_edited_waits_again_since_now(changed: Changed, email_id: UUID) -> None:
+def test_an_edited_parked_contact_is_pending_since_now(changed: Changed, email_id: UUID) -> None:
     changed(email_id)
     since = row("SELECT waiting_since FROM outbox")
     rows("UPDATE outbox SET parked_at = clock_timestamp(), reason = 'refused', attempts = 5, failures = 5")
@@ -79,7 +79,7 @@ def test_an_edit_raises_the_priority(changed: Changed, email_id: UUID, first: in
     assert row("SELECT priority FROM outbox") == stays
 
 
-def test_a_contact_that_comes_back_has_another_version(changed: Changed, email_id: UUID) -> None:
+def test_a_recreated_contact_has_another_version(changed: Changed, email_id: UUID) -> None:
     changed(email_id)
     before = row("SELECT version FROM outbox")
     rows("DELETE FROM outbox")

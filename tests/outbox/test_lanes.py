@@ -29,7 +29,7 @@ def test_a_backend_has_as_many_lanes_as_calls_may_run_at_once() -> None:
     assert [lane.lock for lane in lanes] == ["backend:mail:0", "backend:mail:1"]
 
 
-def test_a_job_says_only_which_lane(app: Flask) -> None:  # noqa: ARG001  its transaction
+def test_a_job_only_names_a_lane(app: Flask) -> None:  # noqa: ARG001  its transaction
     assert woken(*LANES) == 3
 
     jobs = rows("SELECT queue_name, task_name, lock, args, status::text FROM procrastinate_jobs ORDER BY lock")
@@ -78,7 +78,7 @@ def test_writes_one_after_another_leave_two_jobs_at_the_most(app: Flask) -> None
     assert most <= 2
 
 
-def test_a_job_that_runs_does_not_see_what_is_written_now(app: Flask) -> None:  # noqa: ARG001  its transaction
+def test_a_running_job_does_not_see_new_writes(app: Flask) -> None:  # noqa: ARG001  its transaction
     woken(LANES[0])
     rows("UPDATE procrastinate_jobs SET status = 'doing'")
 

@@ -109,7 +109,7 @@ class TestMapping:
             {"name": "vpn", "subscribed": True, "fields": {"geo": "ca"}},
         ]
 
-    def test_what_is_no_more_is_taken_away(
+    def test_removed_values_are_removed_from_the_profile(
         self, profiles: Profiles, workspace: Workspace, make_contact: MakeContact
     ) -> None:
         contact = everything(make_contact)
@@ -147,7 +147,7 @@ class TestMapping:
             (True, False, True, "opted_in"),
         ],
     )
-    def test_who_has_unsubscribed_there_stays_so(
+    def test_unsubscribed_profiles_stay_unsubscribed(
         self,
         *,
         resubscribe: bool,
@@ -165,9 +165,7 @@ class TestMapping:
 
         assert workspace.profiles[contact["email"]["email_id"]].get("email_subscribe") == sent
 
-    def test_what_differs_there_is_found(
-        self, profiles: Profiles, workspace: Workspace, make_contact: MakeContact
-    ) -> None:
+    def test_differences_are_found(self, profiles: Profiles, workspace: Workspace, make_contact: MakeContact) -> None:
         contact = everything(make_contact)
         email_id = contact["email"]["email_id"]
         profiles.push([state(contact)], "key")
@@ -238,7 +236,7 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcomes"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcomes: Any, profiles: Profiles, stub_server: StubServer) -> None:
+def test_outcomes_of_responses(reply: Reply, outcomes: Any, profiles: Profiles, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert profiles.push([A, B], "key") == outcomes
@@ -257,7 +255,7 @@ ALL_WRONG: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize(("reply", "reason"), ALL_WRONG.values(), ids=ALL_WRONG)
-def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(
+def test_an_error_without_a_contact_bisects_the_batch(
     reply: Reply, reason: str, profiles: Profiles, stub_server: StubServer
 ) -> None:
     stub_server.reply = reply
@@ -320,7 +318,7 @@ class TestSettings:
             ({"URL": "https://x.org", "KEY": KEY, "BATCH": "76"}, "BATCH must be from 1 to 75"),
         ],
     )
-    def test_what_cannot_be_stops_the_start(
+    def test_invalid_settings_prevent_the_start(
         self, variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with pytest.raises(OperatorError, match=said) as raised:
@@ -328,7 +326,7 @@ class TestSettings:
         assert KEY not in str(raised.value)
 
 
-def test_the_key_is_ours_whatever_the_machine_says(
+def test_the_key_is_not_overridden_by_netrc(
     profiles: Profiles, stub_server: StubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     netrc = tmp_path / "netrc"

@@ -74,7 +74,7 @@ class TestContract(DeletionHandlerContract):
 
 
 class TestErase:
-    def test_every_profile_with_the_address_goes_and_no_other(
+    def test_exactly_the_profiles_with_the_address_are_deleted(
         self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer, make_contact: MakeContact
     ) -> None:
         ours, kept = make_contact(), make_contact()
@@ -98,7 +98,7 @@ class TestErase:
 
         assert len(workspace.strangers) == 1, "it may be another contact's own"
 
-    def test_what_a_call_looks_like(self, erasures: ProfileErasures, stub_server: StubServer) -> None:
+    def test_the_format_of_a_call(self, erasures: ProfileErasures, stub_server: StubServer) -> None:
         erasures.erase([JANE, JOE])
 
         (request,) = stub_server.received
@@ -129,7 +129,7 @@ class TestErase:
         assert erasures.erase([JANE]) == {JANES: Done()}
         assert workspace.strangers == []
 
-    def test_where_braze_counts_what_waits_an_export_tells(
+    def test_queued_deletions_are_checked_with_an_export(
         self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
         stub_server.reply = lambda one: (
@@ -185,7 +185,7 @@ class TestVerify:
         assert erasures.verify([JANE, JOE]) == dict.fromkeys((JANES, JOES), SlowDown(7, "HTTP 429"))
         assert len(stub_server.received) == 1
 
-    def test_one_that_is_refused_is_not_held_against_the_others(
+    def test_a_refused_contact_does_not_affect_the_others(
         self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer
     ) -> None:
         stub_server.reply = lambda one: (
@@ -207,15 +207,13 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcomes"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcomes: Any, erasures: ProfileErasures, stub_server: StubServer) -> None:
+def test_outcomes_of_responses(reply: Reply, outcomes: Any, erasures: ProfileErasures, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert erasures.erase([JANE, JOE]) == outcomes
 
 
-def test_what_is_wrong_with_nobody_knows_whom_is_tried_in_halves(
-    erasures: ProfileErasures, stub_server: StubServer
-) -> None:
+def test_an_error_without_a_contact_bisects_the_batch(erasures: ProfileErasures, stub_server: StubServer) -> None:
     stub_server.reply = Reply(400, body={"message": "no"})
 
     with pytest.raises(BrazeBatchRefused):

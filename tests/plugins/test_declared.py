@@ -72,7 +72,7 @@ HARMLESS_PATTERNS = [r"\(?=a", r"[(?=]a", r"[^\](?=]b", r"a\\1", r"(?:a)+", r"(?
 
 
 @pytest.mark.parametrize("pattern", HARMLESS_PATTERNS)
-def test_what_only_looks_like_a_slow_pattern(pattern: str, write: Write) -> None:
+def test_patterns_that_only_look_slow(pattern: str, write: Write) -> None:
     schema = {"properties": {"b": {"pattern": pattern}}}
 
     assert waitlists(write(json.dumps({"hub": {"title": "Hub", "schema": schema}}), "lists.json"))
@@ -300,7 +300,7 @@ class TestRules:
             "X": ["Unknown field", "The name of this field is not allowed"],
         }
 
-    def test_what_is_missing_has_the_type_of_all_that_is_missing(self, write: Write) -> None:
+    def test_missing_fields_have_the_type_missing(self, write: Write) -> None:
         found = [
             problems({"required": ["b"]}, {"a": 1}, write),
             problems({"dependentRequired": {"a": ["b"]}}, {"a": 1}, write),
@@ -308,7 +308,7 @@ class TestRules:
 
         assert [messages["b"][0].type for messages in found] == ["missing", "missing"]
 
-    def test_what_nests_is_named_with_the_way_to_it(self, write: Write) -> None:
+    def test_nested_errors_have_a_path(self, write: Write) -> None:
         address = {
             "required": ["city"],
             "minProperties": 2,
@@ -332,7 +332,7 @@ class TestRules:
         assert problems(slow_elsewhere, {"a": "a" * 10_000 + "b"}, write) == {"a": ["Should match the pattern ^(a+)+$"]}
 
 
-def test_a_served_waitlist_comes_with_its_file_and_goes_with_it(tmp_path: Path) -> None:
+def test_a_waitlist_is_served_while_its_file_exists(tmp_path: Path) -> None:
     folder = tmp_path / "lists"
     folder.mkdir()
     (folder / "hub.toml").write_text(HUB)

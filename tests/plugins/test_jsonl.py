@@ -71,7 +71,7 @@ class TestContract(BackendContract):
 
 
 class TestLines:
-    def test_a_line_is_a_document_or_says_who_is_gone(self, path: Path) -> None:
+    def test_a_line_is_a_document_or_a_deletion(self, path: Path) -> None:
         journal(path).push([JANE, GONE], "key")
         journal(path).push([JANE], "key")
 
@@ -156,7 +156,7 @@ class TestCrashes:
         journal(path).push([GONE], "key")
         assert lines(path) == [JANE.document, GONE_LINE]
 
-    def test_a_write_that_is_short_goes_on(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_short_write_is_continued(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write = os.write
         monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:7]))
 
@@ -271,7 +271,7 @@ class TestSettings:
             ({"EVERY": "week"}, "EVERY must be one of hour, day, never"),
         ],
     )
-    def test_what_cannot_be_stops_the_start(
+    def test_invalid_settings_prevent_the_start(
         self, variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with pytest.raises(OperatorError, match=said):

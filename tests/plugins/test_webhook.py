@@ -95,9 +95,7 @@ class TestMessages:
         with pytest.raises(WebhookVerificationError):
             Webhook(base64.b64encode(b"another").decode()).verify(request.body, dict(request.headers))
 
-    def test_a_message_that_is_tried_again_has_its_id_again(
-        self, changes: ChangeMessages, stub_server: StubServer
-    ) -> None:
+    def test_a_retried_message_keeps_its_id(self, changes: ChangeMessages, stub_server: StubServer) -> None:
         stub_server.reply = Reply(500)
         changes.push([JANE], "key")
         changes.push([JANE], "key")
@@ -150,7 +148,7 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcome: Any, changes: ChangeMessages, stub_server: StubServer) -> None:
+def test_outcomes_of_responses(reply: Reply, outcome: Any, changes: ChangeMessages, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert changes.push([JANE], "key") == {"an-id": outcome}
@@ -166,7 +164,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_what_no_answer_means(how: str, changes: ChangeMessages, stub_server: StubServer) -> None:
+def test_outcomes_without_a_response(how: str, changes: ChangeMessages, stub_server: StubServer) -> None:
     stub_server.fails(how)
 
     assert changes.push([JANE], "key") == {"an-id": TryLater(None, BROKEN[how])}
@@ -179,7 +177,7 @@ def test_a_date_to_wait_for() -> None:
     assert 3500 < waits <= 3600
 
 
-def test_nobody_there() -> None:
+def test_a_closed_port() -> None:
     with StubServer() as short:
         pass
 
@@ -189,7 +187,7 @@ def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 410])
-def test_when_the_receiver_wants_none_the_others_wait(
+def test_a_receiver_that_stops_delays_the_remaining_messages(
     status: int, changes: ChangeMessages, stub_server: StubServer
 ) -> None:
     stub_server.reply = Reply(status)
@@ -247,7 +245,7 @@ class TestSettings:
             ({"VERIFY_URL": "https://x.org", "SECRETS": OLD}, "nothing to verify: set .*ERASURE_URL too"),
         ],
     )
-    def test_what_cannot_be_stops_the_start(
+    def test_invalid_settings_prevent_the_start(
         self, variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with pytest.raises(OperatorError, match=said) as raised:

@@ -118,7 +118,7 @@ def test_the_next_address_is_tried(stub_server: StubServer, monkeypatch: pytest.
     assert ChangeMessages(client(allow_private=False), url).push([GONE], "key") == {"an-id": Done()}
 
 
-def test_a_name_that_nobody_has_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresolvable_name_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, [])
 
     outcomes = ChangeMessages(client(allow_private=False), "https://hooks.example.com").push([GONE], "key")

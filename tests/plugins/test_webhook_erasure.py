@@ -86,7 +86,7 @@ ANSWERS: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), ANSWERS.values(), ids=ANSWERS)
-def test_what_answers_mean(reply: Reply, outcome: Any, erasures: ErasureMessages, stub_server: StubServer) -> None:
+def test_outcomes_of_responses(reply: Reply, outcome: Any, erasures: ErasureMessages, stub_server: StubServer) -> None:
     stub_server.reply = reply
 
     assert erasures.erase([JANE]) == outcome
@@ -117,7 +117,7 @@ LOOKED: dict[str, tuple[Reply, Any]] = {
 
 
 @pytest.mark.parametrize(("reply", "outcome"), LOOKED.values(), ids=LOOKED)
-def test_only_what_is_said_is_proof(
+def test_only_explicit_responses_confirm(
     reply: Reply, outcome: Any, erasures: VerifiedErasureMessages, stub_server: StubServer
 ) -> None:
     stub_server.reply = reply

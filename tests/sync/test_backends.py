@@ -33,7 +33,7 @@ class TestBatches:
         assert sizes(other) == [75, 75, 50]
         assert [one for call in other.calls for one in call] == made, "the oldest come first"
 
-    def test_edits_pass_what_is_pushed_again(self, other: Other, worker: Worker, make: Make) -> None:
+    def test_edits_have_priority_over_a_resync(self, other: Other, worker: Worker, make: Make) -> None:
         made = make(6)
         rows("UPDATE outbox SET priority = %s WHERE email_id = ANY(%s::uuid[])", RESYNC, made[:3])
 
@@ -115,7 +115,7 @@ class TestStates:
         assert other.copies == {}
         assert waiting() == []
 
-    def test_one_that_is_edited_while_it_is_pushed_is_pushed_again(
+    def test_a_contact_edited_during_its_push_is_pushed_again(
         self, other: Other, worker: Worker, make: Make, edit: Edit
     ) -> None:
         made = make(2)
@@ -140,7 +140,7 @@ class TestStates:
         assert waiting() == []
 
     @pytest.mark.parametrize("outcome", [TryLater(60), Refused("no")], ids=repr)
-    def test_what_was_said_of_a_state_that_is_old_is_not_held_against_the_new_one(
+    def test_a_verdict_on_an_old_state_does_not_count_against_the_new_one(
         self, other: Other, worker: Worker, make: Make, edit: Edit, outcome: Any
     ) -> None:
         (email_id,) = make(1)
@@ -280,7 +280,7 @@ class TestSelection:
         assert other.gone == [email_id, never["email_id"]]
         assert rows("SELECT FROM outbox_mirrored") == []
 
-    def test_one_whose_push_nobody_knows_the_end_of_is_gone_too(
+    def test_a_contact_with_an_unsettled_push_is_pushed_as_gone(
         self, other: Other, worker: Worker, api: ApiClient, email_id: str
     ) -> None:
         def killed(_: Any) -> None:
@@ -309,7 +309,7 @@ class TestSelection:
         assert set(other.copies) == {made[0], made[2]}
         assert parked() == {made[1]: "raised KeyError"}
 
-    def test_what_it_wants_is_read_when_it_is_pushed(
+    def test_the_selection_is_evaluated_at_the_push(
         self, other: Other, worker: Worker, api: ApiClient, email_id: str
     ) -> None:
         api.patch(f"/ctms/{email_id}", {"newsletters": "UNSUBSCRIBE"})
@@ -319,7 +319,7 @@ class TestSelection:
         assert other.calls == []
 
 
-def test_a_contact_that_nobody_knows_is_gone(other: Other, worker: Worker) -> None:
+def test_an_unknown_contact_is_gone(other: Other, worker: Worker) -> None:
     with pool.writing() as connection:
         outbox().changed(connection, [uuid4()])
 

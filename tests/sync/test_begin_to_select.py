@@ -70,7 +70,7 @@ def test_an_erasure_is_done_only_when_the_backend_has_deleted(
     assert (backend["pending"], backend["done"]) == (0, 1)
 
 
-def test_what_it_does_not_want_any_more_is_deleted_there_when_it_is_edited(
+def test_contacts_no_longer_wanted_are_deleted_when_edited(
     other: Other, worker: Worker, api: ApiClient, edit: Edit, email_id: str
 ) -> None:
     worker.push()

@@ -85,7 +85,7 @@ def test_a_call_that_is_given_up_is_tried_later(other: Other, worker: Worker, ma
     assert waiting() == []
 
 
-def test_what_others_pushed_meanwhile_is_pushed_once_more(
+def test_contacts_pushed_by_others_in_the_meantime_are_pushed_again(
     other: Other, worker: Worker, make: Callable[[int], list[str]]
 ) -> None:
     made = make(2)

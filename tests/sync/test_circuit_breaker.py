@@ -149,7 +149,7 @@ def test_a_poisonous_contact_during_an_outage_is_not_parked_and_parked_afterward
     assert waiting() == []
 
 
-def test_two_poisonous_contacts_alone_open_the_breaker_until_a_good_one_comes(
+def test_two_faulty_contacts_open_the_breaker_until_a_valid_one_is_pushed(
     other: Other, worker: Worker, make: Make
 ) -> None:
     bad = make(2)
@@ -169,9 +169,7 @@ def test_two_poisonous_contacts_alone_open_the_breaker_until_a_good_one_comes(
     assert set(parked()) == set(bad)
 
 
-def test_a_success_elsewhere_does_not_end_what_the_backend_has_asked_for(
-    other: Other, worker: Worker, make: Make
-) -> None:
+def test_a_success_of_another_lane_does_not_end_a_rate_limit(other: Other, worker: Worker, make: Make) -> None:
     make(1)
     rows(
         "INSERT INTO receivers (kind, name, failures, open_until)"
@@ -259,7 +257,7 @@ class TestRate:
         assert len(other.calls) == 2
         assert second[0] - first[0] > 1.24
 
-    def test_a_turn_that_is_far_away_holds_no_thread(self, other: Other, worker: Worker, make: Make) -> None:
+    def test_a_distant_turn_blocks_no_thread(self, other: Other, worker: Worker, make: Make) -> None:
         make(2)
         waits = self.waits(worker)
 

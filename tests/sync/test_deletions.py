@@ -168,7 +168,7 @@ class TestBack:
         assert list(other.copies) == [email["email_id"]]
         assert erasures.state(erasure) == (0, 1, 0)
 
-    def test_what_fails_at_the_deletion_is_not_held_against_the_new_one(
+    def test_a_failed_deletion_does_not_count_against_the_new_contact(
         self, other: Other, worker: Worker, erasures: Erasures, email: dict[str, Any]
     ) -> None:
         worker.push()
@@ -181,7 +181,7 @@ class TestBack:
 
         assert row("SELECT attempts, failures, reason FROM outbox") == (0, 0, None)
 
-    def test_one_that_is_deleted_again_closes_both_erasures(
+    def test_a_second_deletion_settles_both_erasures(
         self, other: Other, worker: Worker, erasures: Erasures, email: dict[str, Any]
     ) -> None:
         worker.push()
@@ -194,7 +194,7 @@ class TestBack:
         assert other.gone == [email["email_id"]]
         assert erasures.state(first) == erasures.state(second) == (0, 1, 0)
 
-    def test_a_deletion_that_comes_during_the_push_needs_one_of_its_own(
+    def test_a_deletion_during_the_push_needs_another_push(
         self, other: Other, worker: Worker, erasures: Erasures, email: dict[str, Any]
     ) -> None:
         worker.push()
@@ -293,7 +293,7 @@ class TestSelection:
 
 
 @pytest.mark.parametrize("answer", [TryLater(60, "busy"), SlowDown(60, "busy"), Accepted(60)])
-def test_what_is_put_off_is_pending(
+def test_a_delayed_deletion_is_pending(
     other: Other, worker: Worker, erasures: Erasures, email: dict[str, Any], answer: Any
 ) -> None:
     worker.push()

@@ -64,9 +64,7 @@ def counted() -> tuple[int, int, int, int]:
     return found
 
 
-def test_whom_a_handler_has_erased_and_verified_is_gone_from_the_tasks(
-    other: Other, worker: Worker, delete: Delete
-) -> None:
+def test_erased_and_verified_contacts_have_no_task(other: Other, worker: Worker, delete: Delete) -> None:
     ids = delete(3)
     assert counted() == (3, 0, 0, 0)
 
@@ -122,7 +120,7 @@ def test_a_handler_that_cannot_verify_any_more_has_not_verified(other: Other, wo
     assert len(other.erased) == 1
 
 
-def test_what_is_accepted_is_asked_about(other: Other, worker: Worker, delete: Delete) -> None:
+def test_accepted_erasures_are_polled(other: Other, worker: Worker, delete: Delete) -> None:
     ids = delete(1)
     other.answer = lambda _: Accepted(3600)
 
@@ -142,9 +140,7 @@ def test_what_is_accepted_is_asked_about(other: Other, worker: Worker, delete: D
     assert len(other.verified) == 2
 
 
-def test_what_is_accepted_by_one_that_cannot_verify_is_asked_for_again(
-    other: Other, worker: Worker, delete: Delete
-) -> None:
+def test_accepted_erasures_are_repeated_without_verify(other: Other, worker: Worker, delete: Delete) -> None:
     delete(1)
     other.answer = lambda _: Accepted(3600)
     worker.erase(**ONLY_ERASES)
@@ -157,7 +153,7 @@ def test_what_is_accepted_by_one_that_cannot_verify_is_asked_for_again(
 
 
 @pytest.mark.parametrize("step", ["erase", "verify", "accepted"])
-def test_what_is_refused_is_parked_with_its_reason(other: Other, worker: Worker, delete: Delete, step: str) -> None:
+def test_refused_contacts_are_parked_with_the_reason(other: Other, worker: Worker, delete: Delete, step: str) -> None:
     delete(2)
     if step == "erase":
         other.answer = lambda _: Refused("legal hold of jane@example.com")
@@ -330,7 +326,7 @@ def test_the_records_are_locked_in_one_order(worker: Worker, delete: Delete, mon
     assert all("ORDER BY erasure_id FOR NO KEY UPDATE" in query for query, _ in locked)
 
 
-def test_who_came_back_with_the_address_is_pushed_once_more(
+def test_new_contacts_with_the_address_are_pushed_again(
     other: Other, worker: Worker, api: ApiClient, make_contact: MakeContact
 ) -> None:
     gone, kept = make_contact()["email"], make_contact()["email"]

@@ -46,7 +46,7 @@ def test_try_later_waits_longer_each_time(other: Other, worker: Worker, make: Ma
     assert worker.count("ctms_background_sync_total", status="retried") == 1
 
 
-def test_try_later_when_it_says(other: Other, worker: Worker, make: Make) -> None:
+def test_try_later_respects_the_delay(other: Other, worker: Worker, make: Make) -> None:
     make(1)
     other.answer = lambda _: TryLater(after=90)
 
@@ -142,7 +142,7 @@ def test_a_refusal_always_has_a_short_reason(other: Other, worker: Worker, make:
     assert 0 < len(parked()[email_id]) <= 200
 
 
-def test_an_edit_makes_a_parked_contact_wait_again(
+def test_an_edit_makes_a_parked_contact_pending(
     other: Other, worker: Worker, make: Make, edit: Callable[[str, str], Any]
 ) -> None:
     (email_id,) = make(1)
@@ -157,7 +157,7 @@ def test_an_edit_makes_a_parked_contact_wait_again(
     assert other.copies[email_id]["email"]["first_name"] == "Jane"
 
 
-def test_what_a_backend_has_accepted_is_pushed_again(other: Other, worker: Worker, make: Make) -> None:
+def test_accepted_contacts_are_pushed_again(other: Other, worker: Worker, make: Make) -> None:
     (email_id,) = make(1)
     other.answer = lambda _: Accepted(20)
 
@@ -184,7 +184,7 @@ def test_each_contact_has_its_outcome(other: Other, worker: Worker, make: Make) 
     ["done", 200, [Done()], True, Done, TryLater("soon"), TryLater(float("nan")), SlowDown(None), Accepted("60")],  # type: ignore[arg-type]
     ids=repr,
 )
-def test_what_is_no_outcome_is_a_failure(other: Other, worker: Worker, make: Make, answer: Any) -> None:
+def test_a_result_that_is_no_outcome_is_a_failure(other: Other, worker: Worker, make: Make, answer: Any) -> None:
     (email_id,) = make(1)
     other.answer = lambda _: answer
 
@@ -294,7 +294,7 @@ def test_failures_are_told_without_messages(
     )
 
 
-def test_all_that_is_tried_later_counts_against_the_backend(other: Other, worker: Worker, make: Make) -> None:
+def test_try_later_for_all_counts_against_the_backend(other: Other, worker: Worker, make: Make) -> None:
     made = make(2)
     other.answer = lambda _: TryLater(reason="busy")
     worker.push()

@@ -48,7 +48,7 @@ def test_a_reason_why_it_is_not_verified_stays_until_it_is(other: Other, worker:
     assert rows("SELECT verified, reason FROM erasure_handlers") == [(1, None)]
 
 
-def test_a_reason_goes_with_what_nobody_can_verify_any_more(other: Other, worker: Worker, delete: Delete) -> None:
+def test_a_reason_is_cleared_with_the_last_verification(other: Other, worker: Worker, delete: Delete) -> None:
     delete(1)
     other.verify_answer = lambda _: TryLater(60, "still there")
     worker.erase()

@@ -87,7 +87,7 @@ def test_the_heartbeat_warns_of_parked_contacts(
     )
 
 
-def test_the_heartbeat_warns_when_nobody_works(
+def test_the_heartbeat_warns_without_a_worker(
     heartbeat: Callable[[], Any], make_contact: Callable[..., dict[str, Any]]
 ) -> None:
     make_contact()

@@ -95,7 +95,7 @@ def test_the_bare_app_answers_as_the_service_with_the_same_statements(
     assert all("api_client" in sql for sql in ours if sql not in its)
 
 
-def test_a_database_of_the_right_size_is_used_again_without_what_was_added(contacts: data.Contacts) -> None:
+def test_a_database_of_the_right_size_is_reused_without_additions(contacts: data.Contacts) -> None:
     contacts.doomed(3)
 
     with data.prepared(contacts.settings.data_dir, 50) as again, again.connect() as connection:
@@ -146,7 +146,7 @@ def test_too_few_requests_fail_the_benchmark(
         load.measure(service, KINDS["post"], contacts, seconds=3, connections=2)
 
 
-def test_the_profile_says_where_the_time_goes(contacts: data.Contacts) -> None:
+def test_the_profile_lists_packages(contacts: data.Contacts) -> None:
     place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50"]
 
     done = subprocess.run(
@@ -165,7 +165,7 @@ def test_the_profile_says_where_the_time_goes(contacts: data.Contacts) -> None:
 
 
 @needs_wrk
-def test_what_telemetry_costs(contacts: data.Contacts) -> None:
+def test_the_cost_of_telemetry(contacts: data.Contacts) -> None:
     place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50"]
     quick = ["--rounds", "2", "--connections", "2", "--workers", "1"]
 

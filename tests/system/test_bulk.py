@@ -212,7 +212,7 @@ def test_opting_out_is_taken_up_after_kill_9(served: Served, connection: psycopg
     assert connection.execute(_STATE, ("kept-%",)).fetchone() == kept
 
 
-def test_one_contact_that_others_hold_fails_alone(
+def test_a_locked_contact_fails_without_the_others(
     served: Served, connection: psycopg.Connection, database: Connect, listed: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "r.csv"
@@ -281,7 +281,9 @@ def test_readers_and_writers_go_on_meanwhile(served: Served, connection: psycopg
     connection.execute("TRUNCATE suppressions")
 
 
-def test_at_a_terminal_it_asks_and_shows_a_bar(served: Served, connection: psycopg.Connection, listed: Path) -> None:
+def test_a_terminal_gets_a_confirmation_and_a_progress_bar(
+    served: Served, connection: psycopg.Connection, listed: Path
+) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [FLASK, "ctms", "delete-bulk", "--email-file", str(listed)],

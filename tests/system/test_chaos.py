@@ -18,7 +18,7 @@ def test_a_backend_has_the_truth_at_the_end(tmp_path: Path) -> None:
     assert figures["failed calls"]
 
 
-def test_everybody_is_forgotten_at_the_end(tmp_path: Path) -> None:
+def test_everybody_is_erased_at_the_end(tmp_path: Path) -> None:
     figures = erasure.run(tmp_path, kills=6, contacts=1500, seed=4)
 
     assert all(figures[f"killed: {what}"] for what in ("command", "worker", "postgresql"))

@@ -120,7 +120,7 @@ def test_a_new_contact_may_be_posted_and_put(served: Served, session: requests.S
         assert len({*[entry["name"] for entry in end["newsletters"]]}) == len(contact["newsletters"])
 
 
-def test_a_contact_may_be_made_while_it_is_deleted(served: Served, session: requests.Session, token: str) -> None:
+def test_a_contact_may_be_created_during_its_deletion(served: Served, session: requests.Session, token: str) -> None:
     """Who finds neither the contact nor room for it tries again: there is no conflict with one that is gone."""
     for _ in range(3):
         contact = full()
@@ -185,7 +185,7 @@ def test_putting_and_patching_leave_one_or_the_other_order(
         assert {entry["name"] for entry in found["newsletters"]} <= expected | {"ambassadors", "hubs"}
 
 
-def test_contacts_that_swap_what_is_unique_get_a_conflict_and_never_an_error(
+def test_contacts_that_swap_unique_values_conflict_without_errors(
     served: Served, session: requests.Session, token: str
 ) -> None:
     """Each change needs what the other contact has: no order of them can succeed.

@@ -93,7 +93,7 @@ def wait_until_settled(clients: list[socket.socket], *, held: int) -> None:
 
 
 @pytest.mark.parametrize("paths", [("/ctms",), ("/token",), ("/ctms", "/token")], ids="+".join)
-def test_the_service_goes_on(served: Served, token: str, contact: str, paths: tuple[str, ...]) -> None:
+def test_the_service_keeps_serving(served: Served, token: str, contact: str, paths: tuple[str, ...]) -> None:
     """Both kinds at once, too: two processes of four threads each wait for three clients each."""
     with hanging(served, *paths) as clients:
         wait_until_settled(clients, held=6)
@@ -102,7 +102,7 @@ def test_the_service_goes_on(served: Served, token: str, contact: str, paths: tu
     assert_answers(served, token, contact)
 
 
-def test_the_service_goes_on_after_the_limit(served: Served, token: str, contact: str) -> None:
+def test_the_service_keeps_serving_beyond_the_limit(served: Served, token: str, contact: str) -> None:
     with hanging(served, "/ctms"):
         over = time.monotonic() + MAX_DRAIN_SECONDS + 3
         while time.monotonic() < over:
@@ -122,7 +122,7 @@ def test_all_is_as_before_when_the_clients_are_gone(served: Served, token: str, 
         assert refused.status_code == 401
 
 
-def test_who_finds_no_slot_is_told_to_come_back(served: Served) -> None:
+def test_clients_without_a_slot_get_retry_after(served: Served) -> None:
     """A request for a token is refused while too many others are half sent, and not kept waiting."""
     with hanging(served, "/token") as clients:
         wait_until_settled(clients, held=6)

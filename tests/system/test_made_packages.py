@@ -49,7 +49,7 @@ def made(folder: Path, name: str, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_tests_pass_at_once(kind: str, tmp_path: Path) -> None:
+def test_its_tests_pass(kind: str, tmp_path: Path) -> None:
     package = made(tmp_path, "my-other", kind)
     environment = Environment(tmp_path / "environment")
 
@@ -59,7 +59,7 @@ def test_its_tests_pass_at_once(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tools_have_nothing_to_say_about_it(kind: str, tmp_path: Path) -> None:
+def test_it_passes_ruff_and_mypy(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     pytest.importorskip("ruff")
     package = made(tmp_path, "my-other", kind)
@@ -77,7 +77,7 @@ def test_tools_have_nothing_to_say_about_it(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_can_be_used_once_it_is_installed(kind: str, tmp_path: Path) -> None:
+def test_it_works_after_its_installation(kind: str, tmp_path: Path) -> None:
     package = made(tmp_path, "my-other", kind)
     environment = Environment(tmp_path / "environment")
     variables = environment.variables(tmp_path)
@@ -88,7 +88,7 @@ def test_it_can_be_used_once_it_is_installed(kind: str, tmp_path: Path) -> None:
     assert "state:    on" in checked.stdout
 
 
-def test_a_package_is_installed_decides_and_is_gone(tmp_path: Path) -> None:
+def test_a_package_is_installed_used_and_uninstalled(tmp_path: Path) -> None:
     environment = Environment(tmp_path / "environment")
     variables = environment.variables(tmp_path)
     package = made(tmp_path, "hub", "waitlist")

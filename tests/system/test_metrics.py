@@ -61,7 +61,7 @@ def processes(running: Served) -> list[psutil.Process]:
     return found
 
 
-def test_known_traffic_is_counted_exactly_whoever_is_asked(running: Served, headers: dict[str, str]) -> None:
+def test_known_traffic_is_counted_exactly_by_any_process(running: Served, headers: dict[str, str]) -> None:
     before = scrape(running)
     for number in range(60):
         # Each on a connection of its own, which the kernel gives to one of the processes.

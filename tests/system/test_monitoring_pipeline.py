@@ -28,7 +28,7 @@ pytestmark = [
 API = 'path_template!~"/__.*|/metrics"'
 
 
-def test_what_happens_is_counted_kept_and_shown(tmp_path: Path) -> None:
+def test_events_are_counted_stored_and_displayed(tmp_path: Path) -> None:
     with pipeline(tmp_path) as running:
         for name, client in running.clients.items():
             client.some_of_everything(10 if name == "production" else 5)

@@ -163,7 +163,7 @@ class TestExpect:
         return done.stdout.split()
 
     @pytest.mark.parametrize("chunked", [[], ["-H", "Transfer-Encoding: chunked"]])
-    def test_who_asks_before_it_sends_is_refused_before_it_sends(
+    def test_a_client_that_expects_continue_is_refused_before_it_sends(
         self, served: Served, tmp_path: Path, chunked: list[str]
     ) -> None:
         """As curl does with every large body."""
@@ -175,7 +175,7 @@ class TestExpect:
         assert (status, failed) == ("401", "0")
         assert int(sent) < MEGABYTE
 
-    def test_who_asks_and_is_not_refused_sends(self, served: Served, token: str, tmp_path: Path) -> None:
+    def test_a_client_that_expects_continue_sends_its_body(self, served: Served, token: str, tmp_path: Path) -> None:
         file = tmp_path / "body"
         file.write_bytes(bytes(10 * MEGABYTE))
 
@@ -186,7 +186,7 @@ class TestExpect:
         assert (status, failed) == ("413", "0")
         assert int(sent) > 0
 
-    def test_who_asks_and_does_not_wait_for_the_answer(self, served: Served) -> None:
+    def test_a_client_that_expects_continue_but_does_not_wait(self, served: Served) -> None:
         one = Refused(401, "POST", "/ctms", authorized=False)
 
         assert with_urllib(f"{served.url}/ctms", one, {"Expect": "100-continue"}, 10 * MEGABYTE)[0] == 401

@@ -160,7 +160,7 @@ def test_connections_that_the_server_ends_are_replaced_unseen(running: Served, t
             assert session.post(f"{running.url}/ctms", json=minimal(), timeout=60).status_code == 201
 
 
-def test_a_server_that_is_away_is_a_503_and_comes_back(running: Served, token: str) -> None:
+def test_an_unreachable_server_is_a_503_until_it_is_back(running: Served, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     pg_ctl(running.folder, "-m", "fast", "stop")
     try:

@@ -122,7 +122,7 @@ class TestFirstStart:
         ("host", "reached_at", "workers"),
         [("127.0.0.1", "127.0.0.1", "1"), ("0.0.0.0", "127.0.0.1", "2")],  # noqa: S104
     )
-    def test_it_says_that_it_serves_when_it_answers(
+    def test_it_announces_serving_when_the_port_responds(
         self, tmp_path: Path, host: str, reached_at: str, workers: str
     ) -> None:
         prepare(tmp_path, FLASK, environment_for(tmp_path))
@@ -378,7 +378,7 @@ class TestRefused:
 
 
 class TestOwnServer:
-    def test_a_server_of_ones_own(self, tmp_path: Path, postgres: str, worker_id: str) -> None:
+    def test_an_external_server(self, tmp_path: Path, postgres: str, worker_id: str) -> None:
         url = empty_database(postgres, f"own_{worker_id}")
         variables = {"CTMS_DB_URL": url, "CTMS_SECRET_KEY": SECRET_KEY}
         assert run_flask("db", "upgrade", environment=environment_for(tmp_path, **variables)).returncode == 0

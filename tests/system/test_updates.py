@@ -103,7 +103,7 @@ def test_an_end_that_was_asked_for_does_not_pass_it_either(
     assert ids(get(session, f"{served.url}/updates", start=page["end"], end=asked)) == [late]
 
 
-def test_who_only_reads_or_waits_holds_nobody_back(
+def test_readers_and_waiting_writers_do_not_delay_updates(
     served: Served, session: requests.Session, database: Connect
 ) -> None:
     reader = database()

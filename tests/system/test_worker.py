@@ -201,7 +201,7 @@ def test_contacts_reach_the_backend_and_leave_it(running: Running) -> None:
     assert running.database.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,)
 
 
-def test_what_a_killed_worker_had_in_hand_another_one_takes_up(running: Running) -> None:
+def test_the_batch_of_a_killed_worker_is_taken_over(running: Running) -> None:
     running.hold.touch()
     made = running.make(1)
     killed = running.start()
@@ -235,7 +235,7 @@ def test_sigterm_ends_it_after_the_batch_in_hand(running: Running) -> None:
     assert left == []
 
 
-def test_a_worker_works_on_as_many_lanes_as_it_is_told_and_shares_them(running: Running) -> None:
+def test_workers_respect_the_concurrency_and_share_lanes(running: Running) -> None:
     running.hold.touch()
     made = running.make(200)
     many = running.start("--concurrency", "7")
@@ -282,7 +282,7 @@ def test_once_ends_when_nothing_is_due(running: Running) -> None:
     assert running.left() == 1
 
 
-def test_once_says_what_it_did(running: Running) -> None:
+def test_once_prints_a_summary(running: Running) -> None:
     def said(status: int) -> list[str]:
         before = len(running.text())
         assert running.start("--once").wait(timeout=200) == status, running.text()

@@ -54,7 +54,7 @@ def test_a_hanging_database_times_out_after_two_seconds(settings: Settings, sile
     assert answer.json["details"] == UNREACHABLE
 
 
-def test_a_hanging_check_is_not_started_again(
+def test_a_hanging_check_is_not_restarted(
     settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

@@ -92,7 +92,7 @@ def hanging() -> Iterator[tuple[HealthCheck, list[str], Event]]:
     go.set()
 
 
-def test_a_hanging_check_times_out_and_is_not_started_again(
+def test_a_hanging_check_times_out_and_is_not_restarted(
     hanging: tuple[HealthCheck, list[str], Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check, started, go = hanging

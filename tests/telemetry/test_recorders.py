@@ -211,7 +211,7 @@ def test_a_process_that_ends_flushes(tmp_path: Path) -> None:
     assert process.observed() == ["r-1"]
 
 
-def test_a_killed_process_loses_only_what_it_had_not_flushed(tmp_path: Path) -> None:
+def test_a_killed_process_loses_only_unflushed_records(tmp_path: Path) -> None:
     process = Process(tmp_path, 0.01)
     process.add("r-1")
     wait_for(lambda: process.observed() == ["r-1"])

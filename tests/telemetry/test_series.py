@@ -167,7 +167,7 @@ def made_up(randomly: random.Random) -> str:
     return "".join(randomly.choices(string.ascii_letters + string.digits + "_-", k=randomly.randint(1, 20)))
 
 
-def test_made_up_values_add_only_documented_series(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
+def test_arbitrary_values_add_only_documented_series(app: Flask, api: ApiClient, anonymous: ApiClient) -> None:
     """Series have known methods, routes, statuses and clients, `other` or `unmatched`."""
     randomly = random.Random(6)  # noqa: S311
     init_attempt_limiter(app, replace(app.extensions["ctms.settings"], token_failures_per_minute=10_000))

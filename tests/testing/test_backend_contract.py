@@ -65,7 +65,7 @@ class TestMute(BackendContract):
     name = "mute"
 
 
-def test_what_nobody_declares_fails(app: Flask) -> None:
+def test_an_undeclared_name_fails(app: Flask) -> None:
     class Misnamed(BackendContract):
         name = "mirrors"
 
@@ -161,7 +161,7 @@ def test_an_answer_that_means_nothing_is_found(answer: Any, said: str, make_cont
         held("test_who_was_never_there_is_gone", lambda _: answer, make_contact)
 
 
-def test_what_is_fetched_is_compared(make_contact: MakeContact) -> None:
+def test_fetched_data_are_compared(make_contact: MakeContact) -> None:
     class Forgetful(FakeBackend):
         def fetch(self, email_ids: Sequence[str]) -> Any:
             return {one: {"email": {"first_name": "Zoe"}} for one in super().fetch(email_ids)}
@@ -171,7 +171,7 @@ def test_what_is_fetched_is_compared(make_contact: MakeContact) -> None:
         BackendContract().test_what_is_fetched_is_what_was_pushed(backend.implementation, backend, make_contact)
 
 
-def test_a_fake_keeps_what_it_is_pushed_and_answers_what_it_is_told() -> None:
+def test_a_fake_keeps_contacts_and_returns_the_chosen_answer() -> None:
     fake = FakeBackend()
     there = ContactState("a", {"email": {}})
     fake.push([there, gone("b")], "1")

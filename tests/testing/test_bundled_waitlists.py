@@ -43,7 +43,7 @@ class TestVpn(WaitlistContract):
     )
 
 
-def test_none_is_forgotten(app: Flask) -> None:
+def test_every_bundled_waitlist_is_tested(app: Flask) -> None:
     plugins: Plugins = app.extensions["ctms.plugins"]
     held = {contract.name for contract in WaitlistContract.__subclasses__() if contract.__module__ == __name__}
 

@@ -70,7 +70,7 @@ class TestBeginner(DeletionHandlerContract):
     name = "beginner"
 
 
-def test_what_nobody_declares_fails(app: Flask) -> None:
+def test_an_undeclared_name_fails(app: Flask) -> None:
     class Misnamed(DeletionHandlerContract):
         name = "forgetters"
 
@@ -78,7 +78,7 @@ def test_what_nobody_declares_fails(app: Flask) -> None:
         DeletionHandlerContract.handler.__wrapped__(Misnamed(), app)  # type: ignore[attr-defined]
 
 
-def test_a_handler_that_misses_whom_it_does_not_know_is_found() -> None:
+def test_a_handler_that_skips_unknown_people_is_detected() -> None:
     known = {"somebody": 1}
     strict = Erasing(lambda identities: [known.pop(str(identity["email_id"])) for identity in identities])
 
@@ -91,7 +91,7 @@ def test_a_handler_that_cannot_do_with_nothing_is_found() -> None:
         DeletionHandlerContract().test_nobody_to_erase_is_no_error(Erasing(lambda identities: identities[0]))
 
 
-def test_a_handler_that_remembers_whom_it_erased_is_found() -> None:
+def test_a_handler_that_refuses_repetitions_is_detected() -> None:
     known: set[str | None] = set()
 
     def erase(identities: Sequence[Identities]) -> None:
@@ -104,7 +104,7 @@ def test_a_handler_that_remembers_whom_it_erased_is_found() -> None:
         DeletionHandlerContract().test_who_is_erased_is_erased_again(Erasing(erase))
 
 
-def test_a_handler_that_takes_less_than_it_says_is_found() -> None:
+def test_a_handler_that_accepts_smaller_batches_is_detected() -> None:
     def erase(identities: Sequence[Identities]) -> None:
         if len(identities) > 50:
             raise OverflowError
@@ -115,7 +115,7 @@ def test_a_handler_that_takes_less_than_it_says_is_found() -> None:
 
 
 @pytest.mark.parametrize("answer", [None, Done(), Refused("down"), Accepted(5)])
-def test_a_handler_that_takes_a_failure_for_success_is_found(answer: Any) -> None:
+def test_a_handler_that_ignores_failures_is_detected(answer: Any) -> None:
     with pytest.raises(AssertionError, match="the other system has failed"):
         DeletionHandlerContract().test_what_fails_is_not_done(Erasing(lambda _: answer))
     with pytest.raises(AssertionError, match="the other system has failed"):
@@ -123,12 +123,12 @@ def test_a_handler_that_takes_a_failure_for_success_is_found(answer: Any) -> Non
 
 
 @pytest.mark.parametrize("answer", [Refused("still there"), Accepted(5), {}])
-def test_a_handler_that_finds_who_is_gone_is_found(answer: Any) -> None:
+def test_a_handler_that_verifies_incorrectly_is_detected(answer: Any) -> None:
     with pytest.raises(AssertionError, match=r"Accepted|Refused|TryLater"):
         DeletionHandlerContract().test_who_is_erased_is_verified(Looking(None, answer))
 
 
-def test_a_handler_that_refuses_whom_it_does_not_know_is_found() -> None:
+def test_a_handler_that_refuses_unknown_people_is_detected() -> None:
     with pytest.raises(AssertionError, match="answered with Refused"):
         DeletionHandlerContract().test_who_is_unknown_is_erased(Erasing(lambda _: Refused("unknown")))
 
@@ -140,7 +140,7 @@ def test_the_identities_are_those_that_the_service_gives(api: ApiClient, make_co
     assert list(given) == list(stranger())
 
 
-def test_a_fake_keeps_whom_it_was_told_of() -> None:
+def test_a_fake_keeps_the_identities() -> None:
     fake, person = FakeDeletionHandler(), stranger()
 
     assert fake.erase([person, person]) is None

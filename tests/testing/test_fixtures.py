@@ -87,7 +87,7 @@ class TestSettingsOfPlugins:
     def ctms_environment(self) -> dict[str, str]:
         return {"CTMS_PLUGIN_GREETER_WORD": "moin"}
 
-    def test_they_are_what_the_test_says(self, cli: CommandRunner) -> None:
+    def test_they_can_be_overridden(self, cli: CommandRunner) -> None:
         assert cli.ctms("greet").stdout == "moin\n"
         assert "CTMS_PLUGIN_GREETER_WORD" not in os.environ
 
@@ -99,7 +99,7 @@ def test_settings_of_the_developers_own_do_not_count(apps: Apps, monkeypatch: py
         assert CommandRunner(app).ctms("greet").stdout == "hello\n"
 
 
-def test_apps_are_made_once_for_the_same_plugins_and_settings(apps: Apps) -> None:
+def test_apps_are_cached_by_plugins_and_settings(apps: Apps) -> None:
     one, other = Checker(), Checker()
 
     assert apps.get(points_of([one])) is apps.get(points_of([one]))
@@ -113,13 +113,13 @@ def test_a_plugin_that_cannot_be_loaded_is_an_error_of_the_test(apps: Apps) -> N
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_what_a_test_does_is_rolled_back(turn: int, api: ApiClient, make_contact: Callable[..., Any]) -> None:  # noqa: ARG001
+def test_changes_of_a_test_are_rolled_back(turn: int, api: ApiClient, make_contact: Callable[..., Any]) -> None:  # noqa: ARG001
     make_contact(email={"primary_email": "same@example.com"})
 
     assert len(api.get("/ctms?primary_email=same@example.com").json) == 1
 
 
-def test_a_contact_has_what_it_is_made_with(make_contact: Callable[..., dict[str, Any]]) -> None:
+def test_a_contact_has_the_given_members(make_contact: Callable[..., dict[str, Any]]) -> None:
     contact = make_contact(email={"first_name": "Ada"}, newsletters=[{"name": "weekly"}])
 
     assert contact["email"]["first_name"] == "Ada"

@@ -24,11 +24,11 @@ def test_it_names_every_fixture() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(ctms.testing.__all__) - {"Answer", "ApiClient"}))
-def test_it_names_what_is_exported(name: str) -> None:
+def test_it_lists_the_exports(name: str) -> None:
     assert re.search(rf"`{name}\b", PAGE)
 
 
-def test_every_test_of_a_contract_says_what_it_is_for() -> None:
+def test_every_test_of_a_contract_has_a_docstring() -> None:
     for name in (name for name in ctms.testing.__all__ if name.endswith("Contract")):
         contract = getattr(ctms.testing, name)
         tests = [value for key, value in vars(contract).items() if key.startswith("test_")]

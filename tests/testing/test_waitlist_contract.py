@@ -63,7 +63,7 @@ def test_good_rules_pass_whatever_becomes_of_unknown_fields(unknown: str) -> Non
     contract.test_any_object_is_accepted_or_refused(good)
 
 
-def test_a_suite_without_examples_holds_nothing() -> None:
+def test_a_suite_without_examples_fails() -> None:
     class Empty(Hub):
         bad = ()
 
@@ -152,7 +152,7 @@ def test_unknown_fields_must_be_treated_as_declared(
         Hub().test_unknown_fields_are_treated_as_declared(waitlist(check, unknown=declared))
 
 
-def test_a_check_alone_must_refuse_unknown_fields_as_declared() -> None:
+def test_a_check_without_a_schema_must_refuse_unknown_fields_as_declared() -> None:
     lax = Waitlist(name="hub", title="Hub", check=dict, unknown="refuse")
 
     with pytest.raises(AssertionError, match="are accepted"):
@@ -201,7 +201,7 @@ def test_io_is_found(what: str, caught: bool) -> None:
         Hub().test_the_rules_do_no_io(waitlist(check))
 
 
-def test_what_is_used_for_the_first_time_may_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_on_first_use_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "used_for_the_first_time.py").write_text("SEATS = 5")
     monkeypatch.syspath_prepend(tmp_path)
 

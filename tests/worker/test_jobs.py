@@ -29,7 +29,7 @@ def locks() -> list[str]:
 
 
 @pytest.mark.usefixtures("waits")
-def test_what_is_due_gets_a_job_that_begins_now() -> None:
+def test_a_lane_with_due_entries_gets_an_immediate_job() -> None:
     assert sweep(LANES)
 
     assert locks() == ["backend:other:0", "backend:other:1"]
@@ -58,7 +58,7 @@ def test_a_lane_that_has_a_job_gets_no_other(status: str) -> None:
         "DELETE FROM outbox",
     ],
 )
-def test_what_is_not_due_gets_none(change: str) -> None:
+def test_a_lane_without_due_entries_gets_no_job(change: str) -> None:
     rows(change)
 
     assert not sweep(LANES)

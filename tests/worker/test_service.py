@@ -20,7 +20,7 @@ from tests.sync.working import Worker, row, rows
 Make = Callable[[int], list[str]]
 
 
-def test_it_works_for_the_queues_that_it_is_told(app: Flask) -> None:
+def test_it_drains_only_the_chosen_queues(app: Flask) -> None:
     backend, handler = Lane(BACKEND, "other", 0), Lane(HANDLER, "other", 0)
 
     assert BackgroundService(app, WorkerOptions(1)).lanes == [backend, handler]
@@ -58,7 +58,7 @@ def test_a_lane_whose_call_is_stuck_gets_no_job(app: Flask, make: Make, monkeypa
     assert rows("SELECT lock FROM procrastinate_jobs") == ["backend:other:0"]
 
 
-def test_it_says_that_it_lives_for_as_long_as_it_works(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_sends_heartbeats_until_it_stops(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when Procrastinate's worker is to end and waits for its last job."""
     beats: list[int] = []
 
@@ -85,7 +85,7 @@ def test_it_says_that_it_lives_for_as_long_as_it_works(app: Flask, monkeypatch: 
     assert beats == [7, 7, 7]
 
 
-def test_what_waits_is_measured(make: Make) -> None:
+def test_pending_contacts_are_measured(make: Make) -> None:
     made = make(6)
     rows("UPDATE outbox SET waiting_since = clock_timestamp() - interval '90 seconds' WHERE email_id = %s", made[0])
     rows("UPDATE outbox SET attempts = 1 WHERE email_id = ANY(%s::uuid[])", made[:2])

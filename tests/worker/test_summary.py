@@ -28,9 +28,7 @@ def test_nothing_was_done(worker: Worker, summary: Summary) -> None:
     assert summary.failed == 0
 
 
-def test_contacts_are_counted_by_what_became_of_them(
-    other: Other, worker: Worker, make: Make, summary: Summary
-) -> None:
+def test_contacts_are_counted_by_verdict(other: Other, worker: Worker, make: Make, summary: Summary) -> None:
     late, refused, *_ = make(5)
     other.answer = lambda contacts: {
         one.email_id: {late: TryLater(60), refused: Refused("no")}.get(one.email_id, Done()) for one in contacts
@@ -48,7 +46,7 @@ def test_contacts_are_counted_by_what_became_of_them(
     assert summary.failed == 1
 
 
-def test_a_contact_that_fails_again_and_again_is_one(
+def test_a_repeatedly_failing_contact_is_counted_once(
     other: Other, worker: Worker, make: Make, summary: Summary
 ) -> None:
     make(1)
@@ -59,7 +57,7 @@ def test_a_contact_that_fails_again_and_again_is_one(
     assert list(summary.lines()) == ["backend other: 1 contact to be tried again"]
 
 
-def test_whom_a_backend_does_not_want_is_skipped(worker: Worker, make: Make, summary: Summary) -> None:
+def test_unwanted_contacts_are_skipped(worker: Worker, make: Make, summary: Summary) -> None:
     make(2)
 
     worker.push(newsletters=["club"])
@@ -82,7 +80,7 @@ def test_erasures_are_counted_by_step(
     assert list(summary.lines()) == ["deletion handler other: 2 contacts verified"]
 
 
-def test_an_erasure_is_told_before_it_is_verified(
+def test_erasures_are_listed_before_verifications(
     worker: Worker, summary: Summary, api: Any, other: Other, make_contact: Callable[..., Any]
 ) -> None:
     api.delete(f"/ctms/{make_contact()['email']['primary_email']}")
