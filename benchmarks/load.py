@@ -16,7 +16,7 @@ from benchmarks.kinds import Kind, Request
 from benchmarks.servers import Server
 
 _SCRIPT = Path(__file__).with_name("load.lua")
-MOST_PER_SECOND = 4_000
+MAX_REQUESTS_PER_SECOND = 4_000
 """Non-repeatable requests are created beforehand: more than any server can handle here."""
 
 
@@ -44,7 +44,7 @@ def measure(server: Server, kind: Kind, contacts: Contacts, *, seconds: int, con
 
     Raises `WrongAnswer` unless every response has the expected status.
     """
-    requests = kind.requests(contacts, seconds * MOST_PER_SECOND)
+    requests = kind.requests(contacts, seconds * MAX_REQUESTS_PER_SECOND)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(_line(request) for request in requests)
         file.flush()

@@ -30,7 +30,7 @@ blueprint = Blueprint("Erasures", __name__, description="Deletion of many contac
 UNKNOWN = "Unknown erasure"
 MAX_CONTACTS = 5000
 """Maximum number of contacts in one request and transaction."""
-LONGEST_KEY = 255
+MAX_KEY_LENGTH = 255
 
 _ID = {
     "in": "path",
@@ -226,8 +226,8 @@ class Erasures(MethodView):
         request with the same `Idempotency-Key` gets the same response and has no effect.
         """
         key = request.headers.get("Idempotency-Key", "")
-        if len(key) > LONGEST_KEY:
-            message = f"String should have at most {LONGEST_KEY} characters"
+        if len(key) > MAX_KEY_LENGTH:
+            message = f"String should have at most {MAX_KEY_LENGTH} characters"
             raise Invalid([{"loc": ["header", "Idempotency-Key"], "msg": message, "type": "string_too_long"}])
         if asked["forget"] and not fingerprints().available:
             raise Invalid([{"loc": ["body", "forget"], "msg": NO_KEY, "type": "no_erasure_key"}])

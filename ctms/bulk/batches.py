@@ -62,15 +62,15 @@ def process_batches(
     *,
     batch_size: int,
     pause: float,
-    uninterrupted: Callable[[], AbstractContextManager[object]],
+    defer_signals: Callable[[], AbstractContextManager[object]],
 ) -> None:
     """Process the list in batches; call `on_commit` after each commit, then pause for `pause` seconds.
 
-    A batch and its `on_commit` run inside `uninterrupted()`, which delays signals that stop the work. Raises
+    A batch and its `on_commit` run inside `defer_signals()`, which delays signals that stop the work. Raises
     `psycopg.Error` when the connection is lost or permissions are missing; batches passed to `on_commit` are done.
     """
     for items in worklist.batches(batch_size):
-        with uninterrupted():
+        with defer_signals():
             outcomes = [ItemOutcome(item, BAD_LINE, problem=item.problem) for item in items if item.address is None]
             outcomes += _process(worklist.connection, work, [item for item in items if item.address is not None])
             on_commit(sorted(outcomes, key=lambda one: one.item.number))

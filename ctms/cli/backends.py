@@ -198,7 +198,7 @@ def resync(
         find_backend(connection, name)
         reader = None if email_file is None else ListReader(email_file, wanted, connection)
         if everything:
-            about = walk.about_how_many(connection)
+            about = walk.estimate_contacts(connection)
             confirm(f"Push all contacts{'' if about is None else f' (about {about:,})'} to {name} again?", yes)
         data: dict[str, Any] = {"backend": name}
         with counting("pending contacts") as count:

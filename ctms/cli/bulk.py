@@ -146,7 +146,7 @@ class Stop:
         self._busy = False
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """Raise `Stopped` in the block on signals, except those that were ignored before."""
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {one: signal.getsignal(one) for one in signals if signal.getsignal(one) != signal.SIG_IGN}
@@ -159,7 +159,7 @@ class Stop:
                 signal.signal(one, handler)
 
     @contextmanager
-    def uninterrupted(self) -> Iterator[None]:
+    def defer_signals(self) -> Iterator[None]:
         """Defer signals until the end of the block; then raise `Stopped` if one was received."""
         self._busy = True
         try:
@@ -235,7 +235,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
     error: psycopg.Error | None = None
     stopped = False
     try:
-        with stop.heard(), _report(job, options) as report, pool.acquire() as connection:
+        with stop.handle_signals(), _report(job, options) as report, pool.acquire() as connection:
             worklist = tally.worklist = WorkList(connection)
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:
@@ -252,7 +252,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
                     on_commit,
                     batch_size=options.batch_size,
                     pause=0 if options.dry_run else options.pause,
-                    uninterrupted=stop.uninterrupted,
+                    defer_signals=stop.defer_signals,
                 )
     except Stopped:
         stopped = True
@@ -263,7 +263,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
     _write_summary(tally.summary(job, options, stopped), options)
     if error and database_problem(error) is None:
         raise error
-    _complain(tally, "stopped" if stopped else database_problem(error))
+    _report_bad_lines(tally, "stopped" if stopped else database_problem(error))
 
 
 def _read(job: Job, entries: Iterable[Entry], options: BulkOptions, worklist: WorkList) -> None:
@@ -292,7 +292,7 @@ def _write_summary(summary: Mapping[str, Any], options: BulkOptions) -> None:
         write_record(summary)
 
 
-def _complain(tally: Tally, why: str | None) -> None:
+def _report_bad_lines(tally: Tally, why: str | None) -> None:
     """Report the bad lines. Raises `UnfinishedError` with the reason if something was not done."""
     for line in tally.bad:
         say(line)

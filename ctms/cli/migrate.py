@@ -107,7 +107,7 @@ def current(ctx: click.Context, **options: Any) -> None:
     if ctx.obj.data["plugin"] is not None:
         return
     there = migrations.plugin_schemas().migrations
-    with migrations.borrowed() as connection:
+    with migrations.rolled_back_connection() as connection:
         found = migrations.revisions_of_plugins(connection)
     for name in sorted({*there, *found}):
         revision = found.get(name)

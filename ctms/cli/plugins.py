@@ -59,7 +59,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     `on`: loaded. `off`: disabled by the settings; it is not imported, so its hooks are unknown. `broken`: prevents the
     service from starting.
     """
-    found = examined(Settings.from_environment(), _ours(ctx))
+    found = examine(Settings.from_environment(), _ours(ctx))
     for problem in found.problems:
         if not problem.plugins:
             say(problem.message)
@@ -95,7 +95,7 @@ def check(ctx: click.Context, name: str, as_json: bool) -> None:
     """
     name = _installed_name(name)
     settings = Settings.from_environment()
-    found = examined(_with(settings, name), _ours(ctx))
+    found = examine(_with(settings, name), _ours(ctx))
     plugin = found.get(name)
     if plugin is None:
         there = ", ".join(dict.fromkeys(other.name for other in found)) or "none"
@@ -168,7 +168,7 @@ def _loss(found: Stored) -> str:
     return f"Purge the plugin {found.plugin}: {' and '.join(parts)}"
 
 
-def examined(settings: Settings, commands: Group | None = None) -> Plugins:
+def examine(settings: Settings, commands: Group | None = None) -> Plugins:
     """Load the plugins and try to create an app with all usable ones: some problems are detected only then.
 
     `commands` are the built-in ones, whose names a plugin's may not have. `problems` of the result has all that were

@@ -22,7 +22,7 @@ from ctms.paths import PACKAGE
 
 TEMPLATES = PACKAGE / "templates" / "plugin"
 SUFFIX = ".jinja"
-LONGEST_NAME = 50
+MAX_NAME_LENGTH = 50
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", re.ASCII)
 _FOLDERS = {"module": "{module}", "gitignore": ".gitignore"}
@@ -84,10 +84,10 @@ KINDS: Mapping[str, Kind] = {
 
 
 def _checked(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
-    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         raise click.BadParameter(
             f"a name consists of lower-case letters and digits, with - or _ between them, begins with a letter and"
-            f" has at most {LONGEST_NAME} characters"
+            f" has at most {MAX_NAME_LENGTH} characters"
         )
     return name
 

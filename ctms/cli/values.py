@@ -14,7 +14,7 @@ import email_validator
 from ctms.clients.registry import CLIENT_ID
 
 MAX_LENGTH = 255
-LONGEST_OVERLAP = timedelta(days=365)
+MAX_OVERLAP = timedelta(days=365)
 
 _NAME = re.compile(r"[-_.:a-zA-Z0-9]+")
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
@@ -67,7 +67,7 @@ def duration(value: str) -> timedelta:
             length = timedelta(**{_UNITS[found[2]]: int(found[1])})
         except OverflowError:
             length = timedelta.max
-        if timedelta() < length <= LONGEST_OVERLAP:
+        if timedelta() < length <= MAX_OVERLAP:
             return length
     raise click.BadParameter("a duration is a number and s, m, h or d, as in 24h: from 1s to 365d")
 

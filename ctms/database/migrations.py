@@ -257,7 +257,7 @@ def check_migrated() -> None:
 
 def problem_of_plugins(name: str | None = None) -> str | None:
     """Return what the migrated database lacks for plugins, or for the one of that name, or None."""
-    with borrowed() as connection:
+    with rolled_back_connection() as connection:
         return next(plugin_schemas().problems(connection, name), None)
 
 
@@ -296,7 +296,7 @@ def upgraded(before: str | None, after: str | None) -> str:
 @contextmanager
 def _explained(one: PluginMigrations) -> Iterator[str | None]:
     """Yield the revision of a plugin's schema; raise `PluginError` for any error of its migrations."""
-    with borrowed() as connection:
+    with rolled_back_connection() as connection:
         current = revision_of(connection, one.plugin.name)
     if current is not None and current not in one.revisions:
         raise checks.problem(
@@ -338,7 +338,7 @@ def _read_revision(connection: Connection, plugin: str) -> str | None:
 
 
 @contextmanager
-def borrowed() -> Iterator[Connection]:
+def rolled_back_connection() -> Iterator[Connection]:
     """Acquire a connection of the engine in a transaction that is rolled back."""
     with db.engine.connect() as connection:
         yield cast(Connection, connection.connection.driver_connection)

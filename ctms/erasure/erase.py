@@ -127,7 +127,7 @@ def erase(
     outbox().changed(connection, email_ids)
     deletions.add(connection, request.id, outbox().names, email_ids)
     if found and names:
-        deletion_handlers().wake(connection)
+        deletion_handlers().notify(connection)
 
 
 def write_record(

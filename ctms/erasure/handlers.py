@@ -10,7 +10,7 @@ from ctms.current import extension
 from ctms.database.pool import Connection
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import DeletionHandler
-from ctms.outbox.lanes import HANDLER, Lane, lanes_of, wake
+from ctms.outbox.lanes import HANDLER, Lane, lanes_of, notify
 
 
 class DeletionHandlers:
@@ -25,9 +25,9 @@ class DeletionHandlers:
         """Return the lanes of all handlers, or of the named ones; an unregistered handler has none."""
         return [lane for name in (self.names if names is None else names) for lane in self._lanes.get(name, ())]
 
-    def wake(self, connection: Connection, names: Iterable[str] | None = None) -> None:
+    def notify(self, connection: Connection, names: Iterable[str] | None = None) -> None:
         """Notify the lanes of all handlers, or of the named ones, that tasks are waiting."""
-        wake(connection, self.lanes(names))
+        notify(connection, self.lanes(names))
 
 
 def init_deletion_handlers(app: Flask, registered: Sequence[Registered[DeletionHandler]]) -> None:

@@ -148,7 +148,7 @@ def retry(connection: Connection, erasure_id: UUID) -> Retried:
     with connection.transaction():
         connection.execute(_LOCK_HANDLERS, {"id": erasure_id})
         moved: dict[str, int] = dict(connection.execute(_RETRY_ERASURE, {"id": erasure_id}).fetchall())
-        deletion_handlers().wake(connection, moved)
+        deletion_handlers().notify(connection, moved)
     return Retried(moved, deletions.retry(connection, erasure_id))
 
 
@@ -164,7 +164,7 @@ def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
         with connection.transaction():
             connection.execute(_LOCK_ERASURES, values)
             moved = connection.execute(_RETRY_TASKS, values).fetchone()
-            deletion_handlers().wake(connection, [handler])
+            deletion_handlers().notify(connection, [handler])
         values["last"] = values["ids"][-1]
         yield moved[1] if moved else 0
 

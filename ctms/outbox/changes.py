@@ -12,7 +12,7 @@ from ctms.current import extension
 from ctms.database.pool import Connection
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import Backend
-from ctms.outbox.lanes import BACKEND, Lane, lanes_of, wake, waking
+from ctms.outbox.lanes import BACKEND, Lane, lanes_of, notify, notify_statement
 from ctms.outbox.models import OutboxEntry
 
 LIVE = 0
@@ -42,7 +42,7 @@ def _changed(lanes: tuple[Lane, ...]) -> str:
     """Return the single statement that a request sends: it adds the contacts to the outbox, and notifies the lanes."""
     return f"""
         WITH changed AS ({CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")})
-        {waking(lanes)}"""
+        {notify_statement(lanes)}"""
 
 
 class Outbox:
@@ -67,9 +67,9 @@ class Outbox:
             values = {"priority": priority, "backends": names, "email_ids": list(email_ids)}
             connection.execute(_changed(tuple(self.lanes(names))), values)
 
-    def wake(self, connection: Connection, names: Iterable[str], *, now: bool = False) -> None:
+    def notify(self, connection: Connection, names: Iterable[str], *, now: bool = False) -> None:
         """Notify the lanes of those of these backends that are registered, in a second or `now`."""
-        wake(connection, self.lanes(name for name in names if name in self.backends), now=now)
+        notify(connection, self.lanes(name for name in names if name in self.backends), now=now)
 
     def lanes(self, names: Iterable[str] | None = None) -> list[Lane]:
         """Return the lanes of the backends, or of those named."""

@@ -163,7 +163,7 @@ def _retry(connection: Connection, erasure_id: UUID, backend: str) -> Iterator[i
         with connection.transaction():
             connection.execute(_AGAIN, {"priority": LIVE, "backends": [backend], "email_ids": email_ids})
             unpark(connection, backend, email_ids)
-            outbox().wake(connection, [backend], now=True)
+            outbox().notify(connection, [backend], now=True)
         values["last"] = email_ids[-1]
         yield len(email_ids)
         sql = _STALLED.format(behind=_BEHIND)

@@ -62,7 +62,7 @@ _MOMENT_IN_SECONDS = 1
 
 
 @cache
-def waking(lanes: tuple[Lane, ...], *, now: bool = False) -> str:
+def notify_statement(lanes: tuple[Lane, ...], *, now: bool = False) -> str:
     """Return the statement that defers a job for each of the lanes without a pending one.
 
     The job begins in a second, or `now`, at the commit. The lanes are part of the statement's text, which is faster
@@ -74,8 +74,8 @@ def waking(lanes: tuple[Lane, ...], *, now: bool = False) -> str:
     return _WAKING.format(task=TASK, delay=0 if now else _MOMENT_IN_SECONDS, lanes=values)
 
 
-def wake(connection: Connection, lanes: Iterable[Lane], *, now: bool = False) -> None:
-    """Defer, in the transaction of the connection, a job for each lane without a pending one, as `waking` describes."""
+def notify(connection: Connection, lanes: Iterable[Lane], *, now: bool = False) -> None:
+    """Defer a job for each lane without a pending one, in the transaction of the connection."""
     found = tuple(lanes)
     if found:
-        connection.execute(waking(found, now=now))
+        connection.execute(notify_statement(found, now=now))

@@ -152,7 +152,7 @@ class BackendWork:
         """Push the batch."""
         return self._backend.implementation.push([item.payload.state for item in batch.items], self._key(batch))
 
-    def ended_late(self, connection: Connection, batch: Batch) -> None:
+    def handle_late_end(self, connection: Connection, batch: Batch) -> None:
         """Push the contacts again: another worker may have pushed newer states."""
         self._push_again(connection, batch.items)
 

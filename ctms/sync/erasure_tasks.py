@@ -141,7 +141,7 @@ class ErasureWork:
             return implementation.verify(identities)
         return implementation.erase(identities)
 
-    def ended_late(self, connection: Connection, batch: Batch) -> None:
+    def handle_late_end(self, connection: Connection, batch: Batch) -> None:
         """Do nothing: a repeated erasure is harmless, in any order."""
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:

@@ -80,6 +80,6 @@ def retry(connection: Connection, backend: str, reason: str | None = None) -> It
             values["last_reason"], values["last"], retried = row
             if retried:
                 deletions.unpark(connection, backend, retried)
-                outbox().wake(connection, [backend], now=True)
+                outbox().notify(connection, [backend], now=True)
         yield len(retried)
         sql = _RETRY.format(which=f"{which} {_BEHIND}")

@@ -10,7 +10,7 @@ from typing import Any
 from ctms.database.pool import Connection
 from ctms.hooks.manager import app_plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, wake
+from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, notify
 from ctms.sync.synchronised import find_unsynchronised
 
 HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
@@ -193,11 +193,11 @@ def resume(connection: Connection, kind: str, name: str) -> bool:
     changed = connection.execute(_RESUME, (kind, name)).rowcount > 0
     receiver = registered(kind).get(name)
     if receiver is not None:
-        wake(connection, lanes_of(kind, receiver), now=True)
+        notify(connection, lanes_of(kind, receiver), now=True)
     return changed
 
 
-def troubles(connection: Connection) -> list[str]:
+def problems_of_receivers(connection: Connection) -> list[str]:
     """Describe problems of registered receivers, and name others that erasures wait for.
 
     Two queries suffice, however much is pending.

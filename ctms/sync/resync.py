@@ -86,7 +86,7 @@ def resync(connection: Connection, backend: str, selection: Selection) -> Iterat
                 return
             values["email_id"], values["update_timestamp"], number = row
             if number:
-                outbox().wake(connection, [backend])
+                outbox().notify(connection, [backend])
         yield number
         sql = further
 
@@ -105,7 +105,7 @@ def resync_addresses(connection: Connection, backend: str, addresses: Iterable[s
         yield len(found), len(batch) - len({position for position, _ in rows})
 
 
-def about_how_many(connection: Connection) -> int | None:
+def estimate_contacts(connection: Connection) -> int | None:
     """Return the approximate number of contacts from the database's statistics, or None if there are none yet."""
     row = connection.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = 'emails'::regclass").fetchone()
     return row[0] if row and row[0] >= 0 else None

@@ -12,7 +12,7 @@ from typing import Any
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.sync.receiver_states import MAX_FAILURES_ALONE
 
-LONGEST_WAIT_IN_SECONDS = 3600.0
+MAX_BACKOFF_SECONDS = 3600.0
 """Maximum of the exponential backoff."""
 
 _SHORTEST_ASKED_IN_SECONDS = 1.0
@@ -55,7 +55,7 @@ Verdict = Finished | Later | AskAgain | Parked
 
 def back_off(attempts: int) -> float:
     """Return the delay after this many attempts, in seconds: exponential backoff with jitter."""
-    return float(min(LONGEST_WAIT_IN_SECONDS, 2.0 ** min(attempts, 12)) * random.uniform(0.75, 1.25))  # noqa: S311
+    return float(min(MAX_BACKOFF_SECONDS, 2.0 ** min(attempts, 12)) * random.uniform(0.75, 1.25))  # noqa: S311
 
 
 def outcome_of(answer: Any, email_id: str) -> Outcome:
@@ -79,11 +79,11 @@ def verdict_of(outcome: Outcome, attempts: int) -> Verdict:
     """Return the verdict for a contact that was tried `attempts` times before."""
     match outcome:
         case Refused(reason):
-            return Parked(readable(reason) or "refused")
+            return Parked(sanitize_reason(reason) or "refused")
         case TryLater(after, reason):
-            return Later(back_off(attempts) if after is None else after, readable(reason))
+            return Later(back_off(attempts) if after is None else after, sanitize_reason(reason))
         case SlowDown(_, reason) | Pause(reason):  # the breaker opens, for all contacts
-            return Later(0, readable(reason), tried=False)
+            return Later(0, sanitize_reason(reason), tried=False)
         case Accepted(after):
             return AskAgain(after)
         case _:
@@ -100,7 +100,7 @@ def verdict_of_error(error: BaseException, attempts: int, failures: int) -> Verd
     return Later(back_off(attempts), reason, counts=True)
 
 
-def readable(reason: str) -> str | None:
+def sanitize_reason(reason: str) -> str | None:
     """Return a reason that can be stored and shown: one short line, without anything like an address."""
     line = " ".join(str(reason).replace("\0", "").split())
     return re.sub(r"\S*@\S*", "…", line)[:_LONGEST_REASON] or None

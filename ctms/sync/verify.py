@@ -19,7 +19,7 @@ from ctms.outbox.changes import RESYNC, outbox
 from ctms.outbox.lanes import BACKEND, Lane
 from ctms.sync import mirrored
 from ctms.sync.calls import Calls
-from ctms.sync.verdicts import readable
+from ctms.sync.verdicts import sanitize_reason
 
 # Random pages, then random rows of those: every row is equally likely, and a large table is not read as a whole. About
 # four pages per row, so that rows of the same page are rare.
@@ -115,26 +115,26 @@ class _Fetch:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Snapshot:
     """The documents of some contacts, and the pending ones among them (True: parked), at one time."""
 
     documents: Mapping[UUID, str]
     waiting: Mapping[UUID, bool]
 
 
-def _look(connection: Connection, email_ids: Sequence[UUID], backend: str) -> _Look:
+def _read_snapshot(connection: Connection, email_ids: Sequence[UUID], backend: str) -> _Snapshot:
     # In this order: an edit between the two queries is seen as pending, and the document is the older one.
     documents = queries.documents_by_id(connection, email_ids)
-    return _Look(documents, dict(connection.execute(_WAITING, (backend, list(email_ids))).fetchall()))
+    return _Snapshot(documents, dict(connection.execute(_WAITING, (backend, list(email_ids))).fetchall()))
 
 
 def _compare(
     connection: Connection, backend: Backend, fetch: _Fetch, email_ids: Sequence[UUID], found: Findings
 ) -> None:
     """Read before and after the call: only contacts that did not change, and were not pending, can be compared."""
-    before = _look(connection, email_ids, backend.name)
+    before = _read_snapshot(connection, email_ids, backend.name)
     kept = fetch([str(email_id) for email_id in email_ids])
-    after = _look(connection, email_ids, backend.name)
+    after = _read_snapshot(connection, email_ids, backend.name)
     for email_id in email_ids:
         found.sample += 1
         waiting = {**before.waiting, **after.waiting}.get(email_id)
@@ -173,4 +173,4 @@ def _judge(
 
 def _places(wanted: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]:
     # The other system's names of unknown members might be anything.
-    yield from sorted({readable(place) or "…" for place in differences(wanted, kept)})
+    yield from sorted({sanitize_reason(place) or "…" for place in differences(wanted, kept)})

@@ -62,7 +62,7 @@ class Work(Protocol):
     def call(self, batch: Batch) -> Any:
         """Call the receiver and return its result. Raises its exceptions."""
 
-    def ended_late(self, connection: Connection, batch: Batch) -> None:
+    def handle_late_end(self, connection: Connection, batch: Batch) -> None:
         """Handle the end of a call that had timed out."""
 
     def settle(self, connection: Connection, batch: Batch, verdicts: Mapping[Item, Verdict]) -> None:

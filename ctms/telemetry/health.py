@@ -190,7 +190,7 @@ def _check_receivers(connection: Connection) -> dict[str, Problem]:
     if not any(receiver_states.registered(kind) for kind in receiver_states.HOOKS):
         return {}
     try:
-        troubles = receiver_states.troubles(connection)
+        troubles = receiver_states.problems_of_receivers(connection)
     except psycopg.Error:
         return {"receivers": ("warning", "how backends and deletion handlers are doing cannot be read")}
     return {"receivers": ("warning", "; ".join(troubles)) if troubles else None}

@@ -18,7 +18,7 @@ from ctms.database.pool import Connection
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
 from ctms.sync.calls import Calls
 from ctms.sync.circuit_breaker import Breaker
-from ctms.sync.verdicts import Later, Verdict, outcome_of, readable, verdict_of, verdict_of_error
+from ctms.sync.verdicts import Later, Verdict, outcome_of, sanitize_reason, verdict_of, verdict_of_error
 from ctms.sync.work import Batch, Item, Work
 from ctms.words import counted
 from ctms.worker.metrics import WorkerMetrics
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE_ERRORS = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
-LONGEST_JOB_IN_SECONDS = 30.0
+MAX_JOB_SECONDS = 30.0
 """Duration after which a job ends and another one continues, so that other lanes get their turn."""
 
 
@@ -58,7 +58,7 @@ class Drain:
 
     def run(self) -> None:
         """Process due entries. Raises `psycopg.Error` if the database fails; then nothing is lost."""
-        give_up = time.monotonic() + LONGEST_JOB_IN_SECONDS
+        give_up = time.monotonic() + MAX_JOB_SECONDS
         try:
             while not self._process.stopping.is_set() and time.monotonic() < give_up:
                 if self._process.calls.is_stuck(self._lane) or not self._next_batch():
@@ -118,19 +118,19 @@ class Drain:
             )
             pause = next((outcome for outcome in given if isinstance(outcome, Pause)), None)
             if pause is not None:
-                self._breaker.pause(connection, readable(pause.reason))
-                logger.warning("%s %s pauses: %s", self._lane.kind, self._lane.name, readable(pause.reason))
+                self._breaker.pause(connection, sanitize_reason(pause.reason))
+                logger.warning("%s %s pauses: %s", self._lane.kind, self._lane.name, sanitize_reason(pause.reason))
                 return False
             slow_downs = [outcome for outcome in given if isinstance(outcome, SlowDown)]
             if slow_downs:
                 longest = max(slow_downs, key=lambda slow_down: slow_down.after)
-                self._breaker.open(connection, longest.after, readable(longest.reason))
+                self._breaker.open(connection, longest.after, sanitize_reason(longest.reason))
                 return False
             later = [outcome for outcome in given if isinstance(outcome, TryLater)]
             if len(later) == len(given):
                 if batch.method == "verify":  # a success: the other system is still processing
                     return True
-                return not self._breaker.record_failure(connection, readable(later[0].reason))
+                return not self._breaker.record_failure(connection, sanitize_reason(later[0].reason))
             self._breaker.record_success(connection)
             return True
 
@@ -183,7 +183,7 @@ class Drain:
         while True:
             try:
                 with self._app.app_context(), pool.acquire() as connection:
-                    self._work.ended_late(connection, batch)
+                    self._work.handle_late_end(connection, batch)
             except DATABASE_ERRORS as error:
                 logger.warning("the database is not available: %s", type(error).__name__)
             else:

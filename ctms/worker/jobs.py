@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from ctms.database import pool
 from ctms.database.pool import Connection
-from ctms.outbox.lanes import TASK, Lane, wake
+from ctms.outbox.lanes import TASK, Lane, notify
 from ctms.sync.due import find_due
 
 _UNDER_WAY = "SELECT lock FROM procrastinate_jobs WHERE lock = ANY(%s) AND status IN ('todo', 'doing')"
@@ -27,18 +27,18 @@ _FORGOTTEN = """
     DELETE FROM procrastinate_jobs WHERE id = ANY(%s) AND status = 'doing' AND worker_id = %s RETURNING id"""
 
 
-def sweep(lanes: Sequence[Lane]) -> bool:
+def defer_due_lanes(lanes: Sequence[Lane]) -> bool:
     """Defer a job for each lane that needs one; return whether any has due entries."""
     with pool.acquire() as connection:
         found = find_due(connection, lanes)
         if found:
             rows = connection.execute(_UNDER_WAY, ([lane.lock for lane in found],)).fetchall()
-            under_way = {lock for (lock,) in rows}
-            wake(connection, [lane for lane in found if lane.lock not in under_way], now=True)
+            in_flight = {lock for (lock,) in rows}
+            notify(connection, [lane for lane in found if lane.lock not in in_flight], now=True)
     return bool(found)
 
 
-def remove_left_behind(connection: Connection, dead_after: float) -> list[int]:
+def remove_jobs_of_dead_workers(connection: Connection, dead_after: float) -> list[int]:
     """Remove the jobs of workers without a heartbeat for `dead_after` seconds; return their ids."""
     return [job for (job,) in connection.execute(_LEFT_BEHIND, (TASK, dead_after)).fetchall()]
 
@@ -48,6 +48,6 @@ def jobs_of(connection: Connection, worker: int) -> set[int]:
     return {job for (job,) in connection.execute(_OF_WORKER, (TASK, worker)).fetchall()}
 
 
-def remove_forgotten(connection: Connection, worker: int, jobs: Collection[int]) -> list[int]:
+def remove_unreported_jobs(connection: Connection, worker: int, jobs: Collection[int]) -> list[int]:
     """Remove jobs that a worker has finished without being able to report it to the queue; return their ids."""
     return [job for (job,) in connection.execute(_FORGOTTEN, (list(jobs), worker)).fetchall()]

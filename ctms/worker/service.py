@@ -30,7 +30,7 @@ from ctms.sync.backends import BackendWork
 from ctms.sync.erasure_tasks import ErasureWork
 from ctms.sync.work import Work
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
-from ctms.worker.jobs import jobs_of, remove_forgotten, remove_left_behind, sweep
+from ctms.worker.jobs import defer_due_lanes, jobs_of, remove_jobs_of_dead_workers, remove_unreported_jobs
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.summary import Summary
 
@@ -81,7 +81,7 @@ class BackgroundService:
         self._process = Process(self.stopping, self.metrics, self.summary)
         self._next_look = 0.0
         self._worker: Worker | None = None
-        self._in_hand: set[int] = set()
+        self._in_flight: set[int] = set()
         self._suspects: set[int] = set()
 
     @property
@@ -125,7 +125,7 @@ class BackgroundService:
                 if self._options.once and not due:
                     return
                 worker = self._make_worker(jobs)
-                beside = asyncio.create_task(self._look_after(worker))
+                beside = asyncio.create_task(self._maintain(worker))
                 try:
                     await worker.run()  # type: ignore[no-untyped-call]
                 finally:
@@ -143,7 +143,7 @@ class BackgroundService:
             conninfo=url, kwargs={"application_name": "ctms worker", "connect_timeout": 5}, min_size=1, max_size=4
         )
         jobs = procrastinate.App(connector=connector)
-        jobs.task(name=TASK, pass_context=True)(self._work_off)
+        jobs.task(name=TASK, pass_context=True)(self._drain_lane)
         return jobs
 
     def _make_worker(self, jobs: procrastinate.App) -> Worker:
@@ -163,17 +163,17 @@ class BackgroundService:
             self._worker.stop()  # type: ignore[no-untyped-call]
         return self._worker
 
-    def _work_off(self, context: JobContext, /, **lane: Any) -> None:
+    def _drain_lane(self, context: JobContext, /, **lane: Any) -> None:
         """Drain the lane of a job."""
         job = context.job.id
         assert job is not None  # noqa: S101  it comes from the queue
-        self._in_hand.add(job)
+        self._in_flight.add(job)
         try:
             self._drain(lane)
         except DATABASE_ERRORS as error:  # due entries stay due
             logger.warning("the database is not available: %s", type(error).__name__)
         finally:
-            self._in_hand.discard(job)
+            self._in_flight.discard(job)
 
     def _drain(self, lane: Mapping[str, Any]) -> None:
         found = Lane(**lane)
@@ -183,7 +183,7 @@ class BackgroundService:
         with self._app.app_context():
             Drain(self._process, _work(found, receiver)).run()
 
-    async def _look_after(self, worker: Worker) -> None:
+    async def _maintain(self, worker: Worker) -> None:
         """Send heartbeats, and poll for due entries and for jobs of dead workers, until cancelled.
 
         Procrastinate's worker stops its heartbeat when it begins to stop, while its batches in flight may take longer
@@ -210,12 +210,14 @@ class BackgroundService:
         Such a job is unknown to this process twice in a row: one that has just begun or ended is so only for a moment.
         """
         with self._app.app_context(), pool.acquire() as connection:
-            for job in remove_left_behind(connection, DEAD_AFTER_SECONDS):
+            for job in remove_jobs_of_dead_workers(connection, DEAD_AFTER_SECONDS):
                 logger.warning("the batch of job %s of a dead worker is recovered", job)
             if worker is None:
                 return
-            idle = jobs_of(connection, worker) - self._in_hand
-            forgotten = remove_forgotten(connection, worker, idle & self._suspects) if idle & self._suspects else []
+            idle = jobs_of(connection, worker) - self._in_flight
+            forgotten = (
+                remove_unreported_jobs(connection, worker, idle & self._suspects) if idle & self._suspects else []
+            )
             for job in forgotten:
                 logger.warning("job %s has ended without the queue's knowing", job)
             self._suspects = idle.difference(forgotten)
@@ -226,7 +228,7 @@ class BackgroundService:
     def _sweep(self) -> bool:
         with self._app.app_context():
             calls = self._process.calls
-            due = sweep([lane for lane in self.lanes if not calls.is_stuck(lane)])
+            due = defer_due_lanes([lane for lane in self.lanes if not calls.is_stuck(lane)])
             looks = time.monotonic() >= self._next_look
             if looks:
                 began = time.monotonic()

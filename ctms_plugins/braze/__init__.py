@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import marshmallow as ma
 
 from ctms.plugins import Backend, DeletionHandler, RegistrationError, hookimpl, setting
-from ctms_plugins.braze.backend import MOST_IN_A_CALL, Profiles
+from ctms_plugins.braze.backend import MAX_CONTACTS_PER_CALL, Profiles
 from ctms_plugins.braze.calls import MAX_IDS
 from ctms_plugins.braze.client import BrazeClient
 from ctms_plugins.braze.erasure import MAX_ROUNDS, ProfileErasures
@@ -22,8 +22,8 @@ def _check_url(url: str) -> None:
 
 
 def _check_batch(size: int) -> None:
-    if not 1 <= size <= MOST_IN_A_CALL:
-        raise ma.ValidationError(f"must be from 1 to {MOST_IN_A_CALL}")
+    if not 1 <= size <= MAX_CONTACTS_PER_CALL:
+        raise ma.ValidationError(f"must be from 1 to {MAX_CONTACTS_PER_CALL}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ class Settings:
         default=False,
     )
     batch: int = setting(
-        "BATCH", "Maximum number of contacts per call; 50 on some plans.", default=MOST_IN_A_CALL, check=_check_batch
+        "BATCH",
+        "Maximum number of contacts per call; 50 on some plans.",
+        default=MAX_CONTACTS_PER_CALL,
+        check=_check_batch,
     )
     verify_after: float = setting(
         "VERIFY_AFTER_IN_SECONDS",

@@ -10,7 +10,7 @@ from ctms_plugins.braze.calls import MAX_IDS, outcomes_of, parts, post
 from ctms_plugins.braze.client import BrazeClient, BrazeResponse
 from ctms_plugins.braze.mapping import EXPORTED, attributes_of, document_of
 
-MOST_IN_A_CALL = 75
+MAX_CONTACTS_PER_CALL = 75
 
 
 class NoExport(OSError):
@@ -29,7 +29,7 @@ class Profiles:
         outcomes: dict[str, Outcome] = {}
         there = [contact for contact in contacts if contact.document is not None]
         away = [contact.email_id for contact in contacts if contact.document is None]
-        for part in parts(there, MOST_IN_A_CALL):
+        for part in parts(there, MAX_CONTACTS_PER_CALL):
             attributes = [
                 attributes_of(contact.email_id, contact.document or {}, resubscribe=self._resubscribe)
                 for contact in part

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-LONGEST_TEXT = 255
+MAX_TEXT_LENGTH = 255
 """Maximum number of characters of a custom attribute."""
 
 _OWN = (("email", "email", "primary_email"), ("first_name", "email", "first_name"), ("last_name", "email", "last_name"))
@@ -82,13 +82,13 @@ def _entries(entries: Sequence[Mapping[str, Any]], members: Sequence[str]) -> li
 
 
 def _is_whole(value: Any) -> bool:
-    return not isinstance(value, str) or len(value) < LONGEST_TEXT
+    return not isinstance(value, str) or len(value) < MAX_TEXT_LENGTH
 
 
 def _clean(value: Any) -> Any:
     """Return a value as Braze accepts it: truncated text, and no nulls inside, which make Braze drop the object."""
     if isinstance(value, str):
-        return value[:LONGEST_TEXT]
+        return value[:MAX_TEXT_LENGTH]
     if isinstance(value, Mapping):
         return dict(_members(value))
     if isinstance(value, Sequence):
@@ -99,4 +99,4 @@ def _clean(value: Any) -> Any:
 def _members(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, inner in value.items():
         if inner is not None:
-            yield _NOT_IN_A_KEY.sub("_", name)[:LONGEST_TEXT] or "_", _clean(inner)
+            yield _NOT_IN_A_KEY.sub("_", name)[:MAX_TEXT_LENGTH] or "_", _clean(inner)

@@ -112,7 +112,7 @@ def test_a_signal_ends_reading_at_once(capsys: pytest.CaptureFixture[str], tmp_p
 def test_signals_that_are_ignored_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stop().heard():
+        with Stop().handle_signals():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -120,7 +120,7 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
 
 def test_a_pause_ends_at_once() -> None:
     stop = Stop()
-    with stop.heard(), pytest.raises(Stopped):
+    with stop.handle_signals(), pytest.raises(Stopped):
         os.kill(os.getpid(), signal.SIGTERM)
 
 

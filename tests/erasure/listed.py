@@ -42,7 +42,7 @@ def work_list(
 def outcomes(worklist: WorkList, work: Work, batch_size: int = 100) -> list[ItemOutcome]:
     """Process a list and return the outcomes of its items."""
     found: list[ItemOutcome] = []
-    process_batches(worklist, work, found.extend, batch_size=batch_size, pause=0, uninterrupted=nullcontext)
+    process_batches(worklist, work, found.extend, batch_size=batch_size, pause=0, defer_signals=nullcontext)
     return found
 
 

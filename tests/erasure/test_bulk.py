@@ -134,7 +134,7 @@ def test_reported_batches_are_complete_and_committed(connection: Connection) -> 
     happened = []
 
     @contextmanager
-    def uninterrupted() -> Iterator[None]:
+    def defer_signals() -> Iterator[None]:
         happened.append("begin")
         yield
         happened.append("end")
@@ -144,7 +144,7 @@ def test_reported_batches_are_complete_and_committed(connection: Connection) -> 
 
     entries = [entry("a@x"), Entry(2, None, problem="bad"), entry("b@x")]
     worklist = work_list(connection, entries)
-    process_batches(worklist, nothing, on_commit, batch_size=2, pause=0, uninterrupted=uninterrupted)
+    process_batches(worklist, nothing, on_commit, batch_size=2, pause=0, defer_signals=defer_signals)
 
     assert happened == ["begin", f"a@x,{BAD_LINE}", "end", "begin", "b@x", "end"]
 

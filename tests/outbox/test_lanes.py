@@ -9,7 +9,7 @@ from flask import Flask
 
 from ctms.database import pool
 from ctms.hooks.receivers import Backend
-from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, lanes_of, wake
+from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane, lanes_of, notify
 from tests.sync.working import OTHER, row, rows
 
 LANES = [Lane(BACKEND, "mail", 0), Lane(BACKEND, "mail", 1), Lane(HANDLER, "mail", 0)]
@@ -18,7 +18,7 @@ LANES = [Lane(BACKEND, "mail", 0), Lane(BACKEND, "mail", 1), Lane(HANDLER, "mail
 def woken(*lanes: Lane, now: bool = False) -> int:
     """Wake the lanes; returns how many jobs there are then."""
     with pool.writing() as connection:
-        wake(connection, lanes, now=now)
+        notify(connection, lanes, now=now)
     return int(row("SELECT count(*) FROM procrastinate_jobs"))
 
 
@@ -42,7 +42,7 @@ def test_a_job_only_names_a_lane(app: Flask) -> None:  # noqa: ARG001  its trans
 
 def test_no_lane_costs_no_statement() -> None:
     connection: Any = object()
-    wake(connection, [])
+    notify(connection, [])
 
 
 def test_a_job_begins_in_a_moment_or_now(app: Flask) -> None:  # noqa: ARG001  its transaction

@@ -285,7 +285,7 @@ class TestSelection:
 
         work.call(batch)
         with pool.acquire() as connection:
-            work.ended_late(connection, batch)
+            work.handle_late_end(connection, batch)
         worker.push(**HUBS)
 
         assert other.copies == {}

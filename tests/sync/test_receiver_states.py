@@ -126,7 +126,7 @@ def test_the_heartbeat_is_not_down_when_it_cannot_tell(
     def fail(_connection: object) -> list[str]:
         raise psycopg.errors.QueryCanceled
 
-    monkeypatch.setattr(receiver_states, "troubles", fail)
+    monkeypatch.setattr(receiver_states, "problems_of_receivers", fail)
 
     assert heartbeat() == "how backends and deletion handlers are doing cannot be read"
 

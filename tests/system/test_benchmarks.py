@@ -139,7 +139,7 @@ def test_a_wrong_status_fails_the_benchmark(served: Served, contacts: data.Conta
 def test_too_few_requests_fail_the_benchmark(
     served: Served, contacts: data.Contacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "MOST_PER_SECOND", 1)
+    monkeypatch.setattr(load, "MAX_REQUESTS_PER_SECOND", 1)
     service = servers.Server("service", served.url, served.process.pid, served.token())
 
     with pytest.raises(load.WrongAnswer, match="3 requests were too few"):

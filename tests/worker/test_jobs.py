@@ -9,7 +9,7 @@ import pytest
 from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.sync.due import find_due
-from ctms.worker.jobs import jobs_of, remove_forgotten, remove_left_behind, sweep
+from ctms.worker.jobs import defer_due_lanes, jobs_of, remove_jobs_of_dead_workers, remove_unreported_jobs
 from tests.sync.working import Worker, row, rows
 
 Make = Callable[[int], list[str]]
@@ -30,7 +30,7 @@ def locks() -> list[str]:
 
 @pytest.mark.usefixtures("waits")
 def test_a_lane_with_due_entries_gets_an_immediate_job() -> None:
-    assert sweep(LANES)
+    assert defer_due_lanes(LANES)
 
     assert locks() == ["backend:other:0", "backend:other:1"]
     assert row("SELECT bool_and(scheduled_at <= clock_timestamp()) FROM procrastinate_jobs")
@@ -39,10 +39,10 @@ def test_a_lane_with_due_entries_gets_an_immediate_job() -> None:
 @pytest.mark.usefixtures("waits")
 @pytest.mark.parametrize("status", ["todo", "doing"])
 def test_a_lane_that_has_a_job_gets_no_other(status: str) -> None:
-    sweep(LANES)
+    defer_due_lanes(LANES)
     rows("UPDATE procrastinate_jobs SET status = %s::procrastinate_job_status", status)
 
-    assert sweep(LANES)
+    assert defer_due_lanes(LANES)
 
     assert len(locks()) == 2
 
@@ -61,7 +61,7 @@ def test_a_lane_that_has_a_job_gets_no_other(status: str) -> None:
 def test_a_lane_without_due_entries_gets_no_job(change: str) -> None:
     rows(change)
 
-    assert not sweep(LANES)
+    assert not defer_due_lanes(LANES)
     assert locks() == []
 
 
@@ -69,7 +69,7 @@ def test_a_lane_without_due_entries_gets_no_job(change: str) -> None:
 def test_a_pause_is_for_the_kind_too() -> None:
     rows("INSERT INTO receivers (kind, name, failures, paused_at) VALUES ('deletion_handler', 'other', 0, now())")
 
-    assert sweep(LANES)
+    assert defer_due_lanes(LANES)
 
 
 @pytest.mark.parametrize("priority", [0, -1])
@@ -103,8 +103,8 @@ def test_the_jobs_of_dead_workers_go(worker: Worker) -> None:  # noqa: ARG001  i
     _, unknown = working(None)
 
     with pool.acquire() as connection:
-        assert sorted(remove_left_behind(connection, 15)) == [dead, unknown]
-        assert remove_left_behind(connection, 15) == []
+        assert sorted(remove_jobs_of_dead_workers(connection, 15)) == [dead, unknown]
+        assert remove_jobs_of_dead_workers(connection, 15) == []
 
     assert rows("SELECT id FROM procrastinate_jobs") == [alive]
 
@@ -115,7 +115,7 @@ def test_a_worker_removes_its_own_jobs_only(worker: Worker) -> None:  # noqa: AR
 
     with pool.acquire() as connection:
         assert jobs_of(connection, mine) == {job}
-        assert remove_forgotten(connection, mine, [job, other]) == [job]
+        assert remove_unreported_jobs(connection, mine, [job, other]) == [job]
         assert jobs_of(connection, mine) == set()
 
     assert rows("SELECT id FROM procrastinate_jobs") == [other]

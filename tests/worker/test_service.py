@@ -37,7 +37,7 @@ def test_a_job_that_has_ended_without_the_queues_knowing_is_removed_at_the_secon
         TASK,
         worker,
     )
-    service._in_hand.add(runs)
+    service._in_flight.add(runs)
 
     service._recover(worker)
     assert row("SELECT count(*) FROM procrastinate_jobs") == 2
@@ -80,7 +80,7 @@ def test_it_sends_heartbeats_until_it_stops(app: Flask, monkeypatch: pytest.Monk
     monkeypatch.setattr(service, "_recover", lambda _: None)
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(service._look_after(worker))
+        asyncio.run(service._maintain(worker))
 
     assert beats == [7, 7, 7]
 
