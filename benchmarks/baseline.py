@@ -21,7 +21,7 @@ from psycopg.types.json import Json
 
 from ctms.cli.serve import granian
 from ctms.contacts import accounts, queries, removal, statements
-from ctms.contacts.statements import CONTACT_TABLES, EMAIL, LISTS
+from ctms.contacts.registry import EMAIL, LISTS, PARTS
 from ctms.database.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, write_record
 from ctms.settings import Settings
@@ -90,9 +90,9 @@ def create(connection: Connection, contact: dict[str, Any]) -> str:
     """Create a contact with the tables that are not at their defaults."""
     email_id = uuid.uuid4()
     values = {**EMAIL.defaults, **contact["email"], "email_id": email_id}
-    given = tuple(name for name in CONTACT_TABLES if name in contact)
+    given = tuple(name for name in PARTS if name in contact and name != EMAIL.name)
     for name in given:
-        prefix, defaults = statements.parameter(name), CONTACT_TABLES[name].defaults
+        prefix, defaults = statements.parameter(name), PARTS[name].defaults
         if name in LISTS:
             values[prefix] = Json([{**defaults, **entry} for entry in contact[name]])
         else:

@@ -16,9 +16,8 @@ from ctms.api.parameters import path_id
 from ctms.api.responses import json_response
 from ctms.clients.access import DELETE_CONTACTS, VIEW_ERASURES
 from ctms.contacts import fields
-from ctms.contacts.fields import invalid
-from ctms.contacts.queries import IDENTITIES
-from ctms.contacts.schemas import Schema
+from ctms.contacts.fields import Fields, Schema, invalid
+from ctms.contacts.registry import IDENTITIES
 from ctms.erasure import records
 from ctms.erasure.erase import ORIGIN_API, ErasureRequest
 from ctms.erasure.requests import InvalidAddressesError, erase_requested
@@ -52,15 +51,8 @@ class _Strict(Schema):
 class ErasureIdentitiesSchema(_Strict):
     """Identities that a contact must match, all of those given; null counts as absent."""
 
-    email_id = fields.UUID(load_default=None)
-    primary_email = fields.String(load_default=None)
-    basket_token = fields.UUID(load_default=None)
-    sfdc_id = fields.String(load_default=None)
-    mofo_contact_id = fields.String(load_default=None)
-    mofo_email_id = fields.String(load_default=None)
-    amo_user_id = fields.String(load_default=None)
-    fxa_id = fields.String(load_default=None)
-    fxa_primary_email = fields.String(load_default=None)
+    class Meta(_Strict.Meta):
+        include: Fields = {name: one.request_field(load_default=None) for name, one in IDENTITIES.items()}  # noqa: RUF012
 
     @ma.post_load
     def given(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import marshmallow as ma
 from ctms import addresses
 from ctms.api.parsing import problems
 from ctms.contacts import fields
-from ctms.contacts.fields import Message, invalid
-from ctms.contacts.queries import IDENTITIES, Position
-from ctms.contacts.schemas import Schema
+from ctms.contacts.fields import Fields, Message, Schema, invalid
+from ctms.contacts.queries import Position
+from ctms.contacts.registry import IDENTITIES
 from ctms.errors import BadRequest, Invalid
 
 _INTEGER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
@@ -40,16 +40,12 @@ def path_id(name: str, value: str) -> UUID:
 class IdentitiesQuery(Schema):
     """Identities that contacts must match, all of those given."""
 
-    email_id = fields.UUID()
-    # A `+` that was not escaped arrives as a space.
-    primary_email = fields.String(post_load=addresses.restore_plus_signs)
-    basket_token = fields.UUID()
-    sfdc_id = fields.String()
-    mofo_contact_id = fields.String()
-    mofo_email_id = fields.String()
-    amo_user_id = fields.String()
-    fxa_id = fields.String()
-    fxa_primary_email = fields.String(post_load=addresses.restore_plus_signs)
+    class Meta(Schema.Meta):
+        include: Fields = {  # noqa: RUF012
+            # A `+` that was not escaped in an address arrives as a space.
+            name: one.request_field(**({"post_load": addresses.restore_plus_signs} if one.is_address else {}))
+            for name, one in IDENTITIES.items()
+        }
 
 
 def some_identity(identities: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from ctms.api.blueprint import Blueprint
 from ctms.api.openapi.errors import ERROR
 from ctms.api.responses import json_response
 from ctms.contacts import fields
-from ctms.contacts.schemas import Schema
+from ctms.contacts.fields import Schema
 from ctms.telemetry.health import read_version, run_health_checks
 
 blueprint = Blueprint("Platform", __name__, description="Health checks and version (Dockerflow)")

@@ -18,7 +18,7 @@ from ctms.clients.refusals import TokenFailure
 from ctms.clients.registry import InvalidCredentials, authenticate
 from ctms.clients.tokens import tokens
 from ctms.contacts import fields
-from ctms.contacts.schemas import Schema
+from ctms.contacts.fields import Schema
 from ctms.current import current_request
 from ctms.errors import ApiError, Invalid
 from ctms.request_context import request_context

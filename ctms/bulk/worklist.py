@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ctms.addresses import comparison_key, spellings
 from ctms.bulk.entries import Entry, resolve_entries
+from ctms.contacts.registry import ADDRESSES, EMAIL
 from ctms.database.pool import Connection
 
 CHUNK = 20_000
@@ -51,10 +52,13 @@ _SETTLE = f"""
 _SPELT = f"""(
     SELECT number, lower(address) AS lowered FROM {_ONCE} WHERE spellings IS NULL
     UNION ALL SELECT number, lower(spelling) FROM {_ONCE}, unnest(spellings) AS spelling) o"""
-_OWN = f"SELECT o.number, e.ctid AS place FROM {_SPELT} JOIN emails e ON lower(e.primary_email) = o.lowered"
-_ACCOUNT = f"""
-    SELECT o.number, e.ctid
-    FROM {_SPELT} JOIN fxa f ON lower(f.primary_email) = o.lowered JOIN emails e USING (email_id)"""
+_OWN, *_OTHERS = (
+    f"""
+    SELECT o.number, e.ctid AS place
+    FROM {_SPELT} JOIN {one.part.table} {one.part.alias} ON lower({one.sql}) = o.lowered
+    {"" if one.part is EMAIL else "JOIN emails e USING (email_id)"}"""
+    for one in ADDRESSES.values()
+)
 
 _FINISH = (
     f"DROP TABLE {_GIVEN}, {_ONCE}",
@@ -139,7 +143,7 @@ class WorkList:
             connection.execute("SET LOCAL work_mem = '64MB'")
             connection.execute(_DEDUPE % order)
             connection.execute("ANALYZE bulk_once")
-            connection.execute(_SETTLE % (order, f"{_OWN} UNION ALL {_ACCOUNT}" if of_accounts else _OWN))
+            connection.execute(_SETTLE % (order, " UNION ALL ".join((_OWN, *_OTHERS)) if of_accounts else _OWN))
             for statement in _FINISH:
                 connection.execute(statement)
             counted = connection.execute(_COUNT).fetchone()

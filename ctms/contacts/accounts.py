@@ -46,6 +46,6 @@ def lock(connection: Connection, addresses: Sequence[str], without: Collection[U
     found: dict[int, list[LockedContact]] = defaultdict(list)
     for position, ids in wanted.items():
         for one in (locked[email_id] for email_id in ids if email_id in locked):
-            if is_same(one.fxa_primary_email or "", addresses[position]):
+            if is_same(one.addresses.get("fxa_primary_email", ""), addresses[position]):
                 found[position].append(one)
     return found

@@ -9,7 +9,7 @@ the contact's `update_timestamp`. The same transaction adds the contact to the o
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from ctms import addresses
 from ctms.contacts import queries, statements
 from ctms.contacts.documents import is_same_contact
 from ctms.contacts.fields import LegacyAddress
+from ctms.contacts.parts import Identity
+from ctms.contacts.registry import EMAIL, IDENTITIES, LISTS, SUB_DOCUMENTS
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
-from ctms.contacts.statements import LISTS, SUB_DOCUMENTS
 from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.database.pool import Connection
 from ctms.errors import Conflict, Invalid, NotFound
@@ -32,19 +33,20 @@ from ctms.suppression.check import SuppressionCheck
 Values = Mapping[str, Any]
 
 UNIQUE_CONSTRAINTS = {
-    "emails_pkey": "email_id",
-    "emails_primary_email_key": "primary_email",
-    "idx_email_primary_unique_email_lower": "primary_email",
-    "emails_basket_token_key": "basket_token",
-    "fxa_fxa_id_key": "fxa_id",
-    "mofo_mofo_email_id_key": "mofo_email_id",
+    constraint: name for name, identity in IDENTITIES.items() for constraint in identity.unique_constraints
 }
 """The identity that each unique constraint protects."""
 
+
+def _taken(identities: Iterable[Identity]) -> str:
+    *names, last = (one.name for one in identities if one.unique_constraints and one.name != "email_id")
+    return f"Contact with {', '.join(names)}{',' if len(names) > 1 else ''} or {last} already exists"
+
+
 UNKNOWN_CONTACT = "Unknown email_id"
 TAKEN_CREATE = "Contact already exists"
-TAKEN_REPLACE = "Contact with primary_email or basket_token already exists"
-TAKEN_CHANGE = "Contact with primary_email, basket_token, mofo_email_id, or fxa_id already exists"
+TAKEN_REPLACE = _taken(identity for identity in IDENTITIES.values() if identity.part is EMAIL)
+TAKEN_CHANGE = _taken(IDENTITIES.values())
 
 MAX_ATTEMPTS = 5
 """A conflicting contact may be deleted before it can be read or overwritten; the write is then retried."""

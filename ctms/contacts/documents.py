@@ -14,10 +14,13 @@ from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
+from psycopg.sql import Literal
 
 from ctms import addresses
 from ctms.contacts import schemas
 from ctms.contacts.fields import Address, SubDocument, Subscriptions, Timestamp
+from ctms.contacts.parts import Part
+from ctms.contacts.registry import IDENTITIES, PARTS, SUB_DOCUMENTS
 
 
 def timestamp(column: str) -> str:
@@ -33,7 +36,7 @@ def _expression(alias: str, name: str, field: ma.fields.Field[Any]) -> str:
     if isinstance(field, Timestamp):
         return f'{timestamp(column)} AS "{name}"'
     default = null_default(field)
-    return column if default is None else f'coalesce({column}, {_literal(default)}) AS "{name}"'
+    return column if default is None else f'coalesce({column}, {Literal(default).as_string()}) AS "{name}"'
 
 
 def null_default(field: ma.fields.Field[Any]) -> bool | str | None:
@@ -42,22 +45,13 @@ def null_default(field: ma.fields.Field[Any]) -> bool | str | None:
     return default if isinstance(default, bool | str) and not field.allow_none else None
 
 
-def _literal(value: bool | str) -> str:
-    return f"'{value}'" if isinstance(value, str) else str(value).lower()
-
-
-def _columns(alias: str, schema: type[schemas.Schema]) -> str:
-    return ", ".join(_expression(alias, field.attribute or name, field) for name, field in schema().fields.items())
-
-
-def _group(alias: str, schema: type[schemas.Schema]) -> str:
-    return f"(SELECT g FROM (SELECT {_columns(alias, schema)}) g)"
-
-
-def _list(table: str, schema: type[schemas.Schema]) -> str:
+def _rendered(part: Part) -> str:
+    columns = ", ".join(_expression(part.alias, name, field) for name, field in part.fields.items())
+    if not part.many:
+        return f"(SELECT g FROM (SELECT {columns}) g)"
     return (
         f'coalesce((SELECT json_agg(l ORDER BY l.name COLLATE "C") FROM'
-        f" (SELECT {_columns('s', schema)} FROM {table} s WHERE s.email_id = e.email_id) l), '[]')"
+        f" (SELECT {columns} FROM {part.table} {part.alias} WHERE {part.alias}.email_id = e.email_id) l), '[]')"
     )
 
 
@@ -85,27 +79,20 @@ _OLD_WAITLISTS = f"""
     ) old"""
 
 _BODY = f"""
-    {_group("a", schemas.AmoSchema)} AS amo,
-    {_group("e", schemas.EmailSchema)} AS email,
-    {_group("f", schemas.FxaSchema)} AS fxa,
-    {_group("m", schemas.MofoSchema)} AS mofo,
-    {_list("newsletters", schemas.NewsletterSchema)} AS newsletters,
-    {_list("waitlists", schemas.WaitlistSchema)} AS waitlists,
+    {", ".join(f"{_rendered(part)} AS {name}" for name, part in sorted(PARTS.items()))},
     (SELECT v FROM (SELECT old.vpn -> 'geo' AS geo, old.vpn -> 'platform' AS platform) v) AS vpn_waitlist,
     (SELECT r FROM (SELECT old.relay_geo AS geo) r) AS relay_waitlist"""
 
-FROM_CONTACT = """
-    LEFT JOIN amo a ON a.email_id = e.email_id
-    LEFT JOIN fxa f ON f.email_id = e.email_id
-    LEFT JOIN mofo m ON m.email_id = e.email_id"""
+FROM_CONTACT = " ".join(
+    f"LEFT JOIN {part.table} {part.alias} ON {part.alias}.email_id = e.email_id" for part in SUB_DOCUMENTS.values()
+)
 
 DOCUMENT = f"(SELECT row_to_json(d)::text FROM {_OLD_WAITLISTS.strip()}, LATERAL (SELECT {_BODY}) d)"
 """An SQL expression: the document of the contact in row `e` of `emails`, for use with `FROM_CONTACT`."""
 
-IDENTITY = """(SELECT row_to_json(i)::text FROM (SELECT
-    e.email_id, e.primary_email, e.basket_token, e.sfdc_id, m.mofo_contact_id, m.mofo_email_id,
-    a.user_id AS amo_user_id, f.fxa_id, f.primary_email AS fxa_primary_email) i)"""
-"""An SQL expression: the nine identities of the contact in row `e` of `emails`, for use with `FROM_CONTACT`."""
+_NAMED = ", ".join(one.sql if one.column == name else f"{one.sql} AS {name}" for name, one in IDENTITIES.items())
+IDENTITY = f"(SELECT row_to_json(i)::text FROM (SELECT {_NAMED}) i)"
+"""An SQL expression: the identities of the contact in row `e` of `emails`, for use with `FROM_CONTACT`."""
 
 
 def with_status(document: str) -> str:

@@ -63,6 +63,18 @@ class Field(ma.fields.Field[Any]):
             validator(value)
 
 
+Fields = dict[str, ma.fields.Field[Any]]
+
+
+class Schema(ma.Schema):
+    """A schema that ignores unknown members when it loads."""
+
+    error_messages = {"type": Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
+
+    class Meta:
+        unknown = ma.EXCLUDE
+
+
 def _characters(number: int) -> str:
     return pluralize(number, "character")
 

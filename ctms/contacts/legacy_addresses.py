@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
 
-# Contacts' own addresses and those of their accounts, each by the index on `lower(…)`.
-_FIND = """
+# Each kind of address by its index on `lower(…)`.
+_FIND = " UNION ".join(
+    f"""
     SELECT g.position, g.text FROM unnest(%(positions)s::int[], %(texts)s::text[]) AS g (position, text)
-    JOIN emails e ON lower(e.primary_email) = lower(g.text)
-    UNION
-    SELECT g.position, g.text FROM unnest(%(positions)s::int[], %(texts)s::text[]) AS g (position, text)
-    JOIN fxa f ON lower(f.primary_email) = lower(g.text)"""
+    JOIN {one.part.table} {one.part.alias} ON lower({one.sql}) = lower(g.text)"""
+    for one in ADDRESSES.values()
+)
 
 
 def find_stored(connection: Connection, wanted: Sequence[Sequence[str]]) -> list[str | None]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ctms.addresses import expand_spellings
+from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
 from ctms.outbox.changes import outbox
 
@@ -32,15 +33,14 @@ class OptOutMatch(NamedTuple):
     new: bool
 
 
-# One query for each of the two indexes.
-_MATCH = """
-    SELECT g.position, e.email_id
+# One query for each index.
+_MATCH = " UNION ".join(
+    f"""
+    SELECT g.position, {one.part.alias}.email_id
     FROM unnest(%(positions)s::int[], %(spellings)s::text[]) AS g (position, address)
-    JOIN emails e ON lower(e.primary_email) = lower(g.address)
-    UNION
-    SELECT g.position, f.email_id
-    FROM unnest(%(positions)s::int[], %(spellings)s::text[]) AS g (position, address)
-    JOIN fxa f ON lower(f.primary_email) = lower(g.address)"""
+    JOIN {one.part.table} {one.part.alias} ON lower({one.sql}) = lower(g.address)"""
+    for one in ADDRESSES.values()
+)
 
 _STATES = "SELECT email_id, has_opted_out_of_email IS TRUE FROM emails WHERE email_id = ANY(%s)"
 

@@ -12,25 +12,9 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from ctms import addresses
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
+from ctms.contacts.registry import IDENTITIES
 from ctms.database.pool import Connection, Cursor, ScalarQuery
-
-IDENTITIES = {
-    "email_id": "e.email_id",
-    "primary_email": "e.primary_email",
-    "basket_token": "e.basket_token",
-    "sfdc_id": "e.sfdc_id",
-    "mofo_contact_id": "m.mofo_contact_id",
-    "mofo_email_id": "m.mofo_email_id",
-    "amo_user_id": "a.user_id",
-    "fxa_id": "f.fxa_id",
-    "fxa_primary_email": "f.primary_email",
-}
-"""The column of each identity. Each has an index, which for addresses is on their lower case."""
-
-ADDRESSES = frozenset({"primary_email", "fxa_primary_email"})
-"""The identities that are addresses."""
 
 _ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 _SEVERAL = f"SELECT e.email_id, {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s)"
@@ -66,23 +50,16 @@ def _find(what: str, identities: Mapping[str, Any]) -> ScalarQuery:
     conditions: list[tuple[str, int]] = []
     values: list[Any] = []
     for name, value in identities.items():
-        if name in ADDRESSES:
-            spelt = addresses.spellings(value)
-            conditions.append((name, len(spelt)))
-            values += spelt
-        else:
-            conditions.append((name, 1))
-            values.append(str(value) if name == "basket_token" else value)
+        found = IDENTITIES[name].values(value)
+        conditions.append((name, len(found)))
+        values += found
     return ScalarQuery(_statement(what, tuple(conditions)), values)
 
 
 @cache
 def _statement(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
     """Return the statement for identities, each with the number of its values, which are spellings for an address."""
-    conditions = " AND ".join(
-        addresses.match_condition(IDENTITIES[name], count) if name in ADDRESSES else f"{IDENTITIES[name]} = %s"
-        for name, count in wanted
-    )
+    conditions = " AND ".join(IDENTITIES[name].condition(count) for name, count in wanted)
     return (
         f"SELECT '[' || coalesce(string_agg({what}, ',' ORDER BY e.create_timestamp, e.email_id), '') || ']'"
         f" FROM emails e {FROM_CONTACT} WHERE {conditions}"

@@ -14,20 +14,27 @@ from uuid import UUID
 
 from ctms.addresses import expand_spellings, match_condition, spellings
 from ctms.contacts.documents import FROM_CONTACT, IDENTITY
-from ctms.contacts.queries import ADDRESSES, IDENTITIES
+from ctms.contacts.registry import ADDRESSES, IDENTITIES
 from ctms.database.pool import Connection
 
 
 class LockedContact(NamedTuple):
-    """A locked contact: its id, its addresses, and its nine identities as JSON text."""
+    """A locked contact: its id, the addresses that it has by the name of the identity, and its identities as JSON."""
 
     email_id: UUID
-    primary_email: str
-    fxa_primary_email: str | None
+    addresses: Mapping[str, str]
     identities: str
 
+    @classmethod
+    def from_row(cls, email_id: UUID, *columns: str) -> LockedContact:
+        """Return the contact in a row of `_COLUMNS`."""
+        *found, identities = columns
+        return cls(
+            email_id, {name: address for name, address in zip(ADDRESSES, found, strict=True) if address}, identities
+        )
 
-_COLUMNS = f"e.email_id, e.primary_email, f.primary_email, {IDENTITY}"
+
+_COLUMNS = ", ".join(("e.email_id", *(one.sql for one in ADDRESSES.values()), IDENTITY))
 
 _LOCK_BY_ADDRESSES = """
     SELECT email_id FROM emails
@@ -50,8 +57,8 @@ _MATCH_ADDRESS = {
             SELECT DISTINCT position, lower(address) AS address
             FROM unnest(%s::int[], %s::text[]) AS s (position, address)
         ) g
-        JOIN {table} t ON lower(t.primary_email) = g.address"""
-    for name, table in (("primary_email", "emails"), ("fxa_primary_email", "fxa"))
+        JOIN {one.part.table} t ON lower(t.{one.column}) = g.address"""
+    for name, one in ADDRESSES.items()
 }
 
 DELETE_BY_IDS = "DELETE FROM emails WHERE email_id = ANY(%s)"
@@ -79,7 +86,9 @@ def lock_address(connection: Connection, address: str) -> list[LockedContact]:
     """Lock and return the contacts with the address, in any spelling; one round trip in pipeline mode."""
     spelt = spellings(address)
     connection.execute(lock_by_address_sql(len(spelt)), spelt)
-    return [LockedContact(*row) for row in connection.execute(read_by_address_sql(len(spelt)), spelt).fetchall()]
+    return [
+        LockedContact.from_row(*row) for row in connection.execute(read_by_address_sql(len(spelt)), spelt).fetchall()
+    ]
 
 
 def lock_addresses(connection: Connection, addresses: Sequence[str]) -> dict[int, list[LockedContact]]:
@@ -89,7 +98,7 @@ def lock_addresses(connection: Connection, addresses: Sequence[str]) -> dict[int
     found: dict[int, list[LockedContact]] = defaultdict(list)
     if locked:
         for position, *row in connection.execute(_READ_BY_ADDRESSES, (positions, spelt, locked)).fetchall():
-            found[position].append(LockedContact(*row))
+            found[position].append(LockedContact.from_row(*row))
     return found
 
 
@@ -98,7 +107,7 @@ def lock_ids(connection: Connection, email_ids: Collection[UUID]) -> list[Locked
     locked = [email_id for (email_id,) in connection.execute(_LOCK_BY_IDS, (list(email_ids),)).fetchall()]
     if not locked:
         return []
-    return [LockedContact(*row) for row in connection.execute(_READ_BY_IDS, (locked,)).fetchall()]
+    return [LockedContact.from_row(*row) for row in connection.execute(_READ_BY_IDS, (locked,)).fetchall()]
 
 
 def lock_matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[list[LockedContact]]:
@@ -157,7 +166,7 @@ def _match(names: tuple[str, ...]) -> str:
     columns = ", ".join(names)
     arrays = ", ".join(["%s::text[]"] * len(names))
     conditions = " AND ".join(
-        f"{IDENTITIES[name]} = g.{name}{'::uuid' if name == 'email_id' else ''}" for name in names
+        f"{IDENTITIES[name].sql} = g.{name}{'::uuid' if IDENTITIES[name].has_uuid_column else ''}" for name in names
     )
     # OFFSET 0 keeps the subquery separate, so that each entry is an index look-up, however large the tables are.
     return f"""

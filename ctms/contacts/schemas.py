@@ -1,4 +1,4 @@
-"""Schemas of contacts in requests and responses: the source of validation and of the OpenAPI document.
+"""Schemas of whole contacts in requests and responses, from the parts and identities of the registry.
 
 The database renders the documents of responses (`documents`); a test compares real responses with these schemas.
 A `Patch` schema is its namesake without required members and defaults: only the given members are loaded.
@@ -6,44 +6,15 @@ A `Patch` schema is its namesake without required members and defaults: only the
 
 from __future__ import annotations
 
-from typing import Any
-
 import marshmallow as ma
 
-from ctms import addresses
 from ctms.contacts import fields
-from ctms.contacts.waitlist_rules import waitlist_registry
+from ctms.contacts.fields import Fields, Schema
+from ctms.contacts.parts import Part
+from ctms.contacts.registry import IDENTITIES, PARTS, EmailSchema
 
 DELETE = "DELETE"
 UNSUBSCRIBE = "UNSUBSCRIBE"
-
-
-class Schema(ma.Schema):
-    """A schema that ignores unknown members when it loads."""
-
-    error_messages = {"type": fields.Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
-
-    class Meta:
-        unknown = ma.EXCLUDE
-
-
-class EmailSchema(Schema):
-    """Address and personal data of the contact."""
-
-    email_id = fields.UUID(version=4, load_default=None)
-    primary_email = fields.Address(required=True)
-    basket_token = fields.UUID(load_default=None)
-    double_opt_in = fields.Boolean(load_default=False)
-    sfdc_id = fields.String(255, load_default=None)
-    first_name = fields.String(255, load_default=None)
-    last_name = fields.String(255, load_default=None)
-    mailing_country = fields.String(255, load_default=None)
-    email_format = fields.String(choices=("H", "T", "N", ""), load_default="H")
-    email_lang = fields.String(5, load_default="en", allow_none=True)
-    has_opted_out_of_email = fields.Boolean(load_default=False)
-    unsubscribe_reason = fields.String(load_default=None)
-    create_timestamp = fields.Timestamp()
-    update_timestamp = fields.Timestamp()
 
 
 class EmailPutSchema(EmailSchema):
@@ -59,78 +30,6 @@ class EmailPatchSchema(EmailSchema):
     primary_email = fields.Address(allow_legacy=True)
 
 
-class AmoSchema(Schema):
-    """Data of addons.mozilla.org about the person."""
-
-    add_on_ids = fields.String(500, load_default=None)
-    display_name = fields.String(255, load_default=None)
-    email_opt_in = fields.Boolean(load_default=False)
-    language = fields.String(5, load_default=None)
-    last_login = fields.Date(load_default=None)
-    location = fields.String(255, load_default=None)
-    profile_url = fields.String(40, load_default=None)
-    user = fields.Boolean(load_default=False)
-    user_id = fields.String(40, load_default=None)
-    username = fields.String(100, load_default=None)
-    create_timestamp = fields.Timestamp()
-    update_timestamp = fields.Timestamp()
-
-
-class FxaSchema(Schema):
-    """Account of the person."""
-
-    fxa_id = fields.String(50, load_default=None)
-    # Any text, as the service spells it, but without what would keep a search by the address from finding it.
-    primary_email = fields.String(255, load_default=None, post_load=addresses.strip_display_name)
-    created_date = fields.String(50, load_default=None)
-    lang = fields.String(255, load_default=None)
-    first_service = fields.String(50, load_default=None)
-    account_deleted = fields.Boolean(load_default=False)
-
-
-class MofoSchema(Schema):
-    """Data of the foundation about the person."""
-
-    mofo_email_id = fields.String(255, load_default=None)
-    mofo_contact_id = fields.String(255, load_default=None)
-    mofo_relevant = fields.Boolean(load_default=False)
-
-
-class NewsletterSchema(Schema):
-    """Newsletter of the contact."""
-
-    name = fields.String(255, required=True)
-    subscribed = fields.Boolean(load_default=True)
-    format = fields.String(choices=("H", "T"), load_default="H")
-    lang = fields.String(5, min_length=2, load_default="en", allow_none=True)
-    source = fields.AbsoluteUrl(load_default=None)
-    unsub_reason = fields.String(load_default=None)
-    create_timestamp = fields.Timestamp()
-    update_timestamp = fields.Timestamp()
-
-
-class WaitlistSchema(Schema):
-    """Waitlist of the contact. The rules for `fields` depend on its name."""
-
-    name = fields.String(255, min_length=1, required=True)
-    source = fields.AbsoluteUrl(load_default=None)
-    fields_ = fields.Object(load_default=dict, data_key="fields", attribute="fields")
-    subscribed = fields.Boolean(load_default=True)
-    unsub_reason = fields.String(load_default=None)
-    create_timestamp = fields.Timestamp()
-    update_timestamp = fields.Timestamp()
-
-    @ma.post_load
-    def check_fields(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Apply the waitlist's rules to `fields`."""
-        if "fields" in data and "name" in data:
-            try:
-                data["fields"] = waitlist_registry().validate(data["name"], data["fields"])
-            except ma.ValidationError as error:
-                raise ma.ValidationError({"fields": error.messages}) from error
-        return data
-
-
 class VpnWaitlistSchema(Schema):
     """Legacy representation of the waitlist `vpn`."""
 
@@ -144,69 +43,73 @@ class RelayWaitlistSchema(Schema):
     geo = fields.String(allow_none=True)
 
 
+def _whole(part: Part, email: type[Schema]) -> fields.Field:
+    if part.many:
+        return fields.Subscriptions(part.schema, load_default=list, allow_none=True)
+    return (
+        fields.SubDocument(email, required=True)
+        if part.required
+        else fields.SubDocument(part.schema, load_default=None)
+    )
+
+
+def _change(part: Part) -> fields.Field:
+    if part.many:
+        but_name = [name for name in part.schema().fields if name != "name"]
+        return fields.Subscriptions(part.schema(partial=but_name), actions=(UNSUBSCRIBE,))
+    if part.required:
+        return fields.SubDocument(EmailPatchSchema(partial=True))
+    return fields.SubDocument(part.schema(partial=True), actions=(DELETE,))
+
+
+def _response(part: Part) -> fields.Field:
+    return fields.Subscriptions(part.schema) if part.many else fields.SubDocument(part.schema)
+
+
 class ContactSchema(Schema):
     """Contact to be created."""
 
-    email = fields.SubDocument(EmailSchema, required=True)
-    amo = fields.SubDocument(AmoSchema, load_default=None)
-    fxa = fields.SubDocument(FxaSchema, load_default=None)
-    mofo = fields.SubDocument(MofoSchema, load_default=None)
-    newsletters = fields.Subscriptions(NewsletterSchema, load_default=list, allow_none=True)
-    waitlists = fields.Subscriptions(WaitlistSchema, load_default=list, allow_none=True)
+    class Meta(Schema.Meta):
+        include: Fields = {name: _whole(part, EmailSchema) for name, part in PARTS.items()}  # noqa: RUF012
 
 
-class ContactPutSchema(ContactSchema):
+class ContactPutSchema(Schema):
     """Contact that replaces the previous one."""
 
-    email = fields.SubDocument(EmailPutSchema, required=True)
-
-
-def _but_name(schema: type[Schema]) -> Schema:
-    return schema(partial=[name for name in schema().fields if name != "name"])
+    class Meta(Schema.Meta):
+        include: Fields = {name: _whole(part, EmailPutSchema) for name, part in PARTS.items()}  # noqa: RUF012
 
 
 class ContactPatchSchema(Schema):
     """Changes to a contact."""
 
-    email = fields.SubDocument(EmailPatchSchema(partial=True))
-    amo = fields.SubDocument(AmoSchema(partial=True), actions=(DELETE,))
-    fxa = fields.SubDocument(FxaSchema(partial=True), actions=(DELETE,))
-    mofo = fields.SubDocument(MofoSchema(partial=True), actions=(DELETE,))
-    newsletters = fields.Subscriptions(_but_name(NewsletterSchema), actions=(UNSUBSCRIBE,))
-    waitlists = fields.Subscriptions(_but_name(WaitlistSchema), actions=(UNSUBSCRIBE,))
+    class Meta(Schema.Meta):
+        include: Fields = {name: _change(part) for name, part in PARTS.items()}  # noqa: RUF012
 
 
 class ListedContactSchema(Schema):
     """Contact in a list."""
 
-    amo = fields.SubDocument(AmoSchema)
-    email = fields.SubDocument(EmailSchema)
-    fxa = fields.SubDocument(FxaSchema)
-    mofo = fields.SubDocument(MofoSchema)
-    newsletters = fields.Subscriptions(NewsletterSchema)
-    waitlists = fields.Subscriptions(WaitlistSchema)
-    vpn_waitlist = fields.SubDocument(VpnWaitlistSchema)
-    relay_waitlist = fields.SubDocument(RelayWaitlistSchema)
+    class Meta(Schema.Meta):
+        include: Fields = {  # noqa: RUF012
+            **{name: _response(part) for name, part in sorted(PARTS.items())},
+            "vpn_waitlist": fields.SubDocument(VpnWaitlistSchema),
+            "relay_waitlist": fields.SubDocument(RelayWaitlistSchema),
+        }
 
 
-class ContactDocumentSchema(ListedContactSchema):
+class ContactDocumentSchema(Schema):
     """Contact with its legacy waitlists."""
 
-    status = fields.String(choices=("ok",))
+    class Meta(Schema.Meta):
+        include: Fields = {**ListedContactSchema.Meta.include, "status": fields.String(choices=("ok",))}  # noqa: RUF012
 
 
 class IdentitySchema(Schema):
     """Identities of a contact."""
 
-    email_id = fields.UUID()
-    primary_email = fields.String()
-    basket_token = fields.String(allow_none=True)
-    sfdc_id = fields.String(allow_none=True)
-    mofo_contact_id = fields.String(allow_none=True)
-    mofo_email_id = fields.String(allow_none=True)
-    amo_user_id = fields.String(allow_none=True)
-    fxa_id = fields.String(allow_none=True)
-    fxa_primary_email = fields.String(allow_none=True)
+    class Meta(Schema.Meta):
+        include: Fields = {name: identity.response_field() for name, identity in IDENTITIES.items()}  # noqa: RUF012
 
 
 class UpdatesSchema(Schema):

@@ -1,4 +1,4 @@
-"""The SQL of the writers. Columns, types and defaults come from the schemas and the models.
+"""The SQL of the writers. Tables, columns, types and defaults come from the registry.
 
 A statement that writes child rows selects from the contact's row of `emails`. Without that row it writes nothing, and
 with it every child gets the contact's timestamp. The statement locks the row, so that a contact created since the last
@@ -7,66 +7,21 @@ statement cannot be deleted before its child rows exist.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache, cached_property
-from typing import Any
+from functools import cache
 
-from sqlalchemy import String, Text
-from sqlalchemy.dialects import postgresql
+from psycopg.sql import Literal
 
 from ctms.addresses import match_condition
-from ctms.contacts import models, schemas
-from ctms.database.engine import Base
-
-
-class ContactTable:
-    """A table of contact data, with the columns that clients may write."""
-
-    def __init__(self, model: type[Base], schema: type[schemas.Schema], *, key: tuple[str, ...]) -> None:
-        self.table = model.__tablename__
-        self.key = key
-        fields = schema().load_fields
-        self.columns = tuple(field.attribute or name for name, field in fields.items())
-        self.defaults: Mapping[str, Any] = {
-            field.attribute or name: field.load_default() if callable(field.load_default) else field.load_default
-            for name, field in fields.items()
-            if not field.required
-        }
-        self._model = model
-
-    @cached_property
-    def types(self) -> dict[str, str]:
-        """The SQL type of each column; text has no length limit, because a cast to one truncates silently."""
-        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-        return {
-            name: "text" if isinstance(column.type, String | Text) else column.type.compile(dialect=dialect)
-            for name, column in self._model.__table__.columns.items()
-        }
-
-    def is_default(self, values: Mapping[str, Any] | None) -> bool:
-        """Return whether the values are all defaults, so that no row is needed."""
-        return not values or all(values[name] == default for name, default in self.defaults.items())
-
-
-EMAIL = ContactTable(models.Email, schemas.EmailSchema, key=("email_id",))
-SUB_DOCUMENTS = {
-    "amo": ContactTable(models.Amo, schemas.AmoSchema, key=("email_id",)),
-    "fxa": ContactTable(models.Fxa, schemas.FxaSchema, key=("email_id",)),
-    "mofo": ContactTable(models.Mofo, schemas.MofoSchema, key=("email_id",)),
-}
-LISTS = {
-    "newsletters": ContactTable(models.Newsletter, schemas.NewsletterSchema, key=("email_id", "name")),
-    "waitlists": ContactTable(models.WaitlistEntry, schemas.WaitlistSchema, key=("email_id", "name")),
-}
-CONTACT_TABLES = {**SUB_DOCUMENTS, **LISTS}
+from ctms.contacts.parts import Part
+from ctms.contacts.registry import EMAIL, IDENTITIES, LISTS, PARTS, SUB_DOCUMENTS
 
 
 def _names(columns: tuple[str, ...]) -> str:
     return ", ".join(f'"{column}"' for column in columns)
 
 
-def _values(table: ContactTable) -> str:
-    return ", ".join(f"%({column})s::{table.types[column]}" for column in table.columns)
+def _values(part: Part) -> str:
+    return ", ".join(f"%({column})s::{part.types[column]}" for column in part.columns)
 
 
 def _from_excluded(columns: tuple[str, ...]) -> str:
@@ -92,19 +47,18 @@ def create(parts: tuple[str, ...]) -> str:
     """Return the statement that creates a contact with its `parts`, and selects 1, or 0 if an identity is taken."""
     return _compact(f"""
         WITH contact AS ({_INSERT_EMAIL} ON CONFLICT DO NOTHING RETURNING email_id, update_timestamp)
-        {"".join(f", {name}_written AS ({_insert(CONTACT_TABLES[name])})" for name in parts)}
+        {"".join(f", {name}_written AS ({_insert(PARTS[name])})" for name in parts)}
         SELECT count(*) FROM contact""")
 
 
 @cache
 def replace_parts(parts: tuple[str, ...]) -> str:
     """Return the statement that writes the `parts` of the contact `%(contact)s` and deletes all other parts."""
-    tables = {name: CONTACT_TABLES[name] for name in parts}
     return _compact(f"""
         WITH contact AS (
             SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s FOR NO KEY UPDATE)
         {_removals(parts)}
-        {"".join(f", {name}_written AS ({_insert(table)} {_on_conflict(table)})" for name, table in tables.items())}
+        {"".join(f", {name}_written AS ({_insert(PARTS[name])} {_on_conflict(PARTS[name])})" for name in parts)}
         SELECT""")
 
 
@@ -118,49 +72,53 @@ def _compact(statement: str) -> str:
     return " ".join(statement.split())
 
 
-def _insert(table: ContactTable) -> str:
-    prefix = parameter(table.table)
-    if table.table in LISTS:
-        record = ", ".join(f'"{column}" {table.types[column]}' for column in table.columns)
-        values = ", ".join(f'r."{column}"' for column in table.columns)
+def _insert(part: Part) -> str:
+    prefix = parameter(part.name)
+    if part.many:
+        record = ", ".join(f'"{column}" {part.types[column]}' for column in part.columns)
+        values = ", ".join(f'r."{column}"' for column in part.columns)
         source = f"contact c, json_to_recordset(%({prefix})s) AS r ({record})"
     else:
-        values = ", ".join(f"%({prefix}{column})s::{table.types[column]}" for column in table.columns)
+        values = ", ".join(f"%({prefix}{column})s::{part.types[column]}" for column in part.columns)
         source = "contact c"
     return f"""
-        INSERT INTO {table.table} (email_id, {_names(table.columns)}, create_timestamp, update_timestamp)
+        INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
         SELECT c.email_id, {values}, c.update_timestamp, c.update_timestamp FROM {source}"""
 
 
-def _on_conflict(table: ContactTable, given: tuple[str, ...] | None = None) -> str:
-    changed = tuple(column for column in (table.columns if given is None else given) if column not in table.key)
+def _on_conflict(part: Part, given: tuple[str, ...] | None = None) -> str:
+    changed = tuple(column for column in (part.columns if given is None else given) if column not in part.key)
     return f"""
-        ON CONFLICT ({_names(table.key)}) DO UPDATE
+        ON CONFLICT ({_names(part.key)}) DO UPDATE
         SET {_from_excluded(changed)}update_timestamp = excluded.update_timestamp"""
 
 
 def _removals(parts: tuple[str, ...]) -> str:
     removals = ""
-    for name, table in CONTACT_TABLES.items():
+    for name, part in {**SUB_DOCUMENTS, **LISTS}.items():
         if name not in parts:
             others = ""
-        elif name in LISTS:
+        elif part.many:
             others = f" AND p.name <> ALL (SELECT e ->> 'name' FROM json_array_elements(%({parameter(name)})s) e)"
         else:
             continue
         removals += (
-            f", {name}_removed AS (DELETE FROM {table.table} p USING contact c WHERE p.email_id = c.email_id{others})"
+            f", {name}_removed AS (DELETE FROM {part.table} p USING contact c WHERE p.email_id = c.email_id{others})"
         )
     return removals
 
 
-TAKEN = """
-    SELECT CASE WHEN email_id = %(email_id)s THEN 'email_id'
-        WHEN lower(primary_email) = lower(%(primary_email)s) THEN 'primary_email' ELSE 'basket_token' END
-    FROM emails
-    WHERE email_id = %(email_id)s OR lower(primary_email) = lower(%(primary_email)s)
-        OR basket_token = %(basket_token)s::text
-    LIMIT 1"""
+_IS_TAKEN = {
+    name: f"lower({one.column}) = lower(%({one.column})s)"
+    if one.is_address
+    else f"{one.column} = %({one.column})s::{EMAIL.types[one.column]}"
+    for name, one in IDENTITIES.items()
+    if one.part is EMAIL and one.unique_constraints
+}
+TAKEN = f"""
+    SELECT CASE {" ".join(f"WHEN {condition} THEN '{name}'" for name, condition in _IS_TAKEN.items())} END
+    FROM emails WHERE {" OR ".join(_IS_TAKEN.values())} LIMIT 1"""
+"""Selects the name of an identity that another row of `emails` has."""
 
 LOCK = "SELECT FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
 LOCK_ADDRESS = "SELECT primary_email FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
@@ -184,20 +142,20 @@ def update_email(given: tuple[str, ...]) -> str:
 @cache
 def upsert(name: str, given: tuple[str, ...]) -> str:
     """Return the statement that inserts a row of a part, or updates the columns `given` of an existing row."""
-    table = CONTACT_TABLES[name]
+    part = PARTS[name]
     return f"""
-        INSERT INTO {table.table} (email_id, {_names(table.columns)}, create_timestamp, update_timestamp)
-        SELECT e.email_id, {_values(table)}, e.update_timestamp, e.update_timestamp
-        FROM emails e WHERE e.email_id = %(contact)s FOR NO KEY UPDATE {_on_conflict(table, given)}"""
+        INSERT INTO {part.table} (email_id, {_names(part.columns)}, create_timestamp, update_timestamp)
+        SELECT e.email_id, {_values(part)}, e.update_timestamp, e.update_timestamp
+        FROM emails e WHERE e.email_id = %(contact)s FOR NO KEY UPDATE {_on_conflict(part, given)}"""
 
 
 @cache
 def update_entry(name: str, given: tuple[str, ...]) -> str:
     """Return the statement that updates an existing entry: values of the columns `given`, then id and name."""
-    table = LISTS[name]
-    assignments = "".join(f'"{column}" = %s::{table.types[column]}, ' for column in given)
+    part = LISTS[name]
+    assignments = "".join(f'"{column}" = %s::{part.types[column]}, ' for column in given)
     return f"""
-        UPDATE {table.table} s SET {assignments}update_timestamp = e.update_timestamp
+        UPDATE {part.table} s SET {assignments}update_timestamp = e.update_timestamp
         FROM emails e WHERE e.email_id = s.email_id AND s.email_id = %s AND s.name = %s"""
 
 
@@ -218,9 +176,11 @@ def delete(name: str) -> str:
 @cache
 def delete_default(name: str) -> str:
     """Return the statement that deletes a sub-document if only defaults are left in it."""
-    table = SUB_DOCUMENTS[name]
+    part = SUB_DOCUMENTS[name]
     conditions = " AND ".join(
-        f'"{column}" IS NOT TRUE' if default is False else f'"{column}" IS NULL'
-        for column, default in table.defaults.items()
+        f'"{column}" IS NOT TRUE'
+        if default is False
+        else f'"{column}" IS NOT DISTINCT FROM {Literal(default).as_string()}'
+        for column, default in part.defaults.items()
     )
-    return f"DELETE FROM {table.table} WHERE email_id = %s AND {conditions}"
+    return f"DELETE FROM {part.table} WHERE email_id = %s AND {conditions}"

@@ -12,17 +12,16 @@ from uuid import UUID
 
 from ctms.addresses import InvalidAddressError, is_found_by, normalize
 from ctms.contacts import commands
+from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
 
 BATCH = 5_000
 """Number of rows that one statement reads."""
 
-_TABLES = {"primary_email": ("emails", "email"), "fxa_primary_email": ("fxa", "fxa")}
-
 # Selects the few addresses that are not plain ASCII, so the cost is that of scanning the table.
 _NEXT = """
-    SELECT email_id, primary_email FROM {table}
-    WHERE email_id > %s AND (primary_email ~ '[^a-zA-Z0-9.!#$%%&''*+/=?^_`{{|}}~@-]' OR primary_email ~* 'xn--')
+    SELECT email_id, {column} FROM {table}
+    WHERE email_id > %s AND ({column} ~ '[^a-zA-Z0-9.!#$%%&''*+/=?^_`{{|}}~@-]' OR {column} ~* 'xn--')
     ORDER BY email_id LIMIT %s"""
 _BEFORE_ALL = UUID(int=0)
 
@@ -37,9 +36,10 @@ class UnreachableAddress(NamedTuple):
 
 def find_unreachable(connection: Connection) -> Iterator[UnreachableAddress]:
     """Yield the addresses of contacts and of their accounts that a look-up of the normal form does not find."""
-    for identity, (table, _) in _TABLES.items():
+    for identity, one in ADDRESSES.items():
+        statement = _NEXT.format(table=one.part.table, column=one.column)
         last = _BEFORE_ALL
-        while rows := connection.execute(_NEXT.format(table=table), (last, BATCH)).fetchall():
+        while rows := connection.execute(statement, (last, BATCH)).fetchall():
             for email_id, stored in rows:
                 try:
                     normal = normalize(stored)
@@ -56,5 +56,5 @@ def store_normal_form(connection: Connection, found: UnreachableAddress) -> None
     Raises `Conflict` when another contact has it, `Forbidden` when it is suppressed, and `NotFound` when the contact
     no longer exists.
     """
-    _, group = _TABLES[found.identity]
-    commands.update(connection, found.email_id, {group: {"primary_email": found.normal}})
+    identity = ADDRESSES[found.identity]
+    commands.update(connection, found.email_id, {identity.part.name: {identity.column: found.normal}})

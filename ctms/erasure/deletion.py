@@ -11,6 +11,7 @@ from ctms.addresses import expand_spellings
 from ctms.bulk.batches import FOUND, UNKNOWN, ItemOutcome
 from ctms.bulk.worklist import WorkItem
 from ctms.contacts import accounts, removal
+from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
 from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
 
@@ -26,9 +27,10 @@ _FIND = """
     SELECT DISTINCT g.position, e.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
     JOIN emails e ON lower(e.primary_email) = lower(g.address) ORDER BY g.position, e.email_id"""
 
-_ADDRESSES = """
-    SELECT primary_email FROM emails WHERE email_id = ANY(%s)
-    UNION ALL SELECT primary_email FROM fxa WHERE email_id = ANY(%s) AND primary_email IS NOT NULL"""
+_ADDRESSES = " UNION ALL ".join(
+    f"SELECT {one.column} FROM {one.part.table} WHERE email_id = ANY(%(ids)s) AND {one.column} IS NOT NULL"
+    for one in ADDRESSES.values()
+)
 
 
 class BulkDeletion:
@@ -81,7 +83,7 @@ class BulkDeletion:
             others = {}
         had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
         erased = [email_id for ids in found.values() for email_id in ids]
-        own = [one for (one,) in connection.execute(_ADDRESSES, (erased, erased)).fetchall()]
+        own = [one for (one,) in connection.execute(_ADDRESSES, {"ids": erased}).fetchall()]
         before = find_erased(connection, _others(addresses, found), own)
         return _outcomes(items, FOUND, found=found, others=others, had=had, before=before)
 

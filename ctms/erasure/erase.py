@@ -118,7 +118,7 @@ def erase(
     prints = _fingerprints(addresses_of(found))
     write_record(connection, request, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
     if request.forget:
-        primary = (one.primary_email for one in found)
+        primary = (one.addresses["primary_email"] for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), SOURCE_ERASURE)
     names = deletion_handlers().names
     if found and names:
@@ -167,10 +167,7 @@ def find_erased(connection: Connection, addresses: Collection[str], erased_now: 
 
 def addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
     """Return the addresses of the contacts, and those of their accounts."""
-    for one in found:
-        yield one.primary_email
-        if one.fxa_primary_email:
-            yield one.fxa_primary_email
+    return (address for one in found for address in one.addresses.values())
 
 
 def _fingerprints(addresses: Iterable[str]) -> list[bytes]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, resolve_entries
 from ctms.contacts import accounts, removal
-from ctms.contacts.queries import ADDRESSES
+from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
 from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
 from ctms.erasure.models import Erasure
@@ -78,7 +78,7 @@ def erase_requested(
         removal.lock_matching(connection, [*asked, *({"fxa_primary_email": address} for address in addresses)])
     matching = removal.lock_matching(connection, asked)
     contacts = {one.email_id: one for match in matching for one in match}
-    own = _distinct([*addresses, *(one.primary_email for one in contacts.values())])
+    own = _distinct([*addresses, *(one.addresses["primary_email"] for one in contacts.values())])
     also, named = 0, set()
     if request.include_fxa:
         for position, others in accounts.lock(connection, own, contacts).items():
@@ -89,9 +89,11 @@ def erase_requested(
     missing = [one for one, match in zip(asked, matching, strict=True) if not match]
     missing = [one for one in missing if not (_is_address(one) and comparison_key(one["primary_email"]) in named)]
     before = find_erased(
-        connection, {one[name] for one in missing for name in one.keys() & ADDRESSES}, addresses_of(contacts.values())
+        connection,
+        {one[name] for one in missing for name in one.keys() & ADDRESSES.keys()},
+        addresses_of(contacts.values()),
     )
-    unknown = sum(not (one.keys() <= ADDRESSES and before.issuperset(one.values())) for one in missing)
+    unknown = sum(not (one.keys() <= ADDRESSES.keys() and before.issuperset(one.values())) for one in missing)
     erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
     return Result(request.id, len(contacts), unknown, also)
 
@@ -106,7 +108,7 @@ def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[I
 
     Not before it is known that this is no repetition: what is no address is no contact's any more, once erased.
     """
-    places = [(position, name) for position, one in enumerate(wanted) for name in sorted(one.keys() & ADDRESSES)]
+    places = [(position, name) for position, one in enumerate(wanted) for name in sorted(one.keys() & ADDRESSES.keys())]
     entries = resolve_entries(connection, (make_entry(None, wanted[position][name]) for position, name in places))
     problems = [(*place, entry.problem) for place, entry in zip(places, entries, strict=True) if entry.problem]
     if problems:

@@ -66,7 +66,7 @@ Contacts missing from a mapping are retried later.
 """
 
 Identities = Mapping[str, str | None]
-"""The nine identities of a contact as returned by `GET /identity/{email_id}`."""
+"""The identities of a contact as returned by `GET /identity/{email_id}`."""
 
 
 @dataclass(frozen=True)

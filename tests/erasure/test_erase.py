@@ -108,7 +108,7 @@ class TestBatches:
                 lock_addresses_to_forget(connection, request, batch)
                 found = removal.lock_addresses(connection, [*batch, "nobody@example.com"])
                 contacts_found = [one for position in range(len(batch)) for one in found[position]]
-                assert [one.primary_email for one in contacts_found] == batch
+                assert [one.addresses["primary_email"] for one in contacts_found] == batch
                 erase(connection, request, contacts_found, unknown=1)
 
         record = api.get(f"/erasures/{request.id}").json

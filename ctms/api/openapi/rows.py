@@ -7,25 +7,18 @@ the types in requests cover those in responses, and further rules for new values
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 import marshmallow as ma
-from sqlalchemy import JSON, Boolean, Column, Date, DateTime, String, Table, Uuid
+from sqlalchemy import JSON, Boolean, Column, Date, DateTime, String, Uuid
 from sqlalchemy.types import TypeEngine
 
-from ctms.contacts import models, schemas
 from ctms.contacts.documents import null_default
-from ctms.database.engine import Model
+from ctms.contacts.parts import Part
+from ctms.contacts.registry import PARTS, SUB_DOCUMENTS
 
-ROWS: dict[type[ma.Schema], tuple[type[Model], bool]] = {
-    schemas.EmailSchema: (models.Email, False),
-    schemas.AmoSchema: (models.Amo, True),
-    schemas.FxaSchema: (models.Fxa, True),
-    schemas.MofoSchema: (models.Mofo, True),
-    schemas.NewsletterSchema: (models.Newsletter, False),
-    schemas.WaitlistSchema: (models.WaitlistEntry, False),
-}
-"""The table of each sub-document or entry, and whether its row may be missing: then its members are null or false."""
+ROWS: dict[type[ma.Schema], Part] = {part.schema: part for part in PARTS.values()}
+"""The part of a contact whose sub-document or entry each schema describes."""
 
 _KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
     (String, {"type": "string"}),
@@ -39,16 +32,15 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
 
 def row_name(schema: type[ma.Schema]) -> str:
     """Return the name of the sub-document or entry in the OpenAPI document."""
-    return ROWS[schema][0].__name__
+    return ROWS[schema].model.__name__
 
 
 def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
     """Return the JSON Schema of the sub-document or entry, with every member that `schema` lists."""
-    model, may_miss = ROWS[schema]
-    columns = cast(Table, model.__table__).columns
+    part = ROWS[schema]
     properties = {
-        field.data_key or name: _member(field, columns[field.attribute or name], may_miss)
-        for name, field in schema().fields.items()
+        field.data_key or name: _member(field, part.table.columns[name], part.name in SUB_DOCUMENTS)
+        for name, field in part.fields.items()
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
 
