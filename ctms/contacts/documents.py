@@ -7,7 +7,7 @@ A NULL that no request may send reads as its default. Any other stored value is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from operator import itemgetter
 from typing import Any
@@ -17,8 +17,7 @@ import marshmallow as ma
 from psycopg.sql import Literal
 
 from ctms import addresses
-from ctms.contacts import schemas
-from ctms.contacts.fields import Address, SubDocument, Subscriptions, Timestamp
+from ctms.contacts.fields import Address, Timestamp
 from ctms.contacts.parts import Part
 from ctms.contacts.registry import IDENTITIES, PARTS, SUB_DOCUMENTS
 
@@ -103,30 +102,20 @@ def with_status(document: str) -> str:
 def is_same_contact(document: str, contact: Mapping[str, Any]) -> bool:
     """Return whether the stored `document` has exactly the values of `contact`, as loaded by `ContactSchema`."""
     stored = json.loads(document)
-    for name, field in schemas.ContactSchema().fields.items():
-        if isinstance(field, Subscriptions):
-            given, stored_values = sorted(contact[name] or (), key=itemgetter("name")), stored[name]
-            group = field.inner
-        else:
-            given, stored_values = [contact[name] or {}], [stored[name]]
-            group = field
-        assert isinstance(group, SubDocument)  # noqa: S101  a contact is made of groups and lists of them
-        if len(given) != len(stored_values) or not all(map(_schema_matches(group.schema), given, stored_values)):
+    for name, part in PARTS.items():
+        given = sorted(contact[name] or (), key=itemgetter("name")) if part.many else [contact[name] or {}]
+        found = stored[name] if part.many else [stored[name]]
+        if len(given) != len(found) or not all(_is_same(part, *both) for both in zip(given, found, strict=True)):
             return False
     return True
 
 
-def _schema_matches(schema: ma.Schema) -> Callable[[Mapping[str, Any], Mapping[str, Any]], bool]:
-    def matches(given: Mapping[str, Any], stored_values: Mapping[str, Any]) -> bool:
-        return all(
-            _is_equal(
-                field, given.get(field.attribute or name, field.load_default), stored_values[field.data_key or name]
-            )
-            for name, field in schema.load_fields.items()
-            if name != "email_id"
-        )
-
-    return matches
+def _is_same(part: Part, given: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    return all(
+        _is_equal(part.fields[column], given.get(column, part.defaults.get(column)), stored[column])
+        for column in part.columns
+        if column != "email_id"
+    )
 
 
 def _is_equal(field: ma.fields.Field[Any], value: Any, stored: Any) -> bool:

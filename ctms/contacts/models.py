@@ -20,15 +20,6 @@ CreateTimestamp = Annotated[datetime, mapped_column(DateTime(timezone=True), ser
 UpdateTimestamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
 
 
-def _contact(*, unique: bool = False) -> Mapped[uuid.UUID]:
-    return mapped_column(
-        UUID(as_uuid=True),
-        ForeignKey("emails.email_id", ondelete="CASCADE"),
-        unique=unique,
-        nullable=False,
-    )
-
-
 class Email(Model):
     """A contact: its address and the data of the person; `email_id` identifies the contact everywhere."""
 
@@ -56,13 +47,27 @@ class Email(Model):
     double_opt_in: Mapped[bool | None]
 
 
-class Amo(Model):
+class _Row:
+    """The columns that the tables of the other parts share."""
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    create_timestamp: Mapped[CreateTimestamp]
+    update_timestamp: Mapped[UpdateTimestamp]
+
+
+class _SubDocument(_Row):
+    email_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("emails.email_id", ondelete="CASCADE"), unique=True)
+
+
+class _Entry(_Row):
+    email_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("emails.email_id", ondelete="CASCADE"))
+
+
+class Amo(_SubDocument, Model):
     """The person's data from addons.mozilla.org."""
 
     __tablename__ = "amo"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email_id: Mapped[uuid.UUID] = _contact(unique=True)
     add_on_ids: Mapped[str | None] = mapped_column(String(500))
     display_name: Mapped[str | None] = mapped_column(String(255))
     email_opt_in: Mapped[bool | None]
@@ -73,72 +78,54 @@ class Amo(Model):
     user: Mapped[bool | None]
     user_id: Mapped[str | None] = mapped_column(String(40), index=True)
     username: Mapped[str | None] = mapped_column(String(100))
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
 
 
-class Fxa(Model):
+class Fxa(_SubDocument, Model):
     """The person's account; its `fxa_id` belongs to one contact only."""
 
     __tablename__ = "fxa"
     __table_args__ = (Index("idx_fxa_primary_email_lower", text("lower(primary_email)")),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
     fxa_id: Mapped[str | None] = mapped_column(String(255), unique=True)
-    email_id: Mapped[uuid.UUID] = _contact(unique=True)
     primary_email: Mapped[str | None] = mapped_column(String(255), index=True)
     created_date: Mapped[str | None] = mapped_column(String(50))
     lang: Mapped[str | None] = mapped_column(String(255))
     first_service: Mapped[str | None] = mapped_column(String(50))
     account_deleted: Mapped[bool | None]
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
 
 
-class Mofo(Model):
+class Mofo(_SubDocument, Model):
     """The person's data from the Mozilla Foundation."""
 
     __tablename__ = "mofo"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email_id: Mapped[uuid.UUID] = _contact(unique=True)
     mofo_email_id: Mapped[str | None] = mapped_column(String(255), unique=True)
     mofo_contact_id: Mapped[str | None] = mapped_column(String(255), index=True)
     mofo_relevant: Mapped[bool | None]
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
 
 
-class Newsletter(Model):
+class Newsletter(_Entry, Model):
     """A newsletter that the contact is or was subscribed to."""
 
     __tablename__ = "newsletters"
     __table_args__ = (UniqueConstraint("email_id", "name", name="uix_email_name"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email_id: Mapped[uuid.UUID] = _contact()
     name: Mapped[str] = mapped_column(String(255))
     subscribed: Mapped[bool | None]
     format: Mapped[str | None] = mapped_column(String(1))
     lang: Mapped[str | None] = mapped_column(String(5))
     source: Mapped[str | None] = mapped_column(Text)
     unsub_reason: Mapped[str | None] = mapped_column(Text)
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
 
 
-class WaitlistEntry(Model):
+class WaitlistEntry(_Entry, Model):
     """A waitlist that the contact is or was on, with the fields that its rules allow."""
 
     __tablename__ = "waitlists"
     __table_args__ = (UniqueConstraint("email_id", "name", name="uix_wl_email_name"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email_id: Mapped[uuid.UUID] = _contact()
     name: Mapped[str] = mapped_column(String(255))
     source: Mapped[str | None] = mapped_column(Text)
     fields: Mapped[dict[str, Any]] = mapped_column(JSON, server_default=text("'{}'::json"))
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
     subscribed: Mapped[bool]
     unsub_reason: Mapped[str | None] = mapped_column(Text)

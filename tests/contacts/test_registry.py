@@ -54,34 +54,26 @@ def downgrade():
 
 ADDED_MODELS = '''
 
-class Hub(Model):
+class Hub(_SubDocument, Model):
     """The person's rooms."""
 
     __tablename__ = "hub"
     __table_args__ = (Index("idx_hub_address", text("lower(address)")),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email_id: Mapped[uuid.UUID] = _contact(unique=True)
     user_id: Mapped[str | None] = mapped_column(String(40), unique=True)
     address: Mapped[str | None] = mapped_column(String(255))
     rooms: Mapped[bool | None]
     plan: Mapped[str | None] = mapped_column(String(20))
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
 
 
-class Interest(Model):
+class Interest(_Entry, Model):
     """An interest of the person."""
 
     __tablename__ = "interests"
     __table_args__ = (UniqueConstraint("email_id", "name"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email_id: Mapped[uuid.UUID] = _contact()
     name: Mapped[str] = mapped_column(String(255))
     subscribed: Mapped[bool | None]
-    create_timestamp: Mapped[CreateTimestamp]
-    update_timestamp: Mapped[UpdateTimestamp]
 '''
 
 ADDED_PARTS = '''
