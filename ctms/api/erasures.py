@@ -52,7 +52,7 @@ class ErasureIdentitiesSchema(_Strict):
     """Identities that a contact must match, all of those given; null counts as absent."""
 
     class Meta(_Strict.Meta):
-        include: Fields = {name: one.request_field(load_default=None) for name, one in IDENTITIES.items()}  # noqa: RUF012
+        include: Fields = {name: one.build_request_field(load_default=None) for name, one in IDENTITIES.items()}  # noqa: RUF012
 
     @ma.post_load
     def given(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class IdentitiesQuery(Schema):
     class Meta(Schema.Meta):
         include: Fields = {  # noqa: RUF012
             # A `+` that was not escaped in an address arrives as a space.
-            name: one.request_field(**({"post_load": addresses.restore_plus_signs} if one.is_address else {}))
+            name: one.build_request_field(**({"post_load": addresses.restore_plus_signs} if one.is_address else {}))
             for name, one in IDENTITIES.items()
         }
 

@@ -44,7 +44,7 @@ def null_default(field: ma.fields.Field[Any]) -> bool | str | None:
     return default if isinstance(default, bool | str) and not field.allow_none else None
 
 
-def _rendered(part: Part) -> str:
+def _render(part: Part) -> str:
     columns = ", ".join(_expression(part.alias, name, field) for name, field in part.fields.items())
     if not part.many:
         return f"(SELECT g FROM (SELECT {columns}) g)"
@@ -78,7 +78,7 @@ _OLD_WAITLISTS = f"""
     ) old"""
 
 _BODY = f"""
-    {", ".join(f"{_rendered(part)} AS {name}" for name, part in sorted(PARTS.items()))},
+    {", ".join(f"{_render(part)} AS {name}" for name, part in sorted(PARTS.items()))},
     (SELECT v FROM (SELECT old.vpn -> 'geo' AS geo, old.vpn -> 'platform' AS platform) v) AS vpn_waitlist,
     (SELECT r FROM (SELECT old.relay_geo AS geo) r) AS relay_waitlist"""
 

@@ -113,22 +113,22 @@ class Identity:
             str(index.name) for index in table.indexes if index.unique and lowered in map(str, index.expressions)
         ]
 
-    def request_field(self, **options: Any) -> fields.Field:
+    def build_request_field(self, **options: Any) -> fields.Field:
         """Return the field of a request that searches for a value."""
         return fields.UUID(**options) if self.is_uuid else fields.String(**options)
 
-    def response_field(self) -> fields.Field:
+    def build_response_field(self) -> fields.Field:
         """Return the field of a response: the value as the column holds it."""
         nullable = not self.part.required or bool(self._column.nullable)
         return fields.UUID(allow_none=nullable) if self.has_uuid_column else fields.String(allow_none=nullable)
 
-    def values(self, value: Any) -> Sequence[Any]:
+    def expand_value(self, value: Any) -> Sequence[Any]:
         """Return the values to compare the column with: all spellings of an address, otherwise the value."""
         if self.is_address:
             return addresses.spellings(value)
         return (value if self.has_uuid_column else str(value),)
 
-    def condition(self, count: int) -> str:
+    def match_condition(self, count: int) -> str:
         """Return the SQL condition for a number of values, which uses the index."""
         return addresses.match_condition(self.sql, count) if self.is_address else f"{self.sql} = %s"
 

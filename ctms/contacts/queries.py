@@ -50,7 +50,7 @@ def _find(what: str, identities: Mapping[str, Any]) -> ScalarQuery:
     conditions: list[tuple[str, int]] = []
     values: list[Any] = []
     for name, value in identities.items():
-        found = IDENTITIES[name].values(value)
+        found = IDENTITIES[name].expand_value(value)
         conditions.append((name, len(found)))
         values += found
     return ScalarQuery(_statement(what, tuple(conditions)), values)
@@ -59,7 +59,7 @@ def _find(what: str, identities: Mapping[str, Any]) -> ScalarQuery:
 @cache
 def _statement(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
     """Return the statement for identities, each with the number of its values, which are spellings for an address."""
-    conditions = " AND ".join(IDENTITIES[name].condition(count) for name, count in wanted)
+    conditions = " AND ".join(IDENTITIES[name].match_condition(count) for name, count in wanted)
     return (
         f"SELECT '[' || coalesce(string_agg({what}, ',' ORDER BY e.create_timestamp, e.email_id), '') || ']'"
         f" FROM emails e {FROM_CONTACT} WHERE {conditions}"

@@ -43,17 +43,15 @@ class RelayWaitlistSchema(Schema):
     geo = fields.String(allow_none=True)
 
 
-def _whole(part: Part, email: type[Schema]) -> fields.Field:
+def _build_request_field(part: Part, email: type[Schema]) -> fields.Field:
     if part.many:
         return fields.Subscriptions(part.schema, load_default=list, allow_none=True)
-    return (
-        fields.SubDocument(email, required=True)
-        if part.required
-        else fields.SubDocument(part.schema, load_default=None)
-    )
+    if part.required:
+        return fields.SubDocument(email, required=True)
+    return fields.SubDocument(part.schema, load_default=None)
 
 
-def _change(part: Part) -> fields.Field:
+def _build_patch_field(part: Part) -> fields.Field:
     if part.many:
         but_name = [name for name in part.schema().fields if name != "name"]
         return fields.Subscriptions(part.schema(partial=but_name), actions=(UNSUBSCRIBE,))
@@ -62,7 +60,7 @@ def _change(part: Part) -> fields.Field:
     return fields.SubDocument(part.schema(partial=True), actions=(DELETE,))
 
 
-def _response(part: Part) -> fields.Field:
+def _build_response_field(part: Part) -> fields.Field:
     return fields.Subscriptions(part.schema) if part.many else fields.SubDocument(part.schema)
 
 
@@ -70,21 +68,21 @@ class ContactSchema(Schema):
     """Contact to be created."""
 
     class Meta(Schema.Meta):
-        include: Fields = {name: _whole(part, EmailSchema) for name, part in PARTS.items()}  # noqa: RUF012
+        include: Fields = {name: _build_request_field(part, EmailSchema) for name, part in PARTS.items()}  # noqa: RUF012
 
 
 class ContactPutSchema(Schema):
     """Contact that replaces the previous one."""
 
     class Meta(Schema.Meta):
-        include: Fields = {name: _whole(part, EmailPutSchema) for name, part in PARTS.items()}  # noqa: RUF012
+        include: Fields = {name: _build_request_field(part, EmailPutSchema) for name, part in PARTS.items()}  # noqa: RUF012
 
 
 class ContactPatchSchema(Schema):
     """Changes to a contact."""
 
     class Meta(Schema.Meta):
-        include: Fields = {name: _change(part) for name, part in PARTS.items()}  # noqa: RUF012
+        include: Fields = {name: _build_patch_field(part) for name, part in PARTS.items()}  # noqa: RUF012
 
 
 class ListedContactSchema(Schema):
@@ -92,7 +90,7 @@ class ListedContactSchema(Schema):
 
     class Meta(Schema.Meta):
         include: Fields = {  # noqa: RUF012
-            **{name: _response(part) for name, part in sorted(PARTS.items())},
+            **{name: _build_response_field(part) for name, part in sorted(PARTS.items())},
             "vpn_waitlist": fields.SubDocument(VpnWaitlistSchema),
             "relay_waitlist": fields.SubDocument(RelayWaitlistSchema),
         }
@@ -109,7 +107,7 @@ class IdentitySchema(Schema):
     """Identities of a contact."""
 
     class Meta(Schema.Meta):
-        include: Fields = {name: identity.response_field() for name, identity in IDENTITIES.items()}  # noqa: RUF012
+        include: Fields = {name: identity.build_response_field() for name, identity in IDENTITIES.items()}  # noqa: RUF012
 
 
 class UpdatesSchema(Schema):
