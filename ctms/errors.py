@@ -1,7 +1,7 @@
 """All exceptions that CTMS raises on purpose.
 
 `ApiError` and its subclasses become HTTP responses (only `ctms.api.responses` does this); `OperatorError` becomes a
-one-line message on standard error and an exit status.
+one-line message on standard error and an exit status (only `ctms.cli.exits` does this).
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import click
 
-
-class OperatorError(click.ClickException):
+class OperatorError(Exception):
     """A problem that an operator can fix: the message says what is wrong and what to do, in one line."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 class SettingsError(OperatorError):

@@ -9,6 +9,7 @@ import click
 from flask import Flask, has_app_context
 from flask.cli import AppGroup, ScriptInfo
 
+from ctms.cli.exits import click_exception
 from ctms.current import current_app
 from ctms.database.errors import database_error_in
 from ctms.database.plugin_failures import command_problem
@@ -38,6 +39,13 @@ class AppOwner(AppGroup):
         return create_app()
 
     def invoke(self, ctx: click.Context) -> object:
+        """Run a command; end it with one line and an exit status for any `OperatorError`."""
+        try:
+            return self.run(ctx)
+        except OperatorError as error:
+            raise click_exception(error) from error
+
+    def run(self, ctx: click.Context) -> object:
         """Run a command. The app is created from the environment if the command needs it and none exists.
 
         Raises `OperatorError` for invalid settings, for all database errors, whose own messages may repeat values of
@@ -46,7 +54,7 @@ class AppOwner(AppGroup):
         self.app_info(ctx)
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (OperatorError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             problem = disk_problem(error) if isinstance(error, OSError) else None
@@ -93,7 +101,7 @@ class Group(AppOwner):
         """List the commands, including those of plugins; plugins that cannot be loaded are a remark, not an error."""
         try:
             of_plugins = self._of_plugins(ctx)
-        except click.ClickException as error:
+        except OperatorError as error:
             click.echo(f"The commands of plugins are not available: {error.message}", err=True)
             of_plugins = {}
         return sorted({*super().list_commands(ctx), *of_plugins})
