@@ -1,1 +1,1 @@
-"""The tests mirror `ctms/`. They talk to a real PostgreSQL, the embedded one, and roll back what they do."""
+"""The tests mirror `ctms/`. They use a real PostgreSQL, the embedded one, and roll back their changes."""

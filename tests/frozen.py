@@ -1,4 +1,4 @@
-"""Keep what a process has imported by now out of garbage collection: processes forked from it then copy less memory."""
+"""Exempt existing objects from garbage collection: forked processes then copy less memory."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Calling the app in tests: what plugin authors use, we use."""
+"""HTTP clients for tests, the same as for plugin authors."""
 
 from __future__ import annotations
 

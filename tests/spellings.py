@@ -25,7 +25,7 @@ SPELLINGS: Mapping[str, str] = {
     "upper A-labels": "Inés.{}@XN--MNCHEN-3YA.DE",
     "decomposed, with A-labels": "ine\N{COMBINING ACUTE ACCENT}s.{}@xn--mnchen-3ya.de",
 }
-"""The same address in the forms in which it may be asked for."""
+"""Spellings of the same address in queries."""
 
 
 def _accepted(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Settings are read as the type that their field is annotated with; what cannot be read is named, never shown."""
+"""Settings have the annotated type of their field; invalid values are reported but not shown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Seconds = NewType("Seconds", float)
 
 
 def read(annotation: Any, **how: Any) -> Any:
-    """Return what the variable `CTMS_PLUGIN_ACME_X` holds for a field of this type."""
+    """Return the value of the variable `CTMS_PLUGIN_ACME_X` for a field of this type."""
     how.setdefault("default", None)
     cls = make_dataclass("Settings", [("x", annotation, setting("X", "One.", **how))])
     found: Any = read_settings(cls, "CTMS_PLUGIN_ACME_")

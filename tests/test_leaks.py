@@ -1,4 +1,4 @@
-"""A failing test leaves nothing to those after it, and what a test changes for all is its own failure."""
+"""A failing test does not affect later ones, and a test that changes shared state fails."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ CANARIES = {
 
 
 def own_modules() -> Iterator[ModuleType]:
-    """Give the modules of CTMS and of its plugins."""
+    """Yield the modules of CTMS and of its plugins."""
     for package in (ctms, ctms_plugins):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             yield importlib.import_module(found.name)
@@ -91,7 +91,7 @@ def attributes_of_self(node: ast.ClassDef) -> tuple[set[str], set[str]]:
 
 
 def inherited(module: ModuleType) -> Iterator[str]:
-    """Give the private names of dependencies' classes that the classes of a module override or use."""
+    """Yield the private names of dependencies' classes that the classes of a module override or use."""
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         cls = vars(module).get(node.name) if isinstance(node, ast.ClassDef) else None
         if not isinstance(node, ast.ClassDef) or not inspect.isclass(cls):
@@ -105,7 +105,7 @@ def inherited(module: ModuleType) -> Iterator[str]:
 
 
 def used(module: ModuleType) -> Iterator[str]:
-    """Give the private names that a module imports from dependencies, or uses of objects other than `self`."""
+    """Yield the private names that a module imports from dependencies, or uses of objects other than `self`."""
     tree = ast.parse(inspect.getsource(module))
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     for node in ast.walk(tree):

@@ -74,7 +74,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Give the names of our own modules that a file imports, inside functions too."""
+    """Yield the names of our own modules that a file imports, including imports inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{relative(path)} imports relatively"
@@ -153,9 +153,9 @@ def test_public_names_have_docstrings(path: Path) -> None:
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, bool]]:
-    """Give the public functions, classes and methods that a module defines, and whether they are documented.
+    """Yield the public functions, classes and methods that a module defines, and whether they are documented.
 
-    What overrides a documented method of a base does what that one says.
+    An override of a documented method counts as documented.
     """
     for name, thing in vars(module).items():
         if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
@@ -213,7 +213,7 @@ def test_nothing_names_the_place_where_it_was_written() -> None:
 
 
 def locked() -> dict[str, str]:
-    """Return what `requirements.lock` installs: name and version."""
+    """Return the packages in `requirements.lock`: name and version."""
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
 
 

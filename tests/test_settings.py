@@ -1,4 +1,4 @@
-"""The settings: names, defaults, spellings, files, and what is said of a bad value."""
+"""The settings: names, defaults, spellings, files, and messages about invalid values."""
 
 from __future__ import annotations
 
@@ -209,10 +209,10 @@ def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, slip: s
 OTHERS = [
     *("CTMS_TEST_PROCESSES", "CTMS_DB_USER", "CTMS_DB_NAME", "CTMS_DB_PASSWORD", "CTMS_DB_HOST", "CTMS_DB_PORT"),
     *("CTMS_DB_URL_OLD", "CTMS_SECRET_KEY_ID", "CTMS_SECRET_KEY_OLD", "CTMS_WORKERS_MAX", "CTMS_ENV", "CTMS_VERSION"),
-    # What an older deployment leaves behind.
+    # Variables of an older deployment.
     *("CTMS_ACOUSTIC_CLIENT_SECRET", "CTMS_ACOUSTIC_SYNC_FEATURE_FLAG", "CTMS_BACKGROUND_HEALTHCHECK_PATH"),
     *("CTMS_FASTAPI_ENV", "CTMS_IS_GUNICORN", "CTMS_ACOUSTIC_MAX_UPDATES_PER_MINUTE"),
-    # What Kubernetes sets for services called ctms, ctms-db, ctms-worker and ctms-workers.
+    # Variables that Kubernetes sets for services called ctms, ctms-db, ctms-worker and ctms-workers.
     *(
         f"{service}_{end}"
         for service in ("CTMS", "CTMS_DB", "CTMS_WORKER", "CTMS_WORKERS")

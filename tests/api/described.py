@@ -1,4 +1,4 @@
-"""Holding answers to the OpenAPI document that the app serves."""
+"""Checks of responses against the OpenAPI document that the app serves."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _URI = "urn:ctms:openapi"
 
 
 class Described:
-    """The document, and what it says of answers.
+    """The document, and checks of responses against it.
 
-    Answers are held to it both ways: besides what it demands, they may hold no member that it does not name.
+    Checks are strict in both ways: a response may not have members that the document does not name.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Described:
         return found
 
     def answers(self) -> set[tuple[str, int]]:
-        """Return every operation with every status that it may answer."""
+        """Return every operation with every documented status."""
         return {
             (name, int(status))
             for name, (_, _, operation) in self.operations.items()
@@ -54,7 +54,7 @@ class Described:
         }
 
     def resolve(self, described: dict[str, Any]) -> dict[str, Any]:
-        """Return what `described` refers to, or itself."""
+        """Return the target of a reference, or the schema itself."""
         while "$ref" in described:
             found: Any = self._strict
             for name in described["$ref"].removeprefix("#/").split("/"):
@@ -63,7 +63,7 @@ class Described:
         return described
 
     def problems(self, schema: dict[str, Any], value: Any) -> list[str]:
-        """Return where and why `value` is not as `schema` says, which may refer to the document's schemas."""
+        """Return the places and reasons where `value` violates `schema`, which may refer to the document's schemas."""
         absolute = _absolute(schema)
         validator = Draft202012Validator(
             absolute, registry=self._registry, format_checker=Draft202012Validator.FORMAT_CHECKER
@@ -71,7 +71,7 @@ class Described:
         return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(value)]
 
     def check(self, name: str, answer: Answer) -> None:
-        """Assert that the operation `name` may answer this: the status, the headers, the type and the body."""
+        """Assert that the response matches the operation `name`: the status, the headers, the type and the body."""
         responses = self.operations[name][2]["responses"]
         assert str(answer.status_code) in responses, f"{name} does not document {answer.status_code}: {answer.text}"
         response = self.resolve(responses[str(answer.status_code)])
@@ -100,7 +100,7 @@ def described(app: Flask) -> Described:
 
 
 def _absolute(schema: Any) -> Any:
-    """Return `schema` with references that lead into the document."""
+    """Return `schema` with absolute references into the document."""
     if isinstance(schema, dict):
         return {key: f"{_URI}{value}" if key == "$ref" else _absolute(value) for key, value in schema.items()}
     return [_absolute(item) for item in schema] if isinstance(schema, list) else schema

@@ -1,4 +1,4 @@
-"""Real answers are what the OpenAPI document says, and whatever it says of statuses can be met."""
+"""Responses match the OpenAPI document, and every documented status can be produced."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Scene:
         self.monkeypatch.setitem(self.app.view_functions, endpoint, fail)
 
 
-# One good request per operation: method, path (of the scene's contact) and what goes with it.
+# One valid request per operation: method, path (of the scene's contact) and parameters.
 Request = tuple[str, str, dict[str, Any]]
 GOOD: dict[str, Callable[[Scene], Request]] = {
     "find_contacts": lambda s: ("GET", f"/ctms?primary_email={s.contact['email']['primary_email']}", {}),
@@ -159,7 +159,7 @@ def taken(scene: Scene, name: str) -> Answer:
     return good(scene, name, json=bodies[name])
 
 
-# For the statuses that many operations answer for the same reason.
+# Statuses that many operations return for the same reason.
 ALIKE: dict[int, Callable[[Scene, str], Answer]] = {
     400: disabled,
     401: without_token,
@@ -171,7 +171,7 @@ ALIKE: dict[int, Callable[[Scene, str], Answer]] = {
     503: database_away,
 }
 
-# For the others, and where there is a reason of its own.
+# Other statuses, and those with a specific reason.
 OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("create_contact", 200): lambda s: s.api.post("/ctms", _same(s.contact)),
     ("read_contact", 304): lambda s: s.api.get(s.path, headers={"If-None-Match": s.api.get(s.path).headers["ETag"]}),
@@ -216,7 +216,7 @@ def document(app: Flask) -> Described:
 
 
 def pairs() -> list[tuple[str, int]]:
-    """Every status that we know a way to; `test_there_is_a_way_to_every_status` holds them to the document."""
+    """Return all producible statuses; `test_there_is_a_way_to_every_status` compares them with the document."""
     guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
     guarded.append("read_erasure")
     writing = ["create_contact", "put_contact", "patch_contact"]
@@ -238,7 +238,7 @@ def pairs() -> list[tuple[str, int]]:
 
 
 def meet(scene: Scene, name: str, status: int) -> Answer:
-    """Send the request that is answered with `status`."""
+    """Send the request whose response has the `status`."""
     if (name, status) in OWN:
         return OWN[name, status](scene)
     return ALIKE[status](scene, name) if status in ALIKE else good(scene, name)

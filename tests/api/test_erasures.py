@@ -1,4 +1,4 @@
-"""`/erasures`, and what a DELETE leaves behind: who is erased, what is written down, what is done only once."""
+"""`/erasures` and DELETE: matching contacts, records, idempotency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What client generators need of `/openapi.json`, in any order of plugins; `tests/generated_clients` runs some."""
+"""Requirements of client generators on `/openapi.json`, for any order of plugins; see `tests/generated_clients`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def document(app: Flask) -> Described:
 
 
 def schemas(value: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give every schema of the document, and whatever looks like one, with its place."""
+    """Yield every schema of the document, and everything that resembles one, with its place."""
     if isinstance(value, dict):
         if {"type", "properties", "$ref", *CHOICES} & value.keys():
             yield place, value
@@ -51,7 +51,7 @@ def test_names_and_titles_are_unique(document: Described) -> None:
 
 
 def test_no_schema_has_a_member_of_its_own_name(document: Described) -> None:
-    """openapi-python-client calls a variable after each: one would take the other's place."""
+    """openapi-python-client names a variable after each: they would collide."""
     for name, schema in document.schemas.items():
         assert class_name(name) not in {class_name(member) for member in schema.get("properties", ())}, name
 
@@ -66,7 +66,7 @@ def test_free_objects_say_that_they_are(document: Described) -> None:
 
 
 def test_a_choice_has_no_choice_inside(document: Described) -> None:
-    """openapi-generator cannot read such a value: it makes classes of both, and tries but one."""
+    """openapi-generator cannot read such a value: it creates classes for both, but tries only one."""
     for place, schema in schemas(document.document):
         for option in (option for choice in CHOICES & schema.keys() for option in schema[choice]):
             for inner, found in schemas(document.resolve(option.get("items", option))):
@@ -86,7 +86,7 @@ def test_a_read_contact_may_be_sent(document: Described, read: str, sent: str) -
 
 
 def differences(document: Described, read: dict[str, Any], sent: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Give the places where the type of what is sent does not cover that of what is read."""
+    """Yield the places where the type of a request does not cover that of the response."""
     read = document.resolve(read)
     options = [document.resolve(option) for option in document.resolve(sent).get("anyOf", [sent])]
     fitting = [option for option in options if types(read) <= types(option) and "enum" not in option]

@@ -1,4 +1,4 @@
-"""`/openapi.json`: valid, whole, and as strict as what reads requests."""
+"""`/openapi.json`: valid, complete, and as strict as the parsing of requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.api.described import METHODS, Described, described
 from tests.contacts.factories import full, minimal
 from tests.http import ApiClient, assert_error
 
-# What the pages load is no part of the API.
+# The assets of the pages are no part of the API.
 UNDOCUMENTED = {"/docs/assets/{version}/{name}"}
 
 
@@ -156,7 +156,7 @@ class TestParameters:
 
 
 LONG = "x" * 256
-# What the schema of a body refuses, and whether reading it refuses the same.
+# Bodies that violate a schema, and whether parsing refuses them too.
 REFUSED = {
     "no address": {"email": {}},
     "a number for a name": {"email": {"primary_email": "a@example.com", "first_name": 1}},
@@ -188,7 +188,7 @@ ACCEPTED = {
 
 
 def described_default(member: dict[str, Any]) -> Any:
-    """Return what the document says stands for a member that is not given, None for null or nothing."""
+    """Return the documented default of a member, None for null or none."""
     assert "default" not in member, "generators of TypeScript types require a member that has a default"
     told = re.search(r"Default: `(.*)`\.$", member.get("description", ""))
     return json.loads(told[1]) if told else None

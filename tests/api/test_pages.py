@@ -1,4 +1,4 @@
-"""`/docs`, `/redoc` and what they load. A browser without the internet uses them in `.ci/docs-page`."""
+"""`/docs`, `/redoc` and their assets. A browser without internet access loads them in `.ci/docs-page`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/token` and the tokens it gives: credentials, keys that rotate, what is refused and how often one may try."""
+"""`/token` and its tokens: credentials, key rotation, refusals and the limit of attempts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEVER_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 @pytest.fixture(autouse=True)
 def fresh(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Failed attempts of other tests do not count, what a test does to the keys ends with it, and hashes are quick."""
+    """Isolate failed attempts and keys of each test, and make hashes fast."""
     monkeypatch.setattr(secrets, "_hasher", QUICK_HASHER)
     monkeypatch.setattr(secrets, "_dummy_hash", lambda: NOBODYS_HASH)
     for name in ("ctms.attempt_limiter", "ctms.tokens"):
@@ -271,7 +271,7 @@ class TestBearer:
             token_of(sound("")),
             token_of(sound("\0")),
             token_of(sound(), key=SECRET_KEY + "x"),
-            pytest.param(token_of(sound(), key="", algorithm="none"), id="unsigned"),  # its id would hold the time
+            pytest.param(token_of(sound(), key="", algorithm="none"), id="unsigned"),  # its id would contain the time
             token_of(sound(), key=SECRET_KEY * 2, algorithm="HS512"),
             jwt.encode({"sub": 17, "exp": int(time.time()) + 3600}, SECRET_KEY, algorithm="HS256"),
             jwt.encode({"sub": None, "exp": int(time.time()) + 3600}, SECRET_KEY, algorithm="HS256"),

@@ -1,4 +1,4 @@
-"""Where the code of a plugin may use the database, and that it fails clearly elsewhere."""
+"""Places where the code of a plugin may use the database, and clear errors elsewhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ blueprint = Blueprint("Lending", __name__, url_prefix="/lending")
 @blueprint.route("/read")
 @blueprint.guard("view_contacts")
 def read() -> Response:
-    """Read beside the guard."""
+    """Read outside the guard."""
     with reading():
         return Response()
 
@@ -115,7 +115,7 @@ def check() -> str | None:
 
 
 def rule(fields: dict[str, object]) -> dict[str, object]:
-    """Read in a rule, where no I/O may be."""
+    """Read in a rule, where I/O is forbidden."""
     if fields:
         with reading():
             pass
@@ -155,7 +155,7 @@ def lending(apps: Apps) -> Iterator[Flask]:
 
 @pytest.fixture
 def caller(lending: Flask) -> ApiClient:
-    """Calls the app with every permission."""
+    """Return a client that calls the app with every permission."""
     return ApiClient(lending.test_client(), tokens().issue(create_client("id_lending", roles=["admin"])))
 
 

@@ -1,4 +1,4 @@
-"""`/waitlists` and the entries in `/openapi.json`: what they say of fields is what is accepted."""
+"""`/waitlists` and the schemas in `/openapi.json`: documented fields are the accepted ones."""
 
 from __future__ import annotations
 
@@ -63,15 +63,14 @@ LISTS = {
 
 
 class Place(ma.Schema):
-    """Where somebody is."""
+    """A place."""
 
     country = ma.fields.String(required=True, validate=ma.validate.OneOf(["de", "fr"]))
     note = ma.fields.String()
 
 
 class Trip(ma.Schema):
-    """Where somebody goes,
-    and how."""
+    """A trip: destination and means."""
 
     where = ma.fields.Nested(Place, required=True, data_key="to")
     stops = ma.fields.List(ma.fields.Nested(Place), validate=ma.validate.Length(max=1))
@@ -159,7 +158,7 @@ REFUSED: list[tuple[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a file that declares `LISTS`."""
+    """Return the path of a file that declares `LISTS`."""
     file = tmp_path_factory.mktemp("lists") / "lists.json"
     file.write_text(json.dumps(LISTS))
     return str(file)
@@ -182,20 +181,20 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def place_of_rules(document: dict[str, Any], entry: str, name: str) -> str:
-    """Return where a client finds what the fields of a waitlist may be."""
+    """Return where a client finds the schema of a waitlist's fields."""
     places: dict[str, str] = document["components"]["schemas"][entry]["properties"]["fields"]["x-schema-by-name"]
     patterns = [place for place in places if place.endswith("*") and name.startswith(place[:-1])]
     return places[name if name in places else max(patterns, key=len)]
 
 
 def accepts(document: dict[str, Any], entry: str, name: str, fields: Any) -> bool:
-    """Tell whether the document accepts an entry of this name with these fields."""
+    """Return whether the document accepts an entry of this name with these fields."""
     rules = place_of_rules(document, entry, name).removeprefix("#/components/schemas/")
     return fits(document, entry, {"name": name, "fields": fields}) and fits(document, rules, fields)
 
 
 def fits(document: dict[str, Any], schema: str, value: Any) -> bool:
-    """Tell whether the value is as the document's schema of that name says."""
+    """Return whether the value matches the document's schema of that name."""
     whole = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
     return jsonschema_rs.Draft202012Validator(whole).is_valid(value)
 
@@ -345,7 +344,7 @@ class TestList:
 
 
 def bad_plugin(**members: Any) -> object:
-    """A plugin of a waitlist that cannot be described."""
+    """A plugin with a waitlist that cannot be described."""
 
     class Bad:
         @hookimpl

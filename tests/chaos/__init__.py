@@ -1,4 +1,4 @@
-"""Scripts that break things at random and look whether anything was lost; the tests run them for a short while.
+"""Scripts that inject random failures and check that nothing is lost; the tests run them briefly.
 
-`python -m tests.chaos.mirror` and `python -m tests.chaos.erasure` run them for as long as one likes.
+Run `python -m tests.chaos.mirror` and `python -m tests.chaos.erasure` for any duration.
 """

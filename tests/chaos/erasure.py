@@ -43,7 +43,7 @@ _DOOMED, _KEPT = "doomed-", "kept-"
 
 @dataclass
 class Round:
-    """What is broken, how often, and where."""
+    """The failures to inject, their number, and the folder."""
 
     served: Served
     running: Workers
@@ -54,7 +54,7 @@ class Round:
     number: int = 0
 
     def bulk(self) -> subprocess.Popen[str]:
-        """Begin to erase."""
+        """Start an erasure."""
         self.number += 1
         command = [FLASK, "ctms", "delete-bulk", "--email-file", str(self.folder / "doomed.txt"), "--yes"]
         slowly = ["--batch-size", "100", "--pause", "0.05", "--report", str(self.folder / f"report-{self.number}.csv")]
@@ -64,7 +64,7 @@ class Round:
             )
 
     def kill_something(self, bulk: subprocess.Popen[str]) -> None:
-        """Kill the command, a worker or PostgreSQL with -9: what was killed least, or one of those by chance."""
+        """Kill the command, a worker or PostgreSQL with -9: the least killed, or a random one of those."""
         least = min(self.killed.values())
         what = self.chance.choice([name for name, number in self.killed.items() if number == least])
         self.killed[what] += 1
@@ -78,7 +78,7 @@ class Round:
 
 
 def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]:
-    """Erase, kill and look; returns the figures. Raises `AssertionError` where anything is left or lost."""
+    """Erase, kill and check; return the figures. Raises `AssertionError` if anything is left or lost."""
     chance = random.Random(seed)  # noqa: S311
     (folder / "doomed.txt").write_text("".join(f"{_DOOMED}{i}@example.com\n" for i in range(1, contacts + 1)))
     with run_faulty_server(0.1) as other:
@@ -92,7 +92,7 @@ def run(folder: Path, *, kills: int, contacts: int, seed: int) -> dict[str, Any]
                 kept = _kept(connection)
             other.copies = dict.fromkeys(ids)
             with workers(2, served.environment, folder, seed) as running:
-                running.spare()  # here they are killed by turns with the others
+                running.spare()  # here they are killed in turn with the others
                 one = Round(served, running, folder, url, chance, {"command": 0, "worker": 0, "postgresql": 0})
                 _kill_in_rounds(one, kills)
                 assert one.bulk().wait(timeout=300) == 0, (folder / "bulk.txt").read_text()[-3000:]
@@ -149,7 +149,7 @@ def _look(connection: Connection, other: FaultyServer, ids: set[str], kept: Any)
 
 
 def _grep(served: Served, url: str, folder: Path) -> None:
-    """No trace of an erased address is left in any table, nor in what was logged or counted."""
+    """Check that no table, log or metric contains an erased address."""
     with psycopg.connect(url, autocommit=True) as connection:
         names = connection.execute(
             "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -163,7 +163,7 @@ def _grep(served: Served, url: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run it with what the command line says."""
+    """Run it with the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--contacts", type=int, default=20_000)

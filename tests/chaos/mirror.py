@@ -78,7 +78,7 @@ class Client(threading.Thread):
 
 
 def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float, seed: int) -> dict[str, Any]:
-    """Edit, kill and compare; returns the figures. Raises `AssertionError` where anything differs."""
+    """Edit, kill and compare; return the figures. Raises `AssertionError` if anything differs."""
     chance = random.Random(seed)  # noqa: S311
     ids = [uuid.UUID(int=chance.getrandbits(128), version=4) for _ in range(contacts)]
     with run_faulty_server(failing) as other:
@@ -143,7 +143,7 @@ def _differing(served: Served, token: str, ids: list[uuid.UUID], copies: dict[st
 
 
 def main() -> None:
-    """Run it with what the command line says."""
+    """Run it with the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edits", type=int, default=100_000)
     parser.add_argument("--contacts", type=int, default=10_000)

@@ -1,4 +1,4 @@
-"""PostgreSQL killed with -9, as a machine that runs out of memory does it."""
+"""PostgreSQL killed with -9, as by the kernel when memory is exhausted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def kill(folder: Path, *, children: bool = True) -> None:
 
 
 def wait_until_it_answers(url: str) -> None:
-    """Wait until somebody has started the server with this libpq URL again, and it has recovered."""
+    """Wait until the server with this libpq URL was restarted and has recovered."""
     give_up = time.monotonic() + RECOVERY_TIMEOUT_IN_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Background services that are killed now and then, and started again."""
+"""Background services that are repeatedly killed and restarted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS
 
 
 class Workers:
-    """So many processes of `flask ctms worker`; one is killed with -9 every few seconds until `spare()`."""
+    """Processes of `flask ctms worker`; one is killed with -9 every few seconds until `spare()`."""
 
     def __init__(self, number: int, environment: dict[str, str], folder: Path, seed: int) -> None:
         self.killed = 0
@@ -27,12 +27,12 @@ class Workers:
         self._thread.start()
 
     def spare(self) -> None:
-        """Kill no more."""
+        """Stop killing."""
         self._spared.set()
         self._thread.join()
 
     def stop(self) -> list[int]:
-        """End all with SIGTERM; returns their exit statuses."""
+        """Stop all with SIGTERM; return their exit statuses."""
         self.spare()
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
@@ -40,11 +40,11 @@ class Workers:
             return [process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) for process in self._processes]
         finally:
             for process in self._processes:
-                process.kill()  # nothing happens to those that have ended
+                process.kill()  # has no effect on terminated ones
                 process.wait()
 
     def text(self) -> str:
-        """Return what they logged."""
+        """Return the log."""
         return self._output.read_text()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -66,7 +66,7 @@ class Workers:
 
 @contextmanager
 def workers(number: int, environment: dict[str, str], folder: Path, seed: int) -> Iterator[Workers]:
-    """Run background services that are killed now and then; all are ended at the end."""
+    """Run background services that are repeatedly killed; stop all at the end."""
     running = Workers(number, environment, folder, seed)
     try:
         yield running

@@ -1,4 +1,4 @@
-"""What tests of commands share."""
+"""Fixtures of the commands' tests."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tests.clients.factories import QUICK_HASHER
 
 @pytest.fixture(autouse=True)
 def quick_hasher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets that commands make are hashed quickly."""
+    """Make hashing of secrets fast."""
     monkeypatch.setattr(secrets, "_hasher", QUICK_HASHER)

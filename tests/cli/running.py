@@ -11,7 +11,7 @@ from ctms.cli import ctms
 
 
 def run(cli: CliRunner, *arguments: str, status: int = 0) -> Result:
-    """Run a command and hold it to an exit status; what fails says why in one line, the last of standard error."""
+    """Run a command and check its exit status; a failure has a one-line reason, the last line of standard error."""
     result = cli.invoke(ctms, arguments)
     assert result.exit_code == status, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -24,5 +24,5 @@ def run(cli: CliRunner, *arguments: str, status: int = 0) -> Result:
 
 
 def run_json(cli: CliRunner, *arguments: str) -> Any:
-    """Run a command with `--json` and return what it wrote; it has nothing to say besides."""
+    """Run a command with `--json` and return its output; standard error must be empty."""
     return json.loads(run(cli, *arguments, "--json").stdout)

@@ -1,4 +1,4 @@
-"""`flask ctms backends …`: what operators see of other systems, and what they can do."""
+"""`flask ctms backends …`: the state of other systems, and operations on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Make = Callable[..., dict[str, Any]]
 
 
 def listed(cli: CliRunner, name: str = "mail", kind: str = "backend") -> dict[str, Any]:
-    """Return what the list says of one."""
+    """Return one entry of the list."""
     (found,) = [one for one in run_json(cli, "backends", "list") if (one["name"], one["kind"]) == (name, kind)]
     return found  # type: ignore[no-any-return]
 
@@ -253,7 +253,7 @@ def test_resync_by_time_passes_over_no_one_of_many_at_one_time(cli: CliRunner, m
 
 
 def test_resync_of_pending_and_parked_contacts(cli: CliRunner, api: ApiClient, contacts: list[dict[str, Any]]) -> None:
-    """An edit keeps its priority, what is parked waits again, and nobody waits twice."""
+    """An edit keeps its priority, parked contacts become pending, and nothing is added twice."""
     edited, refused, _ = ids(contacts)
     for email_id in (edited, refused):
         assert api.patch(f"/ctms/{email_id}", {"email": {"first_name": "Jo"}}).status_code == 200
@@ -330,7 +330,7 @@ def test_an_interrupted_resync_keeps_finished_batches(cli: CliRunner, monkeypatc
 
     monkeypatch.setattr(progress, "say", say)
 
-    # What is done stays, as it does outside of tests, where none of it is a savepoint.
+    # Finished batches are kept, as outside of tests, where they are no savepoints.
     with pool.acquire() as connection, monkeypatch.context() as patched:
         patched.setattr(pool, "acquire", lambda: nullcontext(connection))
         stopped = cli.invoke(ctms, ["backends", "resync", "mail", "--all", "--yes"])

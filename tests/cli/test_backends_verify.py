@@ -1,4 +1,4 @@
-"""`flask ctms backends verify`: what another system has is compared with what it ought to have."""
+"""`flask ctms backends verify`: comparison of another system's data with the contacts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., dict[str, Any]]
 
 
 def verify(cli: CliRunner, name: str, *options: str, status: int = 3) -> dict[str, Any]:
-    """Return what `verify --json` finds; the exit status tells whether there are differences."""
+    """Return the result of `verify --json`; the exit status tells whether there are differences."""
     result = cli.invoke(ctms, ["backends", "verify", name, "--json", *options])
     assert result.exit_code == status, result.output
     assert result.stderr.startswith("Error: differences: ") == (status == 3)

@@ -1,4 +1,4 @@
-"""What the commands for many addresses have in common: how they stop, what they tell, how they end."""
+"""Shared behaviour of the bulk commands: interruption, output, exit statuses."""
 
 from __future__ import annotations
 

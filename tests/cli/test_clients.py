@@ -150,7 +150,7 @@ def test_a_row_is_one_line_in_a_pipe(cli: CliRunner) -> None:
     [
         ("show", ID),
         ("delete", ID, "--yes"),
-        ("delete", ID),  # it is not even asked about
+        ("delete", ID),  # it does not ask for confirmation
         ("enable", ID),
         ("disable", ID),
         ("rotate-secret", ID, "--yes"),
@@ -265,7 +265,7 @@ def test_overlaps(cli: CliRunner, given: str, seconds: int) -> None:
 
     left = db.session.scalar(db.select(func.extract("epoch", ApiClientModel.previous_secret_expires - func.now())))
     db.session.rollback()
-    assert left == seconds  # exactly: in the test's transaction the clock stands still
+    assert left == seconds  # exactly: the clock of the test's transaction stands still
 
 
 def test_grants_and_revokes_count_from_the_next_request_on(cli: CliRunner, shop: ApiClient) -> None:
@@ -304,7 +304,7 @@ def test_what_is_not_text_is_a_usage_error(cli: CliRunner) -> None:
 
 
 def _expire() -> None:
-    """Let a second pass since the overlap ended."""
+    """Move the end of the overlap to a second ago."""
     with db.session.begin():
         db.session.execute(
             text("UPDATE api_client SET previous_secret_expires = now() - interval '1 second' WHERE client_id = :id"),

@@ -38,7 +38,7 @@ def outcomes(rows: list[dict[str, str]]) -> dict[str, str]:
 
 @pytest.fixture
 def contacts(app: Flask) -> list[str]:  # noqa: ARG001  inside the app's transaction
-    """The ids of contacts that nobody finds."""
+    """Return the ids of contacts that no look-up finds."""
     execute("DELETE FROM emails")
     for address in REACHABLE:
         insert_contact(primary_email=address)

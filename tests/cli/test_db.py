@@ -44,7 +44,7 @@ def test_it_reads_standard_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_for_psql(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C stops a statement and not the shell; what ends the shell ends psql, and releases the server."""
+    """Ctrl-C stops a statement and not the shell; a signal that ends the shell ends psql, and releases the server."""
     with EmbeddedServer.acquire(tmp_path):
         # A terminal interrupts all processes of its group.
         process = subprocess.Popen(

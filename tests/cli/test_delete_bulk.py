@@ -1,4 +1,4 @@
-"""`flask ctms delete-bulk`, and what it has in common with `flask ctms opt-out`."""
+"""`flask ctms delete-bulk`, and behaviour that it shares with `flask ctms opt-out`."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_the_confirmation_shows_the_numbers(cli: CliRunner, addresses: list[str]
 
 @pytest.fixture
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let standard input be a terminal."""
+    """Make standard input a terminal."""
     isatty = lambda _: True  # noqa: E731
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", isatty, raising=False)
 

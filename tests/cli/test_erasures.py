@@ -1,4 +1,4 @@
-"""`flask ctms erasures`: what was deleted, by whom, and what is parked."""
+"""`flask ctms erasures`: records and parked contacts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Mirrors:
 
     @hookimpl
     def ctms_backends(self) -> Iterator[Backend]:
-        """Give two."""
+        """Declare two backends."""
         yield Backend(name="mirror", implementation=self)
         yield Backend(name="copy", implementation=self)
 
@@ -64,7 +64,7 @@ def parked_at_old_handler(api: ApiClient, contact: dict[str, Any]) -> str:
 
 
 def park(erasure_id: str, handler: str, reason: str = "no account") -> None:
-    """Park what the handler has to do, as the background service does."""
+    """Park the handler's tasks, as the background service does."""
     execute(
         "UPDATE erasure_tasks SET parked_at = now(), reason = :reason, attempts = 5, failures = 5"
         " WHERE erasure_id = :id AND handler = :handler",
@@ -270,7 +270,7 @@ class TestBackends:
         return {one["name"]: (one["pending"], one["done"], one["parked"], one["reason"]) for one in found}
 
     def park(self, backend: str) -> None:
-        """Park what the backend has to delete, as the background service does."""
+        """Park the backend's deletions, as the background service does."""
         execute(
             "UPDATE outbox SET parked_at = now(), reason = 'no', attempts = 5, failures = 5 WHERE backend = :backend",
             backend=backend,

@@ -1,4 +1,4 @@
-"""What all commands have in common: how they fail, that they are documented, how they run as processes."""
+"""Shared behaviour of all commands: errors, documentation, and running as processes."""
 
 from __future__ import annotations
 

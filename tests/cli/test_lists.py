@@ -1,4 +1,4 @@
-"""The lists of all commands: what is an address, what is a bad line, which columns are read."""
+"""The lists of all commands: addresses, bad lines, columns."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def call(cli: CliRunner, command: str, content: str | bytes, *options: str, stat
 
 
 def reached(command: str, address: str = ADDRESS) -> bool:
-    """True when the command has done to the contact or the address what it does."""
+    """Return whether the command has had its effect on the contact or the address."""
     if command == "import":
         found = execute("SELECT count(*) FROM suppressions WHERE fingerprint = :f", f=fingerprints().of(address))
     elif command == "delete-bulk":
@@ -154,7 +154,7 @@ ODD = (
 
 @pytest.mark.parametrize("odd", ODD)
 def test_stored_contact_is_named_by_whatever_its_address_is(cli: CliRunner, command: str, odd: str) -> None:
-    """An adopted database holds what its service accepted."""
+    """An adopted database contains any addresses that its service accepted."""
     insert_contact(primary_email=odd)
 
     call(cli, command, f"other@blocked.example\n{odd.upper()}\n")

@@ -1,4 +1,4 @@
-"""`flask ctms opt-out`; what it has in common with `delete-bulk` is tested there."""
+"""`flask ctms opt-out`; `test_delete_bulk` tests what both share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def contacts(make_contact: Make) -> list[str]:
 
 
 def reasons() -> dict[str, str | None]:
-    """Return why who has opted out has."""
+    """Return the reasons of contacts that have opted out."""
     found: dict[str, str | None] = execute(
         "SELECT coalesce(jsonb_object_agg(primary_email, unsubscribe_reason), '{}')"
         " FROM emails WHERE has_opted_out_of_email"

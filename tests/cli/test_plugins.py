@@ -1,4 +1,4 @@
-"""`flask ctms plugins list` and `check`: what operators see. What is wrong with a plugin: `tests/hooks`."""
+"""`flask ctms plugins list` and `check`. For errors of plugins see `tests/hooks`."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def listed() -> dict[str, dict[str, Any]]:
-    """What the list has, by the plugins' names."""
+    """Return the entries of the list, by the plugins' names."""
     return {row["name"]: row for row in json.loads(run(CliRunner(), "plugins", "list", "--json").stdout)}
 
 
@@ -162,7 +162,7 @@ def test_one_that_is_off_can_be_checked_before_it_is_switched_on(
     if variable == "CTMS_PLUGINS_DISABLED":
         monkeypatch.setenv(variable, "shelf,broken")
     assert "No module named 'absent'" in run(CliRunner(), "plugins", "check", "broken", status=1).stderr
-    run(CliRunner(), "settings")  # switched off it harms nobody
+    run(CliRunner(), "settings")  # a disabled plugin is harmless
 
 
 def test_the_name_of_a_plugin_may_be_spelt_as_its_package(site: Site) -> None:

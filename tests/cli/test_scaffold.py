@@ -39,7 +39,7 @@ def files(folder: Path) -> list[str]:
 
 
 def python_of(kind: str, name: str = "my-hub") -> Iterator[tuple[str, str]]:
-    """Give the Python files of a package."""
+    """Yield the Python files of a package."""
     yield from ((path.as_posix(), text) for path, text in rendered(kind, words_for(name, kind)) if path.suffix == ".py")
 
 

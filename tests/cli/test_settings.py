@@ -26,7 +26,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown() -> dict[str, dict[str, Any]]:
-    """What the command writes, by variable."""
+    """Return the output of the command, by variable."""
     return {row["variable"]: row for row in json.loads(run(CliRunner(), "settings", "--json").stdout)}
 
 

@@ -1,4 +1,4 @@
-"""`flask ctms suppressions`: addresses that must not come back."""
+"""`flask ctms suppressions`: addresses that must not be stored."""
 
 from __future__ import annotations
 

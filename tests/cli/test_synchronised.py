@@ -1,4 +1,4 @@
-"""Backends that were never told of the contacts from before them are named until a resync of all contacts."""
+"""Backends that never received the contacts from before them are named until a resync of all contacts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REMARK = (
 
 
 def never(cli: CliRunner) -> list[str]:
-    """Return those that the list names, held to its remarks."""
+    """Return the backends in the remarks, and compare them with the list."""
     found = [one["name"] for one in run_json(cli, "backends", "list") if one["never_synchronised"]]
     assert run(cli, "backends", "list").stderr.splitlines() == [REMARK.format(name) for name in found]
     return found

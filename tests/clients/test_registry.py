@@ -31,7 +31,7 @@ def shared(migrated_app: Flask) -> Iterator[Flask]:
 
 
 def at_once(app: Flask, work: Callable[[], object]) -> list[object]:
-    """Run the work in several threads, each with a transaction; return what each returned or raised."""
+    """Run the work in several threads, each with a transaction; return the result or exception of each."""
     ready = Barrier(AT_ONCE)
 
     def one(_number: int) -> object:

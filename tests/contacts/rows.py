@@ -42,7 +42,7 @@ def count(table: str, email_id: str) -> int:
 
 
 def set_back(email_id: str) -> None:
-    """Set the times of all rows of the contact to `LONG_AGO`, so that later writes can be told apart."""
+    """Set the times of all rows of the contact to `LONG_AGO`, so that later writes are recognizable."""
     for table in TABLES:
         execute(
             f"UPDATE {table} SET create_timestamp = :moment, update_timestamp = :moment WHERE email_id = :email_id",

@@ -1,4 +1,4 @@
-"""What each kind of value takes, refuses and stores; held over the API, where clients meet it."""
+"""Values that each type accepts, refuses and stores, tested over the API."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_any_value_is_stored_or_refused(api: ApiClient, contact: dict[str, Any])
 
 @pytest.mark.parametrize("schema", [ContactSchema, ContactPatchSchema])
 def test_every_text_of_a_contact_is_tested_here(schema: type[ContactSchema] | type[ContactPatchSchema]) -> None:
-    """So that a new member cannot come without its limits being held."""
+    """Ensure that the limits of a new member are tested."""
     known = {(group, field) for group, field, *_ in [*TEXTS, *FLAGS]}
     apart = {"primary_email", "email_format", "format", "source"}
     for name, group in schema().fields.items():

@@ -1,4 +1,4 @@
-"""What contacts may look like as a whole: required members, names, waitlists' own rules, limits, and no echo."""
+"""Contacts as a whole: required members, names, waitlists' rules, limits, and no repeated values."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class InThread:
         self._url = url
         self._thread = threading.Thread(target=self._connect, daemon=True)
         self._thread.start()
-        wait_until(lambda: Translated.attempts > 1)  # it failed once, and tries again
+        wait_until(lambda: Translated.attempts > 1)  # it failed once, and retries
 
     def _connect(self) -> None:
         try:

@@ -121,7 +121,7 @@ def test_a_server_that_is_stopped_stays_stopped(tmp_path: Path) -> None:
 
 
 def zombie() -> subprocess.Popen[bytes]:
-    """Return a process that has ended, and that nobody has waited for."""
+    """Return a zombie: a process that has ended without being waited for."""
     process = subprocess.Popen(["true"])
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)

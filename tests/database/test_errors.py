@@ -1,4 +1,4 @@
-"""What an operator has to put right about the database is one line, from whatever command connects; no secret in it."""
+"""A database problem that an operator can fix is one line without secrets, in every command that connects."""
 
 from __future__ import annotations
 

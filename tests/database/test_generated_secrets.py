@@ -1,4 +1,4 @@
-"""Generated secrets: made once, readable by the user only."""
+"""Generated secrets: created once, readable by the user only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Migrations: from nothing, from an existing deployment, down and up again, and no difference to the models."""
+"""Migrations: from scratch, from an existing deployment, downgrade and upgrade, and match with the models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.serving import environment_for, run_flask, upgrade_twice_at_once
 FIRST = "2b00e4069aea"
 Flask = Callable[..., subprocess.CompletedProcess[str]]
 
-# What an existing deployment holds: a role of its own that is named like one of ours, grants that stand twice.
+# Data of an existing deployment: a custom role with the name of a built-in one, and duplicate grants.
 EXISTING = """
     INSERT INTO api_client (client_id, email, enabled, hashed_secret) VALUES
         ('id_one', 'one@example.com', true, 'x'), ('id_off', 'off@example.com', NULL, 'x');

@@ -77,7 +77,7 @@ def permissions_of(url: str) -> dict[str, str | None]:
 
 
 def migrations_of(flask: Flask, **variables: str) -> Any:
-    """Return what `plugins check` shows of the tables of the plugin."""
+    """Return the plugin's tables in `plugins check`."""
     return json.loads(flask("ctms", "plugins", "check", "stamps", "--json", **variables).stdout)["migrations"]
 
 
@@ -90,7 +90,7 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     flask("db", "upgrade")
     install(tables.write(tmp_path), site)
 
-    # Not migrated: nothing of it is there, and all who look say so.
+    # Not migrated: no tables exist, and every check reports it.
     lacks = (
         "plugin 'stamps' of acme-stamps 1.2.3: its tables are at the revision none, not 0002: run `flask db upgrade`"
     )

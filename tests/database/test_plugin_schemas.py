@@ -1,4 +1,4 @@
-"""What the migrations and permissions of plugins do to the database, and what they are refused for; in one process."""
+"""Effects of plugins' migrations and permissions on the database, and their refusals, in one process."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_migration_that_fails(
     )
     assert message.endswith("set CTMS_PLUGINS_DISABLED=stamps")
     assert "jane" not in message
-    # What was finished is kept, and the connection goes back as it was.
+    # Finished revisions are kept, and the connection is reset.
     assert query(own_settings, "SELECT version_num FROM plugin_stamps.alembic_version") == [("0002",)]
     assert "at the revision 0002, not 0003: run `flask db upgrade`" in check_problem(app)
 
@@ -283,7 +283,7 @@ def test_a_permission_that_a_plugin_left(make_app: MakeApp, own_settings: Settin
     heir = make_app(Heir(tmp_path / "heir", tables.REVISIONS, ("stamps:read",)))
     query(own_settings, "INSERT INTO permissions (name, description) VALUES ('stamps:read', 'Mine')")
     with heir.app_context():
-        upgrade_plugins()  # an operator made it: it becomes the plugin's
+        upgrade_plugins()  # an operator created it: the plugin takes it over
     app = make_app(Stamps(tmp_path / "stamps", tables.REVISIONS, ("stamps:read", "stamps:write")))
 
     message = refused(app)

@@ -1,4 +1,4 @@
-"""A purge removes what a plugin has stored, and nothing else."""
+"""A purge removes the data of a plugin, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder or disk that the embedded PostgreSQL cannot use is one line that says what to do."""
+"""An unusable folder or disk of the embedded PostgreSQL is reported in one line with a remedy."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_no_space_for_a_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What initdb writes on a full disk, where it removes what it has made: there is space again afterwards.
+    # The output of initdb on a full disk; it removes its files, so there is space again afterwards.
     line = 'FATAL:  could not extend file "base/1/2691": No space left on device'
     programs(tmp_path / "bin", monkeypatch, initdb=f"echo '{line}' >&2; exit 1")
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not is_root(), reason="what a service does that 
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A temporary folder of the system, for this test alone."""
+    """Return a separate temporary folder of the system for this test."""
     folder = tmp_path / "tmp"
     make_folder(folder)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

@@ -18,7 +18,7 @@ _ANYTHING = "…"
 
 @cache
 def documented() -> dict[str, Path]:
-    """Return all messages of the tables and their pages; `…` stands for anything."""
+    """Return all messages in the tables and their pages; `…` matches anything."""
     return {
         row.split("`")[1]: page
         for page in PAGES
@@ -42,7 +42,7 @@ def _pattern(message: str) -> re.Pattern[str]:
 
 
 def sources() -> list[str]:
-    """Return the texts of the code, with `…` for what is put into them."""
+    """Return the texts in the code, with `…` for inserted values."""
     return [text for path in sorted(CODE) for text in _texts(path)]
 
 

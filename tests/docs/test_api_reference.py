@@ -15,14 +15,14 @@ from tests.docs import pages
 from tests.serving import Served
 
 PAGE = pages.DOCS / "reference" / "api.md"
-# What the page speaks of in words.
+# Names in the page's prose.
 IN_WORDS = {"Platform", "Documentation"}
 
 
 def test_its_examples_work(served: Served, tmp_path: Path) -> None:
     says = {"http://127.0.0.1:8000": served.url, "secret_…": served.client_secret}
     with served.session() as session:
-        session.delete(f"{served.url}/ctms/grace@example.com", timeout=30)  # another page's reader may have made it
+        session.delete(f"{served.url}/ctms/grace@example.com", timeout=30)  # another page's test may have created it
 
     pages.run(PAGE, served.environment, tmp_path, says)
 

@@ -1,4 +1,4 @@
-"""What the docs show of work on many contacts is run."""
+"""The examples of the pages about bulk commands work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(page: Path, served: Served, folder: Path, file: str, *addresses: str) ->
     """Run a page whose reader has this file, and contacts with these addresses."""
     with served.session() as session:
         for address in addresses:
-            session.delete(f"{served.url}/ctms/{address}", timeout=30)  # another page's reader may have made it
+            session.delete(f"{served.url}/ctms/{address}", timeout=30)  # another page's test may have created it
             made = session.post(f"{served.url}/ctms", json=minimal(primary_email=address), timeout=30)
             assert made.status_code == 201, made.text
     (folder / file).write_text(pages.marked(page, f"file: {file}"))

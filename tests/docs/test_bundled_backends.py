@@ -1,4 +1,4 @@
-"""The pages about the backends that come with CTMS say what they do."""
+"""The pages about the bundled backends are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the docs show is run, against the service as a reader would have it."""
+"""The examples of the docs work on a service as a reader would run it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def reader(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a reader who has activated the virtual environment."""
+    """Return the environment of a reader with an activated virtual environment."""
     return {**environment, "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -174,7 +174,7 @@ def execute(url: str, statement: str) -> list[tuple[object, ...]]:
 
 @contextmanager
 def wsgi_server(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """Start what the docs say of another WSGI server, outside the checkout, and give its URL."""
+    """Start the documented WSGI server outside the checkout, and yield its URL."""
     port = str(free_port())
     command = pages.marked(HOW_TO / "deploy.md", "run: granian").replace("--port 8000", f"--port {port}")
     assert port in command

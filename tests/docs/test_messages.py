@@ -23,7 +23,7 @@ OF_OTHERS = {
     "the file of CTMS_PLUGIN_JSONL_PATH cannot be written: …": "composed",
     "Invalid value for '--…': …": "click",
 }
-"""Messages that are not one text of the code, and where they come from."""
+"""Messages that are not one text in the code, and their origin."""
 
 
 def test_a_message_that_is_listed_exists() -> None:

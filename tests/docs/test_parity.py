@@ -33,7 +33,7 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return what a link may point at on a page, named as forges name it."""
+    """Return the anchors of a page, named as forges name them."""
     found = _HEADING.findall(prose(page))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
 
@@ -113,7 +113,7 @@ def test_a_setting_that_is_named_exists() -> None:
 
 
 def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
-    """Give every command under `command`, as it is typed."""
+    """Yield every command under `command`, as it is typed."""
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
             yield from commands(child, (*path, name))

@@ -1,4 +1,4 @@
-"""The pages about metrics and logs say what is exported and logged, and nothing else."""
+"""The pages about metrics and logs list exactly what is exported and logged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Described = dict[str, tuple[str, frozenset[str]]]
 
 
 def words(text: str) -> frozenset[str]:
-    """Return what is set as code."""
+    """Return the words in code style."""
     return frozenset(re.findall(r"`(\w+)`", text))
 
 
@@ -45,7 +45,7 @@ def documented(part: str = API) -> Described:
 
 
 def with_their_labels(registry: CollectorRegistry) -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Give the metrics that processes count, their types and their labels, whether there are series or not."""
+    """Yield the metrics that processes count, with types and labels, even without series."""
     for collector in list(registry._collector_to_names):
         assert isinstance(collector, MetricWrapperBase)
         suffix = "_total" if collector._type == "counter" else ""

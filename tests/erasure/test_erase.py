@@ -181,7 +181,7 @@ class TestNoTrace:
         assert all(
             line.startswith("erasure_tasks: ") for line in told.splitlines() if any(one in line for one in secrets)
         )
-        # What the background service does when the handlers are done.
+        # The same as the background service when the handlers are done.
         execute("DELETE FROM erasure_tasks")
         execute("UPDATE erasure_handlers SET done = pending, pending = 0")
 

@@ -1,1 +1,1 @@
-"""The clients that generators make of the OpenAPI document, type-checked and driven against the served app."""
+"""Clients generated from the OpenAPI document, type-checked and run against the served app."""

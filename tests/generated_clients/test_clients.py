@@ -1,4 +1,4 @@
-"""Each generated client does what its user asks for: what it did is read back without it."""
+"""Each generated client works: its effects are read back without it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_nothing_is_left_out(generated: Generated) -> None:
     ]  # of the user's npmrc
     warnings = [line for line in printed if "warn" in line.lower()]
 
-    if generated.generator == "openapi-generator":  # it says of every document of OpenAPI 3.1 that it is one
+    if generated.generator == "openapi-generator":  # it reports this for every document of OpenAPI 3.1
         warnings = [line for line in warnings if not any(part in line for part in EXPECTED_WARNINGS)]
     assert warnings == [], generated.printed
 

@@ -1,4 +1,4 @@
-"""What tests of the plugin system share."""
+"""Fixtures of the plugin system's tests."""
 
 from tests.hooks.distributions import site
 

@@ -18,7 +18,7 @@ KEY = "ctms_hooks_called"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the hooks of every app that is made from now on."""
+    """Observe the hooks of every app that is created from now on."""
     called = config.stash[CALLED] = set[str]()
     make = manager.Plugins.__init__
 
@@ -35,14 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Add what a test process has seen. (A hook of pytest-xdist.)"""
+    """Add the results of a test process. (A hook of pytest-xdist.)"""
     called: set[str] = node.config.stash[CALLED]
     called |= set(getattr(node, "workeroutput", {}).get(KEY, ()))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell, or judge."""
+    """Report to the controlling process, or check the result."""
     config = session.config
     if hasattr(config, "workeroutput"):
         called: set[str] = config.stash[CALLED]
@@ -63,6 +63,6 @@ def missing(config: pytest.Config) -> list[str]:
 
 
 def is_whole(config: pytest.Config) -> bool:
-    """Tell whether the tests of the hooks were all asked for, and run."""
+    """Return whether all tests of the hooks were selected and run."""
     narrowed = any(config.getoption(option, None) for option in ("keyword", "markexpr", "lf", "maxfail", "collectonly"))
     return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not narrowed

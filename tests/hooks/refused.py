@@ -1,4 +1,4 @@
-"""Packages that the service does not start with, and what it has to say about each."""
+"""Packages with which the service does not start, and its messages."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def ctms_waitlists():
 
 @dataclass(frozen=True)
 class Case:
-    """One or two plugins `acme` and `bolt`, each of a package of its own, and what the one line says.
+    """One or two plugins `acme` and `bolt`, each of its own package, and the one-line message.
 
-    `says` are its parts besides the titles of the plugins; `heading` is the kind of it as the how-to names it.
+    `says` are its parts besides the titles of the plugins; `heading` is its row in the how-to guide.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Case:
     has_place: bool = True
     """Whether the fault has a place in the plugin's code."""
     needs_app: bool = False
-    """Whether it is found only when an app is made, not when plugins are loaded."""
+    """Whether it is detected only when an app is created, not when plugins are loaded."""
 
     @property
     def sources(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What another system keeps is compared with the contact, part by part."""
+"""Another system's copy is compared with the contact, member by member."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from tests.hooks.distributions import Site
 from tests.serving import environment_for
 
 SECTIONS = ["When", "Process", "Transaction", "How often", "Arguments", "Yields", "On error", "Example"]
-# What the background service calls answers, and gets personal data in batches.
+# Objects that the background service calls return outcomes, and receive personal data in batches.
 RECEIVERS = ["Outcomes", "Batches and limits", "Privacy"]
 
 
@@ -48,7 +48,7 @@ def page(hook: str) -> Path:
 
 
 def signature(hook: str) -> str:
-    """Return what a page about the hook is headed by."""
+    """Return the heading of the hook's page."""
     return hook + str(inspect.signature(getattr(specs, hook))).replace("'", "")
 
 
@@ -120,7 +120,7 @@ def waitlists(api: ApiClient) -> None:
 
 
 def backends(api: ApiClient) -> None:
-    """The backend takes what the service would send."""
+    """The backend accepts what the service sends."""
     made = api.post("/ctms", contact_body()).json
     many = api.post("/ctms", contact_body(newsletters=[{"name": f"n{number}"} for number in range(51)])).json
     (one,) = [one for one in app_plugins().collect("ctms_backends") if one.plugin.name == "backends"]
@@ -138,7 +138,7 @@ def backends(api: ApiClient) -> None:
 
 
 def deletion_handlers(api: ApiClient) -> None:
-    """The handler takes what the service would send, twice too."""
+    """The handler accepts what the service sends, even twice."""
     made = api.post("/ctms", contact_body(email={"primary_email": "jane@example.com"})).json
     identities = api.get(f"/identity/{made['email']['email_id']}").json
     (one,) = [one for one in app_plugins().collect("ctms_deletion_handlers") if one.plugin.name == "deletion_handlers"]
@@ -150,7 +150,7 @@ def deletion_handlers(api: ApiClient) -> None:
 
 
 def blueprints(api: ApiClient) -> None:
-    """The route answers, for who may, and is documented."""
+    """The route works for authorized callers, and is documented."""
     api.post("/ctms", contact_body(newsletters=[{"name": "weekly"}]))
 
     assert api.get("/counts/weekly").json == {"subscribed": 1}

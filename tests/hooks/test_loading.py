@@ -1,4 +1,4 @@
-"""Plugins of real packages are found, loaded in order, told their settings, traced, and belong to one app."""
+"""Plugins of real packages are found, loaded in order, configured, traced, and belong to one app."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def named(*names: str) -> list[EntryPoint]:
 
 
 def registered(plugins: Plugins) -> list[str]:
-    """Return the waitlists that plugins declare, in the order in which they were asked."""
+    """Return the waitlists that plugins declare, in the order of the calls."""
     return [one.value.name for one in plugins.collect("ctms_waitlists")]
 
 

@@ -1,4 +1,4 @@
-"""Variables are a plugin's, and what is none of its settings is refused."""
+"""Variables belong to plugins, and unknown ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What plugins declare of backends and deletion handlers is checked, and says whom a backend wants."""
+"""Declarations of backends and deletion handlers are validated; the selection of contacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rules for a waitlist make that JSON does not have is found before a request brings it."""
+"""Results of waitlist rules that JSON does not have are detected at start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Size(enum.Enum):
 
 
 class Plain(ma.fields.Field[Any]):
-    """A field of a plugin's own, which dumps what it loads."""
+    """A plugin's own field type, which dumps what it loads."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return dt.date.fromisoformat(value)
@@ -92,7 +92,7 @@ def test_json_values_are_accepted(declared: dict[str, Any]) -> None:
 
 
 class Open(ma.Schema):
-    """Keeps what it does not know."""
+    """Keeps unknown fields."""
 
     seats = ma.fields.Integer()
 

@@ -1,4 +1,4 @@
-"""What these tests share: the metrics that there are."""
+"""Fixtures: the exported metrics."""
 
 from __future__ import annotations
 

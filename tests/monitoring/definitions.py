@@ -1,4 +1,4 @@
-"""What operators get for monitoring, read for tests: dashboards, alerts, and the metrics that their queries name."""
+"""The monitoring configuration, parsed for tests: dashboards, alerts, and the metrics in their queries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = {"and", "on", "or", "time", "vector"} | {
 
 @dataclass(frozen=True)
 class Selector:
-    """A metric in a query, and what it asks of labels: label, operator, value."""
+    """A metric in a query, and its matchers: label, operator, value."""
 
     metric: str
     matchers: tuple[tuple[str, str, str], ...]
@@ -130,7 +130,7 @@ def measurements(query: str) -> tuple[set[str], set[str]]:
 
 
 def queries() -> Iterator[tuple[str, str, str]]:
-    """Give every PromQL query: where it stands, the query, and the text that names labels of its answer."""
+    """Yield every PromQL query: its place, the query, and the text with labels of its result."""
     for panel in panels():
         for target in panel.targets:
             if "expr" in target:

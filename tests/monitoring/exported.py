@@ -19,7 +19,7 @@ PROMETHEUS_LABELS = {
     "prometheus_remote_storage_highest_timestamp_in_seconds": SCRAPED,
     "prometheus_remote_storage_queue_highest_sent_timestamp_seconds": SCRAPED | {"remote_name", "url"},
 }
-"""What Prometheus itself brings, and we use."""
+"""Metrics of Prometheus itself that are used."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Exported:
     values: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def add_text(self, text: str) -> None:
-        """Add what a scrape got."""
+        """Add the result of a scrape."""
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 self.labels.setdefault(sample.name, set(SCRAPED)).update(sample.labels)
@@ -38,7 +38,7 @@ class Exported:
                     self.values[sample.name, label].add(value)
 
     def add_registry(self, registry: CollectorRegistry) -> None:
-        """Add what a registry declares, also what has no series yet."""
+        """Add the metrics of a registry, including those without series."""
         for collector, names in registry._collector_to_names.items():
             assert isinstance(collector, MetricWrapperBase)
             for name in names:
@@ -46,7 +46,7 @@ class Exported:
                 labels.update(collector._labelnames, {"le"} if name.endswith("_bucket") else ())
 
     def may_be(self, metric: str, label: str, operator: str, value: str) -> bool:
-        """True unless the values are known, and none is what a query asks for."""
+        """Return whether a query's values are possible: unknown, or one of the known ones."""
         known = self.values.get((metric, label))
         if not known or "$" in value:
             return True

@@ -46,7 +46,7 @@ def ctms_backends(settings):
 
 @dataclass
 class Client:
-    """Calls a service and counts what it was answered; `broken` are requests that were not."""
+    """Calls a service and counts the responses; `broken` are requests without one."""
 
     served: Served
     answered: Counter[Key] = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Client:
     lock: Lock = field(default_factory=Lock)
 
     def authenticate(self) -> None:
-        """Get a token for the requests to come."""
+        """Get a token for later requests."""
         answer = self.call("POST", "/token", auth=(self.served.client_id, self.served.client_secret))
         assert answer is not None
         self.session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
@@ -74,7 +74,7 @@ class Client:
         return answer
 
     def some_of_everything(self, times: int) -> None:
-        """Create, read and change contacts, request what does not exist, and fail to get tokens."""
+        """Create, read and change contacts, request missing ones, and fail to get tokens."""
         for _ in range(times):
             created = self.call("POST", "/ctms", json=minimal())
             assert created is not None
@@ -119,7 +119,7 @@ class Pipeline:
     clients: dict[str, Client]
 
     def ask(self, target: dict[str, Any], environment: str, prometheus: Prometheus | None = None) -> list[Answer]:
-        """Ask what a panel asks, since the start; returns the series."""
+        """Run a panel's query for the time since the start; return the series."""
         if "query" in target:
             query = target["query"].replace("$timeFilter", f"time >= {int(self.start)}s AND time <= now()")
             query = query.replace("$__interval", "2s").replace("$environment", environment)

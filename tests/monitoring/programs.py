@@ -139,7 +139,7 @@ def prometheus(
 
 @contextmanager
 def alertmanager() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Run what takes alerts as an Alertmanager does; gives its address, and the labels of the alerts that came."""
+    """Run a receiver of alerts in place of an Alertmanager; yield its address, and the labels of received alerts."""
     came: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -163,7 +163,7 @@ def alertmanager() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 @contextmanager
 def reader(folder: Path, database: InfluxDB) -> Iterator[Prometheus]:
-    """Run a Prometheus that has nothing but what InfluxDB keeps."""
+    """Run a Prometheus whose only data are those in InfluxDB."""
     home = folder / "reader"
     home.mkdir()
     ours = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())
@@ -216,6 +216,6 @@ def answers(url: str) -> bool:
 
 
 def put(text: str, old: str, new: str) -> str:
-    """Replace what must be there."""
+    """Replace text that must occur."""
     assert old in text, f"{old} is not in the file any more"
     return re.sub(rf"{re.escape(old)}\b", lambda _: new, text)

@@ -17,7 +17,7 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 
 def promtool(*arguments: str) -> str:
-    """Run promtool; returns what it prints."""
+    """Run promtool; return its output."""
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -87,7 +87,7 @@ def test_an_alert_has_a_panel_with_its_threshold(alert: Alert) -> None:
 
 
 def product(text: str) -> float:
-    """Return what a product such as `25 * 86400` comes to."""
+    """Return the value of a product such as `25 * 86400`."""
     result = 1.0
     for factor in text.split(" * "):
         result *= float(factor)

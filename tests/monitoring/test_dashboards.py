@@ -1,4 +1,4 @@
-"""The dashboards are what `tools.dashboards` writes, and can be used by every Grafana that imports them."""
+"""The dashboards are up to date, and usable in every Grafana that imports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runbooks ask of the database, or do there, can be done, and shows nobody."""
+"""The statements in runbooks work, and show no personal data."""
 
 from __future__ import annotations
 

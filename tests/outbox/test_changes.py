@@ -108,7 +108,7 @@ class TestWithoutABackend:
 
     def test_a_change_costs_no_statement(self, app: Flask) -> None:
         class Untouched:
-            """A connection that nothing may be asked of."""
+            """A connection that must not be used."""
 
         assert list(app_plugins().collect("ctms_backends")) == []
         outbox().changed(Untouched(), [uuid4()])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What stands for Braze in tests: a workspace that keeps profiles, as its documentation says."""
+"""A fake of Braze for tests: a workspace that keeps profiles, as documented by Braze."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Workspace:
 
 
 def has_null(value: Any) -> bool:
-    """Tell whether there is a null somewhere inside."""
+    """Return whether there is a null somewhere inside."""
     if isinstance(value, dict):
         return any(map(has_null, value.values()))
     return any(map(has_null, value)) if isinstance(value, list) else value is None

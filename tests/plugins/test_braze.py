@@ -27,7 +27,7 @@ MakeContact = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def workspace(stub_server: StubServer) -> Workspace:
-    """What stands for Braze."""
+    """Return a fake of Braze."""
     made = Workspace()
     stub_server.reply = made
     return made
@@ -45,7 +45,7 @@ def state(document: dict[str, Any]) -> ContactState:
 
 
 class TestContract(BackendContract):
-    """What any backend is held to."""
+    """The contract of backends."""
 
     name = "braze"
 
@@ -56,7 +56,7 @@ class TestContract(BackendContract):
 
     @pytest.fixture
     def implementation(self, profiles: Profiles) -> Profiles:
-        """Talks to what stands for Braze."""
+        """Return a client of the fake."""
         return profiles
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])
@@ -294,7 +294,7 @@ class TestLimits:
 
 class TestSettings:
     def declared(self, monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Any]:
-        """Return what the plugin declares."""
+        """Return the plugin's declarations."""
         for name, value in variables.items():
             monkeypatch.setenv(f"CTMS_PLUGIN_BRAZE_{name}", value)
         return [one.value for one in load_plugins(Settings(plugins=("braze",))).collect("ctms_backends")]

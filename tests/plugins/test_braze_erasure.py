@@ -27,7 +27,7 @@ JANES, JOES = str(JANE["email_id"]), str(JOE["email_id"])
 
 @pytest.fixture
 def workspace(stub_server: StubServer) -> Workspace:
-    """What stands for Braze."""
+    """Return a fake of Braze."""
     made = Workspace()
     stub_server.reply = made
     return made
@@ -46,7 +46,7 @@ def add(workspace: Workspace, person: Identities, number: int, **more: Any) -> N
 
 
 class TestContract(DeletionHandlerContract):
-    """What any deletion handler is held to."""
+    """The contract of deletion handlers."""
 
     name = "braze"
 
@@ -57,7 +57,7 @@ class TestContract(DeletionHandlerContract):
 
     @pytest.fixture
     def implementation(self, erasures: ProfileErasures) -> ProfileErasures:
-        """Talks to what stands for Braze."""
+        """Return a client of the fake."""
         return erasures
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])

@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def waitlists(path: Path | None) -> list[Waitlist]:
-    """Return what the plugin declares for its setting."""
+    """Return the plugin's declarations for its setting."""
     return list(declared.ctms_waitlists(declared.Settings(path=path)))
 
 
@@ -241,7 +241,7 @@ class TestBadFiles:
             load_plugins(Settings())
 
 
-# A schema of the field `a`, a bad value, what is said of it and of what type that is.
+# A schema of the field `a`, an invalid value, the message and type of its error.
 BAD_VALUES: dict[str, tuple[dict[str, Any], Any, str, str]] = {
     "type": ({"type": "string"}, 31337, "Should be text", "type"),
     "types": ({"type": ["integer", "null"]}, "31337", "Should be a whole number or null", "type"),

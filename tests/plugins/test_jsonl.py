@@ -31,12 +31,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def journal(path: Path, max_bytes: int = 10**9, every: str = "never") -> Journal:
-    """Make what writes it."""
+    """Return the writer."""
     return Journal(path, max_bytes, every)
 
 
 def lines(path: Path) -> list[Any]:
-    """Return what a file holds."""
+    """Return the lines of a file."""
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
@@ -46,7 +46,7 @@ def aside(path: Path) -> list[Path]:
 
 
 class TestContract(BackendContract):
-    """What any backend is held to."""
+    """The contract of backends."""
 
     name = "jsonl"
 
@@ -222,7 +222,7 @@ def test_several_processes_write_it(path: Path) -> None:
 
 class TestSettings:
     def declared(self, monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[Any]:
-        """Return what the plugin declares."""
+        """Return the plugin's declarations."""
         for name, value in variables.items():
             monkeypatch.setenv(f"CTMS_PLUGIN_JSONL_{name}", value)
         return [one.value for one in load_plugins(Settings(plugins=("jsonl",))).collect("ctms_backends")]

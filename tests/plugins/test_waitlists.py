@@ -24,7 +24,7 @@ LONG = "x" * 101
 
 @dataclass(frozen=True)
 class Rule:
-    """A plugin, what it declares, fields that it lets in, fields that it alone refuses and where."""
+    """A plugin, its declaration, fields that it accepts, fields that it alone refuses and the place of the error."""
 
     plugin: str
     declares: str

@@ -34,7 +34,7 @@ def changes(stub_server: StubServer) -> ChangeMessages:
 
 
 class TestContract(BackendContract):
-    """What any backend is held to."""
+    """The contract of backends."""
 
     name = "webhook"
 

@@ -51,7 +51,7 @@ def test_addresses_that_are(address: str) -> None:
 
 
 class Names:
-    """Takes the place of the look-up of names; `asked` are those that were looked up."""
+    """Replaces name resolution; `asked` are the resolved names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
         self.asked: list[str] = []
@@ -60,7 +60,7 @@ class Names:
         monkeypatch.setattr(socket, "getaddrinfo", self)
 
     def __call__(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
-        """Answer for names; addresses are what they are."""
+        """Resolve a name; addresses resolve to themselves."""
         if not host.endswith(".example.com"):
             return self._look_up(host, port, *args, **kwargs)
         self.asked.append(host)
@@ -111,7 +111,7 @@ def test_a_name_is_looked_up_once_and_that_address_is_called(
 
 
 def test_the_next_address_is_tried(stub_server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    Names(monkeypatch, ["127.0.0.2", "127.0.0.1"])  # nobody listens on the first
+    Names(monkeypatch, ["127.0.0.2", "127.0.0.1"])  # the first port is closed
     monkeypatch.setattr(addresses, "is_public", lambda _: True)
     url = stub_server.url.replace("127.0.0.1", "hooks.example.com")
 

@@ -1,4 +1,4 @@
-"""Signed messages about who is to be forgotten."""
+"""Signed erasure requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def erasures(stub_server: StubServer) -> VerifiedErasureMessages:
 
 
 class TestContract(DeletionHandlerContract):
-    """What any deletion handler is held to."""
+    """The contract of deletion handlers."""
 
     name = "webhook"
 

@@ -1,4 +1,4 @@
-"""Webhooks over https: the certificate is held to the name, whatever address it leads to."""
+"""Webhooks over https: the certificate must match the name, whatever address it resolves to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Hooks(BaseHTTPRequestHandler):
 
 class _Server(HTTPServer):
     def handle_error(self, *_: object) -> None:
-        """Say nothing: a client that does not trust the certificate goes away."""
+        """Report nothing: a client that does not trust the certificate disconnects."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of the plugin `webhook` share."""
+"""Fixtures of the plugin `webhook`'s tests."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def make(app: Flask) -> Callable[[int], list[str]]:  # noqa: ARG001  inside the 
 
 @pytest.fixture
 def edit(api: ApiClient) -> Callable[[str, str], Any]:
-    """Give a contact another first name; returns its document."""
+    """Change a contact's first name; return its document."""
 
     def change(email_id: str, name: str) -> Any:
         answer = api.patch(f"/ctms/{email_id}", {"email": {"first_name": name}})

@@ -1,4 +1,4 @@
-"""A plugin with backends and a deletion handler that keep everything in memory, and what waits for them."""
+"""A plugin with in-memory backends and a deletion handler, and their pending contacts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Blind:
     """A backend that cannot be compared."""
 
     def push(self, contacts: Sequence[Any], idempotency_key: str) -> None:
-        """Take what comes."""
+        """Keep the contacts."""
 
 
 class Receiving:
@@ -27,7 +27,7 @@ class Receiving:
         self.club = FakeBackend()
 
     def wants(self, document: Mapping[str, Any]) -> bool:
-        """Tell whether `club` wants the contact; raises for one who is called so."""
+        """Return whether `club` wants the contact; raises for one of this name."""
         if document["email"]["first_name"] == "Nobody can tell":
             raise LookupError("a secret")
         return True
@@ -86,13 +86,13 @@ def execute(sql: str, **values: Any) -> list[Any]:
 
 
 def deliver() -> None:
-    """Forget what waits, as if the other systems had it."""
+    """Delete the pending entries, as if the other systems had them."""
     execute("DELETE FROM outbox")
     execute("DELETE FROM procrastinate_jobs")
 
 
 def waiting(backend: str = "mail") -> set[str]:
-    """Return the ids of those who wait for a backend."""
+    """Return the ids of the contacts that are pending for a backend."""
     found = execute("SELECT email_id::text FROM outbox WHERE backend = %(b)s AND parked_at IS NULL", b=backend)
     return {email_id for (email_id,) in found}
 

@@ -1,4 +1,4 @@
-"""What waits for a backend is pushed: full batches, the newest state, each contact in its lane, only whom it wants."""
+"""Pending contacts are pushed: full batches, the newest state, each contact in its lane, only wanted ones."""
 
 from __future__ import annotations
 

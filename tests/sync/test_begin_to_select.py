@@ -43,13 +43,13 @@ def unlisted() -> bool:
 
 
 def resync_all() -> int:
-    """Have all contacts pushed again."""
+    """Push all contacts again."""
     with pool.acquire() as connection:
         return sum(resync(connection, "other", Selection()))
 
 
 def some_time_passes() -> None:
-    """Let the last push be more than a second ago."""
+    """Move the last push to more than a second ago."""
     rows("UPDATE receivers SET unlisted_at = unlisted_at - interval '1 minute'")
 
 

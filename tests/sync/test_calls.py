@@ -1,4 +1,4 @@
-"""A call that takes too long is given up, and the lane stands still until it has ended."""
+"""A call that takes too long times out, and the lane is blocked until it has ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOON = 0.05
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
+    """Wait for another thread."""
     for _ in range(2000):
         if condition():
             return

@@ -200,7 +200,7 @@ def test_a_paused_backend_is_not_called(other: Other, worker: Worker, make: Make
 
 class TestRate:
     def waits(self, worker: Worker) -> list[float]:
-        """Let no time pass while the worker waits; returns how long it meant to."""
+        """Replace the worker's waits; return their durations."""
         found: list[float] = []
 
         def wait(seconds: float) -> bool:
@@ -212,7 +212,7 @@ class TestRate:
         return found
 
     def turns(self, worker: Worker) -> list[float]:
-        """Let no time pass while the worker waits; returns when each of its calls was due, on one clock (seconds)."""
+        """Replace the worker's waits; return when each of its calls was due, in seconds of one clock."""
         waits = self.waits(worker)
         wait = worker.stopping.wait
         found: list[float] = []

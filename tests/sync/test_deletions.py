@@ -1,4 +1,4 @@
-"""An erasure is done only when the backends have deleted what it deleted, whatever happens to the contact meanwhile."""
+"""An erasure is done only when the backends have deleted the contact, whatever happens to it in the meantime."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_edit_that_is_pushed_while_the_contact_is_deleted_is_not_its_deletion
 
 
 class TestBack:
-    """A contact with the same id exists again before the backend has heard of the deletion."""
+    """A contact with the same id exists again before the backend has received the deletion."""
 
     def test_the_old_one_is_deleted_there_first(
         self, other: Other, worker: Worker, erasures: Erasures, email: dict[str, Any]

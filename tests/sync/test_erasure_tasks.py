@@ -1,4 +1,4 @@
-"""Deletion handlers erase, are asked again, verify or refuse; every contact counts once, and its identities go."""
+"""Deletion handlers erase, are polled, verify or refuse; every contact counts once, and its identities are deleted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def delete(other: Other, api: ApiClient, make_contact: MakeContact) -> Delete:  
 
 @pytest.fixture(autouse=True)
 def counted_always(app: Flask) -> Iterator[None]:  # noqa: ARG001  inside its transaction
-    """After each test the numbers agree: each contact is in one of the four states, and tasks tell the same."""
+    """Check the numbers after each test: each contact is in one of the four states, and the tasks agree."""
     yield
     wrong = """
         SELECT FROM erasures e JOIN erasure_handlers h ON h.erasure_id = e.id

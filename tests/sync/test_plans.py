@@ -1,4 +1,4 @@
-"""What is asked all the time costs the same whether ten contacts wait or a hundred thousand."""
+"""Frequent queries cost the same with ten or a hundred thousand pending contacts."""
 
 from __future__ import annotations
 

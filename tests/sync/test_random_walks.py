@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, in the end the other system has what the API gives."""
+"""Whatever happens in any order, the other system finally has the same data as the API."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Walk:
         return {one.email_id: self.chance.choice(outcomes) for one in contacts if self.chance.random() < 0.9}
 
     def finish(self) -> None:
-        """Let all work from now on, and work all off."""
+        """Let all calls succeed from now on, and drain everything."""
         self.other.answer = lambda _: None
         self.retry()
         for _ in range(6):

@@ -1,4 +1,4 @@
-"""The reason why a deletion handler is not done with an erasure: it goes when the handler is."""
+"""The reason why a deletion handler has not finished an erasure: it is cleared when the handler is done."""
 
 from __future__ import annotations
 

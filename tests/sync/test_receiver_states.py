@@ -1,4 +1,4 @@
-"""How backends and deletion handlers are doing, as `/__heartbeat__` tells it, and when one counts as failing."""
+"""The states of backends and deletion handlers, their report in `/__heartbeat__`, and when one counts as failing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ctms_plugins"]
 
 @pytest.fixture
 def heartbeat(anonymous: ApiClient, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """Asks how the service is doing, inside the test's transaction; returns what is wrong with the receivers."""
+    """Return the heartbeat's problems of the receivers, within the test's transaction."""
     monkeypatch.setattr(health, "quick_connection", pool.acquire)
     monkeypatch.setattr(Settings, "has_erasure_key", True)
 

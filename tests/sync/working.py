@@ -1,4 +1,4 @@
-"""What the tests of the background service share: a plugin whose answers they choose, and a worker that they drive."""
+"""Fixtures of the background service's tests: a plugin whose outcomes they choose, and a worker that they drive."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def row(sql: str, *values: Any) -> Any:
 
 
 class Other:
-    """The other system: `copies` is what it has, `calls` the ids of each push, `keys` their keys.
+    """The other system: `copies` are its data, `calls` the ids of each push, `keys` their keys.
 
-    `answer(contacts)` says what a call answers, or raises; without it all is well. What is not said to be refused,
-    late or the like is kept.
+    `answer(contacts)` returns the result of a call, or raises; by default all contacts are done. Contacts without
+    another outcome are kept.
     """
 
     def __init__(self) -> None:
@@ -148,18 +148,18 @@ class Worker:
 
 
 def time_passes() -> None:
-    """Let all waits and rests be over."""
+    """Let all delays and cool-downs end."""
     rows("UPDATE outbox SET due_at = least(due_at, clock_timestamp())")
     rows("UPDATE erasure_tasks SET due_at = least(due_at, clock_timestamp())")
     rows("UPDATE receivers SET open_until = NULL")
 
 
 def waiting() -> list[str]:
-    """Return whom the backend waits for, oldest first."""
+    """Return the pending contacts of the backend, oldest first."""
     return [str(one) for one in rows("SELECT email_id FROM outbox WHERE parked_at IS NULL ORDER BY waiting_since")]
 
 
 def parked() -> dict[str, str]:
-    """Return who is parked, and why."""
+    """Return the parked contacts and their reasons."""
     found = rows("SELECT email_id, reason FROM outbox WHERE parked_at IS NOT NULL")
     return {str(email_id): reason for email_id, reason in found}

@@ -1,4 +1,4 @@
-"""What these tests share: the served instance and its database, side by side."""
+"""Fixtures: the served instance and its database, in parallel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["site"]
 Connect = Callable[[], psycopg.Connection]
 
 TIMEOUT_IN_SECONDS = 900
-"""So long may a test take that starts processes: many times what it takes, on a machine that is busy and slow."""
+"""Timeout of a test that starts processes: many times its usual duration, for a slow and busy machine."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests here their time; the others keep that of all."""
+    """Set the timeout of these tests; others keep the default."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(TIMEOUT_IN_SECONDS))

@@ -90,7 +90,7 @@ def test_the_bare_app_answers_as_the_service_with_the_same_statements(
     assert status == bare_status == kind.status
     assert api.comparable(kind, answer) == api.comparable(kind, bare_answer)
     assert answer  # neither empty
-    # A read is one statement with the question who asks; what else the service asks is that question.
+    # A read is one statement together with the authorization; the service executes no other.
     assert all(any(statement in sql for sql in ours) for statement in its)
     assert all("api_client" in sql for sql in ours if sql not in its)
 

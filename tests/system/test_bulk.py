@@ -51,7 +51,7 @@ def ctms_deletion_handlers():
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service of its own, with a deletion handler that nobody calls: no worker runs."""
+    """Run a separate service, with a deletion handler that is never called: no worker runs."""
     library = tmp_path_factory.mktemp("library")
     (library / "nowhere.py").write_text(_HANDLER)
     described = library / "nowhere-1.dist-info"
@@ -124,7 +124,7 @@ def check_all_is_done(connection: psycopg.Connection, kept: Any) -> None:
 
 
 def outcomes(*reports: Path) -> dict[str, str]:
-    """Return what the reports say of each address, the later one when it says more."""
+    """Return the outcome of each address in the reports; a later, more specific one counts."""
     found: dict[str, str] = {}
     for report in reports:
         with report.open(newline="") as file:
@@ -143,7 +143,7 @@ def test_ctrl_c_and_sigterm_lose_nothing(
     told = []
     for number in (signal.SIGINT, signal.SIGTERM):
         left = doomed(connection)
-        # With rests so long that it cannot be done before the signal comes, however busy the machine is.
+        # With pauses so long that the signal comes first, however busy the machine is.
         process = begin(served, *arguments, "--batch-size", "20", "--pause", "1")
         wait_until_some_are_gone(connection, process, left)
         process.send_signal(number)

@@ -1,4 +1,4 @@
-"""Contacts reach other systems through the backends that come with CTMS, and who is deleted is forgotten there."""
+"""Contacts reach other systems through the bundled backends, and deleted ones are erased there."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_contacts_come_change_and_go(tmp_path: Path) -> None:
         hooks.reply = Reply(410)
         changed = api.patch(f"{running.url}/ctms/{email_id}", json={"email": {"first_name": "Zoe"}}, timeout=60)
         assert changed.status_code == 200, changed.text
-        work(running, status=3)  # the webhook's contact is to be tried again
+        work(running, status=3)  # the webhook's contact is to be retried
         assert [line["email"]["first_name"] for line in lines(file)] == ["Zoë", "Zoe"]
         assert workspace.profiles[email_id]["first_name"] == "Zoe"
         assert receivers(running)["webhook"]["state"] == "paused"
@@ -94,5 +94,5 @@ def created(api: requests.Session, running: Served) -> Any:
 
 
 def lines(file: Path) -> list[Any]:
-    """Return what the file holds."""
+    """Return the lines of the file."""
     return [json.loads(line) for line in file.read_text().splitlines()]

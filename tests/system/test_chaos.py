@@ -1,4 +1,4 @@
-"""Things are broken at random for a short while; `tests.chaos` runs the same for as long as one likes."""
+"""Random failures for a short time; `tests.chaos` runs the same for any duration."""
 
 from __future__ import annotations
 

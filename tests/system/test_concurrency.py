@@ -121,7 +121,7 @@ def test_a_new_contact_may_be_posted_and_put(served: Served, session: requests.S
 
 
 def test_a_contact_may_be_created_during_its_deletion(served: Served, session: requests.Session, token: str) -> None:
-    """Who finds neither the contact nor room for it tries again: there is no conflict with one that is gone."""
+    """A writer that finds neither the contact nor a free address retries: a deleted contact is no conflict."""
     for _ in range(3):
         contact = full()
         url = f"{served.url}/ctms/{contact['email']['email_id']}"
@@ -188,9 +188,9 @@ def test_putting_and_patching_leave_one_or_the_other_order(
 def test_contacts_that_swap_unique_values_conflict_without_errors(
     served: Served, session: requests.Session, token: str
 ) -> None:
-    """Each change needs what the other contact has: no order of them can succeed.
+    """Each change needs the other contact's value, so no order can succeed.
 
-    PostgreSQL ends one of two that wait for each other, whose client may try again (503).
+    PostgreSQL aborts one of two that wait for each other; its client may retry (503).
     """
     one, other = full(), full()
     urls = []

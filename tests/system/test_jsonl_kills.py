@@ -1,4 +1,4 @@
-"""Writers of the plugin `jsonl` are killed at random moments: what was answered with done is in the files."""
+"""Writers of the plugin `jsonl` are killed at random: data that were reported as done are in the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KILLS = 20
 
 
 def write(folder: Path, name: str, told: Connection) -> None:
-    """Write until this process is killed, and say what is done."""
+    """Write until this process is killed, and report finished batches."""
     journal = Journal(folder / "contacts.jsonl", 200_000, "never")
     for number in count():
         document = {"email": {"email_id": f"{name}-{number}", "text": "x" * 5_000}}

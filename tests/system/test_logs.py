@@ -29,7 +29,7 @@ TALKATIVE = {"CTMS_LOGGING_LEVEL": "DEBUG", "CTMS_LOG_SQLALCHEMY": "true", "CTMS
 
 @pytest.fixture(params=["true", "false"], ids=["mozlog", "text"])
 def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Served, Inbox]]:
-    """The service at its most talkative, and what it reports."""
+    """Run the service at its most verbose, and collect its output."""
     with (
         inbox() as reported,
         serve(
@@ -62,7 +62,7 @@ def marked() -> dict[str, Any]:
 
 
 def call_everything(url: str, token: str) -> None:
-    """Call every operation with what is right, odd or wrong, and full of marks."""
+    """Call every operation with valid, irregular and invalid requests full of marks."""
     document = requests.get(f"{url}/openapi.json", timeout=30).json()
     contact = marked()
     bodies: list[Any] = [

@@ -1,4 +1,4 @@
-"""What `flask ctms plugins new` writes works as created, and after changes by its author."""
+"""Packages created by `flask ctms plugins new` work as created, and after changes by their authors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ctms_waitlists() -> Iterator[Waitlist]:
 
 
 def made(folder: Path, name: str, kind: str) -> Path:
-    """Write a package and return its folder."""
+    """Create a package and return its folder."""
     words = words_for(name, kind)
     target = folder / str(words["package"])
     write(target, kind, words)
@@ -63,7 +63,7 @@ def test_it_passes_ruff_and_mypy(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     pytest.importorskip("ruff")
     package = made(tmp_path, "my-other", kind)
-    # What mypy knows of the libraries is the same for all kinds.
+    # mypy's results for the libraries are the same for all kinds.
     cache = Path(os.environ[FOLDER_OF_RUN], "mypy")
 
     for tool in (
@@ -127,7 +127,7 @@ def holds(running: Served) -> None:
 
 
 def is_gone(running: Served) -> None:
-    """The service knows nothing of a waitlist `hub`, and shows what is stored of it."""
+    """The service does not know the waitlist `hub`, but shows its stored fields."""
     api = running.session()
     assert posted(api, running, {"seats": 501}).status_code == 201
     assert "hub" not in [one["name"] for one in api.get(f"{running.url}/waitlists", timeout=60).json()]
@@ -145,7 +145,7 @@ def posted(api: requests.Session, running: Served, fields: dict[str, object]) ->
 
 
 def refused(api: requests.Session, running: Served, fields: dict[str, object]) -> list[list[str | int]]:
-    """Return where the service says that these fields are wrong, in order."""
+    """Return the places of the invalid fields in the response, in order."""
     answer = posted(api, running, fields)
     assert answer.status_code == 422, answer.text
     return sorted((problem["loc"] for problem in answer.json()["detail"]), key=str)

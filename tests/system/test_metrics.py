@@ -24,7 +24,7 @@ ROUTE = {"method": "GET", "path_template": "/ctms/{email_id}"}
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """An instance of its own: what is counted in it is known."""
+    """Run a separate instance, whose counts are known."""
     with serve(tmp_path_factory.mktemp("counted"), CTMS_WORKERS="2") as running:
         yield running
 
@@ -166,7 +166,7 @@ def test_the_metrics_are_consistent_after_kills_under_load(running: Served, head
     counted = total(text, "ctms_requests_total", **ROUTE, status_code="404") - before
     assert 0 < counted <= sent[0]
     of_client = total(text, "ctms_api_requests_total", **ROUTE, client_id="id_admin") - of_client
-    assert 0 < of_client <= counted  # a kill may come between the two counters
+    assert 0 < of_client <= counted  # a kill may occur between the two counters
     assert total(text, "ctms_database_connections", state="in_use") == 0
     # The successor continues to count in the files of the killed process.
     assert total(text, "ctms_metrics_files_bytes") <= 2 * files

@@ -1,4 +1,4 @@
-"""From a request to a panel: what happens is counted exactly, kept, and shown."""
+"""From a request to a panel: events are counted exactly, stored, and displayed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_events_are_counted_stored_and_displayed(tmp_path: Path) -> None:
             assert differences(client, lost.get(name, Counter()), counted) == {}
             assert until(partial(counted_by_influxdb, running.database, name), counted.__eq__) == counted
 
-        for client in running.clients.values():  # so that what began with the first round grows
+        for client in running.clients.values():  # so that series of the first round grow
             client.some_of_everything(3)
         assert until(lambda: without_data(running), lambda empty: not empty) == []
 
@@ -62,7 +62,7 @@ def test_alerts_are_sent_and_need_no_influxdb(tmp_path: Path) -> None:
     gone = {"api": {name: [f"127.0.0.1:{free_port()}"] for name in ENVIRONMENTS}, "worker": {}}
     expected = {
         ("CtmsInstanceDown", "production", "page"),
-        ("CtmsInstanceDown", "staging", "ticket"),  # nobody is woken for staging
+        ("CtmsInstanceDown", "staging", "ticket"),  # staging pages nobody
         ("CtmsWorkerNotScraped", "production", "page"),
         ("CtmsWorkerNotScraped", "staging", "ticket"),
         ("CtmsMetricsNotStored", None, "ticket"),

@@ -1,4 +1,4 @@
-"""What keeps the service from starting says so in one line that names package, version, hook and hint."""
+"""A refused start is one line that names package, version, hook and hint."""
 
 from __future__ import annotations
 

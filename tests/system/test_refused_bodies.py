@@ -29,7 +29,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Refused(NamedTuple):
-    """A request that is refused before its body is read; `authorized` says whether a good token comes with it."""
+    """A request that is refused before its body is read; `authorized` means that it has a valid token."""
 
     status: int
     method: str

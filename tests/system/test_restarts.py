@@ -1,4 +1,4 @@
-"""PostgreSQL restarts under load; processes are killed: what is in flight is lost, and nothing else."""
+"""PostgreSQL restarts under load; processes are killed: only requests in flight are lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.serving import Served, serve, wait_until_up
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """An instance of its own: what happens to it must not happen to other tests."""
+    """Run a separate instance: it must not affect other tests."""
     with serve(tmp_path_factory.mktemp("restarted"), CTMS_WORKERS="2") as running:
         yield running
 
@@ -69,13 +69,13 @@ def both_workers(running: Served, without: psutil.Process | None = None) -> list
 
 
 def errors(running: Served) -> str:
-    """What the service logged above the level of information, to explain a failure."""
+    """Return the service's log above the level INFO, to explain a failure."""
     lines = running.output.read_text().splitlines()
     return "\n".join(line.replace("\\n", "\n") for line in lines if '"request.summary"' not in line)
 
 
 class Load:
-    """Clients that read and write until they are stopped; what is not answered as it should is noted."""
+    """Clients that read and write until they are stopped; unexpected responses are recorded."""
 
     clients = 6
 
@@ -106,7 +106,7 @@ class Load:
                         self.failed.append(f"{answer.status_code} {answer.text}")
 
     def wait_for(self, more: int) -> None:
-        """Wait until so many more answers have come."""
+        """Wait for this many more responses."""
         wanted = self.answered + more
         give_up = time.monotonic() + 200
         while self.answered < wanted:

@@ -1,4 +1,4 @@
-"""`flask ctms serve` as its users meet it: the first start, the end, two at once, and what it refuses."""
+"""`flask ctms serve` as its users run it: the first start, the end, concurrent starts, and refusals."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TestFirstStart:
         self.works(served, script, tmp_path)
 
     def works(self, served: Served, script: str, folder: Path) -> None:
-        """Run what the first start prints: it creates a contact and finds it."""
+        """Run the commands that the first start prints: they create a contact and find it."""
         served.session().delete(f"{served.url}/ctms/jane@example.com", timeout=60)  # another one, of another test
         done = subprocess.run(
             ["bash", "-eu", "-c", script],
@@ -135,7 +135,7 @@ class TestFirstStart:
         assert line.startswith(f"CTMS: serving on http://{host}:{port} with {counted} docs at ")
 
     def announced(self, url: str, environment: dict[str, str], *options: str, folder: Path | None = None) -> str:
-        """Start the service, return the line that says where it serves, and find that it answers right after it."""
+        """Start the service, return the line that announces it, and check that it responds immediately."""
         process = subprocess.Popen(
             [FLASK, "ctms", "serve", *options], env=environment, stdout=subprocess.PIPE, text=True, cwd=folder
         )
@@ -207,14 +207,14 @@ class TestEnd:
             assert postgres_of(tmp_path)
             waiting, blocker = self.slow_request(running, answers)
             idle = [requests.Session() for _ in range(6)]
-            for client in idle:  # connections that are kept alive hold nobody up
+            for client in idle:  # kept-alive connections do not delay the end
                 client.get(f"{url}/__lbheartbeat__", timeout=60)
             if how == "SIGTERM":
                 process.send_signal(signal.SIGTERM)
             elif how == "Ctrl-C":
-                os.killpg(process.pid, signal.SIGINT)  # what a terminal does: everyone in the group hears it
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group receives it
             else:
-                os.killpg(process.pid, signal.SIGTERM)  # what a supervisor may do
+                os.killpg(process.pid, signal.SIGTERM)  # as a supervisor may do
 
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(timeout=1)

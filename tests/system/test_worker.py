@@ -65,7 +65,7 @@ def ctms_deletion_handlers():
 
 @dataclass
 class Running:
-    """The service with the plugin, and what the plugin was called with."""
+    """The service with the plugin, and the plugin's calls."""
 
     served: Served
     folder: Path
@@ -122,7 +122,7 @@ class Running:
         return worker
 
     def text(self) -> str:
-        """Return what the workers said."""
+        """Return the workers' output."""
         file = self.folder / "workers.txt"
         return file.read_text() if file.exists() else ""
 

@@ -109,7 +109,7 @@ def test_a_hanging_check_times_out_and_is_not_restarted(
     assert both.run() == late
     waited.clear()
     assert [both.run() for _ in range(20)] == [late] * 20
-    assert waited[::2] == [0] * 20  # its timeout is over: nobody waits for it again
+    assert waited[::2] == [0] * 20  # its timeout is over: a second request does not wait for it
     assert min(waited[1::2]) > 0
     assert len(started) == 1
 

@@ -47,7 +47,7 @@ for line in sys.stdin:
 
 
 class Observed:
-    """An observer that keeps what it gets."""
+    """An observer that keeps its records."""
 
     def __init__(self) -> None:
         self.batches: list[list[RequestRecord]] = []
@@ -84,7 +84,7 @@ class Process:
         return self._log.read_text().splitlines() if self._log.exists() else []
 
     def end(self) -> int:
-        """Let it come to its end; return its exit status."""
+        """Wait for its end; return its exit status."""
         assert self._process.stdin
         self._process.stdin.close()
         return self._wait()

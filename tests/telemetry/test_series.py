@@ -1,4 +1,4 @@
-"""The series of `/metrics`: those that start at 0, what they count, and that requests cannot invent new ones."""
+"""The series of `/metrics`: those that start at 0, their counts, and that requests cannot create arbitrary ones."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Environment:
             script.chmod(0o755)
 
     def variables(self, data: Path) -> dict[str, str]:
-        """Return the environment of somebody who has activated it; the embedded database is in `data`."""
+        """Return the environment of a reader who has activated it; the embedded database is in `data`."""
         return {
             **environment_for(data),
             "PATH": f"{self.commands}{os.pathsep}{os.environ['PATH']}",
@@ -87,7 +87,7 @@ class Environment:
 
 
 def _installed() -> Path:
-    """Return the packages of an environment in which the wheel of CTMS is installed, made once for a test run."""
+    """Return the packages of an environment with the wheel of CTMS, created once per test run."""
     run = Path(os.environ[FOLDER_OF_RUN])
     with (run / "installed.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -112,7 +112,7 @@ def _install(folder: Path) -> None:
 
 
 def _packages_below() -> Iterator[Path]:
-    """Give what is installed where the tests run, except CTMS, and what changes the path."""
+    """Yield the packages installed where the tests run, except CTMS, and files that change the path."""
     site = Path(sysconfig.get_path("purelib"))
     ours = {file.parts[0] for file in distribution("ctms").files or ()}
     for path in sorted(site.iterdir()):

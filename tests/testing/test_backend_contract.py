@@ -16,7 +16,7 @@ MakeContact = Callable[..., dict[str, Any]]
 
 
 class Doing:
-    """A backend that does what it is made with."""
+    """A backend with the given behaviour."""
 
     def __init__(self, push: Callable[[Sequence[ContactState]], Any]) -> None:
         self._push = push
@@ -74,7 +74,7 @@ def test_an_undeclared_name_fails(app: Flask) -> None:
 
 
 def held(test: str, push: Callable[[Sequence[ContactState]], Any], make_contact: MakeContact, most: int = 3) -> None:
-    """Hold a backend to one test of the contract."""
+    """Run one test of the contract on a backend."""
     implementation = Doing(push)
     backend = Backend(name="mirror", implementation=implementation, max_batch=most)
     parts = {"implementation": implementation, "failing_implementation": implementation}
@@ -98,7 +98,7 @@ def once() -> Callable[[Sequence[ContactState]], None]:
 
 
 def strict() -> Callable[[Sequence[ContactState]], None]:
-    """Make what stumbles over who is gone and was not there."""
+    """Return a backend that fails for unknown contacts that are gone."""
     known: set[str] = set()
 
     def push(contacts: Sequence[ContactState]) -> None:

@@ -1,4 +1,4 @@
-"""The waitlists that the bundled plugins declare, held to the contract that authors hold theirs to."""
+"""The waitlists of the bundled plugins, tested with the contract for authors."""
 
 from __future__ import annotations
 

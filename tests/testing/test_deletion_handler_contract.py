@@ -14,7 +14,7 @@ from ctms.testing.contracts.deletion_handlers import stranger
 
 
 class Erasing:
-    """A deletion handler that does what it is made with."""
+    """A deletion handler with the given behaviour."""
 
     def __init__(self, erase: Callable[[Sequence[Identities]], Any]) -> None:
         self.erase = erase

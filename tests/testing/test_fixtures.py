@@ -36,7 +36,7 @@ class Greeter:
 
     @dataclass(frozen=True)
     class Settings:
-        """What it says."""
+        """The plugin's settings."""
 
         word: str = setting("WORD", "What it says.", default="hello")
 
@@ -138,7 +138,7 @@ def test_routes_require_a_token(anonymous: ApiClient, api: ApiClient) -> None:
 
 
 class TestThePluginsOfAProject:
-    """What a `pyproject.toml` declares."""
+    """The plugins that a `pyproject.toml` declares."""
 
     def test_they_need_not_be_installed(self, tmp_path: Path) -> None:
         (tmp_path / "pyproject.toml").write_text('[project.entry-points.ctms]\nhub = "hub_plugin"\n')

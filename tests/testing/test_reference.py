@@ -1,4 +1,4 @@
-"""The page about testing plugins names what there is."""
+"""The page about testing plugins is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of waitlists finds what it is there to find."""
+"""The contract of waitlists detects violations."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_check_without_a_schema_must_refuse_unknown_fields_as_declared() -> No
 
 
 class Strict:
-    """A plugin whose JSON Schema says less than its rules accept."""
+    """A plugin whose JSON Schema is narrower than its rules."""
 
     @hookimpl
     def ctms_waitlists(self) -> Iterator[Waitlist]:

@@ -1,4 +1,4 @@
-"""Fixtures of the background service's tests: those of what it works on."""
+"""Fixtures of the background service's tests, shared with those of `tests/sync`."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_any_priority_is_due(make: Make, priority: int) -> None:
 
 
 def working(ago: float | None) -> tuple[int, int]:
-    """Let a worker that said `ago` seconds ago that it lives, or is unknown, work on a job; returns both ids."""
+    """Add a worker with a heartbeat `ago` seconds ago, or none, and a job that it runs; return both ids."""
     worker = row(
         "INSERT INTO procrastinate_workers (last_heartbeat)"
         " VALUES (clock_timestamp() - make_interval(secs => %s)) RETURNING id",

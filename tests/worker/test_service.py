@@ -1,4 +1,4 @@
-"""What runs beside the jobs: freeing lanes, and the metrics of what waits."""
+"""The tasks next to the jobs: releasing lanes, and the metrics of pending contacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `flask ctms worker --once` says that it has done."""
+"""The summary that `flask ctms worker --once` prints."""
 
 from __future__ import annotations
 

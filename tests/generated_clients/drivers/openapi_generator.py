@@ -1,6 +1,6 @@
-"""Drives the client that openapi-generator makes, for Python: a line of JSON in is a step, a line out is what came.
+"""A driver of the Python client by openapi-generator: each line of JSON in is a step, each line out is its result.
 
-It is run where `ctms_client` is the generated package, and type-checked there.
+It runs where `ctms_client` is the generated package, and is type-checked there.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Driver:
 
 
 def main(url: str) -> None:
-    """Do what the lines of standard input say."""
+    """Run the steps of standard input."""
     driver = Driver(url)
     for line in sys.stdin:
         step, arguments = json.loads(line)

@@ -1,6 +1,6 @@
-"""Drives the client that openapi-python-client makes: a line of JSON in is a step, a line out is what came.
+"""A driver of the client by openapi-python-client: each line of JSON in is a step, each line out is its result.
 
-It is run where `ctms_client` is the generated package, and type-checked there.
+It runs where `ctms_client` is the generated package, and is type-checked there.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Driver:
 
 
 def main(url: str) -> None:
-    """Do what the lines of standard input say."""
+    """Run the steps of standard input."""
     driver = Driver(url)
     for line in sys.stdin:
         step, arguments = json.loads(line)
