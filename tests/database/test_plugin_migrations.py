@@ -167,9 +167,7 @@ def test_a_plugin_is_checked_without_a_database(flask: Flask, site: Path, tmp_pa
     assert not (folder / "postgresql").exists()
 
 
-def test_a_disabled_plugin_can_be_purged_and_is_recreated_empty(
-    flask: Flask, url: str, site: Path, tmp_path: Path
-) -> None:
+def test_a_disabled_plugin_can_be_purged(flask: Flask, url: str, site: Path, tmp_path: Path) -> None:
     install(tables.write(tmp_path), site)
     flask("db", "upgrade")
     flask("ctms", "stamps", "one")
