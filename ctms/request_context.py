@@ -15,11 +15,11 @@ from ctms.database.pool import Connection
 
 @dataclass(slots=True)
 class RequestContext:
-    """What is known of a request while it is handled.
+    """The context of a request while it is handled.
 
     `caller` and `connection` are set while its guarded view runs. `client_id` is the known client of its verified
-    token, and `client_allowed` says whether that client was authorized. `database_seconds` are its database times by
-    kind of connection, None once they are recorded.
+    token, and `client_allowed` whether that client was authorized. `database_seconds` are its database times by kind of
+    connection, None once they are recorded.
     """
 
     request_id: str
@@ -34,16 +34,16 @@ class RequestContext:
 
 
 def start_request_context(request_id: str) -> None:
-    """Give the current request a new context. Requests inside one app context, as in tests, come one by one."""
+    """Start a new context for the current request. Requests inside one app context, as in tests, are sequential."""
     current_g().request_context = RequestContext(request_id)
 
 
 def request_context() -> RequestContext:
-    """Return the context of the current request. Raises `AttributeError` outside one."""
+    """Return the context of the current request. Raises `AttributeError` outside a request."""
     context: RequestContext = current_g().request_context
     return context
 
 
 def find_request_context() -> RequestContext | None:
-    """Return the context of the current request, None outside one."""
+    """Return the context of the current request, or None outside a request."""
     return current_g().get("request_context") if has_app_context() else None

@@ -1,4 +1,4 @@
-"""HTTP: the routes, how requests are read and answered, and the OpenAPI document."""
+"""HTTP: the routes, request parsing, responses, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLUEPRINTS = (
 
 
 def init_api(app: Flask, of_plugins: Sequence[Registered[flask_smorest.Blueprint]] = ()) -> None:
-    """Register the routes, ours and those of plugins, and what documents them. Raises `PluginError`."""
+    """Register the built-in routes, those of plugins, and their documentation. Raises `PluginError`."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_IN_BYTES
     slots = init_body_slots(app, app.extensions["ctms.settings"])
     app.wsgi_app = BodyDrain(app.wsgi_app, slots)  # type: ignore[method-assign]

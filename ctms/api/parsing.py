@@ -1,4 +1,4 @@
-"""Reading requests: what does not validate becomes a 422 whose problems say where, and never what, was wrong."""
+"""Request parsing: invalid values become a 422 whose problems have the place, but never the value."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PLACES = {"json": "body", "form": "body"}
 
 
 class Parser(FlaskParser):
-    """How flask-smorest's `arguments` read bodies, forms and queries."""
+    """The parser of bodies, forms and queries for flask-smorest's `arguments`."""
 
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
-        """Return the parsed body. Raises `Invalid` when it is not JSON, or says that it is something else."""
+        """Return the parsed body. Raises `Invalid` if it is not JSON, or declares another type."""
         if req.mimetype and not req.is_json:
             raise Invalid([_problem(["body"], Message("Content-Type should be application/json", "content_type"))])
         body = req.get_data(cache=False)
@@ -60,9 +60,9 @@ class Parser(FlaskParser):
 
 
 def _require_whole(req: Request, read: int) -> None:
-    """Raise `RequestEntityTooLarge` when not all of a body was read that came in chunks.
+    """Raise `RequestEntityTooLarge` if a chunked body was not read completely.
 
-    The length of such a body is unknown beforehand. Werkzeug reads it up to the limit and says nothing.
+    The length of such a body is unknown in advance. Werkzeug reads it up to the limit without an error.
     """
     if req.content_length is None and read == req.max_content_length:
         raise RequestEntityTooLarge

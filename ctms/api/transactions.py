@@ -1,7 +1,7 @@
 """The database for the code of plugins outside routes: commands, health checks, backends and deletion handlers.
 
-Routes have the connection of their guard (`ctms.api.blueprint`): a transaction beside it would be committed before it
-is known whether the caller may do what it asks for.
+Routes use the connection of their guard (`ctms.api.blueprint`): another transaction would be committed before the
+caller is authorized.
 """
 
 from __future__ import annotations

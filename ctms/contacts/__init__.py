@@ -1,1 +1,1 @@
-"""The domain: contacts, what they look like, how they are found, and the only writers of them."""
+"""The domain: contacts, their structure, queries, and their only writers."""

@@ -1,7 +1,7 @@
-"""The kinds of fields of a contact: marshmallow's own, with the messages, types and limits of this API.
+"""The types of a contact's fields: marshmallow's own, with the messages, types and limits of this API.
 
-Every message carries the `type` that clients switch on. No message repeats the submitted value, which is personal
-data. Text that PostgreSQL cannot store (U+0000, lone surrogates) is refused here.
+Every message carries the `type` that clients switch on. No message repeats the submitted value, which is personal data.
+Text that PostgreSQL cannot store (U+0000, lone surrogates) is refused here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_DEPTH = 50
 
 
 class Message(str):
-    """What is wrong, for people, with the `type` for programs."""
+    """An error message for people, with the `type` for programs."""
 
     __slots__ = ("type",)
     type: str
@@ -181,7 +181,7 @@ def _normalize_url(value: str) -> str:
 
 
 class LegacyAddress(str):
-    """Text that is not an address, but may stay where it is already stored. `problem` says what is wrong with it."""
+    """Text that is not an address, but may stay where it is already stored. `problem` is the reason."""
 
     __slots__ = ("problem",)
     problem: dict[str, str]
@@ -250,7 +250,7 @@ class Timestamp(ma.fields.DateTime):
 
 
 class SubDocument(Field, ma.fields.Nested):
-    """An object inside a contact. `actions` are words that may replace it (`"DELETE"`), loaded as they are."""
+    """An object inside a contact. `actions` are keywords that may replace it (`"DELETE"`), loaded unchanged."""
 
     default_error_messages = {"type": Message("Input should be a valid object", "dict_type")}  # noqa: RUF012
 
@@ -281,7 +281,7 @@ class List(Field, ma.fields.List[Any]):
 
 
 class Subscriptions(List):
-    """A list of entries with names, each name once. `actions` as in `SubDocument` (`"UNSUBSCRIBE"`)."""
+    """A list of entries with unique names. `actions` as in `SubDocument` (`"UNSUBSCRIBE"`)."""
 
     def __init__(self, schema: Any, *, actions: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(SubDocument(schema), max_items=MAX_ENTRIES, **kwargs)

@@ -78,17 +78,17 @@ class Revisions:
         return checks.problem(self.plugin, f"its migrations failed with {reason(error)}", place=place)
 
     def schema_statements(self) -> Sequence[str]:
-        """Return what creates the plugin's schema, and what marks it as the plugin's; nothing for CTMS."""
+        """Return the statements that create and mark the plugin's schema; none for CTMS."""
         if self.plugin is None:
             return ()
         comment = f"{SCHEMA_COMMENT}{self.plugin.name}"
         return f'CREATE SCHEMA "{self.schema}"', f"COMMENT ON SCHEMA \"{self.schema}\" IS '{comment}'"
 
     def enter_schema(self, connection: Connection, *, create: bool) -> None:
-        """Create the plugin's schema if it is missing, in the transaction of the first revision, and mark it.
+        """Create and mark the plugin's schema if it is missing, in the transaction of the first revision.
 
-        One that is empty is taken: somebody has created it for a role that may not. Raises `PluginError` for one that
-        holds anything and is not marked.
+        An empty schema is used: somebody created it for a role without the privilege. Raises `PluginError` for one that
+        contains anything and is not marked.
         """
         if self.plugin is None:
             return
@@ -100,7 +100,7 @@ class Revisions:
             what = f"the schema {self.schema} is in use, and CTMS has not created it"
             raise checks.problem(self.plugin, what, f"rename it; if it is the plugin's, run {marking}")
         if create:
-            # Not `IF NOT EXISTS`, which also needs the privilege to create schemas where the schema exists.
+            # Not `IF NOT EXISTS`, which requires the privilege to create schemas even if the schema exists.
             for statement in (creating, marking) if found is None else (marking,):
                 connection.execute(text(statement))
 
@@ -134,7 +134,7 @@ class Revisions:
 
 
 def schema_of(plugin: str) -> str:
-    """Return the name of the schema of the plugin of that name."""
+    """Return the name of a plugin's schema."""
     return f"{SCHEMA_PREFIX}{plugin}"
 
 

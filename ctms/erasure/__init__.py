@@ -1,1 +1,1 @@
-"""Deletion and opt-out of one contact or a million, with records that name nobody."""
+"""Deletion and opt-out of one contact or a million, with records without personal data."""

@@ -42,7 +42,7 @@ class BulkDeletion:
 
     @property
     def also_known_in(self) -> int:
-        """The number of other contacts, in the recorded batches, that have an address as that of their account."""
+        """The number of other contacts, in the recorded batches, that have an address as their account address."""
         return len(self._others)
 
     def erase(self, connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
@@ -95,13 +95,13 @@ class BulkDeletion:
 
 
 def _anybody(connection: Connection, addresses: Sequence[str]) -> set[UUID]:
-    """Return the ids of the contacts that have one of the addresses, as their own or as that of their account."""
+    """Return the ids of the contacts that have one of the addresses as their own or account address."""
     own = {email_id for _, email_id in connection.execute(_FIND, expand_spellings(addresses)).fetchall()}
     return own.union(*accounts.find(connection, addresses, own).values())
 
 
 def _others(addresses: Sequence[str], found: Mapping[int, Any]) -> list[str]:
-    """Return the addresses that are nobody's."""
+    """Return the addresses without a contact."""
     return [address for position, address in enumerate(addresses) if position not in found]
 
 
@@ -114,7 +114,7 @@ def _outcomes(
     had: Mapping[UUID, tuple[bool, bool]],
     before: Container[str | None],
 ) -> list[ItemOutcome]:
-    """Return `outcome` for each contact `found` by the position of its address, and what is known of the others.
+    """Return `outcome` for each contact `found` by the position of its address, and outcomes of other addresses.
 
     `before` are addresses that were erased before.
     """

@@ -37,8 +37,8 @@ ORIGIN_COMMAND = "command"
 class ErasureRequest:
     """A requested erasure, with its requester (`client:<id>`, `operator:<user>`) and its `origin`.
 
-    `forget` also suppresses the addresses. `include_fxa` also erases the contacts that have an address only as that of
-    their account.
+    `forget` also suppresses the addresses. `include_fxa` also erases the contacts that have an address only as their
+    account address.
     """
 
     by: str
@@ -85,7 +85,7 @@ _FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fin
 def lock_addresses_to_forget(connection: Connection, request: ErasureRequest, addresses: Iterable[str] | None) -> None:
     """Block writers of `addresses` (None: any) until this transaction ends, if the erasure forgets them.
 
-    Call it before the transaction locks a row. Raises `OperatorError` when the erasure forgets and no key is set.
+    Call it before the transaction locks a row. Raises `OperatorError` if the erasure forgets and no key is set.
     """
     if not request.forget:
         return
@@ -109,7 +109,7 @@ def erase(
 
     Backends and deletion handlers are notified later. `unknown` is the number of requested addresses or identities that
     match no contact, except addresses erased before. `also_known_in` is the number of other contacts that have an
-    address as that of their account. An erasure that forgets suppresses all requested `addresses`, even without a
+    address as their account address. An erasure that forgets suppresses all requested `addresses`, even without a
     contact.
     """
     email_ids = [one.email_id for one in found]
@@ -166,7 +166,7 @@ def find_erased(connection: Connection, addresses: Collection[str], erased_now: 
 
 
 def addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
-    """Return the addresses of the contacts, and those of their accounts."""
+    """Return the own and account addresses of the contacts."""
     return (address for one in found for address in one.addresses.values())
 
 

@@ -1,4 +1,4 @@
-"""The tables of erasures: records that name nobody, and what deletion handlers and backends have still to do."""
+"""The tables of erasures: records without personal data, and pending work of deletion handlers and backends."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ctms.database.engine import Model
 
 
 class Erasure(Model):
-    """A deletion of one contact or many: when, by whom (`client:<id>` or `operator:<user>`), and how many.
+    """A deletion of one or more contacts: time, requester (`client:<id>` or `operator:<user>`), and counts.
 
-    `origin` is what asked for it: `delete` (the API's DELETE), `api` (`POST /erasures`) or `command`. `unknown` counts
-    what named nobody, but for addresses that were erased before; `also_known_in` other contacts that carry an erased
-    address as that of their account; it is None of erasures by earlier versions. `request_key` and `request_digest` are
-    keyed fingerprints of an `Idempotency-Key` and of what came with it.
+    `origin` is the kind of request: `delete` (the API's DELETE), `api` (`POST /erasures`) or `command`. `unknown`
+    counts requested items without a contact, except addresses that were erased before; `also_known_in` counts other
+    contacts with an erased address as their account address, and is None for erasures by earlier versions.
+    `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key` and of its request.
     """
 
     __tablename__ = "erasures"
@@ -61,10 +61,10 @@ class ErasedAddress(Model):
 
 
 class ErasureHandler(Model):
-    """How far a deletion handler is with an erasure: numbers of contacts, each in one of four states.
+    """The progress of a deletion handler with an erasure: numbers of contacts, each in one of four states.
 
-    `done` are those that it says it erased and that are not verified; `reason` is the last one that parked or delayed
-    some, None once nothing is pending, parked or being verified.
+    `done` are erased but unverified contacts; `reason` is the last one that parked or delayed some, None once nothing
+    is pending, parked or being verified.
     """
 
     __tablename__ = "erasure_handlers"
@@ -86,9 +86,10 @@ class ErasureHandler(Model):
 
 
 class ErasureTask(Model):
-    """A contact that a deletion handler has still to erase or to verify (`step`); gone when that is done.
+    """A contact that a deletion handler has yet to erase or to verify (`step`); the row is deleted when that is done.
 
-    It holds the identities that the handler needs, the only place where an erased contact's still are.
+    It contains the identities that the handler needs, and is the only place where those of an erased contact are still
+    stored.
     """
 
     __tablename__ = "erasure_tasks"
@@ -140,7 +141,7 @@ class ErasureBackend(Model):
 
 
 class ErasureDeletion(Model):
-    """A contact that a backend has still to delete for an erasure; the row is deleted when the backend has done so.
+    """A contact that a backend has yet to delete for an erasure; the row is deleted when the backend has done so.
 
     `ctms.outbox.deletions` reads and writes these rows. `parked` is true while the contact is parked in the outbox.
     """

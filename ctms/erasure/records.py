@@ -1,4 +1,4 @@
-"""The records of erasures: reading and finding them, and trying again what is parked. They name no person."""
+"""The records of erasures, without personal data: queries and retries."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _OF_ADDRESS = f"""
     SELECT {_RENDERED} {_FROM}
     WHERE e.id IN (SELECT erasure_id FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)) {_NEWEST_FIRST}"""
 
-# Before the tasks, as who works them off does.
+# Before the tasks, like the workers that drain them.
 _LOCK_HANDLERS = f"""
     SELECT FROM {ErasureHandler.__tablename__} WHERE erasure_id = %(id)s ORDER BY handler FOR NO KEY UPDATE"""
 _LOCK_ERASURES = f"""
@@ -94,7 +94,7 @@ _RETRY_TASKS = _RETRY.format(which="id = ANY(%(ids)s)")
 
 
 def _close(numbers: str, waiting: str, column: str) -> tuple[str, str, str]:
-    """Return the statements that lock the numbers of one `column`, delete what waits for it, and count it as done."""
+    """Return the statements that lock the numbers of one `column`, delete its pending work, and count it as done."""
     of_one = f"erasure_id = %(id)s AND {column} = %(name)s"
     return (
         f"SELECT FROM {numbers} WHERE {of_one} FOR NO KEY UPDATE",
@@ -112,7 +112,7 @@ _CLOSE = {
 
 
 def record(erasure_id: UUID) -> ScalarQuery:
-    """Ask for the record of an erasure, a JSON object."""
+    """Query the record of an erasure, a JSON object."""
     return ScalarQuery(_ONE, (*_installed(), erasure_id))
 
 
@@ -123,12 +123,12 @@ def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
 
 
 def newest(connection: Connection, limit: int, *, unfinished: bool = False) -> list[dict[str, Any]]:
-    """Return the newest records, or the newest of those with which a handler or backend is not done."""
+    """Return the newest records, or the newest of those that a handler or backend has not finished."""
     return _records(connection, _OPEN if unfinished else _NEWEST, limit)
 
 
 def of_address(connection: Connection, address: str) -> list[dict[str, Any]]:
-    """Return the records of the erasures of an address, in any spelling, the newest first.
+    """Return the records of the erasures of an address, in any spelling, newest first.
 
     Raises `OperatorError` without a key.
     """
@@ -137,14 +137,14 @@ def of_address(connection: Connection, address: str) -> list[dict[str, Any]]:
 
 
 class Retried(NamedTuple):
-    """The numbers of contacts that are tried again, by handler and by backend."""
+    """The numbers of contacts to retry, by handler and by backend."""
 
     handlers: dict[str, int]
     backends: dict[str, int]
 
 
 def retry(connection: Connection, erasure_id: UUID) -> Retried:
-    """Have handlers and backends try again what is parked of the erasure; not inside a transaction."""
+    """Retry the parked contacts of the erasure at handlers and backends; not inside a transaction."""
     with connection.transaction():
         connection.execute(_LOCK_HANDLERS, {"id": erasure_id})
         moved: dict[str, int] = dict(connection.execute(_RETRY_ERASURE, {"id": erasure_id}).fetchall())
@@ -153,9 +153,9 @@ def retry(connection: Connection, erasure_id: UUID) -> Retried:
 
 
 def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
-    """Have a handler try again what is parked for it, of all erasures; gives the numbers of contacts, batch by batch.
+    """Retry a handler's parked contacts of all erasures; yield the numbers of contacts, batch by batch.
 
-    Each batch is a transaction of its own: what is done stays when it is interrupted.
+    Each batch is a separate transaction: finished batches are kept after an interruption.
     """
     values: dict[str, Any] = {"handler": handler, "last": 0, "limit": BATCH}
     while rows := connection.execute(_PARKED, values).fetchall():
@@ -170,9 +170,9 @@ def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
 
 
 def close(connection: Connection, erasure_id: UUID, kind: str, name: str, by: str) -> bool:
-    """Count all that a backend or deletion handler (`kind`) has still to do of the erasure as done, by hand.
+    """Count the unfinished work of a backend or deletion handler (`kind`) on the erasure as done manually.
 
-    What waited for it is deleted; the record names who closed it. Returns False when the erasure does not name it.
+    Its pending work is deleted; the record names who closed it. Returns False if it has no part in the erasure.
     """
     values = {"id": erasure_id, "name": name, "reason": f"closed by {by}"}
     with connection.transaction():

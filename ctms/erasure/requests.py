@@ -1,4 +1,4 @@
-"""Erasing what one request asks for: whole, at once, and once only, however often it is sent."""
+"""Erasing what one request names: in one transaction, and only once, however often it is sent."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Identities = Mapping[str, Any]
 
 
 class InvalidAddressesError(Exception):
-    """Some of what a request asks for is neither an address nor that of a contact.
+    """A request contains text that is neither an address nor that of a contact.
 
-    `problems` says for each the position among what was asked for, the identity's name, and what is wrong.
+    `problems` has for each the position in the request, the identity's name, and the reason.
     """
 
     def __init__(self, problems: Sequence[tuple[int, str, str]]) -> None:
@@ -35,11 +35,10 @@ class InvalidAddressesError(Exception):
 
 
 class Result(NamedTuple):
-    """What a request has erased: the record's id, how many contacts, and how many were asked for that are none.
+    """The result of a request: the record's id, the number of contacts, and the number of items without a contact.
 
-    An address that was erased before is not among the latter.
-
-    `also_known_in` counts other contacts that carry one of the addresses as that of their account.
+    An address that was erased before is not among the latter. `also_known_in` counts other contacts that have one of
+    the addresses as their account address.
     """
 
     id: UUID
@@ -62,8 +61,8 @@ def erase_requested(
 ) -> Result:
     """Erase the contacts that match all identities of one of `wanted`, in the caller's transaction.
 
-    With the `key` (`Idempotency-Key`) of an earlier request of the same caller it returns what that one did; one that
-    is still at it is waited for. Raises `Invalid` when that one asked for something else, and `InvalidAddressesError`.
+    With the `key` (`Idempotency-Key`) of an earlier request of the same caller it returns that request's result, and
+    waits for one in progress. Raises `Invalid` if the earlier request was different, and `InvalidAddressesError`.
     """
     if key:
         earlier = _begin(connection, request, wanted, key)
@@ -72,9 +71,9 @@ def erase_requested(
     wanted = _settled(connection, wanted)
     addresses = {one["primary_email"] for one in wanted if "primary_email" in one}
     by_address = all(map(_is_address, wanted))
-    asked = list(_once(wanted))  # before others have to wait: this works out the spellings
+    asked = list(_once(wanted))  # before others have to wait: this computes the spellings
     lock_addresses_to_forget(connection, request, addresses if by_address else None)
-    if request.include_fxa:  # all at once, in one order: then each is locked already
+    if request.include_fxa:  # all at once, in one order: later locks then find them locked
         removal.lock_matching(connection, [*asked, *({"fxa_primary_email": address} for address in addresses)])
     matching = removal.lock_matching(connection, asked)
     contacts = {one.email_id: one for match in matching for one in match}
@@ -99,14 +98,15 @@ def erase_requested(
 
 
 def _is_address(one: Identities) -> bool:
-    """Return whether nothing but the address of a contact is asked for."""
+    """Return whether only an address is requested."""
     return one.keys() == {"primary_email"}
 
 
 def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[Identities]:
-    """Return what is wanted with its addresses as the entries of a list would have them.
+    """Return what is wanted with its addresses resolved as in a list.
 
-    Not before it is known that this is no repetition: what is no address is no contact's any more, once erased.
+    Only once it is known that the request is no repetition: legacy addresses do not match a contact any more after it
+    was erased.
     """
     places = [(position, name) for position, one in enumerate(wanted) for name in sorted(one.keys() & ADDRESSES.keys())]
     entries = resolve_entries(connection, (make_entry(None, wanted[position][name]) for position, name in places))
@@ -120,10 +120,10 @@ def _settled(connection: Connection, wanted: Sequence[Identities]) -> Sequence[I
 
 
 def _begin(connection: Connection, request: ErasureRequest, wanted: Sequence[Identities], key: str) -> Result | None:
-    """Make the record of the erasure, or return what the request with the same key did."""
+    """Create the record of the erasure, or return the result of an earlier request with the same key."""
     of_text = fingerprints().of_text
     text = f"{request.by}\n{key}"
-    # Without a key of ours: what clients choose at random tells nobody anything, what they ask for would.
+    # Without our key: the clients' random keys reveal nothing, but the requested values would.
     request_key = of_text("Idempotency-Key", text) or hashlib.sha256(text.encode()).digest()
     more = ["include_fxa"] if request.include_fxa else []
     digest = of_text("request", json.dumps([request.forget, *map(_plain, wanted), *more]))
@@ -139,7 +139,7 @@ def _begin(connection: Connection, request: ErasureRequest, wanted: Sequence[Ide
 
 
 def _once(wanted: Iterable[Identities]) -> Iterable[Identities]:
-    """Give each of what is wanted once: an address in any spelling is the same."""
+    """Yield each wanted item once: spellings of an address are equal."""
     return {
         tuple((name, comparison_key(text) if name in ADDRESSES else text) for name, text in _plain(one)): one
         for one in wanted
