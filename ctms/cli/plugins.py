@@ -26,7 +26,6 @@ from ctms.cli.output import (
 )
 from ctms.cli.scaffold import new
 from ctms.cli.settings import shown_settings
-from ctms.database.embedded import data_of, is_running
 from ctms.database.engine import quick_connection, release_database
 from ctms.database.migrations import PluginSchemas, revision_of
 from ctms.database.operator_errors import operator_errors
@@ -214,6 +213,8 @@ def _with(settings: Settings, name: str) -> Settings:
 
 def _revisions(settings: Settings, found: Plugins, name: str) -> dict[str, str | None] | None:
     """Return the newest revision of the plugin's tables and that of the database, or None if it has no tables."""
+    from ctms.database.embedded import data_of, is_running  # noqa: PLC0415  an external server needs no wheel
+
     migrations, permissions = (
         [one for one in found.collect(hook) if one.plugin.name == name]
         for hook in ("ctms_migrations", "ctms_permissions")

@@ -254,7 +254,7 @@ class TestEntries:
         assert len(named) == len(LISTS) + len(["checked", "free-trip", "lax-trip", "relay", "trip", "vpn", "*"])
         assert {"Fields.Relay-any", "Fields.relay_any_2", "Fields.relay_any_3"} <= set(named), named
         assert schemas["Fields.tree"]["description"] == ("Tree: fields of waitlist `tree`. Its fields nest.")
-        assert schemas["Fields.trip"]["description"].endswith("Where somebody goes, and how.")
+        assert schemas["Fields.trip"]["description"].endswith("A trip: destination and means.")
 
     def test_schemas_have_no_titles_and_values_keep_theirs(self, document: dict[str, Any]) -> None:
         (name,) = [name for name in document["components"]["schemas"] if name.startswith("Fields.Relay-any")]
@@ -322,7 +322,7 @@ class TestList:
         assert listed["checked"]["schema"] == {"type": "object"}
         assert listed["vpn"]["schema"]["properties"]["geo"] == {"type": ["string", "null"], "maxLength": 100}
         trip = listed["trip"]["schema"]
-        assert trip["description"] == "Where somebody goes, and how."
+        assert trip["description"] == "A trip: destination and means."
         assert (trip["required"], trip["additionalProperties"]) == (["to"], False)
         assert trip["properties"]["seats"] == {"type": "integer", "minimum": 1, "default": 1}
         assert listed["free-trip"]["schema"]["additionalProperties"] is True

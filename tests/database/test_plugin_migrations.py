@@ -99,7 +99,7 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     checked = flask("db", "check", status=1)
     assert lacks in checked.stderr
     assert checked.stdout == ""
-    assert "plugin stamps: none (not the newest)" in flask("db", "current").stdout
+    assert "plugin stamps: none (not the head)" in flask("db", "current").stdout
     assert migrations_of(flask) == {"head": "0002", "revision": None, "problem": lacks}
 
     assert flask("db", "upgrade").stdout == "CTMS: nothing to do\nplugin stamps: upgraded to 0002\n"
@@ -235,7 +235,7 @@ def test_the_migrations_of_one_plugin(flask: Flask, url: str, site: Path, tmp_pa
     assert list((MIGRATIONS / "versions").glob("*a_third*")) == []
     flask("db", "--plugin", "stamps", "downgrade", "base")
     assert tables_of(url) == ["alembic_version"]
-    assert "no plugin nobody that is on has migrations; those that have are stamps" in (
+    assert "no enabled plugin nobody has migrations; plugins with migrations: stamps" in (
         flask("db", "--plugin", "nobody", "upgrade", status=4).stderr
     )
 

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ctms.database.operator_errors import database_problem
 from ctms.database.programs import run_program
 from ctms.errors import OperatorError
 from ctms.settings import Settings
+from tests import forked
 from tests.docs.messages import is_documented
 
 NOBODY = 65534
@@ -38,17 +39,16 @@ def refused(folder: Path) -> str:
     return error.value.message
 
 
-@contextmanager
-def not_as_root() -> Iterator[None]:
-    """Act as a user whose access the kernel checks."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+def _become_nobody() -> None:
+    if os.geteuid() == 0:
+        os.setuid(NOBODY)
+
+
+@pytest.fixture
+def as_user() -> Iterator[Executor]:
+    """Another process, of a user whose access the kernel checks; a user id applies to all threads of a process."""
+    with ProcessPoolExecutor(1, mp_context=forked.context(), initializer=_become_nobody) as process:
+        yield process
 
 
 def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
@@ -84,26 +84,25 @@ def test_a_path_that_cannot_be(tmp_path: Path) -> None:
     assert refused(loop) == f"CTMS_DATA_DIR {loop} cannot be used: File exists; {hint}"
 
 
-def test_a_folder_without_permission(tmp_path: Path) -> None:
+def test_a_folder_without_permission(tmp_path: Path, as_user: Executor) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
 
-    with not_as_root():
-        itself, below = refused(closed), refused(closed / "a" / "b")
-        user = storage.user_name()
+    itself, below = as_user.map(refused, [closed, closed / "a" / "b"])
+    user = as_user.submit(storage.user_name).result()
 
     hint = "grant the user access, or set CTMS_DATA_DIR to another folder"
     assert itself == f"CTMS_DATA_DIR {closed} cannot be written by the user {user}: {hint}"
     assert below == f"CTMS_DATA_DIR {closed}/a/b cannot be written by the user {user}, denied at {closed}: {hint}"
 
 
-def test_a_file_of_somebody_else(tmp_path: Path) -> None:
+def test_a_file_of_somebody_else(tmp_path: Path, as_user: Executor) -> None:
     lock = tmp_path / "in-use.lock"
     lock.touch(mode=0o400)
     tmp_path.chmod(0o777)
 
-    with not_as_root():
-        assert f"cannot be written by the user {storage.user_name()}, denied at {lock}: " in refused(tmp_path)
+    user = as_user.submit(storage.user_name).result()
+    assert f"cannot be written by the user {user}, denied at {lock}: " in as_user.submit(refused, tmp_path).result()
 
 
 @pytest.mark.parametrize(
