@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.contacts.factories import minimal
 from tests.docs import pages
-from tests.docs.pages import DOCS
+from tests.docs.pages import DOCS, ROOT
 from tests.serving import Served
 
 HOW_TO = DOCS / "how-to"
 
 
-def run(page: Path, served: Served, folder: Path, file: str, *addresses: str) -> None:
+def run(
+    page: Path, served: Served, folder: Path, file: str, *addresses: str, says: Mapping[str, str] | None = None
+) -> None:
     """Run a page whose reader has this file, and contacts with these addresses."""
     with served.session() as session:
         for address in addresses:
@@ -23,11 +27,22 @@ def run(page: Path, served: Served, folder: Path, file: str, *addresses: str) ->
             assert made.status_code == 201, made.text
     (folder / file).write_text(pages.marked(page, f"file: {file}"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    pages.run(page, {**served.environment, "PATH": path}, folder)
+    pages.run(page, {**served.environment, "PATH": path}, folder, says)
 
 
 def test_many_are_erased(served: Served, tmp_path: Path) -> None:
     run(HOW_TO / "erase-in-bulk.md", served, tmp_path, "gone.txt", "ada@example.com", '"a, b"@example.com')
+
+
+def test_many_are_erased_over_http(served: Served, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "bin" / "delete_bulk.py", tmp_path)
+    says = {
+        "https://ctms.example.com": served.url,
+        "id_eraser": served.client_id,
+        "secret_…": served.client_secret,
+    }
+
+    run(HOW_TO / "erase-over-http.md", served, tmp_path, "gone.txt", "lin@example.com", says=says)
 
 
 def test_opt_outs_are_taken_over(served: Served, tmp_path: Path) -> None:
