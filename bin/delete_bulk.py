@@ -348,7 +348,7 @@ def confirm(options: Options, count: int, url: str) -> None:
     if not sys.stdin.isatty():
         raise Failure("there is no terminal to ask for confirmation: pass --yes")
     what = "Delete and forget" if options.forget else "Delete"
-    if input(f"{what} everything about {count} addresses at {url} for ever? [y/N] ").strip().lower() != "y":
+    if input(f"{what} everything about {count} addresses at {url} permanently? [y/N] ").strip().lower() != "y":
         raise Failure("nothing was done")
 
 

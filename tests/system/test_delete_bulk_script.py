@@ -187,7 +187,7 @@ def test_killed_half_way_and_run_again_it_counts_each_contact_once(
 
     def kill_after_two(request: ReceivedRequest, reply: Reply) -> Reply:
         sent.append(request)
-        if len(sent) == 4:  # the service has deleted this batch, and the script never hears of it
+        if len(sent) == 4:  # the service has deleted this batch, and the script never receives the response
             process[0].kill()
             return Reply(waits=True)
         return reply
