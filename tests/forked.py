@@ -1,6 +1,6 @@
-"""`flask …` in many processes that do not import everything anew: each is forked from one that has done so.
+"""Fast `flask` commands: each process is forked from one that has already imported everything.
 
-What a process prints, logs and reports is its own, as of one that a shell starts; only the imports are shared.
+A process has its own output, log and exit status, as if a shell had started it; only the imports are shared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MODULES = [
 
 
 def context() -> ForkServerContext:
-    """Return what forks processes that have imported the service."""
+    """Return the context that forks processes which have already imported the service."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(_MODULES)
     return forks
@@ -36,7 +36,7 @@ def context() -> ForkServerContext:
 def run_flask(
     *arguments: str, environment: Mapping[str, str], cwd: Path, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """Run `flask …` to its end, without a terminal, in a folder."""
+    """Run a `flask` command in a folder, without a terminal, and wait for it."""
     forks = context()
     with tempfile.TemporaryDirectory() as folder:
         written = [Path(folder, name) for name in ("stdout", "stderr")]
@@ -57,14 +57,14 @@ def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, writte
         opened = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(opened, number)
         os.close(opened)
-    # Those that there are write as the process that forked this one was started, to a terminal perhaps. Modules may
-    # have kept them at import (Alembic does, as a default), so they are flushed at the end, too.
+    # The existing streams belong to the parent. Modules may refer to them since their import (Alembic does, as a
+    # default), so they are flushed at the end, too.
     kept = [one for one in (sys.stdout, sys.stderr) if one is not None]
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    # Python reads the variable at its start, which was that of the process that forked this one.
+    # Python reads the variable only at start-up, and this process was forked later.
     sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     sys.argv = ["flask", *arguments]
     from flask.cli import main  # noqa: PLC0415  as the script `flask` does
@@ -72,7 +72,7 @@ def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, writte
     try:
         main()
     finally:
-        # A forked process skips what others do at their end.
+        # A forked process does not run the exit handlers itself.
         atexit._run_exitfuncs()
         for one in (*kept, sys.stdout, sys.stderr):
             one.flush()

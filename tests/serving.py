@@ -1,4 +1,4 @@
-"""The service as its users start it: `flask ctms serve` in a process of its own, called over HTTP."""
+"""The service as its users start it: `flask ctms serve` in a separate process, called over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLASK = str(Path(sys.executable).parent / "flask")
 START_TIMEOUT_IN_SECONDS = 300
 STOP_TIMEOUT_IN_SECONDS = 200
 PORTS = range(10_000, 32_768)
-"""Below those that Linux gives to clients: none of theirs comes between the choice of a port and its use."""
+"""Below the ephemeral ports of Linux, so that no client takes a port between its choice and its use."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Served:
     client_secret: str = field(default="", repr=False)
 
     def token(self) -> str:
-        """Ask for a token."""
+        """Request a token."""
         response = requests.post(f"{self.url}/token", auth=(self.client_id, self.client_secret), timeout=30)
         response.raise_for_status()
         return str(response.json()["access_token"])
@@ -55,22 +55,22 @@ class Served:
         return session
 
     def flask(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-        """Run `flask …` beside the service, on its database."""
+        """Run a `flask` command on the database of the service."""
         return run_flask(*arguments, environment=self.environment, **kwargs)
 
     def database_url(self) -> str:
-        """Return the libpq URL of the embedded database, which the service keeps running."""
+        """Return the libpq URL of the embedded database; the service keeps it running."""
         with EmbeddedServer.acquire(self.folder) as server:
             return libpq_url(server.url)
 
     def stop(self) -> int:
-        """End the service with SIGTERM; returns its exit status."""
+        """Stop the service with SIGTERM, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=STOP_TIMEOUT_IN_SECONDS)
 
 
 def environment_for(folder: Path, **variables: str) -> dict[str, str]:
-    """Return an environment without settings but these: the embedded database in `folder`."""
+    """Return an environment whose only settings are these and the embedded database in `folder`."""
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -86,9 +86,9 @@ def run_flask(
     cwd: Path | str | None = None,
     typed: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `flask …` to its end, without a terminal; with the text `typed` on its standard input.
+    """Run a `flask` command without a terminal and wait for it; `typed` is its standard input.
 
-    Imports take most of the time of a command, so the process is forked from one that has done them.
+    Imports take most of the time of a command, so the process is forked from one that has already imported everything.
     """
     if typed is None:
         return forked.run_flask(*arguments, environment=environment, cwd=Path(cwd or Path.cwd()), timeout=timeout)
@@ -105,7 +105,7 @@ def run_flask(
 
 
 def upgrade_twice_at_once(environment: dict[str, str]) -> None:
-    """Run `flask db upgrade` in two processes at the same time. Raises `AssertionError` where one fails."""
+    """Run `flask db upgrade` in two processes at the same time. Raises `AssertionError` if one fails."""
     both = [
         subprocess.Popen(
             [FLASK, "db", "upgrade"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -118,7 +118,7 @@ def upgrade_twice_at_once(environment: dict[str, str]) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, by a chance that no seed decides: other test processes look, too."""
+    """Return an unused port. No seed determines it, because other test processes choose ports, too."""
     while True:
         port = secrets.choice(PORTS)
         with socket.socket() as probe:
@@ -131,9 +131,9 @@ def free_port() -> int:
 
 @contextmanager
 def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
-    """Start the service, its database in `folder`, and stop it at the end; `flask` may be another environment's.
+    """Run the service with its database in `folder`; `flask` may be the command of another environment.
 
-    The folder is given a database first unless there is one, or the variables name another: see `tests.prepared`.
+    Unless the folder has a database or the variables name one, a prepared database is copied: see `tests.prepared`.
     """
     if "CTMS_DB_URL" not in variables:
         prepare(folder, FLASK, environment_for(folder))
@@ -143,7 +143,7 @@ def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Ser
 
 @contextmanager
 def serve_as_is(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
-    """Start the service as `serve` does, on what there is in `folder`: nothing at the first start."""
+    """Run the service like `serve`, but without preparing `folder`."""
     port = free_port()
     environment = environment_for(folder, **{"PORT": str(port), "CTMS_WORKERS": "1", **variables})
     output = folder / "output.txt"
@@ -162,7 +162,7 @@ def serve_as_is(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterat
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """End a process with SIGTERM unless it has ended, and kill it where that does not help, which is a failure."""
+    """Stop a process with SIGTERM if it is running; kill it after a timeout, which is an error."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
@@ -175,16 +175,16 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 def wait_until_announced(process: subprocess.Popen[str], output: Path) -> None:
-    """Wait until the service says where it serves."""
+    """Wait until the service prints its address."""
     give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
     while "CTMS: serving on " not in (written := output.read_text()) or not written.endswith("\n"):
         assert process.poll() is None, f"the service ended with {process.returncode}: {written}"
-        assert time.monotonic() < give_up, f"the service does not answer: {written}"
+        assert time.monotonic() < give_up, f"the service does not respond: {written}"
         time.sleep(0.02)
 
 
 def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> None:
-    """Wait until the service answers."""
+    """Wait until the service responds."""
     give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
     while time.monotonic() < give_up:
         if process.poll() is not None:
@@ -195,4 +195,4 @@ def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> Non
             time.sleep(0.1)
         else:
             return
-    raise AssertionError(f"the service does not answer: {output.read_text()}")
+    raise AssertionError(f"the service does not respond: {output.read_text()}")
