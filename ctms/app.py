@@ -17,7 +17,6 @@ from ctms.clients.tokens import init_tokens
 from ctms.contacts.waitlist_rules import init_waitlist_registry
 from ctms.database.engine import init_database
 from ctms.database.migrations import init_migrations
-from ctms.erasure.handlers import init_deletion_handlers
 from ctms.hooks.checks import logging_tracebacks
 from ctms.hooks.manager import init_plugins
 from ctms.outbox.changes import init_outbox
@@ -79,7 +78,6 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
         init_migrations(app, plugins.collect("ctms_migrations"), plugins.collect("ctms_permissions"))
         init_health(app, plugins.collect("ctms_health_checks"))
         init_outbox(app, plugins.collect("ctms_backends"))
-        init_deletion_handlers(app, plugins.collect("ctms_deletion_handlers"))
         init_waitlist_registry(app, plugins.collect("ctms_waitlists"), metrics.create_rule_metrics)
         init_api(app, plugins.collect("ctms_blueprints"))
     metrics.preinitialize(answers(app))

@@ -20,7 +20,7 @@ from uuid import UUID
 from ctms.contacts import removal
 from ctms.contacts.removal import LockedContact
 from ctms.database.pool import Connection
-from ctms.erasure.handlers import deletion_handlers
+from ctms.erasure.handlers import handler_names
 from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
@@ -120,14 +120,12 @@ def erase(
     if request.forget:
         primary = (one.addresses["primary_email"] for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), SOURCE_ERASURE)
-    names = deletion_handlers().names
+    names = handler_names()
     if found and names:
         connection.execute(_UPSERT_HANDLERS, (request.id, len(found), names))
         connection.execute(_INSERT_TASKS, (request.id, names, [one.identities for one in found]))
     outbox().changed(connection, email_ids)
     deletions.add(connection, request.id, outbox().names, email_ids)
-    if found and names:
-        deletion_handlers().notify(connection)
 
 
 def write_record(

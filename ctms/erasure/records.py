@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ctms.contacts.documents import timestamp
 from ctms.database.pool import Connection, ScalarQuery
-from ctms.erasure.handlers import deletion_handlers
+from ctms.erasure.handlers import handler_names
 from ctms.erasure.models import (
     ErasedAddress,
     Erasure,
@@ -148,7 +148,6 @@ def retry(connection: Connection, erasure_id: UUID) -> Retried:
     with connection.transaction():
         connection.execute(_LOCK_HANDLERS, {"id": erasure_id})
         moved: dict[str, int] = dict(connection.execute(_RETRY_ERASURE, {"id": erasure_id}).fetchall())
-        deletion_handlers().notify(connection, moved)
     return Retried(moved, deletions.retry(connection, erasure_id))
 
 
@@ -164,7 +163,6 @@ def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
         with connection.transaction():
             connection.execute(_LOCK_ERASURES, values)
             moved = connection.execute(_RETRY_TASKS, values).fetchone()
-            deletion_handlers().notify(connection, [handler])
         values["last"] = values["ids"][-1]
         yield moved[1] if moved else 0
 
@@ -189,4 +187,4 @@ def _records(connection: Connection, sql: str, value: Any) -> list[dict[str, Any
 
 def _installed() -> tuple[list[str], list[str]]:
     """Return the names of the deletion handlers and backends of the app, in the order of the statements."""
-    return deletion_handlers().names, outbox().names
+    return handler_names(), outbox().names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from functools import cache
 from uuid import UUID
 
 from flask import Flask
@@ -12,7 +11,6 @@ from ctms.current import extension
 from ctms.database.pool import Connection
 from ctms.hooks.plugin import Registered
 from ctms.hooks.receivers import Backend
-from ctms.outbox.lanes import BACKEND, Lane, lanes_of, notify, notify_statement
 from ctms.outbox.models import OutboxEntry
 
 LIVE = 0
@@ -36,13 +34,8 @@ CHANGED = f"""
         attempts = 0, failures = 0, parked_at = NULL, reason = NULL"""
 """The statement that adds contacts to the outbox; `{contacts}` is a query for their ids."""
 
-
-@cache
-def _changed(lanes: tuple[Lane, ...]) -> str:
-    """Return the single statement that a request sends: it adds the contacts to the outbox, and notifies the lanes."""
-    return f"""
-        WITH changed AS ({CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")})
-        {notify_statement(lanes)}"""
+CHANGED_BY_ID = CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")
+"""The statement for contacts whose ids are given as `email_ids`."""
 
 
 class Outbox:
@@ -51,7 +44,6 @@ class Outbox:
     def __init__(self, registered: Sequence[Registered[Backend]]) -> None:
         self.backends = {one.value.name: one.value for one in registered}
         self.names = list(self.backends)
-        self._lanes = {name: lanes_of(BACKEND, backend) for name, backend in self.backends.items()}
 
     def changed(
         self,
@@ -65,15 +57,7 @@ class Outbox:
         names = self.names if backends is None else list(backends)
         if names and email_ids:
             values = {"priority": priority, "backends": names, "email_ids": list(email_ids)}
-            connection.execute(_changed(tuple(self.lanes(names))), values)
-
-    def notify(self, connection: Connection, names: Iterable[str], *, now: bool = False) -> None:
-        """Notify the lanes of those of these backends that are registered, in a second or `now`."""
-        notify(connection, self.lanes(name for name in names if name in self.backends), now=now)
-
-    def lanes(self, names: Iterable[str] | None = None) -> list[Lane]:
-        """Return the lanes of the backends, or of those named."""
-        return [lane for name in (self.names if names is None else names) for lane in self._lanes[name]]
+            connection.execute(CHANGED_BY_ID, values)
 
 
 def init_outbox(app: Flask, registered: Sequence[Registered[Backend]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.database.pool import Connection
-from ctms.outbox.changes import CHANGED, LIVE, outbox
+from ctms.outbox.changes import CHANGED_BY_ID, LIVE
 
 BATCH = 2_000
 """Number of deletions that one transaction of `retry` handles."""
@@ -83,7 +83,6 @@ _STALLED = """
         SELECT FROM outbox o WHERE o.backend = d.backend AND o.email_id = d.email_id))
     ORDER BY d.email_id LIMIT %(limit)s"""
 _BEHIND = "AND d.email_id > %(last)s"
-_AGAIN = CHANGED.format(contacts="unnest(%(email_ids)s::uuid[])")
 
 _ADD = """
     WITH counted AS (
@@ -161,9 +160,8 @@ def _retry(connection: Connection, erasure_id: UUID, backend: str) -> Iterator[i
     while rows := connection.execute(sql, values).fetchall():
         email_ids: Sequence[UUID] = list(dict.fromkeys(email_id for email_id, *_ in rows))
         with connection.transaction():
-            connection.execute(_AGAIN, {"priority": LIVE, "backends": [backend], "email_ids": email_ids})
+            connection.execute(CHANGED_BY_ID, {"priority": LIVE, "backends": [backend], "email_ids": email_ids})
             unpark(connection, backend, email_ids)
-            outbox().notify(connection, [backend], now=True)
         values["last"] = email_ids[-1]
         yield len(email_ids)
         sql = _STALLED.format(behind=_BEHIND)

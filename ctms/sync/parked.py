@@ -8,7 +8,6 @@ from datetime import datetime
 
 from ctms.database.pool import Connection
 from ctms.outbox import deletions
-from ctms.outbox.changes import outbox
 
 BATCH = 2_000
 """Number of contacts that one transaction retries; writers of these contacts wait for it."""
@@ -80,6 +79,5 @@ def retry(connection: Connection, backend: str, reason: str | None = None) -> It
             values["last_reason"], values["last"], retried = row
             if retried:
                 deletions.unpark(connection, backend, retried)
-                outbox().notify(connection, [backend], now=True)
         yield len(retried)
         sql = _RETRY.format(which=f"{which} {_BEHIND}")

@@ -10,7 +10,7 @@ from typing import Any
 from ctms.database.pool import Connection
 from ctms.hooks.manager import app_plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.outbox.lanes import BACKEND, HANDLER, lanes_of, notify
+from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.sync.synchronised import find_unsynchronised
 
 HOOKS = {BACKEND: "ctms_backends", HANDLER: "ctms_deletion_handlers"}
@@ -190,11 +190,7 @@ def pause(connection: Connection, kind: str, name: str, why: str | None) -> None
 
 def resume(connection: Connection, kind: str, name: str) -> bool:
     """Call it again immediately, even if the breaker is open; return False if it was called anyway."""
-    changed = connection.execute(_RESUME, (kind, name)).rowcount > 0
-    receiver = registered(kind).get(name)
-    if receiver is not None:
-        notify(connection, lanes_of(kind, receiver), now=True)
-    return changed
+    return connection.execute(_RESUME, (kind, name)).rowcount > 0
 
 
 def problems_of_receivers(connection: Connection) -> list[str]:

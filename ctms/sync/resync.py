@@ -85,8 +85,6 @@ def resync(connection: Connection, backend: str, selection: Selection) -> Iterat
                     synchronised.record_resync(connection, backend)
                 return
             values["email_id"], values["update_timestamp"], number = row
-            if number:
-                outbox().notify(connection, [backend])
         yield number
         sql = further
 

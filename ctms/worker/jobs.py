@@ -1,18 +1,26 @@
-"""Procrastinate jobs: for lanes with due entries but no job, and those of dead workers.
+"""Procrastinate jobs: deferred for lanes with due entries, and removed if they are those of dead workers.
 
-Entries become due after a delay, or are committed late. The lanes of a dead worker's jobs would stay blocked.
+The lanes of a dead worker's jobs would stay blocked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from psycopg.types.json import Json
+
 from ctms.database import pool
 from ctms.database.pool import Connection
-from ctms.outbox.lanes import TASK, Lane, notify
+from ctms.outbox.lanes import QUEUES, TASK, Lane
 from ctms.sync.due import find_due
 
-_UNDER_WAY = "SELECT lock FROM procrastinate_jobs WHERE lock = ANY(%s) AND status IN ('todo', 'doing')"
+# Two workers that look at the same time may both defer a job: the second one finds nothing to do.
+_DEFER = """
+    SELECT procrastinate_defer_jobs_v1(array_agg(
+        ROW(l.queue, %s, 0, l.lock, NULL, l.lane, clock_timestamp())::procrastinate_job_to_defer_v1))
+    FROM unnest(%s::text[], %s::text[], %s::json[]) AS l (queue, lock, lane)
+    WHERE NOT EXISTS (SELECT FROM procrastinate_jobs j WHERE j.lock = l.lock AND j.status IN ('todo', 'doing'))
+    HAVING count(*) > 0"""
 
 # The entries of such a worker's batches are still due.
 _LEFT_BEHIND = """
@@ -28,13 +36,12 @@ _FORGOTTEN = """
 
 
 def defer_due_lanes(lanes: Sequence[Lane]) -> bool:
-    """Defer a job for each lane that needs one; return whether any has due entries."""
+    """Defer a job for each lane that has due entries and no job; return whether any lane has due entries."""
     with pool.acquire() as connection:
         found = find_due(connection, lanes)
         if found:
-            rows = connection.execute(_UNDER_WAY, ([lane.lock for lane in found],)).fetchall()
-            in_flight = {lock for (lock,) in rows}
-            notify(connection, [lane for lane in found if lane.lock not in in_flight], now=True)
+            queues, locks = [QUEUES[lane.kind] for lane in found], [lane.lock for lane in found]
+            connection.execute(_DEFER, (TASK, queues, locks, [Json(lane._asdict()) for lane in found]))
     return bool(found)
 
 

@@ -10,7 +10,6 @@ import pytest
 from flask import Flask
 
 from ctms.clients.tokens import tokens
-from ctms.outbox.lanes import HANDLER
 from ctms.suppression.fingerprints import fingerprints
 from tests.clients.factories import create_client
 from tests.contacts.factories import address, full, minimal
@@ -88,8 +87,6 @@ class TestDelete:
                 name=name,
             )
             assert [told] == deleted.json
-            lanes = "SELECT count(*) FROM procrastinate_jobs WHERE queue_name = 'erasures' AND lock = :lock"
-            assert execute(lanes, lock=f"{HANDLER}:{name}:0") == 1
 
     def test_no_record_is_created_for_an_unknown_address(self, api: ApiClient) -> None:
         assert_error(api.delete(f"/ctms/{NOBODY}"), 404, f"email {NOBODY} not found!")

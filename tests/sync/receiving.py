@@ -88,18 +88,12 @@ def execute(sql: str, **values: Any) -> list[Any]:
 def deliver() -> None:
     """Delete the pending entries, as if the other systems had them."""
     execute("DELETE FROM outbox")
-    execute("DELETE FROM procrastinate_jobs")
 
 
 def waiting(backend: str = "mail") -> set[str]:
     """Return the ids of the contacts that are pending for a backend."""
     found = execute("SELECT email_id::text FROM outbox WHERE backend = %(b)s AND parked_at IS NULL", b=backend)
     return {email_id for (email_id,) in found}
-
-
-def woken() -> set[str]:
-    """Return the lanes that have a job."""
-    return {lock for (lock,) in execute("SELECT lock FROM procrastinate_jobs WHERE status = 'todo'")}
 
 
 def park(email_id: str, reason: str, backend: str = "mail") -> None:

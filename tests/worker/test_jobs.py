@@ -9,6 +9,7 @@ import pytest
 from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
 from ctms.sync.due import find_due
+from ctms.testing import ApiClient
 from ctms.worker.jobs import defer_due_lanes, jobs_of, remove_jobs_of_dead_workers, remove_unreported_jobs
 from tests.sync.working import Worker, row, rows
 
@@ -32,8 +33,23 @@ def locks() -> list[str]:
 def test_a_lane_with_due_entries_gets_an_immediate_job() -> None:
     assert defer_due_lanes(LANES)
 
-    assert locks() == ["backend:other:0", "backend:other:1"]
-    assert row("SELECT bool_and(scheduled_at <= clock_timestamp()) FROM procrastinate_jobs")
+    jobs = rows(
+        "SELECT queue_name, task_name, lock, args, status::text, scheduled_at <= clock_timestamp()"
+        " FROM procrastinate_jobs ORDER BY lock"
+    )
+    assert jobs == [
+        ("backends", TASK, "backend:other:0", {"kind": BACKEND, "name": "other", "number": 0}, "todo", True),
+        ("backends", TASK, "backend:other:1", {"kind": BACKEND, "name": "other", "number": 1}, "todo", True),
+    ]
+
+
+@pytest.mark.usefixtures("waits")
+def test_a_task_of_an_erasure_gets_a_job_of_its_queue(api: ApiClient) -> None:
+    api.delete(f"/ctms/{row('SELECT primary_email FROM emails')}")
+
+    assert defer_due_lanes(LANES[-1:])
+
+    assert rows("SELECT queue_name, lock FROM procrastinate_jobs") == [("erasures", "deletion_handler:other:0")]
 
 
 @pytest.mark.usefixtures("waits")
