@@ -26,6 +26,7 @@ from ctms.cli.output import (
 )
 from ctms.cli.progress import counting
 from ctms.cli.receivers import find, find_backend, kind_option, name_argument, shown, unsynchronised
+from ctms.contacts.queries import estimate_contacts
 from ctms.database import pool
 from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
@@ -198,8 +199,7 @@ def resync(
         find_backend(connection, name)
         reader = None if email_file is None else ListReader(email_file, wanted, connection)
         if everything:
-            about = walk.estimate_contacts(connection)
-            confirm(f"Push all contacts{'' if about is None else f' (about {about:,})'} to {name} again?", yes)
+            confirm(f"Push all contacts (about {estimate_contacts(connection):,}) to {name} again?", yes)
         data: dict[str, Any] = {"backend": name}
         with counting("pending contacts") as count:
             if reader is None:

@@ -101,9 +101,3 @@ def resync_addresses(connection: Connection, backend: str, addresses: Iterable[s
             found = {email_id for _, email_id in rows}
             outbox().changed(connection, found, priority=RESYNC, backends=[backend])
         yield len(found), len(batch) - len({position for position, _ in rows})
-
-
-def estimate_contacts(connection: Connection) -> int | None:
-    """Return the approximate number of contacts from the database's statistics, or None if there are none yet."""
-    row = connection.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = 'emails'::regclass").fetchone()
-    return row[0] if row and row[0] >= 0 else None

@@ -14,32 +14,20 @@ import psycopg
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ctms.contacts.queries import estimate_contacts
 from ctms.database.engine import quick_connection
 from ctms.telemetry.slots import Slots, locked
 
 CACHE_SECONDS = 5
 """How long values are reused: less than the time between two scrapes, so that each scrape gets new ones."""
 
-# Contacts as the planner estimates them: rows per page at the last ANALYZE, times the pages of now. A table that was
-# never analysed has no such number; then the statistics of inserts and deletes are used.
-# Erasures by the indexes of open ones.
-_QUERY = """
-    SELECT
-        CASE WHEN c.relpages > 0
-            THEN round(greatest(c.reltuples, 0)::float8 / c.relpages
-                * (pg_relation_size(c.oid) / current_setting('block_size')::int))
-            ELSE pg_stat_get_live_tuples(c.oid)::float8
-        END,
-        e.open::float8,
-        e.oldest::float8
-    FROM pg_class c, (
-        SELECT count(*) AS open, coalesce(extract(epoch FROM now() - min(requested_at)), 0) AS oldest
-        FROM erasures
-        WHERE id IN (
-            SELECT erasure_id FROM erasure_handlers WHERE pending > 0 OR parked > 0
-            UNION ALL SELECT erasure_id FROM erasure_backends WHERE pending > 0 OR parked > 0)
-    ) e
-    WHERE c.oid = 'emails'::regclass"""
+# By the indexes of open ones.
+_OPEN_ERASURES = """
+    SELECT count(*)::float8, coalesce(extract(epoch FROM now() - min(requested_at)), 0)::float8
+    FROM erasures
+    WHERE id IN (
+        SELECT erasure_id FROM erasure_handlers WHERE pending > 0 OR parked > 0
+        UNION ALL SELECT erasure_id FROM erasure_backends WHERE pending > 0 OR parked > 0)"""
 
 
 class DatabaseCounts(NamedTuple):
@@ -99,10 +87,10 @@ class DatabaseGauges(Collector):
 def _query() -> DatabaseCounts | None:
     try:
         with quick_connection() as connection:
-            row = connection.execute(_QUERY).fetchone()
+            erasures = connection.execute(_OPEN_ERASURES).fetchone() or (0.0, 0.0)
+            return DatabaseCounts(float(estimate_contacts(connection)), *erasures)
     except psycopg.Error:
         return None  # `/__heartbeat__` reports the cause
-    return DatabaseCounts(*row) if row else None
 
 
 def _read_cache(file: Path) -> tuple[float, DatabaseCounts | None] | None:
