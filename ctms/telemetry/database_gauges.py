@@ -1,12 +1,10 @@
-"""Gauges read from the database: by one process for the whole instance, at most once every few seconds."""
+"""Gauges read from the database, by each process at most once every few seconds."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from math import inf
 from threading import Lock
 from typing import NamedTuple
 
@@ -16,7 +14,6 @@ from prometheus_client.registry import Collector
 
 from ctms.contacts.queries import estimate_contacts
 from ctms.database.engine import quick_connection
-from ctms.telemetry.slots import Slots, locked
 
 CACHE_SECONDS = 5
 """How long values are reused: less than the time between two scrapes, so that each scrape gets new ones."""
@@ -39,12 +36,12 @@ class DatabaseCounts(NamedTuple):
 
 
 class DatabaseGauges(Collector):
-    """Collects gauges from the database, cached in memory or, where several processes serve, in their directory."""
+    """Collects gauges from the database."""
 
-    def __init__(self, slots: Slots | None) -> None:
+    def __init__(self) -> None:
         self._lock = Lock()
-        self._file = slots.directory / "database_gauges.json" if slots else None
-        self._cached: tuple[float, DatabaseCounts | None] | None = None
+        self._read_at = -inf
+        self._counts: DatabaseCounts | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges; none when the database does not respond in time. Needs an app context."""
@@ -63,25 +60,11 @@ class DatabaseGauges(Collector):
 
     def read(self) -> DatabaseCounts | None:
         """Return the counts; None when the database did not respond in time. Needs an app context."""
-        with self._locked():
-            now = time.monotonic()  # which all processes of a machine share
-            cached = _read_cache(self._file) if self._file else self._cached
-            if cached is not None and 0 <= now - cached[0] < CACHE_SECONDS:
-                return cached[1]
-            counts = _query()
-            self._cached = (time.monotonic(), counts)
-            if self._file:
-                self._file.write_text(json.dumps(self._cached))
-            return counts
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        if self._file:
-            with locked(self._file.with_suffix(".lock")):
-                yield
-        else:
-            with self._lock:
-                yield
+        with self._lock:
+            if time.monotonic() - self._read_at >= CACHE_SECONDS:
+                self._counts = _query()
+                self._read_at = time.monotonic()
+            return self._counts
 
 
 def _query() -> DatabaseCounts | None:
@@ -91,11 +74,3 @@ def _query() -> DatabaseCounts | None:
             return DatabaseCounts(float(estimate_contacts(connection)), *erasures)
     except psycopg.Error:
         return None  # `/__heartbeat__` reports the cause
-
-
-def _read_cache(file: Path) -> tuple[float, DatabaseCounts | None] | None:
-    try:
-        at, counts = json.loads(file.read_text())
-        return float(at), DatabaseCounts(*counts) if counts else None
-    except (FileNotFoundError, ValueError, TypeError):  # no process has written it, or one was killed while writing
-        return None

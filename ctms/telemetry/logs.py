@@ -133,20 +133,7 @@ def init_logs(settings: Settings) -> None:
 
 
 class StderrHandler(logging.Handler):
-    """Writes each record with one system call, which the kernel does not interleave with others.
-
-    It needs no lock, at which threads would queue while another one waits for its system call.
-    """
-
-    def createLock(self) -> None:  # noqa: N802  logging's name
-        self.lock = None
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        # The base class enters the lock from Python 3.13 on, even if it is None.
-        kept: object = self.filter(record)  # the record to emit, from Python 3.12 on
-        if kept:
-            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
-        return bool(kept)
+    """Writes each record with one system call, which the kernel does not interleave with those of other processes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -217,15 +204,12 @@ def _anonymize_exception(error: dict[str, Any]) -> dict[str, Any]:
 
 
 class SummaryRecord(logging.LogRecord):
-    """The log record of many answered requests, with one line for each.
-
-    It is created without looking up the caller and the thread, which takes longer than the rest.
-    """
+    """The log record of many answered requests, with one line for each."""
 
     def __init__(self, requests: Sequence[RequestRecord], process: int | None = None) -> None:
-        self.__dict__.update(_SUMMARY_ATTRIBUTES)
+        super().__init__(summary_logger.name, logging.INFO, "", 0, "", (), None)
         self.requests = requests
-        self.process = process or os.getpid()
+        self.process = process or self.process
         if requests:
             self.set_time(requests[-1])
 
@@ -233,13 +217,6 @@ class SummaryRecord(logging.LogRecord):
         """Set the time of the record to that of a request."""
         self.created = request.answered_at
         self.msecs = request.answered_at % 1 * 1000
-
-
-_SUMMARY_ATTRIBUTES = {
-    **vars(logging.LogRecord(summary_logger.name, logging.INFO, "", 0, "", (), None)),
-    "thread": None,
-    "threadName": None,
-}
 
 
 def log_summaries(requests: Sequence[RequestRecord]) -> None:

@@ -223,7 +223,7 @@ class MetricsCollector(Collector):
         self._metrics = metrics
         self._recorder = recorder
         self._slots = slots
-        self._database_gauges = DatabaseGauges(slots)
+        self._database_gauges = DatabaseGauges()
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric once for the whole instance. Needs an app context."""

@@ -50,7 +50,7 @@ class Slots:
     def _acquire_lowest(self) -> None:
         if self._held >= 0:
             os.close(self._held)
-        with locked(self.directory / "slots.lock"):
+        with _locked(self.directory / "slots.lock"):
             if not self.is_in_use():
                 for file in self.directory.glob("*.db"):  # of an earlier run
                     file.unlink()
@@ -73,7 +73,7 @@ class Slots:
 
     def files(self) -> list[str]:
         """Return the files to add up: those of all slots, but gauges only of living processes."""
-        with locked(self.directory / "slots.lock"):
+        with _locked(self.directory / "slots.lock"):
             living = {lock.stem for lock in self._held_locks()}
             # An empty file is being created at this moment: prometheus_client cannot read it, and it counts nothing.
             found = sorted(file for file in self.directory.glob("*.db") if file.stat().st_size > 0)
@@ -96,7 +96,7 @@ class Slots:
         """Wait until the other living processes have flushed their telemetry from before `since_ns`, or the timeout."""
         give_up = time.monotonic() + timeout_seconds
         own = self._lock_file(self.acquire())
-        with locked(self.directory / "slots.lock"):
+        with _locked(self.directory / "slots.lock"):
             others = [lock for lock in self._held_locks() if lock != own]
         while any(0 < lock.stat().st_mtime_ns < since_ns for lock in others) and time.monotonic() < give_up:
             time.sleep(_POLL_SECONDS)
@@ -156,7 +156,7 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, against other processes and other threads."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,7 +19,6 @@ from ctms.database.pool import libpq_url
 from ctms.settings import Settings
 from ctms.telemetry import database_gauges
 from ctms.telemetry.database_gauges import DatabaseCounts, DatabaseGauges
-from ctms.telemetry.slots import Slots
 from tests.conftest import empty_database
 
 
@@ -60,7 +58,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def read(app: Flask) -> DatabaseCounts:
     with app.app_context():
-        found = DatabaseGauges(None).read()
+        found = DatabaseGauges().read()
     assert found
     return found
 
@@ -125,32 +123,20 @@ def test_erasures_are_open_until_handlers_and_backends_are_done(counted: Flask, 
     assert found.erasures_oldest == pytest.approx(4 * 3600, abs=60)
 
 
-def test_values_are_cached_for_all_processes(
-    counted: Flask, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_values_are_cached(counted: Flask, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    gauges = DatabaseGauges()
     with counted.app_context():
-        first, second = DatabaseGauges(Slots(tmp_path)), DatabaseGauges(Slots(tmp_path))  # as two processes have it
-        found = first.read()
-        assert [second.read(), first.read()] == [found, found]
+        assert gauges.read() == gauges.read()
         assert len(asked) == 1
 
         monkeypatch.setattr(database_gauges, "CACHE_SECONDS", 0)
-        second.read()
+        gauges.read()
         assert len(asked) == 2
 
 
-def test_a_truncated_cache_is_ignored(counted: Flask, tmp_path: Path) -> None:
-    with counted.app_context():
-        (tmp_path / "database_gauges.json").write_text("[17.0, [1.0,")
-        assert DatabaseGauges(Slots(tmp_path)).read() is not None
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_an_unavailable_database_is_not_queried_at_every_scrape(
-    settings: Settings, asked: list[str], tmp_path: Path, shared: bool
-) -> None:
+def test_an_unavailable_database_is_not_queried_at_every_scrape(settings: Settings, asked: list[str]) -> None:
     app = create_app(replace(settings, db_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing"), [])
     with app.app_context():
-        one = DatabaseGauges(Slots(tmp_path) if shared else None)
-        assert [one.read() for _ in range(3)] == [None] * 3
+        gauges = DatabaseGauges()
+        assert [gauges.read() for _ in range(3)] == [None] * 3
     assert len(asked) == 1

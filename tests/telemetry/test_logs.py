@@ -19,7 +19,7 @@ from ctms.clients.registry import set_enabled
 from ctms.clients.tokens import tokens
 from ctms.contacts import commands
 from ctms.settings import Settings
-from ctms.telemetry.logs import StderrHandler, init_logs, log_summaries
+from ctms.telemetry.logs import init_logs, log_summaries
 from ctms.telemetry.requests import RequestLabels, RequestRecord
 from tests.clients.factories import create_client
 from tests.conftest import SECRET_KEY
@@ -200,25 +200,3 @@ def test_a_closed_standard_error_does_not_fail() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-class TestStderrHandler:
-    @pytest.fixture
-    def handler(self) -> StderrHandler:
-        """Return a handler whose lock must not be used: Python 3.13 enters one that is None."""
-        handler = StderrHandler()
-        handler.lock = "not a lock"  # type: ignore[assignment]
-        return handler
-
-    def test_a_record_is_written_without_a_lock(
-        self, handler: StderrHandler, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        assert handler.handle(logging.makeLogRecord({"msg": "a line"})) is True
-
-        assert capfd.readouterr().err == "a line\n"
-
-    def test_a_filter_drops_a_record(self, handler: StderrHandler, capfd: pytest.CaptureFixture[str]) -> None:
-        handler.addFilter(lambda _: False)
-
-        assert handler.handle(logging.makeLogRecord({"msg": "a line"})) is False
-        assert capfd.readouterr().err == ""
