@@ -41,7 +41,7 @@ def shared(apps: Apps) -> Iterator[Flask]:
         yield app
     with app.app_context(), db.session.begin():
         registry.delete_client(CLIENT)
-        tables = "emails, erasures, suppressions, outbox, procrastinate_jobs"
+        tables = "emails, erasures, suppressions, outbox"
         db.session.connection().exec_driver_sql(f"TRUNCATE {tables} CASCADE")
 
 

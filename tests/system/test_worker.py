@@ -214,7 +214,7 @@ def test_the_batch_of_a_killed_worker_is_taken_over(running: Running) -> None:
 
     running.until(lambda: running.ids("pushed") == made and running.left() == 0)
 
-    assert "taken up again" in running.text()
+    assert "of a dead worker is recovered" in running.text()
 
 
 def test_sigterm_ends_it_after_the_batch_in_hand(running: Running) -> None:
@@ -347,7 +347,7 @@ def test_without_a_plugin_it_has_nothing_to_do(tmp_path: Path) -> None:
     once = run_flask("ctms", "worker", "--once", environment=environment_for(tmp_path))
 
     assert once.returncode == 0, once.stderr
-    assert "nobody: no plugin registers a backend or a deletion handler" in once.stdout + once.stderr
+    assert "no receivers: no plugin registers a backend or a deletion handler" in once.stdout + once.stderr
 
 
 def test_a_backend_whose_file_cannot_be_written_stops_no_other_command(tmp_path: Path) -> None:
