@@ -30,7 +30,7 @@ COMMANDS = Path(sys.executable).parent
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service that only the docs use."""
-    with serve_as_is(tmp_path_factory.mktemp("documented")) as running:
+    with serve_as_is(tmp_path_factory.mktemp("documented"), CTMS_WORKERS="2") as running:
         yield running
 
 
