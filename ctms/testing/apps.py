@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from ctms.app import create_app
 from ctms.database import engine, migrations, pool
@@ -26,6 +26,7 @@ class Apps:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._made: dict[object, Flask] = {}
+        self._engines: dict[object, Engine] = {}
 
     def get(self, points: Sequence[EntryPoint], environment: Mapping[str, str] | None = None) -> Flask:
         """Return the app with these plugins, whose settings are the variables `CTMS_PLUGIN_…` of `environment` only.
@@ -46,7 +47,12 @@ class Apps:
                     migrations.upgrade_plugins()
                 else:
                     migrations.upgrade()
+                self._engines[key] = engine.db.engine
             self._made[key] = app
+        for other, unused in self._engines.items():
+            # Idle connections of many cached apps would exceed the limit of a server.
+            if other != key and unused.pool.checkedin() and not unused.pool.checkedout():  # type: ignore[attr-defined]  # QueuePool
+                unused.dispose()
         return self._made[key]
 
     def release(self) -> None:

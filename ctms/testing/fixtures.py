@@ -6,12 +6,14 @@ such as `app` and `settings` are common. Any of them can be overridden by a fixt
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy.engine import make_url
 
 from ctms.clients.tokens import tokens
 from ctms.settings import Settings
@@ -21,14 +23,20 @@ from ctms.testing.commands import CommandRunner
 from ctms.testing.contacts import contact_body
 from ctms.testing.http import ApiClient
 from ctms.testing.plugins import bundled, points_of, under_test
-from ctms.testing.servers import empty_database, folder_of_run, process_name, without_durability
+from ctms.testing.servers import SERVER_VARIABLE, empty_database, folder_of_run, process_name, without_durability
 
 SECRET_KEY = "a key for tests only, of thirty-two bytes or more"  # noqa: S105  signs nothing else
 
 
 @pytest.fixture(scope="session")
 def postgres(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the SQLAlchemy URL of a PostgreSQL server for all processes of this test run."""
+    """Return the SQLAlchemy URL of a PostgreSQL server for all processes of this test run.
+
+    It is the server of `CTMS_TEST_DB_URL`, or an embedded one.
+    """
+    if url := os.environ.get(SERVER_VARIABLE):
+        yield make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        return
     from ctms.database.embedded import EmbeddedServer  # noqa: PLC0415  an external server needs no wheel
 
     with EmbeddedServer.acquire(folder_of_run(pytestconfig, tmp_path_factory)) as server:

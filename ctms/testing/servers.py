@@ -1,4 +1,4 @@
-"""The PostgreSQL of tests: one embedded server per test run, a database for each of its processes."""
+"""The PostgreSQL of tests: one server per test run, a database for each of its processes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from ctms.database.pool import libpq_url
 from ctms.database.storage import is_root
 
 ONLY_PROCESS = "master"
+
+SERVER_VARIABLE = "CTMS_TEST_DB_URL"
+"""Environment variable with the URL of a server for tests, as a superuser, in place of the embedded one."""
+
+DATABASE_PREFIX = "ctms_test_"
+"""Beginning of the names of all databases that tests drop and create."""
 
 
 def process_name(config: pytest.Config) -> str:
@@ -49,7 +55,11 @@ def without_durability(server: str) -> None:
 
 
 def empty_database(server: str, name: str) -> str:
-    """Create an empty database on the server with this SQLAlchemy URL, replacing one of that name; return its URL."""
+    """Create an empty database on the server with this SQLAlchemy URL, replacing an earlier one; return its URL.
+
+    The database's name is `DATABASE_PREFIX` and the given one, because an external server may have other databases.
+    """
+    name = DATABASE_PREFIX + name
     with psycopg.connect(libpq_url(server), autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         connection.execute(f'CREATE DATABASE "{name}"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import hypothesis
@@ -23,7 +24,8 @@ from tests.api.described import METHODS, described
 from tests.contacts.factories import full
 from tests.http import ApiClient
 
-EXAMPLES = 20
+EXAMPLES = int(os.environ.get("CTMS_TEST_EXAMPLES", "20"))
+SEED = int(os.environ.get("CTMS_TEST_SEED", "1"))
 # Each costs a check of a secret, which is slow on purpose.
 EXAMPLES_OF_TOKENS = 5
 CHECKS = [
@@ -86,7 +88,7 @@ def send(app: Flask, client_id: str, name: str, mode: GenerationMode, fits: Any 
     token = tokens().issue(client_id)
     statuses: list[int] = []
 
-    @hypothesis.seed(1)
+    @hypothesis.seed(SEED)
     @hypothesis.settings(
         max_examples=EXAMPLES_OF_TOKENS if name == "create_token" else EXAMPLES,
         deadline=None,

@@ -150,14 +150,17 @@ def test_the_number_of_a_killed_server_may_be_another_process_by_now(
         process.wait()
 
 
-def test_its_log_repeats_no_values(postgres: str, shared_folder: Path) -> None:
-    with psycopg.connect(libpq_url(postgres), autocommit=True) as connection:
+def test_its_log_repeats_no_values(tmp_path: Path) -> None:
+    with (
+        EmbeddedServer.acquire(tmp_path) as server,
+        psycopg.connect(libpq_url(server.url), autocommit=True) as connection,
+    ):
         connection.execute("CREATE TEMPORARY TABLE people (address text UNIQUE)")
         for _ in range(2):
             with suppress(psycopg.errors.UniqueViolation):
                 connection.execute("INSERT INTO people VALUES (%s)", ("jane.private@example.com",))
 
-    log = (shared_folder / "postgresql" / "log").read_text()
+    log = (tmp_path / "postgresql" / "log").read_text()
 
     assert "people_address_key" in log
     assert "jane.private" not in log

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -13,9 +15,12 @@ from typing import Any
 import click
 import pytest
 from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 import ctms_plugins.relay
 from ctms.database import pool
+from ctms.database.engine import db
 from ctms.errors import PluginError
 from ctms.plugins import HealthCheck, hookimpl, setting
 from ctms.testing import ApiClient, contact_body
@@ -164,3 +169,43 @@ class TestThePluginsOfAProject:
 def test_a_slow_test_keeps_its_transaction() -> None:
     with pool.acquire() as connection:
         assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("0",)
+
+
+_OF_A_SERVER = """
+from ctms.testing.servers import empty_database
+
+
+def test(postgres, tmp_path_factory):
+    assert postgres == {url!r}
+    assert empty_database(postgres, "of_one_test") == {database!r}
+    assert not (tmp_path_factory.getbasetemp() / "ctms").exists(), "an embedded server was started"
+"""
+
+
+def test_a_server_of_ones_own(postgres: str, tmp_path: Path) -> None:
+    url = make_url(postgres)
+    database = url.set(database="ctms_test_of_one_test")
+    texts = {name: one.render_as_string(hide_password=False) for name, one in (("url", url), ("database", database))}
+    (tmp_path / "test_it.py").write_text(_OF_A_SERVER.format(**texts))
+    own = url.set(drivername="postgres").render_as_string(hide_password=False)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "ctms.testing.fixtures", "--basetemp", tmp_path / "base", tmp_path],
+        env={**os.environ, "CTMS_TEST_DB_URL": own},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_an_unused_app_holds_no_connection(apps: Apps) -> None:
+    connections = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+    found = []
+    for name in ("one", "other", "third"):
+        with rolled_back(apps.get([InMemoryEntryPoint(name, Greeter())])):
+            found.append(db.session.scalar(connections))
+
+    assert len(set(found)) == 1
