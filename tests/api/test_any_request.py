@@ -101,6 +101,8 @@ def send(app: Flask, client_id: str, name: str, mode: GenerationMode, fits: Any 
         if fits is not None:
             fits(case)
         response = case.call(headers={"Authorization": f"Bearer {token}"})
+        if response.status_code in {404, 405} and response.json()["detail"] in {"Not Found", "Method Not Allowed"}:
+            hypothesis.reject()  # slashes and dots make it the path of another operation, or of none
         statuses.append(response.status_code)
         assert response.status_code < 500
         case.validate_response(response, checks=CHECKS)
