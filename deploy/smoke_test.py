@@ -45,18 +45,26 @@ def call(url: str, path: str, data: Mapping[str, str] | None = None, token: str 
         raise CheckError(f"{what} answers no JSON ({type(error).__name__})") from None
 
 
+def call_object(url: str, path: str, data: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the JSON object that the service answers with 200. Raises `CheckError`."""
+    found = call(url, path, data)
+    if not isinstance(found, dict):
+        raise CheckError(f"{path} answers no JSON object")
+    return found
+
+
 def check(url: str, commit: str, client_id: str, secret: str, repeat: int) -> None:
     """Run all checks. Raises `CheckError`."""
     for _ in range(repeat):  # behind a load balancer, an old process may be left
-        found = call(url, "/__version__").get("commit")
+        found = call_object(url, "/__version__").get("commit")
         if found != commit:
             raise CheckError(f"/__version__ names the commit {found or 'none'}, not {commit}")
-    if call(url, "/__lbheartbeat__").get("status") != "ok":
+    if call_object(url, "/__lbheartbeat__").get("status") != "ok":
         raise CheckError("/__lbheartbeat__ is not ok")
-    health = call(url, "/__heartbeat__")
+    health = call_object(url, "/__heartbeat__")
     if health.get("status") not in {"ok", "warning"}:  # a warning is about other systems, and no reason to stop
         raise CheckError(f"/__heartbeat__ is {health.get('status')}")
-    token = call(url, "/token", {"client_id": client_id, "client_secret": secret}).get("access_token")
+    token = call_object(url, "/token", {"client_id": client_id, "client_secret": secret}).get("access_token")
     contacts = call(url, f"/ctms?primary_email={urllib.parse.quote(NOBODY)}", token=token)
     if not isinstance(contacts, list):
         raise CheckError("/ctms answers no list of contacts")

@@ -74,6 +74,7 @@ def test_it_fails(versioned: Served) -> None:
         ("/__lbheartbeat__", {}, "/__lbheartbeat__ is not ok"),
         ("/ctms", {}, "/ctms answers no list of contacts"),
         ("/__version__", b"<html>", "/__version__ answers no JSON (JSONDecodeError)"),
+        ("/__version__", [], "/__version__ answers no JSON object"),
         ("/__version__", {}, f"/__version__ names the commit none, not {COMMIT}"),
     ],
 )
