@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-FOLDER = ROOT / "docs" / "monitoring"
+FOLDER = ROOT / "deploy" / "monitoring"
 RULES = FOLDER / "prometheus" / "rules"
 RULES_TESTS = Path(__file__).parent / "rules"
 RUNBOOKS = ROOT / "docs" / "runbooks"

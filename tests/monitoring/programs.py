@@ -1,4 +1,4 @@
-"""Prometheus and InfluxDB as operators run them, with the files of `docs/monitoring`, on ports and folders of a test.
+"""Prometheus and InfluxDB as operators run them, with the files of `deploy/monitoring`, on ports and folders of a test.
 
 The programs are those of Debian's packages `prometheus` and `influxdb`.
 """

@@ -1,1 +1,1 @@
-"""Generator of the Grafana dashboards in `docs/monitoring/grafana/`: `python -m tools.dashboards`."""
+"""Generator of the Grafana dashboards in `deploy/monitoring/grafana/`: `python -m tools.dashboards`."""

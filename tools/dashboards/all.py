@@ -7,6 +7,6 @@ from pathlib import Path
 from tools.dashboards.alerts import ALERTS
 from tools.dashboards.telemetry import TELEMETRY
 
-FOLDER = Path(__file__).parent.parent.parent / "docs" / "monitoring" / "grafana"
+FOLDER = Path(__file__).parent.parent.parent / "deploy" / "monitoring" / "grafana"
 
 DASHBOARDS = (TELEMETRY, ALERTS)
