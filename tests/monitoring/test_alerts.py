@@ -33,6 +33,12 @@ def test_promtool_finds_the_rules_good() -> None:
 
 
 @needs_promtool
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-kubernetes.yml"])
+def test_promtool_accepts_the_configuration(name: str) -> None:
+    assert "is valid prometheus config file syntax" in promtool("check", "config", str(RULES.parent / name))
+
+
+@needs_promtool
 @pytest.mark.parametrize("name", sorted(path.name for path in RULES_TESTS.glob("*.yml")))
 def test_promtool_raises_each_alert_when_it_should(name: str) -> None:
     assert "SUCCESS" in promtool("test", "rules", str(RULES_TESTS / name))
