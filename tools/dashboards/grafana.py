@@ -111,6 +111,20 @@ class Panel:
         return defaults
 
 
+# To the other dashboard, with the same environment and time.
+_LINK = {
+    "type": "dashboards",
+    "title": "CTMS",
+    "tags": ["ctms"],
+    "includeVars": True,
+    "keepTime": True,
+    "asDropdown": False,
+    "targetBlank": False,
+    "icon": "external link",
+    "tooltip": "",
+    "url": "",
+}
+
 _LEGEND = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
 _LOOKS: dict[str, Json] = {
     "timeseries": {"options": {"legend": _LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}}},
@@ -128,9 +142,16 @@ _LOOKS: dict[str, Json] = {
         "options": {
             "calculate": False,
             "cellGap": 1,
-            "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "fill": "dark-orange"},
+            "color": {
+                "mode": "scheme",
+                "scheme": "Oranges",
+                "steps": 64,
+                "exponent": 0.5,
+                "fill": "dark-orange",
+                "reverse": False,
+            },
             "yAxis": {"axisPlacement": "left", "unit": "s"},
-            "tooltip": {"show": True, "yHistogram": False},
+            "tooltip": {"mode": "single", "yHistogram": False},
             "legend": {"show": True},
         }
     },
@@ -175,7 +196,7 @@ class Dashboard:
             "refresh": "1m",
             "timezone": "browser",
             "time": {"from": "now-6h", "to": "now"},
-            "links": [{"type": "dashboards", "title": "CTMS", "tags": ["ctms"], "includeVars": True, "keepTime": True}],
+            "links": [_LINK],
             "templating": {"list": self._variables(panels)},
             "annotations": {"list": []},
             "panels": panels,
