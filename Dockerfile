@@ -1,10 +1,14 @@
 # The image of the service. Dependencies come from requirements.lock, their hashes checked. EMBEDDED=no leaves out the
 # embedded PostgreSQL, which a deployment does not use.
 #
-# RUNTIME has Python and no shell or package manager. BUILDER must be the same release of Debian.
+# RUNTIME names the image to run in: the stage `slim`, or a distroless image of Debian's Python, which is smaller and has
+# no shell or package manager. BUILDER must be the same release of Debian.
 
 ARG BUILDER=debian:bookworm-slim
-ARG RUNTIME=gcr.io/distroless/python3-debian12
+ARG RUNTIME=slim
+
+FROM ${BUILDER} AS slim
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 && rm -rf /var/lib/apt/lists/*
 
 FROM ${BUILDER} AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3-venv
