@@ -150,7 +150,7 @@ CASES = (
         (
             "ctms_waitlists failed with RegistrationError: schema of the waitlist 'hub' has unknown=INCLUDE",
             "and the waitlist has unknown='refuse'",
-            "say unknown='accept', or leave it out of the schema",
+            "set unknown='accept', or remove it from the schema",
         ),
         SCHEMA.format(body="class Meta:\n        unknown = ma.INCLUDE"),
     ),

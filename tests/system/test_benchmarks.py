@@ -131,7 +131,7 @@ def test_the_figures_of_both_are_printed_and_written(
 def test_a_wrong_status_fails_the_benchmark(served: Served, contacts: data.Contacts) -> None:
     without_token = servers.Server("service", served.url, served.process.pid)
 
-    with pytest.raises(load.WrongAnswer, match="had not the status 200"):
+    with pytest.raises(load.WrongAnswer, match="did not have the status 200"):
         load.measure(without_token, KINDS["read"], contacts, seconds=3, connections=2)
 
 
