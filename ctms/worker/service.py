@@ -159,8 +159,6 @@ class BackgroundService:
             update_heartbeat_interval=HEARTBEAT_EVERY_SECONDS,
             stalled_worker_timeout=DEAD_AFTER_SECONDS,
         )
-        if self.stopping.is_set():
-            self._worker.stop()  # type: ignore[no-untyped-call]
         return self._worker
 
     def _drain_lane(self, context: JobContext, /, **lane: Any) -> None:
@@ -184,7 +182,9 @@ class BackgroundService:
             Drain(self._process, _work(found, receiver)).run()
 
     async def _maintain(self, worker: Worker) -> None:
-        """Send heartbeats, and poll for due entries and for jobs of dead workers, until cancelled.
+        """Send heartbeats, and poll for a stop, for due entries and for jobs of dead workers, until cancelled.
+
+        A worker that begins to run forgets that it was stopped before.
 
         Procrastinate's worker stops its heartbeat when it begins to stop, while its batches in flight may take longer
         than the heartbeat's timeout. If this task fails the worker stops: otherwise lanes would stay blocked unnoticed.
@@ -192,6 +192,8 @@ class BackgroundService:
         next_recovery = next_beat = 0.0
         try:
             while True:
+                if self.stopping.is_set():
+                    worker.stop()  # type: ignore[no-untyped-call]
                 if worker.worker_id is not None and time.monotonic() >= next_beat:
                     next_beat = time.monotonic() + HEARTBEAT_EVERY_SECONDS
                     await worker.app.job_manager.update_heartbeat(worker.worker_id)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask
+from procrastinate.worker import Worker as ProcrastinateWorker
 
 from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, HANDLER, TASK, Lane
@@ -83,6 +85,22 @@ def test_it_sends_heartbeats_until_it_stops(app: Flask, monkeypatch: pytest.Monk
         asyncio.run(service._maintain(worker))
 
     assert beats == [7, 7, 7]
+
+
+def test_a_stop_during_the_start_is_not_lost(migrated_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StoppedWorker(ProcrastinateWorker):
+        async def run(self) -> None:
+            service.stop()
+            await super().run()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(module, "Worker", StoppedWorker)
+    service = BackgroundService(migrated_app, WorkerOptions(1))
+    running = Thread(target=service.run, daemon=True)
+
+    running.start()
+    running.join(60)
+
+    assert not running.is_alive()
 
 
 def test_pending_contacts_are_measured(make: Make) -> None:
