@@ -11,6 +11,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 NO_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
 """The errors for a missing table, column or schema."""
 
+NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+"""The errors for what the database does not allow this user, or allow now."""
+
 # The messages of these classes name tables, columns and constraints. Those of others, such as 22, quote values.
 _WITHOUT_VALUES = ("23", "3F", "42")
 _ADDRESS = re.compile(r'"[^"]*@[^"]*"')

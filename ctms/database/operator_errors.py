@@ -12,11 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from ctms.current import extension
 from ctms.database.engine import db, quick_connection
-from ctms.database.errors import NO_SCHEMA, describe, driver_error, is_raised_by_function
+from ctms.database.errors import NO_SCHEMA, NOT_ALLOWED, describe, driver_error, is_raised_by_function
 from ctms.database.storage import NO_SPACE, errno_in
 from ctms.errors import OperatorError
-
-_NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
 
 def database_problem(error: BaseException | None) -> str | None:
@@ -30,7 +28,7 @@ def database_problem(error: BaseException | None) -> str | None:
         )
     message = "" if isinstance(error, psycopg.Error) and is_raised_by_function(error) else str(error).strip()
     reason = (message.splitlines() or [type(error).__name__])[0]
-    if isinstance(error, _NOT_ALLOWED):
+    if isinstance(error, NOT_ALLOWED):
         return f"the database does not allow it: {reason}"
     if isinstance(error, errors.DependentObjectsStillExist):
         return f"{reason}: if it is a table of a plugin (`flask db current`), run `flask ctms plugins purge` first"

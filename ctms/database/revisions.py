@@ -14,11 +14,10 @@ from typing import Any
 
 import psycopg
 from alembic.script import Script, ScriptDirectory
-from psycopg import errors
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import StatementError
 
-from ctms.database.errors import describe
+from ctms.database.errors import NOT_ALLOWED, describe
 from ctms.database.operator_errors import database_problem
 from ctms.errors import OperatorError
 from ctms.hooks import checks
@@ -34,7 +33,6 @@ _REPORT = "nothing of this migration is stored; report it"
 
 # The statements of a plugin's migrations are the plugin's: a missing table is not the operator's fault.
 _STATEMENT_FAULTS = (psycopg.ProgrammingError, psycopg.InternalError)
-_NOT_ALLOWED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
 
 _SCHEMA = text("""
     SELECT obj_description(oid, 'pg_namespace') AS comment, NOT EXISTS (
@@ -73,7 +71,7 @@ class Revisions:
         if self.plugin is None:
             where = place or "no file of a revision"
             return OperatorError(problem or f"a migration failed with {reason(error)}, in {where}: {_REPORT}")
-        if problem is not None and (isinstance(error, _NOT_ALLOWED) or not isinstance(error, _STATEMENT_FAULTS)):
+        if problem is not None and (isinstance(error, NOT_ALLOWED) or not isinstance(error, _STATEMENT_FAULTS)):
             return checks.problem(self.plugin, f"its migrations stopped, {problem}", "run it again", place)
         return checks.problem(self.plugin, f"its migrations failed with {reason(error)}", place=place)
 

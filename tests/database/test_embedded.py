@@ -33,6 +33,19 @@ server.release()
 """
 
 
+def start_user(folder: Path) -> subprocess.Popen[str]:
+    """Start another process that uses the server of a folder; return once it does."""
+    user = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", USER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert user.stdout is not None
+    assert user.stdout.readline() == "ready\n"
+    return user
+
+
 def answers(url: str) -> bool:
     try:
         with psycopg.connect(libpq_url(url)) as connection:
@@ -55,14 +68,7 @@ def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
         "log_parameter_max_length_on_error": ("0",),
         "log_min_error_statement": ("panic",),
     }
-    other = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", USER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == "ready\n"
+    other = start_user(tmp_path)
 
     server.release()
     assert answers(url), "another process uses it"
@@ -72,14 +78,7 @@ def test_the_last_user_stops_it_and_the_data_stay(tmp_path: Path) -> None:
     again = EmbeddedServer.acquire(tmp_path)
     with psycopg.connect(libpq_url(again.url)) as connection:
         assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
-    dead = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", USER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert dead.stdout is not None
-    assert dead.stdout.readline() == "ready\n"
+    dead = start_user(tmp_path)
     dead.kill()
     dead.communicate(timeout=200)
 
