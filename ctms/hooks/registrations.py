@@ -173,7 +173,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Permission:
-    """A permission that routes of the plugin require. `description` tells operators what it allows.
+    """A permission that routes of the plugin require. `description` describes to operators what it allows.
 
     `flask db upgrade` stores it. From then on the role `admin` has it, and `flask ctms roles grant` grants it to
     others.

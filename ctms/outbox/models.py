@@ -41,7 +41,7 @@ class OutboxEntry(Model):
 
 
 class Mirrored(Model):
-    """A contact that a backend which selects contacts may have: it must be told when it no longer wants it.
+    """A contact that a selective backend may have. The backend is notified when it no longer selects the contact.
 
     The table lacks contacts that were pushed while the backend wanted all (`Receiver.unlisted_at`).
     """

@@ -54,7 +54,7 @@ _RESUME = """
     UPDATE receivers SET paused_at = NULL, paused_why = NULL, failures = 0, open_until = NULL
     WHERE kind = %s AND name = %s AND (paused_at IS NOT NULL OR failures > 0 OR open_until IS NOT NULL)"""
 
-# A single index entry tells whether anything is pending.
+# A single index entry shows whether anything is pending.
 _TROUBLES = f"""
     SELECT k.kind, k.name, r.paused_at IS NOT NULL, coalesce(r.failures, 0),
         CASE WHEN r.open_until > clock_timestamp() + interval '1 minute' THEN r.open_until END,

@@ -60,7 +60,7 @@ class ProfileErasures:
             left = [one for one in left if isinstance(found[str(one["email_id"])], Done)]
             if not left or answer.body.get("deleted") == 0:
                 return outcomes
-        # Many profiles, or Braze counts deletions that are queued: an export tells.
+        # There are many profiles, or Braze counts queued deletions: an export shows which.
         looked = self.verify(left).items()
         return outcomes | {key: TryLater(reason=LEFT) if isinstance(one, Refused) else one for key, one in looked}
 

@@ -108,7 +108,7 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
     return {
         "edits": edits,
         "seconds of editing": round(edited - began, 1),
-        "seconds until all was pushed": round(told - edited, 1),
+        "seconds until everything was pushed": round(told - edited, 1),
         "workers killed": killed,
         "calls": other.calls,
         "failed calls": other.failures,

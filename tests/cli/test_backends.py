@@ -191,8 +191,8 @@ def test_a_name_of_the_other_kind_gets_a_hint(cli: CliRunner, command: tuple[str
 
 
 def test_a_backend_that_is_taken_for_a_deletion_handler(cli: CliRunner) -> None:
-    told = run(cli, "backends", "pause", "club", "--deletion-handler", status=4).stderr
-    assert told == "Error: club is a backend, not a deletion handler: omit --deletion-handler\n"
+    message = run(cli, "backends", "pause", "club", "--deletion-handler", status=4).stderr
+    assert message == "Error: club is a backend, not a deletion handler: omit --deletion-handler\n"
 
 
 @pytest.mark.usefixtures("contacts")

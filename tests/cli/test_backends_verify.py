@@ -20,7 +20,7 @@ Make = Callable[..., dict[str, Any]]
 
 
 def verify(cli: CliRunner, name: str, *options: str, status: int = 3) -> dict[str, Any]:
-    """Return the result of `verify --json`; the exit status tells whether there are differences."""
+    """Return the result of `verify --json`; the exit status shows whether there are differences."""
     result = cli.invoke(ctms, ["backends", "verify", name, "--json", *options])
     assert result.exit_code == status, result.output
     assert result.stderr.startswith("Error: differences: ") == (status == 3)
