@@ -20,8 +20,10 @@ metadata = migrate.db.metadata if schema is None else None
 
 
 def is_ours(_item: object, name: str | None, _kind: str, reflected: bool, _compared: object) -> bool:
-    """Exclude the tables of Procrastinate: they have no models here."""
-    return not (reflected and name and name.startswith(("procrastinate_", "idx_procrastinate_")))
+    """Exclude the tables of Procrastinate and the partitions of events: they have no models."""
+    return not (
+        reflected and name and name.startswith(("procrastinate_", "idx_procrastinate_", "subscription_events_"))
+    )
 
 
 def enter_session() -> None:

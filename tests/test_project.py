@@ -36,6 +36,7 @@ LAYERS = (
     {"ctms.bulk"},
     {"ctms.contacts", "ctms.clients"},
     {"ctms.outbox", "ctms.suppression"},
+    {"ctms.history"},
     {"ctms.database"},
     {"ctms.hooks"},
     {"ctms.settings", "ctms.paths"},

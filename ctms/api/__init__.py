@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flask_smorest
 from flask import Flask
 
-from ctms.api import contacts, erasures, identities, pages, platform, token, updates, waitlists
+from ctms.api import contacts, erasures, history, identities, pages, platform, token, updates, waitlists
 from ctms.api.drain import BodyDrain, init_body_slots
 from ctms.api.extensions import register_plugin_blueprints
 from ctms.api.openapi import Api
@@ -20,6 +20,7 @@ MAX_BODY_IN_BYTES = 1024 * 1024
 BLUEPRINTS = (
     contacts.blueprint,
     updates.blueprint,
+    history.blueprint,
     identities.blueprint,
     erasures.blueprint,
     waitlists.blueprint,

@@ -65,7 +65,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                     context = request_context()
                     context.connection, context.caller = acquired, caller
                     if not reads:
-                        caller.look_up()
+                        caller.look_up_writer(context.request_id)
                     try:
                         response = view(*args, **kwargs)
                     except psycopg.Error:  # the connection takes no more queries

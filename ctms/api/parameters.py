@@ -14,9 +14,9 @@ from ctms import addresses
 from ctms.api.parsing import problems
 from ctms.contacts import fields
 from ctms.contacts.fields import Fields, Message, Schema, invalid
-from ctms.contacts.queries import Position
 from ctms.contacts.registry import IDENTITIES
 from ctms.errors import BadRequest, Invalid
+from ctms.history.feeds import Position
 
 _INTEGER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 _SPACE_FOR_PLUS = re.compile(r" (?=\d\d:?\d\d$)")
@@ -92,14 +92,15 @@ class Limit(fields.Field, ma.fields.Integer):
 
 
 class Cursor(fields.Field, ma.fields.String):
-    """The end of the previous page, as given by its `after`."""
+    """The end of the previous page of a feed with ids of the type `kind`, as given by its `after`."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, kind: type[UUID] | type[int], **kwargs: Any) -> None:
         super().__init__(metadata={"description": "`after` of the previous page."}, **kwargs)
+        self._kind = kind
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         try:
-            return Position.from_cursor(value)
+            return Position.from_cursor(value, self._kind)
         except ValueError as error:
             raise invalid("Input should be the `after` of a page", "cursor") from error
 
@@ -110,5 +111,5 @@ class UpdatesQuery(Schema):
     start = Instant(required=True)
     end = Instant(load_default=None)
     limit = Limit(load_default=100)
-    after = Cursor(load_default=None)
+    after = Cursor(UUID, load_default=None)
     mofo_relevant = fields.Boolean(load_default=None)

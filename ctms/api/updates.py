@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
-from flask import Response, request
+from flask import Response
 
 from ctms.api.blueprint import Blueprint, connection
+from ctms.api.feeds import next_link, page_json
 from ctms.api.parameters import UpdatesQuery
 from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
 from ctms.contacts.documents import json_array
-from ctms.settings import app_settings
 
 blueprint = Blueprint("Updates", __name__, description="Changed contacts")
 
@@ -33,27 +30,15 @@ def updates(query: dict[str, Any]) -> Response:
     """
     page = queries.page(connection(), **query)
     after = page.after.to_cursor() if page.after else None
-    return json_response(
-        f'{{"start":{_json(query["start"])},"end":{_json(page.end)},"limit":{query["limit"]},'
-        f'"after":{_json(after)},"next":{_json(_next_link(query, page.end, after))},'
-        f'"items":{json_array(page.documents)}}}'
+    link = next_link(
+        "/updates",
+        after,
+        {
+            "start": query["start"],
+            "end": page.end,
+            "limit": query["limit"],
+            "mofo_relevant": query["mofo_relevant"],
+        },
     )
-
-
-def _next_link(query: dict[str, Any], end: datetime, after: str | None) -> str | None:
-    if after is None:
-        return None
-    parameters = {
-        "start": query["start"].isoformat(),
-        "end": end.isoformat(),
-        "limit": query["limit"],
-        "after": after,
-    }
-    if query["mofo_relevant"] is not None:
-        parameters["mofo_relevant"] = str(query["mofo_relevant"]).lower()
-    origin = app_settings().server_prefix or request.host_url.rstrip("/")
-    return f"{origin}/updates?{urlencode(parameters)}"
-
-
-def _json(value: str | datetime | None) -> str:
-    return json.dumps(value.isoformat() if isinstance(value, datetime) else value)
+    members = {"start": query["start"], "end": page.end, "limit": query["limit"], "after": after, "next": link}
+    return json_response(page_json(members, items=json_array(page.documents)))

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ctms.clients.refusals import AuthFailure
 from ctms.database.pool import Connection, Cursor, ScalarQuery, reading
 from ctms.errors import BadRequest, Forbidden, Unauthorized
+from ctms.history.context import SET_ACTOR
 
 logger = logging.getLogger(__name__)
 
@@ -19,21 +20,25 @@ VIEW_CONTACTS = "view_contacts"
 MANAGE_CONTACTS = "manage_contacts"
 DELETE_CONTACTS = "delete_contacts"
 VIEW_ERASURES = "view_erasures"
+VIEW_HISTORY = "view_history"
 ADMIN_ROLE = "admin"
 
 INVALID_CREDENTIALS = "Could not validate credentials"
 
 # The role `admin` has every permission, including those that plugins add later.
-_CALLER = """
-    SELECT c.enabled,
-        EXISTS (
-            SELECT FROM api_client_roles g JOIN roles r ON r.id = g.role_id
-            WHERE g.api_client_id = c.client_id AND (r.name = 'admin' OR EXISTS (
-                SELECT FROM role_permissions rp JOIN permissions p ON p.id = rp.permission_id
-                WHERE rp.role_id = r.id AND p.name = %s))
-        ) AS allowed,
-        c.last_access IS NULL OR c.last_access < now() - interval '1 minute' AS unseen
-    FROM api_client c WHERE c.client_id = %s"""
+_COLUMNS = """
+    c.enabled,
+    EXISTS (
+        SELECT FROM api_client_roles g JOIN roles r ON r.id = g.role_id
+        WHERE g.api_client_id = c.client_id AND (r.name = 'admin' OR EXISTS (
+            SELECT FROM role_permissions rp JOIN permissions p ON p.id = rp.permission_id
+            WHERE rp.role_id = r.id AND p.name = %s))
+    ) AS allowed,
+    c.last_access IS NULL OR c.last_access < now() - interval '1 minute' AS unseen"""
+_FROM_CLIENT = "FROM api_client c WHERE c.client_id = %s"
+_CALLER = f"SELECT {_COLUMNS} {_FROM_CLIENT}"
+_SET_ACTOR = SET_ACTOR.format(actor="'client:' || c.client_id", request_id="%s")
+_WRITER = f"SELECT {_COLUMNS}, {_SET_ACTOR} {_FROM_CLIENT}"
 
 # A locked row is skipped, since another request is writing the same value.
 _TOUCH_LAST_ACCESS = """
@@ -63,8 +68,15 @@ class Caller:
         self._is_known = False
 
     def look_up(self) -> None:
-        """Send the query for the caller; in pipeline mode its result arrives with those of later statements."""
+        """Send the query for the caller."""
         self._pending = self._connection.execute(_CALLER, (self._permission, self.client_id))
+
+    def look_up_writer(self, request_id: str) -> None:
+        """Send the query for the caller of a request that writes, who becomes the actor of its changes.
+
+        In pipeline mode the result arrives with those of later statements.
+        """
+        self._pending = self._connection.execute(_WRITER, (self._permission, request_id, self.client_id))
 
     def fetch_scalar(self, query: ScalarQuery) -> Any:
         """Authorize the caller and return the value that the query selects, None for no row.

@@ -13,7 +13,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 
-from ctms.clients.access import ADMIN_ROLE, DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
+from ctms.clients.access import (
+    ADMIN_ROLE,
+    DELETE_CONTACTS,
+    MANAGE_CONTACTS,
+    VIEW_CONTACTS,
+    VIEW_ERASURES,
+    VIEW_HISTORY,
+)
 from ctms.clients.models import PermissionModel, Role
 from ctms.database.engine import Base, db
 from ctms.errors import ConflictError, NotFoundError, PluginError
@@ -21,7 +28,7 @@ from ctms.hooks.manager import app_plugins
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Permission as DeclaredPermission
 
-BUILT_IN_PERMISSIONS = (VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS, VIEW_ERASURES)
+BUILT_IN_PERMISSIONS = (VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS, VIEW_ERASURES, VIEW_HISTORY)
 """The permissions that the routes of CTMS require."""
 
 

@@ -9,7 +9,8 @@ the contact's `update_timestamp`. The same transaction adds the contact to the o
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
 from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.database.pool import Connection
 from ctms.errors import Conflict, Invalid, NotFound
+from ctms.history.context import set_evidence
 from ctms.outbox.changes import outbox
 from ctms.suppression.check import SuppressionCheck
 
@@ -74,7 +76,7 @@ def create(connection: Connection, contact: Values) -> CreateResult:
     if _holders(connection, email) - {email_id}:
         check.raise_if_suppressed()
         raise Conflict(TAKEN_CREATE, "primary_email")
-    try:
+    with _evidence(connection, contact), _unique_violations_as(TAKEN_CREATE):
         for _ in range(MAX_ATTEMPTS):
             created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
             document = _find(connection, email_id)
@@ -87,8 +89,6 @@ def create(connection: Connection, contact: Values) -> CreateResult:
             taken = connection.execute(statements.TAKEN, row).fetchone()
             if taken and (document is not None or taken[0] != "email_id"):
                 raise Conflict(TAKEN_CREATE, taken[0])
-    except psycopg.errors.UniqueViolation as error:
-        raise _conflict(error, TAKEN_CREATE) from None
     raise Conflict(TAKEN_CREATE)
 
 
@@ -104,7 +104,7 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     row, parts = _row(email), _parts(contact)
     # A single `ON CONFLICT (email_id) DO UPDATE` fails (or deadlocks) when two transactions create the contact at once:
     # it handles a conflict of the id only, and another unique index may detect the conflict first.
-    try:
+    with _evidence(connection, contact), _unique_violations_as(TAKEN_REPLACE):
         for _ in range(MAX_ATTEMPTS):
             inserted = connection.execute(statements.INSERT_EMAIL, row)
             overwritten = connection.execute(statements.OVERWRITE_EMAIL, row)
@@ -118,8 +118,6 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
             taken = connection.execute(statements.TAKEN, row).fetchone()
             if taken and taken[0] != "email_id":
                 raise Conflict(TAKEN_REPLACE, taken[0])
-    except psycopg.errors.UniqueViolation as error:
-        raise _conflict(error, TAKEN_REPLACE) from None
     raise Conflict(TAKEN_REPLACE)
 
 
@@ -134,7 +132,7 @@ def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     check = SuppressionCheck(connection, email.get("primary_email"), _account_address(patch))
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
-    try:
+    with _evidence(connection, patch), _unique_violations_as(TAKEN_CHANGE):
         updated = connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
         for name in SUB_DOCUMENTS:
             if name in patch:
@@ -144,8 +142,6 @@ def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
                 _change_list(connection, email_id, name, patch[name], new.get(name, {}))
         outbox().changed(connection, [email_id])
         document = _document(connection, email_id)
-    except psycopg.errors.UniqueViolation as error:
-        raise _conflict(error, TAKEN_CHANGE) from None
     if not updated.rowcount:  # no contact to update; one created since then is unchanged
         raise NotFound(UNKNOWN_CONTACT)
     check.raise_if_suppressed()
@@ -216,12 +212,14 @@ def _change_list(
         return
     for entry in entries:
         assert isinstance(entry, Mapping)  # noqa: S101
-        whole = {**LISTS[name].defaults, **new.get(entry["name"], {}), **entry}
+        given = {column: value for column, value in entry.items() if column in LISTS[name].columns}
+        whole = {**LISTS[name].defaults, **new.get(entry["name"], {}), **given}
         if whole["subscribed"]:
-            _upsert(connection, email_id, name, whole, tuple(entry))
+            _upsert(connection, email_id, name, whole, tuple(given))
         else:
-            given = _row({key: value for key, value in entry.items() if key != "name"})
-            connection.execute(statements.update_entry(name, tuple(given)), [*given.values(), email_id, entry["name"]])
+            del given["name"]
+            row = _row(given)
+            connection.execute(statements.update_entry(name, tuple(row)), [*row.values(), email_id, entry["name"]])
 
 
 def _upsert(connection: Connection, email_id: uuid.UUID, name: str, values: Values, given: tuple[str, ...]) -> None:
@@ -284,5 +282,27 @@ def _holders(connection: Connection, email: Values) -> set[uuid.UUID]:
     return {email_id for (email_id,) in connection.execute(statements.ids_by_address(len(spelt)), spelt).fetchall()}
 
 
-def _conflict(error: psycopg.errors.UniqueViolation, detail: str) -> Conflict:
-    return Conflict(detail, UNIQUE_CONSTRAINTS.get(error.diag.constraint_name or ""))
+@contextmanager
+def _evidence(connection: Connection, contact: Values) -> Iterator[None]:
+    """Record the evidence in the request, if there is any, with the changes inside the context."""
+    given: dict[str, dict[str, Any]] = {}
+    for name in LISTS:
+        entries = contact.get(name)
+        if isinstance(entries, list):
+            found = {entry["name"]: entry["evidence"] for entry in entries if entry.get("evidence")}
+            given |= {name: found} if found else {}
+    if not given:
+        yield
+        return
+    set_evidence(connection, given)
+    yield
+    set_evidence(connection, {})  # the next change in this transaction has other evidence
+
+
+@contextmanager
+def _unique_violations_as(detail: str) -> Iterator[None]:
+    """Raise `Conflict` with this detail and the identity that another contact has."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        raise Conflict(detail, UNIQUE_CONSTRAINTS.get(error.diag.constraint_name or "")) from None

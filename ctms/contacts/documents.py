@@ -20,14 +20,7 @@ from ctms import addresses
 from ctms.contacts.fields import Address, Timestamp
 from ctms.contacts.parts import Part
 from ctms.contacts.registry import IDENTITIES, PARTS, SUB_DOCUMENTS
-
-
-def timestamp(column: str) -> str:
-    """Return SQL that renders a timestamp as ISO 8601 with six decimals and `+00:00`.
-
-    PostgreSQL's own format drops trailing zeros.
-    """
-    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+from ctms.database.rendering import timestamp
 
 
 def _expression(alias: str, name: str, field: ma.fields.Field[Any]) -> str:

@@ -225,10 +225,11 @@ class Object(Field, ma.fields.Dict):
             "What it may hold depends on the name of the waitlist: see the schemas `Fields.…`, or ask"
             f" `GET /waitlists`. It nests at most {MAX_DEPTH} levels."
         )
-        super().__init__(validate=_check_storable, metadata={"description": description}, **kwargs)
+        super().__init__(validate=check_storable, metadata={"description": description}, **kwargs)
 
 
-def _check_storable(value: Any, levels: int = MAX_DEPTH) -> None:
+def check_storable(value: Any, levels: int = MAX_DEPTH) -> None:
+    """Raise `ValidationError` unless PostgreSQL can store the value as JSON."""
     if isinstance(value, str):
         if _NOT_STORABLE.search(value):
             raise invalid("Text should not hold U+0000 or half a surrogate pair", "string_unicode")
@@ -239,7 +240,7 @@ def _check_storable(value: Any, levels: int = MAX_DEPTH) -> None:
         if levels == 0:
             raise invalid(f"Object should nest at most {MAX_DEPTH} levels", "recursion_depth")
         for item in value if isinstance(value, list) else (*value, *value.values()):
-            _check_storable(item, levels - 1)
+            check_storable(item, levels - 1)
 
 
 class Timestamp(ma.fields.DateTime):

@@ -44,8 +44,9 @@ class Part:
 
     @cached_property
     def fields(self) -> Mapping[str, ma.fields.Field[Any]]:
-        """The fields of the schema, by column."""
-        return {field.attribute or name: field for name, field in self.schema().fields.items()}
+        """The fields of the schema that have a column, by column."""
+        found = self.schema().fields.items()
+        return {field.attribute or name: field for name, field in found if not field.load_only}
 
     @cached_property
     def columns(self) -> tuple[str, ...]:

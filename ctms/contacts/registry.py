@@ -13,6 +13,7 @@ import marshmallow as ma
 
 from ctms import addresses
 from ctms.contacts import fields, models
+from ctms.contacts.evidence import EvidenceSchema
 from ctms.contacts.parts import Identity, Part
 from ctms.contacts.waitlist_rules import waitlist_registry
 
@@ -82,6 +83,7 @@ class NewsletterSchema(fields.Schema):
     lang = fields.String(5, min_length=2, load_default="en", allow_none=True)
     source = fields.AbsoluteUrl(load_default=None)
     unsub_reason = fields.String(load_default=None)
+    evidence = fields.SubDocument(EvidenceSchema, load_default=None, load_only=True)
     create_timestamp = fields.Timestamp()
     update_timestamp = fields.Timestamp()
 
@@ -94,6 +96,7 @@ class WaitlistSchema(fields.Schema):
     fields_ = fields.Object(load_default=dict, data_key="fields", attribute="fields")
     subscribed = fields.Boolean(load_default=True)
     unsub_reason = fields.String(load_default=None)
+    evidence = fields.SubDocument(EvidenceSchema, load_default=None, load_only=True)
     create_timestamp = fields.Timestamp()
     update_timestamp = fields.Timestamp()
 

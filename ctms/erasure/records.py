@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ctms.contacts.documents import timestamp
 from ctms.database.pool import Connection, ScalarQuery
+from ctms.database.rendering import timestamp
 from ctms.erasure.handlers import handler_names
 from ctms.erasure.models import (
     ErasedAddress,

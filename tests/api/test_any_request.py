@@ -42,6 +42,8 @@ OPERATIONS = (
     "patch_contact",
     "delete_contact",
     "list_updates",
+    "list_events",
+    "read_history",
     "find_identities",
     "read_identity",
     "erase_contacts",

@@ -90,6 +90,8 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
     "patch_contact": lambda s: ("PATCH", s.path, {"json": {"email": {"first_name": "Joan"}}}),
     "delete_contact": lambda s: ("DELETE", s.address_path, {}),
     "list_updates": lambda s: ("GET", f"/updates?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
+    "list_events": lambda s: ("GET", f"/events?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
+    "read_history": lambda s: ("GET", f"{s.path}/history?limit=1", {}),
     "find_identities": lambda s: ("GET", f"/identities?fxa_id={s.contact['fxa']['fxa_id']}", {}),
     "read_identity": lambda s: ("GET", s.path.replace("ctms", "identity"), {}),
     "list_waitlists": lambda _: ("GET", "/waitlists", {}),
@@ -185,6 +187,9 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("read_contact", 422): lambda s: s.api.get("/ctms/1"),
     ("put_contact", 422): lambda s: s.api.put(UNKNOWN, s.put_body()),
     ("patch_contact", 422): lambda s: s.api.patch(s.path, {"amo": None}),
+    ("list_events", 422): lambda s: s.api.get("/events"),
+    ("read_history", 404): lambda s: s.api.get(f"{UNKNOWN}/history"),
+    ("read_history", 422): lambda s: s.api.get(f"{s.path}/history?limit=0"),
     ("list_updates", 422): lambda s: s.api.get("/updates"),
     ("erase_contacts", 422): lambda s: s.api.post("/erasures", {"emails": []}),
     ("read_erasure", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "erasures")),
@@ -218,7 +223,7 @@ def document(app: Flask) -> Described:
 def pairs() -> list[tuple[str, int]]:
     """Return all producible statuses; `test_there_is_a_way_to_every_status` compares them with the document."""
     guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
-    guarded.append("read_erasure")
+    guarded += ["read_erasure", "list_events", "read_history"]
     writing = ["create_contact", "put_contact", "patch_contact"]
     every = [*guarded, *writing, "delete_contact", "erase_contacts"]
     usual = {"create_contact": 201, "put_contact": 201, "erase_contacts": 202}

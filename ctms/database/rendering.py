@@ -1,0 +1,11 @@
+"""SQL expressions for values that PostgreSQL renders as JSON."""
+
+from __future__ import annotations
+
+
+def timestamp(column: str) -> str:
+    """Return SQL that renders a timestamp as ISO 8601 with six decimals and `+00:00`.
+
+    PostgreSQL's own format drops trailing zeros.
+    """
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""

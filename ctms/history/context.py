@@ -1,0 +1,28 @@
+"""The caller and the evidence of a change, which the triggers add to its events.
+
+They are settings of the transaction: the triggers of changes by writers that set none record NULL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ctms.database.pool import Connection
+
+SET_ACTOR = "set_config('ctms.actor', {actor}, true), set_config('ctms.request_id', {request_id}, true)"
+"""SQL expressions that set the caller; they are part of the query that authorizes a client."""
+
+_SET_ACTOR = f"SELECT {SET_ACTOR.format(actor='%s', request_id='%s')}"
+_SET_EVIDENCE = "SELECT set_config('ctms.evidence', %s, true)"
+
+
+def set_actor(connection: Connection, actor: str, request_id: str = "") -> None:
+    """Set who makes the changes of this transaction: `client:<id>`, `operator:<user>`, or a rule of the service."""
+    connection.execute(_SET_ACTOR, (actor, request_id))
+
+
+def set_evidence(connection: Connection, evidence: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set the evidence of the next changes in this transaction, by list (`newsletters`) and name of the entry."""
+    connection.execute(_SET_EVIDENCE, (json.dumps(evidence) if evidence else "",))
