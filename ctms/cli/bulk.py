@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import signal
 import sys
 import time
@@ -21,13 +19,16 @@ import psycopg
 from ctms.bulk.batches import BAD_LINE, FAILED, FOUND, ItemOutcome, Work, process_batches
 from ctms.bulk.entries import Entry
 from ctms.bulk.report import CSV, JSON_LINES, BulkReport
-from ctms.bulk.worklist import WorkList
+from ctms.bulk.worklist import WorkItem, WorkList
+from ctms.cli.actor import current_actor
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
 from ctms.database import pool
 from ctms.database.operator_errors import database_problem
+from ctms.database.pool import Connection
 from ctms.errors import OperatorError, UnfinishedError
+from ctms.history.context import set_actor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -115,14 +116,6 @@ def _check_report(_context: click.Context, _parameter: click.Parameter, path: Pa
     if path and path.suffix.lower() not in {CSV, JSON_LINES}:
         raise click.BadParameter(f"the name of a report must end in {CSV} or {JSON_LINES}")
     return path
-
-
-def operator() -> str:
-    """Return the login of the user who runs the command, even with sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (OSError, KeyError):  # a user without a name, as in containers
-        return str(os.getuid())
 
 
 def check_can_ask(options: BulkOptions, lists: Iterable[object]) -> None:
@@ -239,6 +232,11 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
             worklist = tally.worklist = WorkList(connection)
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:
+                actor = current_actor()
+
+                def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
+                    set_actor(connection, actor)
+                    return job.work(connection, items)
 
                 def on_commit(outcomes: list[ItemOutcome]) -> None:
                     tally.add(outcomes)
@@ -248,7 +246,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
 
                 process_batches(
                     worklist,
-                    job.preview if options.dry_run else job.work,
+                    job.preview if options.dry_run else work,
                     on_commit,
                     batch_size=options.batch_size,
                     pause=0 if options.dry_run else options.pause,

@@ -13,7 +13,8 @@ from ctms.bulk.batches import UNKNOWN
 from ctms.bulk.columns import ReadOptions
 from ctms.bulk.entries import Entry, resolve_entries
 from ctms.cli import values
-from ctms.cli.bulk import BulkOptions, Job, bulk_options, carry_out, check_can_ask, operator
+from ctms.cli.actor import current_actor
+from ctms.cli.bulk import BulkOptions, Job, bulk_options, carry_out, check_can_ask
 from ctms.cli.lists import column_option, read_lists
 from ctms.cli.output import say
 from ctms.database import pool
@@ -92,7 +93,7 @@ def delete_bulk(
         require_key()
     elif not fingerprints().available:
         say(f"Warning: {KEY_MISSING}.")
-    request = ErasureRequest(by=f"operator:{operator()}", origin=ORIGIN_COMMAND, forget=forget, include_fxa=include_fxa)
+    request = ErasureRequest(by=current_actor(), origin=ORIGIN_COMMAND, forget=forget, include_fxa=include_fxa)
     deletion = BulkDeletion(request)
 
     def question(known: int, unknown: int) -> str:

@@ -11,7 +11,7 @@ import click
 from flask.cli import AppGroup
 
 from ctms.cli import values
-from ctms.cli.bulk import operator
+from ctms.cli.actor import current_actor
 from ctms.cli.output import confirm, json_option, say, write_done, write_json, write_record, write_table, yes_option
 from ctms.cli.progress import counting
 from ctms.cli.receivers import find, kind_option
@@ -161,7 +161,7 @@ def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bo
     """
     confirm(f"Count everything that the {WORDS[kind]} {name} has yet to do as done manually?", yes)
     with pool.acquire() as connection:
-        if not records.close(connection, erasure_id, kind, name, f"operator:{operator()}"):
+        if not records.close(connection, erasure_id, kind, name, current_actor()):
             raise NotFoundError(f"there is no erasure {erasure_id} with the {WORDS[kind]} {name}")
         found = records.find(connection, erasure_id)
     write_done(str(erasure_id), found, f"the {WORDS[kind]} {name} counts as done", as_json)

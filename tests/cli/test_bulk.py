@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import signal
@@ -18,23 +17,10 @@ from psycopg import errors
 from ctms.bulk.batches import ItemOutcome
 from ctms.bulk.entries import Entry
 from ctms.bulk.worklist import WorkItem
-from ctms.cli.bulk import BulkOptions, Job, Stop, Stopped, carry_out, operator
+from ctms.cli.bulk import BulkOptions, Job, Stop, Stopped, carry_out
 from ctms.cli.progress import Progress
 from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
-
-
-def test_an_operator_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUDO_USER", raising=False)
-
-    def nobody() -> str:
-        raise KeyError
-
-    monkeypatch.setattr(getpass, "getuser", nobody)
-    assert operator() == str(os.getuid())
-
-    monkeypatch.setenv("SUDO_USER", "ops")
-    assert operator() == "ops"
 
 
 def job(work: Callable[[Connection, Sequence[WorkItem]], list[ItemOutcome]]) -> Job:

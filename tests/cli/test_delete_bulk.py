@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ctms.cli import ctms
-from ctms.cli.bulk import operator
+from ctms.cli.actor import current_actor
 from ctms.cli.lists import MAX_LINES
 from ctms.suppression.fingerprints import Fingerprints
 from tests.cli.test_group import no_database, no_tables
@@ -76,7 +76,7 @@ def test_addresses_of_options_and_lists_are_deleted(cli: CliRunner, addresses: l
     assert done.stderr == ""
     assert execute("SELECT array_agg(primary_email) FROM emails") == [addresses[2]]
     record = "SELECT (requested_by, origin, contacts, unknown)::text FROM erasures WHERE id = CAST(:id AS uuid)"
-    assert execute(record, id=erasure) == f"(operator:{operator()},command,2,2)"
+    assert execute(record, id=erasure) == f"({current_actor()},command,2,2)"
 
 
 def test_a_list_from_standard_input(cli: CliRunner, addresses: list[str]) -> None:

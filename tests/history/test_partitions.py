@@ -1,0 +1,102 @@
+"""The monthly partitions of events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+from psycopg import sql
+
+from ctms.database import pool
+from ctms.database.pool import Connection
+from ctms.history import partitions
+from tests.contacts.rows import execute, insert, insert_contact
+
+PARTITIONS = """
+    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'subscription_events'::regclass ORDER BY 1"""
+
+
+def names() -> set[str]:
+    found: Any = execute(f"SELECT array_agg(relname::text) FROM ({PARTITIONS}) p")
+    return set(found)
+
+
+def name_of(months: int) -> str:
+    """Return the name of the partition some months from now."""
+    found: str = execute(
+        "SELECT 'subscription_events_' ||"
+        " to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => :months), 'YYYY_MM')",
+        months=months,
+    )
+    return found
+
+
+@pytest.fixture
+def connection(app: Flask) -> Any:  # noqa: ARG001  inside the app's transaction
+    with pool.acquire() as acquired:
+        yield acquired
+
+
+def test_a_migrated_database_has_partitions_for_a_year(app: Flask) -> None:  # noqa: ARG001
+    assert {name_of(months) for months in range(13)} <= names()
+
+
+def test_missing_partitions_are_created(connection: Connection) -> None:
+    assert partitions.create_partitions(connection, months_ahead=14) == [name_of(13), name_of(14)]
+    assert partitions.create_partitions(connection, months_ahead=14) == []
+    assert {name_of(13), name_of(14), "subscription_events_default"} <= names()
+
+
+def test_events_of_a_month_without_a_partition_are_kept_and_move_to_it(connection: Connection) -> None:
+    this_month = name_of(0)
+    connection.execute(
+        sql.SQL("ALTER TABLE subscription_events DETACH PARTITION {}").format(sql.Identifier(this_month))
+    )
+    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(this_month)))
+    email_id = insert_contact()
+    insert("newsletters", email_id=email_id, name="hubs", subscribed=True)
+    assert execute("SELECT tableoid::regclass::text FROM subscription_events WHERE email_id = :id", id=email_id) == (
+        "subscription_events_default"
+    )
+
+    assert partitions.create_partitions(connection) == [this_month]
+
+    found = "SELECT tableoid::regclass::text FROM subscription_events WHERE email_id = :id"
+    assert execute(found, id=email_id) == this_month
+    insert("newsletters", email_id=email_id, name="other", subscribed=True)
+    assert execute("SELECT count(*) FROM subscription_events_default") == 0
+    # As indexed as the others: the history of a contact and the feed do not scan partitions.
+    indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = :name"
+    assert execute(indexes, name=this_month) == execute(indexes, name=name_of(1))
+
+
+@pytest.mark.parametrize(
+    ("day", "later", "first"),
+    [("2026-11-30", 0, "2026-11-01"), ("2026-11-30", 1, "2026-12-01"), ("2026-11-30", 2, "2027-01-01"),
+     ("2026-12-31", 13, "2028-01-01")],
+)  # fmt: skip
+def test_the_months(day: str, later: int, first: str) -> None:
+    moment = datetime.fromisoformat(day).replace(tzinfo=UTC)
+
+    assert str(partitions._month(moment.date(), later)) == first
+
+
+def test_a_busy_default_partition_is_given_up_and_left_as_it_was(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as creator, psycopg.connect(url) as writer:
+        writer.execute("SELECT FROM subscription_events_default FOR UPDATE")
+        before = creator.execute(PARTITIONS).fetchall()
+
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            partitions.create_partitions(creator, months_ahead=30)
+
+        assert creator.execute(PARTITIONS).fetchall() == before
+
+
+@pytest.fixture
+def url(migrated_app: Flask) -> str:
+    found: str = pool.libpq_url(migrated_app.config["SQLALCHEMY_DATABASE_URI"])
+    return found
