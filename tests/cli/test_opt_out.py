@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ctms.cli import ctms
+from ctms.cli.actor import current_actor
 from tests.contacts.rows import execute
 from tests.http import ApiClient
 
@@ -77,6 +78,16 @@ def test_lists_of_a_mailing_service_are_taken_over(cli: CliRunner, contacts: lis
     again = json.loads(opt_out(cli, *lists, "--yes", "--json").stdout)
 
     assert (again["opted_out"], again["opted_out_before"]) == (0, 2)
+
+
+def test_an_opt_out_is_an_event_of_the_operator(cli: CliRunner, contacts: list[str]) -> None:
+    opt_out(cli, "-", "--yes", text=f"Email,Date,Reason\n{contacts[0]},2023-01-05,bounced\n")
+
+    found = execute(
+        "SELECT json_agg(json_build_array(primary_email, kind, action, reason, actor))"
+        " FROM subscription_events JOIN emails USING (email_id)"
+    )
+    assert found == [[contacts[0], "global_opt_out", "unsubscribed", "bounced", current_actor()]]
 
 
 def test_a_list_from_standard_input(cli: CliRunner, contacts: list[str]) -> None:
