@@ -77,6 +77,14 @@ def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
     assert '"enabled": false' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
 
 
+def test_an_auditor_may_read_the_history(documented: Served, tmp_path: Path) -> None:
+    pages.run(HOW_TO / "prove-consent.md", reader(documented.environment), tmp_path)
+
+    shown = documented.flask("ctms", "roles", "show", "auditor", "--json").stdout
+    assert '"view_history"' in shown
+    assert '"id_audit"' in shown
+
+
 def test_an_external_postgresql_is_set_up(postgres: str, tmp_path: Path) -> None:
     url = empty_database(postgres, "own")
     says = {"postgresql://ctms:password@db.example.com/ctms": url}
