@@ -29,6 +29,7 @@ from ctms.outbox.lanes import BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
 from ctms.sync.backends import BackendWork
 from ctms.sync.erasure_tasks import ErasureWork
 from ctms.sync.work import Work
+from ctms.worker import housekeeping
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
 from ctms.worker.jobs import defer_due_lanes, jobs_of, remove_jobs_of_dead_workers, remove_unreported_jobs
 from ctms.worker.metrics import WorkerMetrics
@@ -79,7 +80,7 @@ class BackgroundService:
         # It remembers failed contacts: a long-running service must not.
         self.summary = Summary() if options.once else None
         self._process = Process(self.stopping, self.metrics, self.summary)
-        self._next_look = 0.0
+        self._next_look = self._next_housekeeping = 0.0
         self._worker: Worker | None = None
         self._in_flight: set[int] = set()
         self._suspects: set[int] = set()
@@ -116,13 +117,14 @@ class BackgroundService:
 
     async def _run(self) -> None:
         # The loop's default executor has only as many threads as cores, plus four: lanes would wait for each other.
-        threads = ThreadPoolExecutor(self._options.concurrency + 2, thread_name_prefix="lane")
+        threads = ThreadPoolExecutor(self._options.concurrency + 3, thread_name_prefix="lane")
         asyncio.get_running_loop().set_default_executor(threads)
         jobs = self._jobs()
         async with jobs.open_async():
             while True:
                 due = await self._swept()
                 if self._options.once and not due:
+                    await asyncio.to_thread(self._keep_house)
                     return
                 worker = self._make_worker(jobs)
                 beside = asyncio.create_task(self._maintain(worker))
@@ -184,12 +186,15 @@ class BackgroundService:
     async def _maintain(self, worker: Worker) -> None:
         """Send heartbeats, and poll for a stop, for due entries and for jobs of dead workers, until cancelled.
 
+        Housekeeping runs beside it: its jobs may take longer than the heartbeat's timeout.
+
         A worker that begins to run forgets that it was stopped before.
 
         Procrastinate's worker stops its heartbeat when it begins to stop, while its batches in flight may take longer
         than the heartbeat's timeout. If this task fails the worker stops: otherwise lanes would stay blocked unnoticed.
         """
         next_recovery = next_beat = 0.0
+        jobs: asyncio.Task[None] | None = None
         try:
             while True:
                 if self.stopping.is_set():
@@ -200,11 +205,24 @@ class BackgroundService:
                 if time.monotonic() >= next_recovery:
                     next_recovery = time.monotonic() + RECOVER_EVERY_SECONDS
                     await asyncio.to_thread(self._recover, worker.worker_id)
+                if (jobs is None or jobs.done()) and self._is_housekeeping_due():
+                    jobs = asyncio.create_task(asyncio.to_thread(self._keep_house))
                 await asyncio.sleep(SWEEP_EVERY_SECONDS)
                 await self._swept()
         except Exception:
             worker.stop()  # type: ignore[no-untyped-call]
             raise
+
+    def _is_housekeeping_due(self) -> bool:
+        """Return whether the jobs are due, and set the next time. With `once` they run at the end."""
+        if self._options.once or time.monotonic() < self._next_housekeeping:
+            return False
+        self._next_housekeeping = time.monotonic() + housekeeping.EVERY_SECONDS
+        return True
+
+    def _keep_house(self) -> None:
+        with self._app.app_context():
+            housekeeping.run_jobs(self.stopping)
 
     def _recover(self, worker: int | None) -> None:
         """Release the lanes of dead workers, and those whose job has ended here without the queue's knowledge.

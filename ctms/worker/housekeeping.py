@@ -1,0 +1,67 @@
+"""Housekeeping: small maintenance jobs on the database, which each worker starts hourly.
+
+A job runs in one worker at a time. It must be able to run again at any time, and after it was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+
+from ctms.database import pool
+from ctms.database.errors import describe, driver_error
+from ctms.database.pool import Connection
+from ctms.worker.drain import DATABASE_ERRORS
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS = 3600.0
+
+# A lock of the session: a job commits in batches. The server releases it if the worker is killed.
+_LOCK = "SELECT pg_try_advisory_lock(hashtext('ctms housekeeping'), hashtext(%s))"
+_UNLOCK = "SELECT pg_advisory_unlock(hashtext('ctms housekeeping'), hashtext(%s))"
+
+
+@dataclass(frozen=True)
+class HousekeepingJob:
+    """A maintenance job.
+
+    `run` is called in the app's context with an autocommit connection. It commits in short transactions, because
+    writers and the feeds wait for it, and returns between two of them when the event is set: the worker stops.
+    """
+
+    name: str
+    run: Callable[[Connection, Event], object]
+
+
+JOBS: Sequence[HousekeepingJob] = ()
+"""All jobs, in their order."""
+
+
+def run_jobs(stopping: Event, jobs: Sequence[HousekeepingJob] | None = None) -> None:
+    """Run the jobs (None: all) that no other worker is running, until `stopping` is set. Log errors, raise none."""
+    for job in JOBS if jobs is None else jobs:
+        if stopping.is_set():
+            return
+        try:
+            _run(job, stopping)
+        except DATABASE_ERRORS as error:
+            logger.warning("housekeeping job %s failed, and will be repeated: %s", job.name, type(error).__name__)
+        except Exception as error:
+            cause = driver_error(error)
+            reason = type(error).__name__ if cause is None else describe(cause)
+            logger.exception("housekeeping job %s failed, and will be repeated: %s", job.name, reason)
+
+
+def _run(job: HousekeepingJob, stopping: Event) -> None:
+    with pool.acquire() as connection:
+        row = connection.execute(_LOCK, (job.name,)).fetchone()
+        if row is None or not row[0]:
+            return
+        try:
+            job.run(connection, stopping)
+        finally:
+            if not connection.closed:
+                connection.execute(_UNLOCK, (job.name,))
