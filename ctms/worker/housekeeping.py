@@ -13,6 +13,7 @@ from threading import Event
 from ctms.database import pool
 from ctms.database.errors import describe, driver_error
 from ctms.database.pool import Connection
+from ctms.history.partitions import create_partitions
 from ctms.worker.drain import DATABASE_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,9 @@ class HousekeepingJob:
     run: Callable[[Connection, Event], object]
 
 
-JOBS: Sequence[HousekeepingJob] = ()
+JOBS: Sequence[HousekeepingJob] = (
+    HousekeepingJob("event partitions", lambda connection, _: create_partitions(connection)),
+)
 """All jobs, in their order."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from psycopg import sql
 from ctms.database import pool
 from ctms.database.pool import Connection
 from ctms.history import partitions
+from ctms.worker.housekeeping import run_jobs
 from tests.contacts.rows import execute, insert, insert_contact
 
 PARTITIONS = """
@@ -72,6 +74,17 @@ def test_events_of_a_month_without_a_partition_are_kept_and_move_to_it(connectio
     # As indexed as the others: the history of a contact and the feed do not scan partitions.
     indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = :name"
     assert execute(indexes, name=this_month) == execute(indexes, name=name_of(1))
+
+
+def test_the_background_service_creates_them(connection: Connection) -> None:
+    next_month = name_of(1)
+    for statement in ("ALTER TABLE subscription_events DETACH PARTITION {}", "DROP TABLE {}"):
+        connection.execute(sql.SQL(statement).format(sql.Identifier(next_month)))
+    assert next_month not in names()
+
+    run_jobs(Event())
+
+    assert next_month in names()
 
 
 @pytest.mark.parametrize(
