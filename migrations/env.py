@@ -38,7 +38,11 @@ def enter_session() -> None:
 def run_offline() -> None:
     """Print the SQL instead of running it (`flask db upgrade --sql`)."""
     context.configure(
-        dialect_name="postgresql", target_metadata=metadata, literal_binds=True, version_table_schema=schema
+        dialect_name="postgresql",
+        target_metadata=metadata,
+        literal_binds=True,
+        version_table_schema=schema,
+        on_version_apply=partial(revisions.store_compatibility, context.script),
     )
     if schema is not None:
         revisions.prepare(context.script, partial(context.execute, f'SET search_path = "{schema}", public'))
@@ -84,6 +88,7 @@ def run_online() -> None:
             transaction_per_migration=True,
             include_object=is_ours,
             version_table_schema=schema,
+            on_version_apply=partial(revisions.store_compatibility, context.script),
             **migrate.configure_args,
         )
         revisions.prepare(context.script, enter_session, connection)

@@ -86,18 +86,18 @@ for _name in _WRITING:
 def upgrade(ctx: click.Context, revision: str, **options: Any) -> None:
     """Upgrade to the newest revisions, CTMS first, then plugins; store the permissions of plugins.
 
-    Print what was done for each. With a REVISION, or with --sql, plugins are not upgraded.
+    Print what was done for each. Tables of a newer version that are compatible with this one stay as they are. With a
+    REVISION, or with --sql, plugins are not upgraded.
     """
     one = ctx.obj.data["plugin"]
     whole = revision in _NEWEST and not options["sql"]
     if one is not None and whole:
         migrations.upgrade_plugins([one], click.echo)
         return
-    before = migrations.current_revision() if whole else None
-    flask_migrate.upgrade(revision=revision, **options)
     if whole:
-        click.echo(f"CTMS: {migrations.upgraded(before, migrations.current_revision())}")
-        migrations.upgrade_plugins(report=click.echo)
+        migrations.upgrade(click.echo, revision=revision, **options)
+    else:
+        flask_migrate.upgrade(revision=revision, **options)
 
 
 @_extended(commands.commands["current"])

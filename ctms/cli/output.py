@@ -57,6 +57,11 @@ def write_done(name: str, data: Any, remark: str, as_json: bool) -> None:
         say(remark)
 
 
+def say_warning(problem: str) -> None:
+    """Write a problem that does not stop the service."""
+    say(f"CTMS: warning: {problem}")
+
+
 def say(remark: str) -> None:
     """Write a remark to standard error."""
     click.echo(remark, err=True)
@@ -65,7 +70,7 @@ def say(remark: str) -> None:
 def say_problems() -> None:
     """Write the problems found by health checks of plugins to standard error: they do not prevent the start."""
     for problem in find_problems():
-        say(f"CTMS: warning: {problem}")
+        say_warning(problem)
 
 
 def confirm(question: str, yes: bool) -> None:

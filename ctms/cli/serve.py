@@ -24,7 +24,7 @@ from granian.server import Server
 from granian.server.common import AbstractServer
 
 from ctms.cli.first_requests import first_requests
-from ctms.cli.output import say, say_problems
+from ctms.cli.output import say_problems, say_warning
 from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
@@ -85,17 +85,23 @@ def serve(context: click.Context) -> None:
 def _prepare_database(settings: Settings) -> None:
     if not settings.embedded:
         check_reachable()
-        check_migrated()
+        _check_migrated()
         if not settings.has_erasure_key:
-            say(f"CTMS: warning: {KEY_MISSING}")
+            say_warning(KEY_MISSING)
         return
     click.echo(f"CTMS: embedded PostgreSQL in {settings.data_dir}")
     upgrade()
+    _check_migrated()
     made = create_first_client()
     if made is not None:
         client_id, secret = made
         example = first_requests(_url(settings), client_id, secret)
         click.echo(_WELCOME.format(client_id=client_id, secret=secret, example=example))
+
+
+def _check_migrated() -> None:
+    for warning in check_migrated():
+        say_warning(warning)
 
 
 def _serve(app: Flask, settings: Settings) -> None:

@@ -15,7 +15,7 @@ import click
 from flask.cli import with_appcontext
 from prometheus_client import push_to_gateway, start_http_server
 
-from ctms.cli.output import say, say_problems
+from ctms.cli.output import say, say_problems, say_warning
 from ctms.cli.receivers import unsynchronised
 from ctms.current import current_app
 from ctms.database import pool
@@ -68,7 +68,8 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
             upgrade()
         else:
             check_reachable()
-            check_migrated()
+        for warning in check_migrated():
+            say_warning(warning)
         os.nice(_NICENESS)  # now: it must not inherit the embedded server that was started here
         options = WorkerOptions(concurrency or settings.worker_concurrency, queues or None, once)
         service = BackgroundService(app, options, _publisher(settings))
@@ -106,7 +107,7 @@ def _warn_of_unsynchronised(service: BackgroundService) -> None:
     with pool.acquire() as connection:
         record_complete(connection, names)
         for name in find_unsynchronised(connection, names):
-            say(f"CTMS: warning: {unsynchronised(name)}")
+            say_warning(unsynchronised(name))
 
 
 def _say_summary(summary: Summary) -> None:

@@ -6,39 +6,36 @@ removed without its code. The version table of CTMS contains nothing of plugins.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any, cast
 
 import alembic.command
 import flask_migrate
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError, load_python_file
+from alembic.util import CommandError
 from flask import Flask
 from psycopg import sql
 
 from ctms.current import extension
+from ctms.database.compatibility import VERSION_TABLE, TableState, read_state
 from ctms.database.engine import db, migrate
+from ctms.database.plugin_migrations import PluginMigrations
 from ctms.database.pool import Connection
-from ctms.database.revisions import SCHEMA_COMMENT, SCHEMA_PREFIX, Revisions, place_in, schema_of
+from ctms.database.revisions import SCHEMA_COMMENT, SCHEMA_PREFIX, Revisions, schema_of
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
-from ctms.hooks.plugin import Plugin, Registered
+from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('ctms migrations'))"
 """Waits until no other process migrates, until the end of the transaction. `migrations/env.py` has the same lock."""
 
-_MAX_NAME = 63 - len(SCHEMA_PREFIX)
-_MAX_REVISION = 32
+NEWER_AND_COMPATIBLE = "the tables are those of a newer version, and compatible with this one"
 
 _UPGRADE = "run `flask db upgrade`"
 
@@ -56,75 +53,6 @@ _PLUGINS = """
     WHERE nspname = %(prefix)s || plugin AND obj_description(oid, 'pg_namespace') = %(comment)s || plugin ORDER BY 1"""
 
 _chosen: ContextVar[PluginMigrations | None] = ContextVar("the plugin whose migrations Alembic works on", default=None)
-
-
-class PluginMigrations:
-    """The migrations of one enabled plugin."""
-
-    def __init__(self, plugin: Plugin, folder: Path) -> None:
-        """Read the files. Raises `PluginError` if the revisions are not linear."""
-        self.plugin = plugin
-        self.folder = folder
-        if len(plugin.name) > _MAX_NAME:
-            raise checks.problem(
-                plugin, f"ctms_migrations needs a name of {_MAX_NAME} characters at most", "rename the entry point"
-            )
-        self.revisions = self._read()
-        self.head = self.revisions[0]
-
-    def is_installed_copy(self) -> bool:
-        """Return whether pip copied the files here: the next installation removes files written next to them."""
-        try:
-            files = metadata.distribution(self.plugin.package).files or ()
-        except metadata.PackageNotFoundError:
-            return False
-        return any(Path(str(file.locate())).parent.resolve() == self.folder.resolve() for file in files)
-
-    def _read(self) -> Sequence[str]:
-        """Return the ids of the revisions, newest first."""
-        what = f"ctms_migrations yields the folder {self.folder}"
-        try:
-            self._check_ids(what)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Revision .* is not present")
-                script = ScriptDirectory(str(MIGRATIONS), version_locations=[str(self.folder)])
-                heads, bases = script.get_heads(), script.get_bases()
-                found = [revision.revision for revision in script.walk_revisions()]
-        except PluginError:
-            raise
-        except (Exception, SystemExit) as error:
-            failed = f"{what}, whose revisions cannot be read ({checks.reason(error)})"
-            raise checks.problem(self.plugin, failed, place=place_in(self.folder, error)) from error
-        if not found:
-            raise checks.problem(self.plugin, f"{what}, which has no revisions: are the files in the wheel?")
-        if len(heads) > 1 or len(bases) > 1:
-            several = heads if len(heads) > 1 else bases
-            raise checks.problem(self.plugin, f"{what}, whose revisions are not one line: {', '.join(several)}")
-        return found
-
-    def _check_ids(self, what: str) -> None:
-        """Raise `PluginError` for ids that Alembic reports without the file's name, or that the table cannot store."""
-        files: dict[str, str] = {}
-        for path in sorted(self.folder.glob("*.py")):
-            if path.name.startswith((".#", "__init__")):  # Alembic ignores these
-                continue
-            module = load_python_file(str(self.folder), path.name)
-            for name in ("revision", "down_revision", "depends_on"):
-                value = getattr(module, name, None)
-                ids = value if name != "revision" and isinstance(value, list | tuple) else (value,)
-                if not all(isinstance(one, str) or (one is None and name != "revision") for one in ids):
-                    missing = f"{what}, where {path.name} has no {name} that is text"
-                    raise checks.problem(self.plugin, missing, "give it one in quotes")
-            revision = module.revision
-            if not revision.strip():
-                raise checks.problem(self.plugin, f"{what}, where the revision of {path.name} is empty", "name it")
-            if len(revision) > _MAX_REVISION:
-                long = f"{what}, where the revision of {path.name} has more than {_MAX_REVISION} characters"
-                raise checks.problem(self.plugin, long, "shorten it")
-            if revision in files:
-                same = f"{what}, where {files[revision]}, {path.name} have one revision, {revision}"
-                raise checks.problem(self.plugin, same, "give each file a revision of its own")
-            files[revision] = path.name
 
 
 class PluginSchemas:
@@ -149,8 +77,9 @@ class PluginSchemas:
         for one in self.migrations.values():
             if name not in (None, one.plugin.name):
                 continue
-            current = revision_of(connection, one.plugin.name)
-            if current == one.head:
+            state = _state_of(connection, one.plugin.name)
+            current = state.revision
+            if current == one.head or state.is_newer_and_compatible(one.head):
                 continue
             if current is not None and current not in one.revisions:
                 yield (
@@ -166,6 +95,16 @@ class PluginSchemas:
         for permission in self.permissions:
             if name in (None, permission.plugin.name) and owners.get(permission.value.name) != permission.plugin.name:
                 yield f"{permission.plugin.title}: its permission {permission.value.name} is not stored: {_UPGRADE}"
+
+    def newer(self, connection: Connection) -> Iterator[str]:
+        """Yield the plugins whose tables a newer version of the plugin has migrated, which this one works with."""
+        for one in self.migrations.values():
+            state = _state_of(connection, one.plugin.name)
+            if state.is_newer_and_compatible(one.head):
+                yield (
+                    f"{one.plugin.title}: its tables are at the revision {state.revision} of a newer version, and"
+                    " compatible with this one"
+                )
 
     def store_permissions(self) -> None:
         """Store the permissions; the plugin takes over those that an operator created.
@@ -238,21 +177,39 @@ def head() -> str:
     return found
 
 
+@cache
+def _known() -> Container[str]:
+    return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+
+
 def is_known(revision: str) -> bool:
     """Return whether the revision is one of this version; a newer version's is not."""
-    return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+    return revision in _known()
 
 
-def check_migrated() -> None:
-    """Raise `OperatorError` unless our schema and those of plugins are at their newest revisions."""
-    current = current_revision()
-    if current != head():
-        raise OperatorError(
-            f"the database is at revision {current or 'none'}, not {head()}: run `flask db upgrade` first"
+def check_migrated() -> Sequence[str]:
+    """Raise `OperatorError` unless this version and its plugins work with the tables.
+
+    These are at the newest revisions, or a newer version has migrated them, and this version is compatible: return
+    warnings about the latter.
+    """
+    state = read_own_state()
+    warnings = []
+    if state.is_newer_and_compatible(head()):
+        warnings.append(
+            f"the database is at revision {state.revision} of a newer version, and compatible with this one"
         )
-    problem = problem_of_plugins()
-    if problem is not None:
-        raise OperatorError(problem)
+    elif state.revision is not None and not is_known(state.revision):
+        raise _incompatible(state.revision)
+    elif state.revision != head():
+        raise OperatorError(
+            f"the database is at revision {state.revision or 'none'}, not {head()}: run `flask db upgrade` first"
+        )
+    with rolled_back_connection() as connection:
+        problem = next(plugin_schemas().problems(connection), None)
+        if problem is not None:
+            raise OperatorError(problem)
+        return [*warnings, *plugin_schemas().newer(connection)]
 
 
 def problem_of_plugins(name: str | None = None) -> str | None:
@@ -261,10 +218,21 @@ def problem_of_plugins(name: str | None = None) -> str | None:
         return next(plugin_schemas().problems(connection, name), None)
 
 
-def upgrade() -> None:
-    """Upgrade our schema and those of plugins to their newest revisions, and store the permissions of plugins."""
-    flask_migrate.upgrade(directory=str(MIGRATIONS))
-    upgrade_plugins()
+def upgrade(report: Callable[[str], None] = lambda _: None, **options: Any) -> None:
+    """Upgrade our schema and those of plugins to their newest revisions, and store the permissions of plugins.
+
+    Tables that a newer version has migrated stay as they are, if this version works with them. `report` is called with
+    the result for CTMS and each plugin; `options` are those of Flask-Migrate. Raises `OperatorError`.
+    """
+    before = read_own_state()
+    if before.is_newer_and_compatible(head()):
+        report(f"CTMS: nothing to do: {NEWER_AND_COMPATIBLE}")
+    elif before.revision is not None and not is_known(before.revision):
+        raise _incompatible(before.revision)
+    else:
+        flask_migrate.upgrade(**{"directory": str(MIGRATIONS), **options})
+        report(f"CTMS: {upgraded(before.revision, current_revision())}")
+    upgrade_plugins(report=report)
 
 
 def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str], None] = lambda _: None) -> None:
@@ -276,6 +244,11 @@ def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str],
     for one in wanted.migrations.values():
         if names is not None and one.plugin.name not in names:
             continue
+        with rolled_back_connection() as connection:
+            state = _state_of(connection, one.plugin.name)
+        if state.is_newer_and_compatible(one.head):
+            report(f"plugin {one.plugin.name}: nothing to do: {NEWER_AND_COMPATIBLE}")
+            continue
         with _explained(one) as before, chosen(one):
             alembic.command.upgrade(migrate.get_config(str(MIGRATIONS)), "head")
         report(f"plugin {one.plugin.name}: {upgraded(before, one.head)}")
@@ -284,8 +257,20 @@ def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str],
 
 def current_revision() -> str | None:
     """Return the revision of the tables of CTMS, or None if no migration has run."""
-    with db.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    return read_own_state().revision
+
+
+def read_own_state() -> TableState:
+    """Return the state of the tables of CTMS."""
+    with rolled_back_connection() as connection:
+        return read_state(connection) if _exists(connection, sql.Identifier(VERSION_TABLE)) else TableState()
+
+
+def _incompatible(revision: str) -> OperatorError:
+    return OperatorError(
+        f"the database is at revision {revision} of a newer version, with which this version does not work: start the"
+        f" newer version, or run `flask db downgrade {head()}` with it"
+    )
 
 
 def upgraded(before: str | None, after: str | None) -> str:
@@ -317,12 +302,19 @@ def _explained(one: PluginMigrations) -> Iterator[str | None]:
 
 def revision_of(connection: Connection, plugin: str) -> str | None:
     """Return the revision of the plugin's schema, or None if no migration has run."""
-    return _read_revision(connection, plugin) if plugin in _plugins_with_schema(connection) else None
+    return _state_of(connection, plugin).revision
 
 
 def revisions_of_plugins(connection: Connection) -> dict[str, str | None]:
     """Return the revision of each plugin's schema in the database, by the plugins' names, installed or not."""
-    return {plugin: _read_revision(connection, plugin) for plugin in _plugins_with_schema(connection)}
+    return {plugin: _state_of(connection, plugin).revision for plugin in _plugins_with_schema(connection)}
+
+
+def _state_of(connection: Connection, plugin: str) -> TableState:
+    schema = schema_of(plugin)
+    if plugin not in _plugins_with_schema(connection) or not _exists(connection, sql.Identifier(schema, VERSION_TABLE)):
+        return TableState()
+    return read_state(connection, schema)
 
 
 def _plugins_with_schema(connection: Connection) -> list[str]:
@@ -330,11 +322,9 @@ def _plugins_with_schema(connection: Connection) -> list[str]:
     return [plugin for (plugin,) in connection.execute(_PLUGINS, names).fetchall()]
 
 
-def _read_revision(connection: Connection, plugin: str) -> str | None:
-    table = sql.Identifier(schema_of(plugin), "alembic_version")
-    (exists,) = _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(),))
-    found = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchone() if exists else None
-    return None if found is None else str(found[0])
+def _exists(connection: Connection, table: sql.Identifier) -> bool:
+    (found,) = _one(connection, "SELECT to_regclass(%s) IS NOT NULL", (table.as_string(connection),))
+    return bool(found)
 
 
 @contextmanager

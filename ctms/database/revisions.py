@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from alembic.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import StatementError
 
+from ctms.database.compatibility import comment_statement
 from ctms.database.errors import NOT_ALLOWED, describe
 from ctms.database.operator_errors import database_problem
 from ctms.errors import OperatorError
@@ -101,6 +103,16 @@ class Revisions:
             # Not `IF NOT EXISTS`, which requires the privilege to create schemas even if the schema exists.
             for statement in (creating, marking) if found is None else (marking,):
                 connection.execute(text(statement))
+
+    def store_compatibility(
+        self, scripts: ScriptDirectory, *, ctx: MigrationContext, heads: Set[str], **_others: Any
+    ) -> None:
+        """Store which older versions work with the tables: a callback for Alembic's `on_version_apply`.
+
+        Alembic calls it for each revision and each `stamp`, in the transaction that changes the version table.
+        """
+        for revision in heads:  # one, or none after the first revision was downgraded
+            ctx.execute(text(comment_statement(scripts, revision, self.schema)))
 
     def prepare(
         self, scripts: ScriptDirectory, before: Callable[[], None], connection: Connection | None = None

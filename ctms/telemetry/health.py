@@ -18,6 +18,7 @@ from dockerflow.version import get_version
 from flask import Flask
 
 from ctms.current import extension
+from ctms.database.compatibility import TableState, read_state
 from ctms.database.engine import CHECK_TIMEOUT_IN_SECONDS, quick_connection
 from ctms.database.migrations import head, is_known, plugin_schemas
 from ctms.database.plugin_failures import failure_of
@@ -177,12 +178,12 @@ class BuiltInChecks:
         with self._app.app_context(), quick_connection() as connection:
             connection.execute("SELECT 1")
             try:
-                row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+                state = read_state(connection)
             except psycopg.OperationalError:
                 raise
             except psycopg.Error:
                 return {"database": None, "migrations": _UNREADABLE}
-            migrations = _check_revision(row[0] if row else None) or _check_plugin_revisions(connection)
+            migrations = _check_revision(state) or _check_plugin_revisions(connection)
             return {"database": None, "migrations": migrations, **_check_receivers(connection)}
 
 
@@ -199,7 +200,7 @@ def _check_receivers(connection: Connection) -> dict[str, Problem]:
 def _check_plugin_revisions(connection: Connection) -> Problem:
     """Return what the database lacks for plugins: a warning, since the rest of the service works without it."""
     try:
-        found = list(plugin_schemas().problems(connection))
+        found = [*plugin_schemas().problems(connection), *plugin_schemas().newer(connection)]
     except psycopg.OperationalError:
         raise
     except psycopg.Error:
@@ -207,10 +208,11 @@ def _check_plugin_revisions(connection: Connection) -> Problem:
     return ("warning", "; ".join(found)) if found else None
 
 
-def _check_revision(current: str | None) -> Problem:
-    if current == head():
+def _check_revision(state: TableState) -> Problem:
+    if state.revision == head():
         return None
-    if current is not None and not is_known(current):
-        # During a rollout the newer schema comes first; migrations keep the older version working.
-        return "warning", "the schema is newer than this version"
+    if state.is_newer_and_compatible(head()):  # during a roll-out and after going back
+        return "warning", "the schema is newer than this version, and compatible with it"
+    if state.revision is not None and not is_known(state.revision):
+        return "error", "the schema is newer than this version, and not compatible with it: start the newer version"
     return "error", "the schema is not at the newest revision: run `flask db upgrade`"

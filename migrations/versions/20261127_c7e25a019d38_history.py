@@ -11,6 +11,8 @@ down_revision = "c05192eb3d38"
 branch_labels = None
 depends_on = None
 
+oldest_compatible = "unchanged"
+
 # The caller of a writer, from the settings of its transaction; NULL for a writer that sets none.
 _ACTOR = "nullif(current_setting('ctms.actor', true), '')"
 _REQUEST = "nullif(current_setting('ctms.request_id', true), '')"

@@ -14,6 +14,8 @@ down_revision = "c7e25a019d38"
 branch_labels = None
 depends_on = None
 
+oldest_compatible = "unchanged"
+
 BATCH_SIZE = 1000
 
 # Contacts are locked as writers lock them: otherwise a change could commit between the read and the baseline, which

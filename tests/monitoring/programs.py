@@ -21,18 +21,14 @@ from typing import Any, TypeVar
 import requests
 import yaml
 
+from tests.installed import needs
 from tests.monitoring.definitions import FOLDER
 from tests.serving import free_port
 
-PROGRAMS = ("prometheus", "promtool", "influxd")
+needs_programs = needs("prometheus", "promtool", "influxd")
 PATIENCE_IN_SECONDS = 60
 
 T = TypeVar("T")
-
-
-def missing() -> list[str]:
-    """Return the programs that are not installed."""
-    return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
 def until(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 
 import pytest
 import yaml
 
+from tests.installed import needs
 from tests.monitoring import definitions
 from tests.monitoring.definitions import FOLDER, ROOT, RULES, RULES_TESTS, RUNBOOKS, Alert, alerts, panels
 
 ALERTS = [pytest.param(alert, id=str(alert)) for alert in alerts()]
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is not installed")
+needs_promtool = needs("promtool")
 
 
 def promtool(*arguments: str) -> str:

@@ -21,7 +21,7 @@ from tests.system.test_restarts import both_workers
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(bool(programs.missing()), reason=f"not installed: {', '.join(programs.missing())}"),
+    programs.needs_programs,
     pytest.mark.timeout(300),
 ]
 
