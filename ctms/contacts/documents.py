@@ -53,10 +53,15 @@ _UNREADABLE = (
     r"|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])"
     r"|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}"
 )
-_READABLE_FIELDS = (
-    r"CASE WHEN strpos(w.fields::text, '\u') = 0"  # the usual case, checked cheaply
-    rf" OR replace(w.fields::text, '\\', '/') !~* '{_UNREADABLE}' THEN w.fields END"  # \\u is an escaped backslash
-)
+
+
+def readable_json(column: str) -> str:
+    """Return SQL for a JSON column that is NULL where PostgreSQL cannot parse an escape in it."""
+    return (
+        rf"CASE WHEN strpos({column}::text, '\u') = 0"  # the usual case, checked cheaply
+        rf" OR replace({column}::text, '\\', '/') !~* '{_UNREADABLE}' THEN {column} END"  # \\u is an escaped backslash
+    )
+
 
 _OLD_WAITLISTS = f"""
     LATERAL (
@@ -65,7 +70,7 @@ _OLD_WAITLISTS = f"""
             (array_agg(w.fields -> 'geo' ORDER BY w.name COLLATE "C") FILTER (
                 WHERE w.name <> 'vpn' AND json_typeof(w.fields -> 'geo') <> 'null'))[1] AS relay_geo
         FROM (
-            SELECT w.name, {_READABLE_FIELDS} AS fields FROM waitlists w
+            SELECT w.name, {readable_json("w.fields")} AS fields FROM waitlists w
             WHERE w.email_id = e.email_id AND w.subscribed AND (w.name = 'vpn' OR starts_with(w.name, 'relay'))
         ) w
     ) old"""
