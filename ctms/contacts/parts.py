@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from ctms import addresses
 from ctms.contacts import fields
+from ctms.contacts.classification import Classification, Classified, by_column
 from ctms.database.engine import Model
 
 
@@ -21,7 +22,8 @@ class Part:
     """A part of a contact: the sub-document `email`, another sub-document, or with `many` a list of named entries.
 
     `name` is its member of the contact, `alias` its table's name in SQL. `schema` has the values that clients write and
-    those that they only read. An entry of a list has at least `name` and `subscribed`.
+    those that they only read. An entry of a list has at least `name` and `subscribed`. `classified` has the
+    classification of each column of the table.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Part:
     many: bool = False
     required: bool = False
     """Whether every contact has a row: `email` only. Another sub-document without a row reads as its defaults."""
+    classified: Classified = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
@@ -41,6 +44,11 @@ class Part:
     def key(self) -> tuple[str, ...]:
         """The columns of the unique key."""
         return ("email_id", "name") if self.many else ("email_id",)
+
+    @cached_property
+    def classifications(self) -> Mapping[str, Classification]:
+        """The classification of each column of the table."""
+        return by_column(self.classified)
 
     @cached_property
     def fields(self) -> Mapping[str, ma.fields.Field[Any]]:

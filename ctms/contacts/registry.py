@@ -1,7 +1,7 @@
 """The registry of a contact's parts and identities.
 
 Schemas, SQL, parameters, the OpenAPI document, and erasures derive from it. Validation follows the schemas here; the
-tables of the parts are in `models`.
+tables of the parts are in `models`. Every column is classified here, which the report of an access request shows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,18 @@ import marshmallow as ma
 
 from ctms import addresses
 from ctms.contacts import fields, models
+from ctms.contacts.classification import (
+    ACCOUNT,
+    ADD_ONS,
+    CONSENT,
+    CONTACT_DETAILS,
+    FOUNDATION,
+    IDENTIFIER,
+    INTEREST,
+    PREFERENCE,
+    ROW_NUMBER,
+    TIMES,
+)
 from ctms.contacts.evidence import EvidenceSchema
 from ctms.contacts.parts import Identity, Part
 from ctms.contacts.waitlist_rules import waitlist_registry
@@ -111,12 +123,93 @@ class WaitlistSchema(fields.Schema):
         return data
 
 
-EMAIL = Part("email", "e", models.Email, EmailSchema, required=True)
-AMO = Part("amo", "a", models.Amo, AmoSchema)
-FXA = Part("fxa", "f", models.Fxa, FxaSchema)
-MOFO = Part("mofo", "m", models.Mofo, MofoSchema)
-NEWSLETTERS = Part("newsletters", "s", models.Newsletter, NewsletterSchema, many=True)
-WAITLISTS = Part("waitlists", "s", models.WaitlistEntry, WaitlistSchema, many=True)
+_CHANGES = ("create_timestamp", "update_timestamp")
+_ROW = {ROW_NUMBER: ("id",), TIMES: _CHANGES}
+
+EMAIL = Part(
+    "email",
+    "e",
+    models.Email,
+    EmailSchema,
+    required=True,
+    classified={
+        CONTACT_DETAILS: ("primary_email", "first_name", "last_name", "mailing_country"),
+        IDENTIFIER: ("email_id", "basket_token", "sfdc_id"),
+        PREFERENCE: ("email_format", "email_lang"),
+        CONSENT: ("double_opt_in", "has_opted_out_of_email", "unsubscribe_reason"),
+        TIMES: _CHANGES,
+    },
+)
+AMO = Part(
+    "amo",
+    "a",
+    models.Amo,
+    AmoSchema,
+    classified={
+        **_ROW,
+        IDENTIFIER: ("email_id", "user_id"),
+        CONSENT: ("email_opt_in",),
+        ADD_ONS: (
+            "add_on_ids",
+            "display_name",
+            "language",
+            "last_login",
+            "location",
+            "profile_url",
+            "user",
+            "username",
+        ),
+    },
+)
+FXA = Part(
+    "fxa",
+    "f",
+    models.Fxa,
+    FxaSchema,
+    classified={
+        **_ROW,
+        IDENTIFIER: ("email_id", "fxa_id"),
+        CONTACT_DETAILS: ("primary_email",),
+        ACCOUNT: ("created_date", "lang", "first_service", "account_deleted"),
+    },
+)
+MOFO = Part(
+    "mofo",
+    "m",
+    models.Mofo,
+    MofoSchema,
+    classified={
+        **_ROW,
+        IDENTIFIER: ("email_id", "mofo_email_id", "mofo_contact_id"),
+        FOUNDATION: ("mofo_relevant",),
+    },
+)
+NEWSLETTERS = Part(
+    "newsletters",
+    "s",
+    models.Newsletter,
+    NewsletterSchema,
+    many=True,
+    classified={
+        ROW_NUMBER: ("id",),
+        IDENTIFIER: ("email_id",),
+        CONSENT: ("name", "subscribed", "source", "unsub_reason", *_CHANGES),
+        PREFERENCE: ("format", "lang"),
+    },
+)
+WAITLISTS = Part(
+    "waitlists",
+    "s",
+    models.WaitlistEntry,
+    WaitlistSchema,
+    many=True,
+    classified={
+        ROW_NUMBER: ("id",),
+        IDENTIFIER: ("email_id",),
+        CONSENT: ("name", "subscribed", "source", "unsub_reason", *_CHANGES),
+        INTEREST: ("fields",),
+    },
+)
 
 PARTS: Mapping[str, Part] = {part.name: part for part in (EMAIL, AMO, FXA, MOFO, NEWSLETTERS, WAITLISTS)}
 """All parts, by name, in the order of requests; the documents of contacts list them by name."""

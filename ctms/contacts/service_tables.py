@@ -1,0 +1,146 @@
+"""Classification of the tables that are not parts of a contact: what they store, or could store, about a person.
+
+By name, because the models belong to other packages. A test compares the names with those of all models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ctms.contacts.classification import UNTIL_DELETED, Classification, Classified
+
+INDEFINITELY = "indefinitely"
+UNTIL_PUSHED = "until the backend has it, or an operator discards it"
+UNTIL_GONE = "until the backend has deleted it"
+UNTIL_ERASED = "until the deletion handler is done, and has verified the erasure if it can"
+WHILE_BACKEND = "until the plugin is removed"
+WHILE_CLIENT = "until the API client is deleted"
+
+WHILE_LISTED = "as long as the feed lists the deletion"
+
+_EVENT = Classification("consent", "prove when and how the person gave or withdrew consent", UNTIL_DELETED)
+_EVENT_ID = Classification("identifier", "know whose consent it is", UNTIL_DELETED)
+_EVENT_ORIGIN = Classification(
+    "requester", "state which client or operator recorded the consent", UNTIL_DELETED, personal=False
+)
+_TOMBSTONE = Classification("identifier", "tell followers that the contact was deleted", WHILE_LISTED)
+_RELEVANCE = Classification("time of a change", "list contacts that leave a filter of the feed", UNTIL_DELETED)
+_FEED = Classification("state of the feed", "know from when on deletions are recorded", INDEFINITELY, personal=False)
+_FINGERPRINT = Classification("fingerprint", "find the erasures of an address", INDEFINITELY)
+_SUPPRESSED = Classification("fingerprint", "refuse an address that must not be stored", "until it is unsuppressed")
+_ERASURE = Classification("record of an erasure", "prove that data was erased", INDEFINITELY, personal=False)
+_ERASURE_KEY = Classification(
+    "fingerprint", "recognize a repeated request for an erasure", INDEFINITELY, personal=False
+)
+_STAFF = Classification("requester", "state which client or operator requested it", INDEFINITELY, personal=False)
+_TASK_IDENTITIES = Classification("identifier", "erase the person in another system", UNTIL_ERASED)
+_TASK = Classification("progress", "retry and report an erasure", UNTIL_ERASED, personal=False)
+_PENDING_ID = Classification("identifier", "push the contact to a backend", UNTIL_PUSHED)
+_PENDING = Classification("progress", "retry and report a push", UNTIL_PUSHED, personal=False)
+_MIRRORED_ID = Classification("identifier", "know which contacts a backend may have", UNTIL_GONE)
+_MIRRORED = Classification("progress", "know which contacts a backend may have", UNTIL_GONE, personal=False)
+_DELETION_ID = Classification("identifier", "delete the contact in a backend", UNTIL_GONE)
+_DELETION = Classification("progress", "retry and report a deletion", UNTIL_GONE, personal=False)
+_RECEIVER = Classification("state of a backend", "call a backend or deletion handler", WHILE_BACKEND, personal=False)
+_CLIENT = Classification("API client", "authenticate and authorize a client", WHILE_CLIENT, personal=False)
+_OWNER = Classification("contact of an API client", "reach the owner of an API client", WHILE_CLIENT, personal=False)
+_ROLE = Classification("access control", "authorize a client", "until an operator deletes it", personal=False)
+
+SERVICE_TABLES: Mapping[str, Classified] = {
+    "subscription_events": {
+        _EVENT: ("kind", "name", "action", "subscribed", "source", "reason", "evidence", "recorded_at"),
+        _EVENT_ID: ("email_id",),
+        _EVENT_ORIGIN: ("event_id", "actor", "request_id"),
+    },
+    "contact_tombstones": {_TOMBSTONE: ("email_id", "deleted_at", "merged_into")},
+    "mofo_relevance_changes": {_RELEVANCE: ("email_id", "changed_at")},
+    "deletion_feed": {_FEED: ("one_row", "recorded_since")},
+    "suppressions": {_SUPPRESSED: ("fingerprint", "suppressed_at", "source")},
+    "erasures": {
+        _ERASURE: ("id", "requested_at", "origin", "forget", "contacts", "unknown", "also_known_in"),
+        _STAFF: ("requested_by",),
+        _ERASURE_KEY: ("request_key", "request_digest"),
+    },
+    "erasure_addresses": {_FINGERPRINT: ("fingerprint", "erasure_id")},
+    "erasure_handlers": {
+        _ERASURE: (
+            "erasure_id",
+            "handler",
+            "pending",
+            "done",
+            "verified",
+            "parked",
+            "reason",
+            "started_at",
+            "changed_at",
+        )
+    },
+    "erasure_backends": {
+        _ERASURE: ("erasure_id", "backend", "pending", "done", "parked", "reason", "started_at", "changed_at")
+    },
+    "erasure_tasks": {
+        _TASK_IDENTITIES: ("identities",),
+        _TASK: (
+            "id",
+            "erasure_id",
+            "handler",
+            "step",
+            "waiting_since",
+            "due_at",
+            "attempts",
+            "failures",
+            "parked_at",
+            "reason",
+        ),
+    },
+    "erasure_deletions": {_DELETION_ID: ("email_id",), _DELETION: ("id", "erasure_id", "backend", "parked")},
+    "outbox": {
+        _PENDING_ID: ("email_id",),
+        _PENDING: (
+            "backend",
+            "version",
+            "priority",
+            "waiting_since",
+            "due_at",
+            "attempts",
+            "failures",
+            "parked_at",
+            "reason",
+        ),
+    },
+    "outbox_mirrored": {_MIRRORED_ID: ("email_id",), _MIRRORED: ("backend",)},
+    "receivers": {
+        _RECEIVER: (
+            "kind",
+            "name",
+            "paused_at",
+            "paused_why",
+            "failures",
+            "open_until",
+            "next_call_at",
+            "last_error",
+            "last_error_at",
+            "last_success_at",
+            "unlisted_at",
+            "synchronised_at",
+        )
+    },
+    "api_client": {
+        _OWNER: ("email",),
+        _CLIENT: (
+            "client_id",
+            "enabled",
+            "hashed_secret",
+            "previous_hashed_secret",
+            "previous_secret_expires",
+            "create_timestamp",
+            "update_timestamp",
+            "last_access",
+        ),
+    },
+    "api_client_roles": {_CLIENT: ("id", "api_client_id", "role_id")},
+    "roles": {_ROLE: ("id", "name", "description")},
+    "permissions": {_ROLE: ("id", "name", "description", "plugin")},
+    "role_permissions": {_ROLE: ("id", "role_id", "permission_id")},
+}
+"""The other tables of the service, in the order of the reference."""
