@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from ctms.clients.roles import BUILT_IN_PERMISSIONS
 from ctms.database.migrations import upgrade_plugins
 from ctms.database.purge import purge, stored_by
 from ctms.errors import ConflictError, NotFoundError
@@ -40,7 +41,7 @@ def test_dependent_objects_outside_the_schema_prevent_a_purge(
             purge("stamps")
     assert query(own_settings, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
     assert query(own_settings, "SELECT FROM permissions WHERE name = 'stamps:read'") == []
-    assert len(query(own_settings, "SELECT FROM permissions")) == 4
+    assert len(query(own_settings, "SELECT FROM permissions")) == len(BUILT_IN_PERMISSIONS)
 
 
 ELSEWHERE = {
