@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute, insert_contact
-from tests.history.replay import replay, subscriptions
-from tests.http import Answer, ApiClient, assert_error
+from tests.http import ApiClient, assert_error
 
 UNKNOWN = f"/ctms/{uuid.uuid4()}/history"
 
@@ -311,42 +307,3 @@ class TestPages:
 
         assert answer.status_code == 422
         assert answer.json["detail"][0]["type"] == "cursor"
-
-
-ENTRIES = st.lists(
-    st.fixed_dictionaries({"name": st.sampled_from("abc"), "subscribed": st.booleans()}),
-    max_size=3,
-    unique_by=lambda entry: entry["name"],
-)
-EMAIL = st.fixed_dictionaries({}, optional={"has_opted_out_of_email": st.booleans(), "double_opt_in": st.booleans()})
-LISTS = {"newsletters": ENTRIES, "waitlists": ENTRIES}
-
-
-def _patch(api: ApiClient, path: str, email: Any, lists: Any) -> Answer:
-    return api.patch(path, {"email": email, **lists})
-
-
-def _put(api: ApiClient, path: str, email: Any, lists: Any) -> Answer:
-    stored = {key: value for key, value in api.get(path).json["email"].items() if not key.endswith("_timestamp")}
-    return api.put(path, {"email": {**stored, **email}, **lists})
-
-
-def _unsubscribe(api: ApiClient, path: str, _email: Any, lists: Any) -> Answer:
-    return api.patch(path, dict.fromkeys(lists, "UNSUBSCRIBE"))
-
-
-WRITE = st.tuples(st.sampled_from([_patch, _put, _unsubscribe]), EMAIL, st.fixed_dictionaries({}, optional=LISTS))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lists=st.fixed_dictionaries(LISTS), email=EMAIL, writes=st.lists(WRITE, max_size=6))
-def test_the_events_of_any_writes_rebuild_the_subscriptions(
-    api: ApiClient, lists: Any, email: Any, writes: list[tuple[Callable[..., Answer], Any, Any]]
-) -> None:
-    path = create(api, email={**minimal()["email"], **email}, **lists)
-    for write, values, entries in writes:
-        assert write(api, path, values, entries).status_code < 300
-
-    rebuilt = replay(events_of(api, path)).get(path.rpartition("/")[2], {})
-
-    assert rebuilt == subscriptions(api.get(path).json)
