@@ -1,4 +1,4 @@
-"""Open `/docs` and `/redoc` in headless Chromium, cut off from everything but the service, and use them.
+"""Open `/docs`, `/redoc` and a report in headless Chromium, cut off from everything but the service, and use them.
 
 Run by `.ci/docs-page`, which brings the browser and Selenium. Prints a line per check, and how many passed.
 """
@@ -26,10 +26,18 @@ from typing import Any
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.print_page_options import PrintOptions
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 ADDRESS = "jane@example.com"
+MARKUP = "<script>document.title = 'run'</script><img src=http://127.0.0.1/x>"
+CONTACT = {
+    "email": {"primary_email": ADDRESS, "first_name": MARKUP, "unsubscribe_reason": "Too many mails. " * 50},
+    "amo": {"username": "jane", "add_on_ids": "x" * 500},
+    "newsletters": [{"name": f"newsletter-{number}"} for number in range(20)],
+}
+A4_IN_CM = (21.0, 29.7)
 PATIENCE_IN_SECONDS = 60
 CHROMIUM = "/usr/bin/chromium"
 DRIVER = "/usr/bin/chromedriver"
@@ -37,12 +45,13 @@ DRIVER = "/usr/bin/chromedriver"
 
 @dataclass
 class Service:
-    """A running service with one contact."""
+    """A running service with one contact, and the page of a report about it."""
 
     url: str
     client_id: str
     secret: str
     email_id: str
+    report: Path
 
 
 @contextmanager
@@ -65,10 +74,13 @@ def service(flask: str, folder: Path) -> Iterator[Service]:
         client_id, secret = found.groups()
         basic = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
         token = call(f"{url}/token", b"", {"Authorization": f"Basic {basic}"})["access_token"]
-        body = json.dumps({"email": {"primary_email": ADDRESS}}).encode()
+        body = json.dumps(CONTACT).encode()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         contact = call(f"{url}/ctms", body, headers)
-        yield Service(url, client_id, secret, contact["email"]["email_id"])
+        asked = call(f"{url}/access-requests", json.dumps({"address": ADDRESS}).encode(), headers)
+        report = folder / "report.html"
+        report.write_bytes(read(f"{url}/access-requests/{asked['id']}?format=html", None, headers))
+        yield Service(url, client_id, secret, contact["email"]["email_id"], report)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=PATIENCE_IN_SECONDS)
@@ -89,9 +101,15 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], output: Path) -> N
 
 def call(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
     """Send a request, POST with a body; returns the parsed answer."""
+    return json.loads(read(url, body, headers))
+
+
+def read(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+    """Send a request, POST with a body; returns the answer."""
     request = urllib.request.Request(url, body, headers or {})
     with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
+        found: bytes = response.read()
+    return found
 
 
 @contextmanager
@@ -141,6 +159,9 @@ class Pages:
             ("/redoc shows every operation", self.redoc_is_complete),
             ("/redoc finds what is searched for", self.redoc_searches),
             ("/redoc meets no error and asks nobody else", self.nothing_went_wrong),
+            ("a report is readable, on a narrow screen, too", self.report_is_readable),
+            ("a report runs and loads nothing", self.report_loads_nothing),
+            ("a report prints on A4", self.report_prints),
         ]
 
     def docs_are_complete(self) -> None:
@@ -148,7 +169,7 @@ class Pages:
         operations = self.operations()
         self.until(lambda: len(self.all(".opblock")) == len(operations))
         shown = {element.get_attribute("id") for element in self.all(".opblock")}
-        assert shown == {f"operations-{tag}-{name}" for tag, name in operations}, shown
+        assert shown == {f"operations-{tag.replace(' ', '_')}-{name}" for tag, name in operations}, shown
 
     def docs_authorise(self) -> None:
         self.one(".auth-wrapper .authorize").click()
@@ -176,7 +197,7 @@ class Pages:
         operations = self.operations()
         self.until(lambda: len(self.all("[id*='/operation/']")) == len(operations))
         shown = {element.get_attribute("id") for element in self.all("[id*='/operation/']")}
-        assert shown == {f"tag/{tag}/operation/{name}" for tag, name in operations}, shown
+        assert shown == {f"tag/{tag.replace(' ', '-')}/operation/{name}" for tag, name in operations}, shown
         self.shot("redoc")
 
     def redoc_searches(self) -> None:
@@ -194,6 +215,43 @@ class Pages:
         asked = {url for url in asked if url.startswith(("http", "ws"))}  # the browser's own pages aside
         assert f"{self.running.url}/openapi.json" in asked, asked
         assert all(url.startswith(f"{self.running.url}/") for url in asked), asked
+
+    def report_is_readable(self) -> None:
+        self.driver.get(self.running.report.as_uri())
+        text = self.one("body").text
+        for value in (ADDRESS, MARKUP, "newsletter-19", "x" * 500, "Purposes and retention"):
+            assert value in text, value
+        assert self.driver.title == "Personal data report"
+        for width in (1400, 500):
+            self.driver.set_window_size(width, 1600)
+            self.shot(f"report-{width}")
+            too_wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert self.driver.execute_script(too_wide) == 0, width
+        for row in self.all("tr"):
+            assert row.rect["height"] > 0, row.text
+
+    def report_loads_nothing(self) -> None:
+        errors = [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        assert not errors, errors
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = {one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"}
+        assert asked == {self.running.report.as_uri()}, asked
+
+    def report_prints(self) -> None:
+        options = PrintOptions()
+        options.page_width, options.page_height = A4_IN_CM
+        options.shrink_to_fit = False
+        pdf = base64.b64decode(self.driver.print_page(options))
+        (self.screenshots / "report.pdf").write_bytes(pdf)
+        boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)
+        assert len(boxes) > 3, boxes
+        for box in boxes:  # in points
+            assert all(abs(float(size) / 72 * 2.54 - cm) < 0.1 for size, cm in zip(box, A4_IN_CM, strict=True)), box
+        # Chromium would print a page that is too wide with its right side cut off.
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        self.driver.set_window_size(673, 1600)  # the width of A4 within the margins
+        too_wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert self.driver.execute_script(too_wide) == 0
 
     def operations(self) -> set[tuple[str, str]]:
         """Return the tag and the operationId of every operation in the document."""

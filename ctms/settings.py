@@ -181,6 +181,12 @@ class Settings:
         check=_long_enough,
         secret=True,
     )
+    access_report_days: int = setting(
+        "CTMS_ACCESS_REPORT_DAYS",
+        "Days for which the report of an access request over the API is stored. An erasure deletes it at once.",
+        default=7,
+        check=_positive,
+    )
     server_prefix: str | None = setting(
         "CTMS_SERVER_PREFIX",
         "Public origin of the service for `next` links, as in https://ctms.example.com. If unset, the request's.",

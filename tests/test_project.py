@@ -31,6 +31,7 @@ LAYERS = (
     {"ctms.plugins"},
     {"ctms.api", "ctms.worker"},
     {"ctms.telemetry"},
+    {"ctms.subject_access"},
     {"ctms.request_context", "ctms.sync"},
     {"ctms.erasure"},
     {"ctms.bulk"},

@@ -27,6 +27,7 @@ plugins, in schemas of their own. Backups and the systems that backends mirror c
 ## Contacts
 
 A contact is a row of `emails`, at most one row of each sub-document's table, and any number of rows of each list's.
+[An access request](../how-to/answer-an-access-request.md) shows all of them.
 """
 
 OTHER_TABLES = """

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 import flask_smorest
 from flask import Flask
 
-from ctms.api import contacts, erasures, history, identities, pages, platform, token, updates, waitlists
+from ctms.api import (
+    access_requests,
+    contacts,
+    erasures,
+    history,
+    identities,
+    pages,
+    platform,
+    token,
+    updates,
+    waitlists,
+)
 from ctms.api.drain import BodyDrain, init_body_slots
 from ctms.api.extensions import register_plugin_blueprints
 from ctms.api.openapi import Api
@@ -23,6 +34,7 @@ BLUEPRINTS = (
     history.blueprint,
     identities.blueprint,
     erasures.blueprint,
+    access_requests.blueprint,
     waitlists.blueprint,
     token.blueprint,
     platform.blueprint,

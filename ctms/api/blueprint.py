@@ -88,12 +88,12 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         return decorate
 
     def operation(
-        self, operation_id: str, *, errors: tuple[int, ...] = (), **words: Any
+        self, operation_id: str, *, errors: tuple[int, ...] = (), has_page: bool = False, **words: Any
     ) -> Callable[[View[P]], View[P]]:
         """Document a view: its operation id, for client generators, and the `errors` that it may return.
 
-        `guard` adds its own errors, and every operation may return 500. `words` are further members of OpenAPI's
-        operation object. The view itself is not wrapped.
+        `guard` adds its own errors, and every operation may return 500. With `has_page`, the response may also be an
+        HTML page. `words` are further members of OpenAPI's operation object. The view itself is not wrapped.
         """
 
         def decorate(view: View[P]) -> View[P]:
@@ -102,6 +102,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             described = view._apidoc.get("response", {}).get("responses", {})  # type: ignore[attr-defined]  # noqa: SLF001
             fault = () if 500 in described else (500,)
             operation["responses"].update(error_responses((*errors, *fault)))
+            if has_page:
+                operation["responses"][200] = {"content": {"text/html": {"schema": {"type": "string"}}}}
             operation.update(words)
             return view
 

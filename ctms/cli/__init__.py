@@ -17,6 +17,7 @@ from ctms.cli.plugins import plugins
 from ctms.cli.roles import roles
 from ctms.cli.serve import serve
 from ctms.cli.settings import settings
+from ctms.cli.subject_access import subject_access
 from ctms.cli.suppressions import suppressions
 from ctms.cli.worker import worker
 
@@ -46,5 +47,6 @@ for command in (
     opt_out_command,
     erasures,
     suppressions,
+    subject_access,
 ):
     ctms.add_command(command)

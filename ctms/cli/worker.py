@@ -45,7 +45,7 @@ _NICENESS = 10
     "--queue",
     "queues",
     multiple=True,
-    type=click.Choice(sorted(QUEUES.values())),
+    type=click.Choice(sorted(set(QUEUES.values()))),
     help="Work only for backends or for erasures; by default for both.",
 )
 @click.option("--once", is_flag=True, help="Exit when nothing is due, and print a summary.")

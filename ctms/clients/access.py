@@ -21,6 +21,7 @@ MANAGE_CONTACTS = "manage_contacts"
 DELETE_CONTACTS = "delete_contacts"
 VIEW_ERASURES = "view_erasures"
 VIEW_HISTORY = "view_history"
+EXPORT_CONTACTS = "export_contacts"
 ADMIN_ROLE = "admin"
 
 INVALID_CREDENTIALS = "Could not validate credentials"

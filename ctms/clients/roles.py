@@ -16,6 +16,7 @@ from sqlalchemy.orm import selectinload
 from ctms.clients.access import (
     ADMIN_ROLE,
     DELETE_CONTACTS,
+    EXPORT_CONTACTS,
     MANAGE_CONTACTS,
     VIEW_CONTACTS,
     VIEW_ERASURES,
@@ -28,7 +29,14 @@ from ctms.hooks.manager import app_plugins
 from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Permission as DeclaredPermission
 
-BUILT_IN_PERMISSIONS = (VIEW_CONTACTS, MANAGE_CONTACTS, DELETE_CONTACTS, VIEW_ERASURES, VIEW_HISTORY)
+BUILT_IN_PERMISSIONS = (
+    VIEW_CONTACTS,
+    MANAGE_CONTACTS,
+    DELETE_CONTACTS,
+    VIEW_ERASURES,
+    VIEW_HISTORY,
+    EXPORT_CONTACTS,
+)
 """The permissions that the routes of CTMS require."""
 
 

@@ -13,6 +13,7 @@ INDEFINITELY = "indefinitely"
 UNTIL_PUSHED = "until the backend has it, or an operator discards it"
 UNTIL_GONE = "until the backend has deleted it"
 UNTIL_ERASED = "until the deletion handler is done, and has verified the erasure if it can"
+WHILE_REPORT = "for `CTMS_ACCESS_REPORT_DAYS`, at most until the contact is deleted"
 WHILE_BACKEND = "until the plugin is removed"
 WHILE_CLIENT = "until the API client is deleted"
 
@@ -33,6 +34,8 @@ _ERASURE_KEY = Classification(
     "fingerprint", "recognize a repeated request for an erasure", INDEFINITELY, personal=False
 )
 _STAFF = Classification("requester", "state which client or operator requested it", INDEFINITELY, personal=False)
+_ACCESS = Classification("record of an access request", "prove that data was disclosed", INDEFINITELY, personal=False)
+_REPORT = Classification("report of an access request", "disclose the data to the person", WHILE_REPORT)
 _TASK_IDENTITIES = Classification("identifier", "erase the person in another system", UNTIL_ERASED)
 _TASK = Classification("progress", "retry and report an erasure", UNTIL_ERASED, personal=False)
 _PENDING_ID = Classification("identifier", "push the contact to a backend", UNTIL_PUSHED)
@@ -94,6 +97,13 @@ SERVICE_TABLES: Mapping[str, Classified] = {
         ),
     },
     "erasure_deletions": {_DELETION_ID: ("email_id",), _DELETION: ("id", "erasure_id", "backend", "parked")},
+    "access_requests": {
+        _ACCESS: ("id", "requested_at", "origin", "contacts", "copies", "failed", "expires_at"),
+        _STAFF: ("requested_by",),
+        _REPORT: ("result",),
+    },
+    "access_request_contacts": {_REPORT: ("request_id", "email_id", "position", "content")},
+    "access_request_copies": {_REPORT: ("request_id", "email_id", "backend", "content")},
     "outbox": {
         _PENDING_ID: ("email_id",),
         _PENDING: (

@@ -13,12 +13,14 @@ from ctms.hooks.receivers import Backend, DeletionHandler
 
 BACKEND = "backend"
 HANDLER = "deletion_handler"
+ACCESS = "access_request"
+"""The kind of the lane that reads backends' copies for access requests."""
 
 TASK = "ctms.drain"
 """The name of the task that drains a lane."""
 
-QUEUES = {BACKEND: "backends", HANDLER: "erasures"}
-"""The Procrastinate queue of each kind of receiver: a worker may serve only some queues."""
+QUEUES = {BACKEND: "backends", HANDLER: "erasures", ACCESS: "backends"}
+"""The Procrastinate queue of each kind of lane: a worker may serve only some queues."""
 
 
 class Lane(NamedTuple):

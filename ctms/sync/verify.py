@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +11,11 @@ from uuid import UUID
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.database.pool import Connection
-from ctms.errors import OperatorError
 from ctms.hooks.comparison import differences
-from ctms.hooks.receivers import Backend, Fetches
+from ctms.hooks.receivers import Backend
 from ctms.outbox.changes import RESYNC, outbox
-from ctms.outbox.lanes import BACKEND, Lane
 from ctms.sync import mirrored
-from ctms.sync.calls import Calls
+from ctms.sync.fetch import Fetch
 from ctms.sync.verdicts import sanitize_reason
 
 # Random pages, then random rows of those: every row is equally likely, and a large table is not read as a whole. About
@@ -64,7 +61,7 @@ def verify(connection: Connection, backend: Backend, number: int) -> Findings:
 
     Raises `OperatorError` if the backend cannot be compared or its `fetch` fails.
     """
-    fetch = _Fetch(backend)
+    fetch = Fetch(backend)
     found = Findings()
     ids = _sample(connection, backend, number)
     for start in range(0, len(ids), backend.max_batch):
@@ -89,31 +86,6 @@ def _sample(connection: Connection, backend: Backend, number: int) -> list[UUID]
     return list(ids)
 
 
-class _Fetch:
-    """Calls `fetch` as the background service calls `push`: with the backend's timeout and rate."""
-
-    def __init__(self, backend: Backend) -> None:
-        if not isinstance(backend.implementation, Fetches):
-            raise OperatorError(f"the backend {backend.name} cannot be compared: its implementation has no `fetch`")
-        self._backend = backend
-        self._fetch = backend.implementation.fetch
-        self._calls = Calls()
-        self._turn = 0.0
-
-    def __call__(self, email_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        backend = self._backend
-        time.sleep(max(0.0, self._turn - time.monotonic()))
-        if backend.rate:
-            self._turn = time.monotonic() + 1 / backend.rate
-        try:
-            answer = self._calls.call(Lane(BACKEND, backend.name, 0), lambda: self._fetch(email_ids), backend.timeout)
-        except Exception as error:
-            raise OperatorError(f"`fetch` of the backend {backend.name} raised {type(error).__name__}") from error
-        if not isinstance(answer, Mapping) or not all(isinstance(kept, Mapping) for kept in answer.values()):
-            raise OperatorError(f"`fetch` of the backend {backend.name} must return what is kept by email_id")
-        return answer
-
-
 @dataclass(frozen=True)
 class _Snapshot:
     """The documents of some contacts, and the pending ones among them (True: parked), at one time."""
@@ -129,7 +101,7 @@ def _read_snapshot(connection: Connection, email_ids: Sequence[UUID], backend: s
 
 
 def _compare(
-    connection: Connection, backend: Backend, fetch: _Fetch, email_ids: Sequence[UUID], found: Findings
+    connection: Connection, backend: Backend, fetch: Fetch, email_ids: Sequence[UUID], found: Findings
 ) -> None:
     """Read before and after the call: only contacts that did not change, and were not pending, can be compared."""
     before = _read_snapshot(connection, email_ids, backend.name)

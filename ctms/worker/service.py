@@ -25,7 +25,8 @@ from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from ctms.hooks.manager import Plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.outbox.lanes import BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
+from ctms.outbox.lanes import ACCESS, BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
+from ctms.subject_access import copies
 from ctms.sync.backends import BackendWork
 from ctms.sync.erasure_tasks import ErasureWork
 from ctms.sync.work import Work
@@ -76,6 +77,7 @@ class BackgroundService:
         self._receivers = {
             lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
         }
+        self._access = [copies.LANE] if QUEUES[ACCESS] in wanted else []
         self.metrics = WorkerMetrics(self._receivers)
         # It remembers failed contacts: a long-running service must not.
         self.summary = Summary() if options.once else None
@@ -87,7 +89,7 @@ class BackgroundService:
 
     @property
     def lanes(self) -> list[Lane]:
-        """The lanes that it drains."""
+        """The lanes of backends and deletion handlers that it drains."""
         return list(self._receivers)
 
     def stop(self) -> None:
@@ -177,6 +179,10 @@ class BackgroundService:
 
     def _drain(self, lane: Mapping[str, Any]) -> None:
         found = Lane(**lane)
+        if found == copies.LANE:
+            with self._app.app_context():
+                copies.drain(self.stopping)
+            return
         receiver = self._receivers.get(found)
         if receiver is None:  # another worker has the plugin; pending entries are kept for it
             return
@@ -248,7 +254,7 @@ class BackgroundService:
     def _sweep(self) -> bool:
         with self._app.app_context():
             calls = self._process.calls
-            due = defer_due_lanes([lane for lane in self.lanes if not calls.is_stuck(lane)])
+            due = defer_due_lanes([lane for lane in (*self.lanes, *self._access) if not calls.is_stuck(lane)])
             looks = time.monotonic() >= self._next_look
             if looks:
                 began = time.monotonic()

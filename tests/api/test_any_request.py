@@ -48,6 +48,8 @@ OPERATIONS = (
     "read_identity",
     "erase_contacts",
     "read_erasure",
+    "create_access_request",
+    "read_access_request",
     "create_token",
 )
 
@@ -70,6 +72,9 @@ def test_a_good_request_is_answered_as_documented(app: Flask, api: ApiClient, cl
         if name == "read_erasure":
             location = api.post("/erasures", {"emails": ["nobody@example.com"]}).headers["Location"]
             case.path_parameters = {"erasure_id": location.rpartition("/")[2]}
+        if name == "read_access_request":
+            location = api.post("/access-requests", {"address": "nobody@example.com"}).headers["Location"]
+            case.path_parameters = {"request_id": location.rpartition("/")[2]}
 
     statuses = send(app, client_id, name, GenerationMode.POSITIVE, fits)
 

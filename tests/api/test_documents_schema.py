@@ -101,6 +101,16 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
         s.api.post("/erasures", {"emails": ["nobody@example.com"]}).headers["Location"],
         {},
     ),
+    "create_access_request": lambda s: (
+        "POST",
+        "/access-requests",
+        {"json": {"address": s.contact["email"]["primary_email"]}},
+    ),
+    "read_access_request": lambda s: (
+        "GET",
+        s.api.post("/access-requests", {"address": s.contact["email"]["primary_email"]}).headers["Location"],
+        {},
+    ),
     "create_token": lambda _: ("POST", "/token", {"data": {"client_id": "id_test", "client_secret": SECRET}}),
     "redirect_to_docs": lambda _: ("GET", "/", {}),
     "read_version": lambda _: ("GET", "/__version__", {}),
@@ -194,6 +204,9 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("erase_contacts", 422): lambda s: s.api.post("/erasures", {"emails": []}),
     ("read_erasure", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "erasures")),
     ("read_erasure", 422): lambda s: s.api.get("/erasures/1"),
+    ("create_access_request", 422): lambda s: s.api.post("/access-requests", {}),
+    ("read_access_request", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "access-requests")),
+    ("read_access_request", 422): lambda s: s.api.get("/access-requests/1"),
     ("read_identity", 422): lambda s: s.api.get("/identity/1"),
     ("create_token", 400): lambda s: s.token({"client_id": "id_test", "client_secret": "wrong"}),
     ("create_token", 401): lambda s: s.token(headers={"Authorization": "Basic aWRfdGVzdDp4"}),
@@ -223,15 +236,16 @@ def document(app: Flask) -> Described:
 def pairs() -> list[tuple[str, int]]:
     """Return all producible statuses; `test_there_is_a_way_to_every_status` compares them with the document."""
     guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
-    guarded += ["read_erasure", "list_events", "read_history"]
+    guarded += ["read_erasure", "list_events", "read_history", "read_access_request"]
     writing = ["create_contact", "put_contact", "patch_contact"]
-    every = [*guarded, *writing, "delete_contact", "erase_contacts"]
-    usual = {"create_contact": 201, "put_contact": 201, "erase_contacts": 202}
+    every = [*guarded, *writing, "delete_contact", "erase_contacts", "create_access_request"]
+    usual = {"create_contact": 201, "put_contact": 201, "erase_contacts": 202, "create_access_request": 202}
     found = {
         *((name, usual.get(name, 200)) for name in GOOD if name != "crash"),
         *((name, status) for name in every for status in (400, 401, 403, 503)),
         *((name, status) for name in writing for status in (409, 413)),
         ("erase_contacts", 413),
+        ("create_access_request", 413),
         *((name, 412) for name in ("put_contact", "patch_contact", "delete_contact")),
         *(("crash", status) for status in (400, 401, 503)),
         *((name, 500) for name in GOOD),

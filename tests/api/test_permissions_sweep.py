@@ -94,7 +94,8 @@ def test_the_contact_routes_ask_for_the_permission_that_fits(app: Flask) -> None
     wanted = {"GET": "view_contacts", "DELETE": "delete_contacts"}
 
     history = [route for route in guarded(app) if route.rule == "/events" or route.rule.endswith("/history")]
-    found = [route for route in guarded(app) if not route.rule.startswith("/erasures") and route not in history]
+    others = ("/erasures", "/access-requests")
+    found = [route for route in guarded(app) if not route.rule.startswith(others) and route not in history]
 
     assert {"/ctms", "/updates", "/identities"} <= {route.rule for route in found}
     for route in found:
@@ -108,6 +109,12 @@ def test_erasing_needs_the_permission_to_delete_and_reading_records_its_own(
     found = {(route.method, route.permission) for route in guarded(app) if route.rule.startswith("/erasures")}
 
     assert found == {("POST", "delete_contacts"), ("GET", "view_erasures")}
+
+
+def test_access_requests_have_a_permission_of_their_own(app: Flask) -> None:
+    found = {(route.method, route.permission) for route in guarded(app) if route.rule.startswith("/access-requests")}
+
+    assert found == {("POST", "export_contacts"), ("GET", "export_contacts")}
 
 
 def test_a_client_without_roles_is_refused_everywhere(app: Flask, powerless: ApiClient) -> None:

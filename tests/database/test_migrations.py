@@ -125,7 +125,14 @@ def test_an_existing_deployment_is_upgraded(flask: Flask, url: str) -> None:
         " JOIN role_permissions g ON g.role_id = r.id JOIN permissions p ON p.id = g.permission_id"
         " GROUP BY 1 ORDER BY 1",
     )
-    every = ["delete_contacts", "manage_contacts", "view_contacts", "view_erasures", "view_history"]
+    every = [
+        "delete_contacts",
+        "export_contacts",
+        "manage_contacts",
+        "view_contacts",
+        "view_erasures",
+        "view_history",
+    ]
     assert roles == [
         ("admin", every),
         ("auditor", ["delete_contact", "view_contacts"]),

@@ -69,6 +69,8 @@ def call_everything(url: str, token: str) -> None:
         contact,
         {"email": {"primary_email": MARK}, "newsletters": [{"name": 1}]},
         {"email": MARK},
+        {"address": ADDRESS},
+        {"address": f"*@{MARK}"},
         [ADDRESS],
     ]
     for path, operations in document["paths"].items():
@@ -77,7 +79,7 @@ def call_everything(url: str, token: str) -> None:
                 for body in bodies if method in {"post", "put", "patch"} else [None]:
                     for authorization in (f"Bearer {token}", f"Bearer {MARK}", f"Basic {MARK}"):
                         filled = path
-                        for name in ("email_id", "primary_email", "erasure_id", "version", "name"):
+                        for name in ("email_id", "primary_email", "erasure_id", "request_id", "version", "name"):
                             filled = filled.replace(f"{{{name}}}", value)
                         requests.request(
                             method,
@@ -169,6 +171,7 @@ ARGUMENTS = {
     "backends list": [],
     **{f"backends {name}": ["nothing"] for name in ("pause", "resume", "errors", "retry", "verify")},
     "backends resync": ["nothing", "--email-file", "delete.txt"],
+    "subject-access": [ADDRESS, "--output", "report"],
     "opt-out": ["--yes", "opt-out.csv"],
     "delete-bulk": ["--yes", "--forget", "--email", f"x-{ADDRESS}", "--email-file", "delete.txt"],
     "erasures list": [],

@@ -38,6 +38,7 @@ ERASE: dict[str, Any] = {
         "value": {"identities": [{"fxa_id": "6eb6ed6ac3b64259968aa490c6c0b9df"}], "forget": True},
     },
 }
+ACCESS: dict[str, Any] = {"address": {"summary": "An address", "value": {"address": "jane@example.com"}}}
 PATCH: dict[str, Any] = {
     "name": {"summary": "Correct a name", "value": {"email": {"last_name": "Roe"}}},
     "subscribe": {

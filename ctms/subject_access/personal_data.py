@@ -1,0 +1,112 @@
+"""What is stored here about the person of an address: contacts, a suppression, erasures.
+
+Everything is read from the tables, not from the contact's document: each column is shown as it is stored, also one that
+the API leaves out. Results are JSON text, because Python cannot hold every number that PostgreSQL's `json` can.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import DateTime
+
+from ctms.addresses import spellings
+from ctms.contacts.parts import Identity, Part
+from ctms.contacts.registry import IDENTITIES, PARTS
+from ctms.database.pool import Connection
+from ctms.database.rendering import timestamp
+from ctms.erasure import records
+from ctms.suppression.check import is_suppressed
+from ctms.suppression.fingerprints import fingerprints
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """What is stored: JSON text for each contact, and JSON text for what belongs to no contact.
+
+    The contacts that have the address as their own come first.
+    """
+
+    contacts: Mapping[UUID, str]
+    result: str
+
+
+def _stored(part: Part) -> str:
+    """Return SQL that renders the contact's rows of a part, with every column."""
+    table = part.table
+    columns = ", ".join(
+        f'{timestamp(f"t.{column.name}")} AS "{column.name}"'
+        if isinstance(column.type, DateTime)
+        else f't."{column.name}"'
+        for column in table.columns
+    )
+    rows = f"(SELECT {columns} FROM {table} t WHERE t.email_id = e.email_id) r"
+    if not part.many:
+        return f"(SELECT row_to_json(r) FROM {rows})"
+    return f"""coalesce((SELECT json_agg(r ORDER BY r.name COLLATE "C") FROM {rows}), '[]')"""
+
+
+_DATA = ", ".join(f"'{name}', {_stored(part)}" for name, part in PARTS.items())
+_CONTENT = f"""
+    SELECT e.email_id, json_build_object(
+        'email_id', e.email_id, 'found_by', f.names::json, 'data', json_build_object({_DATA}))::text
+    FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS f (email_id, names, position)
+    JOIN emails e ON e.email_id = f.email_id ORDER BY f.position"""
+
+# An erasure waits until this transaction has ended, or this statement until the erasure has.
+_LOCK = "SELECT email_id FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR KEY SHARE"
+_NOW = f"SELECT {timestamp('statement_timestamp()')}"
+
+_SHOWN = ("id", "requested_at", "origin", "forget", "status")
+"""The members of an erasure's record that are about the person; the others are counts of everybody in it."""
+
+
+def find(connection: Connection, address: str) -> PersonalData:
+    """Return what is stored about the person of an address, in any spelling; inside a transaction.
+
+    A contact is found by any identity that has the address, and is locked against deletion.
+    """
+    wanted = sorted(_carriers(connection, address))
+    locked = {email_id for (email_id,) in connection.execute(_LOCK, (wanted,)).fetchall()}
+    # Again, because a contact may have changed while its lock was awaited.
+    found = {one: names for one, names in _carriers(connection, address).items() if one in locked}
+    values = (list(found), [json.dumps(names) for names in found.values()])
+    contacts: dict[UUID, str] = dict(connection.execute(_CONTENT, values).fetchall())
+    row = connection.execute(_NOW).fetchone()
+    assert row is not None  # noqa: S101  it selects no table
+    known = fingerprints().available
+    result = {
+        "created_at": row[0],
+        "suppressed": is_suppressed(connection, address) if known else None,
+        "erasures": _erasures(connection, address) if known else None,
+    }
+    return PersonalData(contacts, json.dumps(result))
+
+
+def _carriers(connection: Connection, address: str) -> dict[UUID, list[str]]:
+    """Return the contacts with the address, and the names of the identities that have it."""
+    spelt = list(spellings(address))
+    found: dict[UUID, list[str]] = defaultdict(list)
+    for name, identity in IDENTITIES.items():
+        if not identity.has_uuid_column:
+            for (email_id,) in connection.execute(*_matching(identity, spelt)).fetchall():
+                found[email_id].append(name)
+    return found
+
+
+def _matching(identity: Identity, spelt: list[str]) -> tuple[str, list[Any]]:
+    """Return the query for the contacts with one of the spellings in an identity, by its index, and its values."""
+    part = identity.part
+    query = f"SELECT {part.alias}.email_id FROM {part.table} {part.alias} WHERE "
+    if identity.is_address:
+        return f"{query}{identity.match_condition(len(spelt))}", spelt
+    return f"{query}{identity.sql} = ANY(%s)", [spelt]  # an adopted database may have an address in any of them
+
+
+def _erasures(connection: Connection, address: str) -> list[dict[str, Any]]:
+    return [{name: one[name] for name in _SHOWN} for one in records.of_address(connection, address)]

@@ -1,0 +1,280 @@
+"""The report: complete, in the declared format, and readable."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask
+from jsonschema import Draft202012Validator
+
+from ctms.contacts.registry import PARTS
+from ctms.database import pool
+from ctms.subject_access import copies, html, personal_data
+from ctms.subject_access.report import SCHEMA, VERSION, compose
+from ctms.suppression.fingerprints import Fingerprints
+from tests.cli.running import run
+from tests.contacts.factories import address
+from tests.contacts.rows import insert, insert_contact
+from tests.subject_access.marked import insert_marked, texts
+from tests.subject_access.pages import Page
+from tests.sync.receiving import RECEIVING
+
+HOSTILE = "<script>alert('x')</script>\"&amp;</td></table><img src=x onerror=alert(1)>"
+
+
+def collect(given: str) -> str:
+    """Return the report about an address, JSON text."""
+    with pool.writing() as connection:
+        found = personal_data.find(connection, given)
+    read = copies.read_all(list(found.contacts))
+    return compose(
+        found.result,
+        [(text, {name: copy.text for name, copy in read[one].items()}) for one, text in found.contacts.items()],
+    )
+
+
+def check(report: str) -> dict[str, Any]:
+    """Validate the report by its schema, which is shipped, and return it."""
+    schema = json.loads(SCHEMA.read_text())
+    Draft202012Validator.check_schema(schema)
+    found: dict[str, Any] = json.loads(report)
+    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(found)
+    return found
+
+
+def test_every_column_is_in_it(app: Flask) -> None:  # noqa: ARG001  inside its transaction
+    given = address()
+    marked = insert_marked(given)
+    RECEIVING.mail.contacts[marked["email"]["email_id"]] = {"email": {"first_name": "mark-of-mail"}}
+
+    text = collect(given)
+
+    (contact,) = check(text)["contacts"]
+    for name, part in PARTS.items():
+        stored = contact["data"][name][0] if part.many else contact["data"][name]
+        assert stored.keys() == {column.name for column in part.table.columns}
+        assert {**stored, **marked[name]} == stored
+    page = Page(html.render(text))
+    shown = {row[1][1] for row in page.rows}
+    assert [value for value in (*texts(marked), "mark-of-mail") if value not in shown] == []
+    assert len(texts(marked)) > 40
+    for name, part in PARTS.items():
+        if not part.many:
+            for column, value in marked[name].items():
+                assert page.value(name, html.label(column)) == ("yes" if value is True else value)
+    waitlist = f"waitlist: {marked['waitlists']['name']}"
+    number = marked["waitlists"]["fields"]["geo"].removeprefix("mark-")
+    assert page.value(waitlist, "fields › geo") == f"mark-{number}"  # noqa: RUF001  the separator
+    assert page.value(waitlist, "fields › deep › list 2 › b") == f"mark-{number}-c"  # noqa: RUF001
+    assert page.value(waitlist, "subscribed") == "yes"
+
+
+def test_the_page_explains_each_column(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    insert_marked(given)
+
+    text = collect(given)
+
+    report = check(text)
+    assert {part: columns.keys() for part, columns in report["classification"].items()} == {
+        name: part.classifications.keys() for name, part in PARTS.items()
+    }
+    purposes = [row[1] for row in Page(html.render(text)).rows if row[0] == "Purposes and retention"]
+    for part, columns in report["classification"].items():
+        for column, one in columns.items():
+            (data,) = [row[3] for row in purposes if row[:3] == [one["category"], one["purpose"], one["retention"]]]
+            (of_part,) = [group for group in data.split("; ") if group.startswith(f"{part}: ")]
+            assert html.label(column) in of_part.removeprefix(f"{part}: ").split(", ")
+
+
+def test_values_are_never_markup(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    email_id = insert_contact(primary_email=given, first_name=HOSTILE, unsubscribe_reason=HOSTILE)
+    insert("newsletters", email_id=email_id, name=HOSTILE, source=HOSTILE, subscribed=True)
+    insert("waitlists", email_id=email_id, name=HOSTILE, fields=json.dumps({HOSTILE: HOSTILE}), subscribed=True)
+    RECEIVING.mail.contacts[email_id] = {HOSTILE: HOSTILE}
+
+    page = Page(html.render(collect(given)))
+
+    assert page.value("email", "first name") == HOSTILE
+    assert page.value(f"newsletter: {HOSTILE}", "source") == HOSTILE
+    assert page.value(f"waitlist: {HOSTILE}", f"fields › {HOSTILE}") == HOSTILE  # noqa: RUF001
+    assert page.value("Copy in another system: mail", HOSTILE) == HOSTILE
+    assert not page.names & {"script", "img", "iframe", "object", "link", "a", "form"}
+    assert {name for _, attributes in page.elements for name in attributes} <= {
+        "lang",
+        "charset",
+        "http-equiv",
+        "content",
+        "name",
+        "class",
+        "scope",
+    }
+
+
+def test_nothing_is_loaded(app: Flask) -> None:  # noqa: ARG001
+    text = html.render(collect(address()))
+
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = [dict(a)["content"] for name, a in Page(text).elements if dict(a).get("http-equiv")]
+    assert policy == [html.POLICY]
+    assert "default-src 'none'" in html.POLICY
+
+
+def test_what_a_page_cannot_show_is_spelt_out(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    email_id = insert_contact(primary_email=given, first_name="a\x07b\u202ec")
+    odd = r'{"nul": "a\u0000b", "half": "\ud83d", "large": 1e400, "exact": 12345678901234567890.123}'
+    insert("waitlists", email_id=email_id, name="odd", fields=odd, subscribed=True)
+
+    text = collect(given)
+
+    page = Page(html.render(text).encode().decode())
+    assert odd in text, "the JSON text is as it is stored"
+    assert page.value("email", "first name") == r"a\u0007b\u202ec"
+    assert page.value("waitlist: odd", "fields › nul") == r"a\u0000b"  # noqa: RUF001
+    assert page.value("waitlist: odd", "fields › half") == r"\ud83d"  # noqa: RUF001
+
+
+def test_null_false_and_nothing_differ(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    insert_contact(primary_email=given, last_name="", double_opt_in=False)
+
+    page = Page(html.render(collect(given)))
+
+    assert page.value("email", "first name") == "–"  # noqa: RUF001
+    assert page.value("email", "last name") == "(empty)"
+    assert page.value("email", "double opt in") == "no"
+    assert page.texts.count("Nothing is stored.") == len(PARTS) - 1
+
+
+def test_a_deeply_nested_copy_is_shown(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    email_id = insert_contact(primary_email=given)
+    nested: dict[str, Any] = {"end": "here"}
+    for _ in range(200):
+        nested = {"n": nested}
+    RECEIVING.mail.contacts[email_id] = nested
+
+    assert "here" in {cells[1] for _, cells in Page(html.render(collect(given))).rows if len(cells) > 1}
+
+
+class TestCopies:
+    @pytest.fixture
+    def email_id(self, app: Flask) -> str:
+        return insert_contact(primary_email="copied@example.com")
+
+    def copies(self) -> dict[str, dict[str, Any]]:
+        (contact,) = check(collect("copied@example.com"))["contacts"]
+        found = {copy.pop("backend"): copy for copy in contact["copies"]}
+        for copy in found.values():
+            assert (copy.pop("fetched_at") is None) == (copy["status"] == "unsupported")
+        return found
+
+    def test_one_is_found_missing_or_cannot_be_read(self, email_id: str) -> None:
+        RECEIVING.mail.contacts[email_id] = {"email": {"first_name": "Jane"}}
+
+        assert self.copies() == {
+            "mail": {"status": "found", "error": None, "data": {"email": {"first_name": "Jane"}}},
+            "club": {"status": "missing", "error": None, "data": None},
+            "blind": {"status": "unsupported", "error": None, "data": None},
+        }
+        page = Page(html.render(collect("copied@example.com")))
+        assert page.value("Copy in another system: mail", "email › first name") == "Jane"  # noqa: RUF001
+        assert "This system has no copy." in page.texts
+        assert "This system receives contacts, but its copies cannot be read from here." in page.texts
+
+    @pytest.mark.parametrize(
+        ("answer", "problem"),
+        [
+            (LookupError("copied@example.com"), "raised LookupError"),
+            (["a list"], "must return what is kept by email_id"),
+            ({"n": float("nan")}, "returned what JSON cannot hold"),
+        ],
+        ids=["raises", "no mapping", "no JSON"],
+    )
+    def test_an_error_is_named_and_fails_no_report(
+        self,
+        email_id: str,
+        answer: Any,
+        problem: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def fetch(_: Any) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return {email_id: answer} if isinstance(answer, dict) else answer
+
+        monkeypatch.setattr(RECEIVING.mail, "fetch", fetch)
+
+        found = self.copies()
+
+        assert found["mail"]["status"] == "failed"
+        assert found["mail"]["error"] == f"`fetch` of the backend mail {problem}"
+        assert found["club"]["status"] == "missing"
+        assert problem in caplog.text
+        assert "copied@" not in caplog.text
+
+    def test_what_json_lacks_is_text(self, email_id: str) -> None:
+        RECEIVING.mail.contacts[email_id] = {"when": date(2020, 1, 27), "some": ("a", "b")}
+
+        assert self.copies()["mail"]["data"] == {"when": "2020-01-27", "some": ["a", "b"]}
+
+
+def test_a_contact_is_found_by_any_identity(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    account, own, other = insert_contact(), insert_contact(primary_email=given), insert_contact(sfdc_id=given)
+    insert("fxa", email_id=account, primary_email=given.upper())
+    insert("fxa", email_id=own, primary_email=given)
+    insert_contact()
+
+    found = check(collect(given.title()))["contacts"]
+
+    assert [(contact["email_id"], contact["found_by"]) for contact in found] == [
+        (own, ["primary_email", "fxa_primary_email"]),
+        (account, ["fxa_primary_email"]),
+    ]
+    exact = check(collect(given))["contacts"]
+    assert {contact["email_id"] for contact in exact} == {own, account, other}
+
+
+def test_nobody_is_found(app: Flask) -> None:  # noqa: ARG001
+    text = collect(address())
+
+    report = check(text)
+    assert (report["version"], report["contacts"]) == (VERSION, [])
+    assert "No contact with the address is stored." in Page(html.render(text)).texts
+
+
+@pytest.mark.usefixtures("nothing_erased", "erasure_key")
+def test_a_suppression_and_erasures_are_in_it(cli: CliRunner) -> None:
+    given = address()
+    assert check(collect(given))["suppressed"] is False
+    insert_contact(primary_email=given)
+    run(cli, "delete-bulk", "--email", given, "--yes", "--forget")
+
+    text = collect(given.upper())
+
+    report = check(text)
+    assert report["suppressed"] is True
+    (erasure,) = report["erasures"]
+    assert erasure.keys() == {"id", "requested_at", "origin", "forget", "status"}
+    page = Page(html.render(text))
+    assert page.value("Summary", "Address suppressed") == "yes: it must not be stored again"
+    assert [cells for _, cells in page.rows if cells[0] == erasure["id"]]
+
+
+def test_without_a_key_the_report_says_that_it_does_not_know(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: None))
+
+    text = collect(address())
+
+    report = check(text)
+    assert report["suppressed"] is report["erasures"] is None
+    assert Page(html.render(text)).value("Summary", "Address suppressed") == "unknown: no key for fingerprints is set"
