@@ -10,6 +10,7 @@ from flask import Response
 from flask.views import MethodView
 
 from ctms.api.blueprint import Blueprint, caller_id, connection, require_authorized
+from ctms.api.history import SubscriptionEventSchema
 from ctms.api.openapi import examples
 from ctms.api.parameters import path_id
 from ctms.api.responses import json_response
@@ -101,6 +102,10 @@ class AccessContactSchema(ma.Schema):
     )
     data = ma.fields.Dict(
         metadata={"description": "The stored rows of each part of a contact, with every column, as they are stored."}
+    )
+    history = ma.fields.List(
+        ma.fields.Nested(SubscriptionEventSchema),
+        metadata={"description": "The events of the contact's subscriptions and consents, oldest first."},
     )
     copies = ma.fields.List(ma.fields.Nested(AccessCopySchema))
 

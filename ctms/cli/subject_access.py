@@ -41,9 +41,10 @@ JSON_FILE, HTML_FILE = "subject-access.json", "subject-access.html"
 def subject_access(address: str, output: Path | None) -> None:
     """Collect everything that is stored about the person of ADDRESS (GDPR, articles 15 and 20).
 
-    The report has each contact with the address, in any spelling, as its own or account address; whether the address is
-    suppressed; its erasures; and the copies of all backends that can be read. It is written as JSON and, with --output,
-    also as a page for people. Only you can read the files. A record of the request is stored, which names nobody.
+    The report has each contact with the address, in any spelling, as its own or account address, and its history;
+    whether the address is suppressed; its erasures; and the copies of all backends that can be read. It is written as
+    JSON and, with --output, also as a page for people. Only you can read the files. A record of the request is stored,
+    which names nobody.
 
     Exits with 3 if a backend's copies could not be read: the report names the backend. Exits with 10 if a file exists.
     """

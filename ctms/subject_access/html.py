@@ -22,6 +22,9 @@ TEMPLATE = "report.html.jinja"
 # halves of a surrogate pair.
 _NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_HEADLINE = {"event_id", "email_id", "recorded_at", "kind", "name", "action"}
+"""The members of an event that are no details."""
+
 _FIRST_SENTENCE = re.compile(r"\.(?:\s|$)")
 
 _LABELS = {
@@ -56,6 +59,7 @@ def render(report: str) -> str:
             "title": _text(contact["data"]["email"]["primary_email"]),
             "found_by": [label(name) for name in contact["found_by"]],
             "sections": list(_sections(contact["data"])),
+            "history": [_event(event) for event in contact["history"]],
             "copies": [{**copy, "rows": list(rows(copy["data"]))} for copy in contact["copies"]],
         }
         for contact in found["contacts"]
@@ -104,6 +108,17 @@ def _sections(data: Mapping[str, Any]) -> Iterator[Section]:
             yield Section(title, about, list(rows(entry)))
         if not stored:
             yield Section(label(name), about, [])
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event with its time, subject and action in words, and everything else that is stored about it."""
+    details = {name: value for name, value in event.items() if name not in _HEADLINE and value is not None}
+    return {
+        "recorded_at": _moment(event["recorded_at"]),
+        "subject": " ".join(_text(label(event[name])) for name in ("kind", "name") if event[name] is not None),
+        "action": _text(event["action"]),
+        "details": list(rows(details)),
+    }
 
 
 def _purposes(classification: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What is stored here about the person of an address: contacts, a suppression, erasures.
+"""What is stored here about the person of an address: contacts with their history, a suppression, erasures.
 
 Everything is read from the tables, not from the contact's document: each column is shown as it is stored, also one that
 the API leaves out. Results are JSON text, because Python cannot hold every number that PostgreSQL's `json` can.
@@ -21,6 +21,7 @@ from ctms.contacts.registry import IDENTITIES, PARTS
 from ctms.database.pool import Connection
 from ctms.database.rendering import timestamp
 from ctms.erasure import records
+from ctms.history import events
 from ctms.suppression.check import is_suppressed
 from ctms.suppression.fingerprints import fingerprints
 
@@ -76,7 +77,8 @@ def find(connection: Connection, address: str) -> PersonalData:
     # Again, because a contact may have changed while its lock was awaited.
     found = {one: names for one, names in _carriers(connection, address).items() if one in locked}
     values = (list(found), [json.dumps(names) for names in found.values()])
-    contacts: dict[UUID, str] = dict(connection.execute(_CONTENT, values).fetchall())
+    contents: dict[UUID, str] = dict(connection.execute(_CONTENT, values).fetchall())
+    history = events.of_contacts(connection, list(contents))
     row = connection.execute(_NOW).fetchone()
     assert row is not None  # noqa: S101  it selects no table
     known = fingerprints().available
@@ -85,6 +87,7 @@ def find(connection: Connection, address: str) -> PersonalData:
         "suppressed": is_suppressed(connection, address) if known else None,
         "erasures": _erasures(connection, address) if known else None,
     }
+    contacts = {one: f'{content[:-1]},"history":[{",".join(history[one])}]}}' for one, content in contents.items()}
     return PersonalData(contacts, json.dumps(result))
 
 

@@ -13,12 +13,14 @@ from jsonschema import Draft202012Validator
 
 from ctms.contacts.registry import PARTS
 from ctms.database import pool
+from ctms.history.models import SubscriptionEvent
 from ctms.subject_access import copies, html, personal_data
 from ctms.subject_access.report import SCHEMA, VERSION, compose
 from ctms.suppression.fingerprints import Fingerprints
 from tests.cli.running import run
-from tests.contacts.factories import address
+from tests.contacts.factories import address, minimal
 from tests.contacts.rows import insert, insert_contact
+from tests.http import ApiClient
 from tests.subject_access.marked import insert_marked, texts
 from tests.subject_access.pages import Page
 from tests.sync.receiving import RECEIVING
@@ -71,6 +73,53 @@ def test_every_column_is_in_it(app: Flask) -> None:  # noqa: ARG001  inside its 
     assert page.value(waitlist, "fields › geo") == f"mark-{number}"  # noqa: RUF001  the separator
     assert page.value(waitlist, "fields › deep › list 2 › b") == f"mark-{number}-c"  # noqa: RUF001
     assert page.value(waitlist, "subscribed") == "yes"
+
+
+def test_every_column_of_an_event_is_in_it(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    email_id = insert_contact(primary_email=given)
+    event = {
+        "event_id": 7_000_000_000,
+        "recorded_at": "2020-01-02T03:04:05.000006+00:00",
+        "email_id": email_id,
+        "kind": "newsletter",
+        "name": f"mark-name {HOSTILE}",
+        "action": "unsubscribed",
+        "subscribed": False,
+        "source": "mark-source",
+        "reason": "mark-reason",
+        "actor": "mark-actor",
+        "request_id": "mark-request",
+        "evidence": {"form": "mark-form", "deep": ["mark-deep"]},
+    }
+    assert event.keys() == {column.name for column in SubscriptionEvent.__table__.columns}
+    insert("subscription_events", **{**event, "evidence": json.dumps(event["evidence"])})
+
+    text = collect(given)
+
+    (contact,) = check(text)["contacts"]
+    assert event in contact["history"]
+    page = Page(html.render(text))
+    (cells,) = [cells for _, cells in page.rows if cells[0] == "2020-01-02 03:04:05 UTC"]
+    assert cells[1:3] == [f"newsletter mark-name {HOSTILE}", "unsubscribed"]
+    for mark in ("source", "reason", "actor", "request", "form", "deep"):
+        assert f"mark-{mark}" in cells[3]
+
+
+def test_the_history_is_in_the_order_of_its_events(api: ApiClient) -> None:
+    contact = api.post("/ctms", minimal()).json["email"]
+    path = f"/ctms/{contact['email_id']}"
+    for subscribed in (True, False):
+        changed = api.patch(path, {"newsletters": [{"name": "weekly", "subscribed": subscribed}]})
+        assert changed.status_code == 200
+
+    (found,) = check(collect(contact["primary_email"]))["contacts"]
+
+    assert [(event["name"], event["action"]) for event in found["history"]] == [
+        ("weekly", "subscribed"),
+        ("weekly", "unsubscribed"),
+    ]
+    assert found["history"] == api.get(f"{path}/history").json["items"]
 
 
 def test_the_page_explains_each_column(app: Flask) -> None:  # noqa: ARG001
