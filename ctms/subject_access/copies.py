@@ -97,14 +97,13 @@ def _plain(value: Any) -> Any:
 
 
 def is_due(connection: Connection) -> bool:
-    """Return whether a copy is to be read from a backend of this app, or a report is to be deleted."""
-    return requests.has_expired(connection) or bool(requests.pending_copies(connection, outbox().names, limit=1))
+    """Return whether a copy is to be read from a backend of this app."""
+    return bool(requests.pending_copies(connection, outbox().names, limit=1))
 
 
 def drain(stopping: Event) -> None:
-    """Delete expired reports, and read pending copies, until none is left or the service stops."""
+    """Read the pending copies, until none is left or the service stops."""
     with pool.acquire() as connection:
-        requests.delete_expired(connection)
         pending = requests.pending_copies(connection, outbox().names)
     for request_id, backend, email_ids in pending:
         if stopping.is_set():

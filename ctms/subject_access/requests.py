@@ -63,8 +63,6 @@ _STORE = f"""
         WHERE request_id = %s AND email_id = %s AND backend = %s AND content IS NULL RETURNING request_id)
     UPDATE {_REQUESTS} r SET failed = r.failed + %s FROM stored WHERE r.id = stored.request_id"""
 
-_HAS_EXPIRED = f"""
-    SELECT EXISTS (SELECT FROM {_REQUESTS} WHERE result IS NOT NULL AND expires_at <= statement_timestamp())"""
 # A contact that is being erased takes its row along. To wait for it could be a deadlock: an erasure of many contacts
 # deletes them in another order. The request is looked at again as long as a row is left.
 _DELETE_EXPIRED = (
@@ -147,12 +145,6 @@ def store_copy(
 ) -> None:
     """Store a copy, unless the contact or the report was deleted in the meantime."""
     connection.execute(_STORE, (copy, request_id, email_id, backend, int(failed)))
-
-
-def has_expired(connection: Connection) -> bool:
-    """Return whether a report is to be deleted."""
-    row = connection.execute(_HAS_EXPIRED).fetchone()
-    return row is not None and bool(row[0])
 
 
 def delete_expired(connection: Connection) -> None:

@@ -14,6 +14,7 @@ from ctms.database import pool
 from ctms.database.errors import describe, driver_error
 from ctms.database.pool import Connection
 from ctms.history.partitions import create_partitions
+from ctms.subject_access.requests import delete_expired
 from ctms.worker.drain import DATABASE_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class HousekeepingJob:
 
 JOBS: Sequence[HousekeepingJob] = (
     HousekeepingJob("event partitions", lambda connection, _: create_partitions(connection)),
+    HousekeepingJob("expired access reports", lambda connection, _: delete_expired(connection)),
 )
 """All jobs, in their order."""
 
