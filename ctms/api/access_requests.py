@@ -103,6 +103,7 @@ class AccessContactSchema(ma.Schema):
     data = ma.fields.Dict(
         metadata={"description": "The stored rows of each part of a contact, with every column, as they are stored."}
     )
+    records = ma.fields.Dict(metadata={"description": "Rows about the contact in other tables, by table."})
     history = ma.fields.List(
         ma.fields.Nested(SubscriptionEventSchema),
         metadata={"description": "The events of the contact's subscriptions and consents, oldest first."},

@@ -58,7 +58,7 @@ def render(report: str) -> str:
         {
             "title": _text(contact["data"]["email"]["primary_email"]),
             "found_by": [label(name) for name in contact["found_by"]],
-            "sections": list(_sections(contact["data"])),
+            "sections": [*_sections(contact["data"]), *_records(contact["records"])],
             "history": [_event(event) for event in contact["history"]],
             "copies": [{**copy, "rows": list(rows(copy["data"]))} for copy in contact["copies"]],
         }
@@ -99,7 +99,7 @@ def _sections(data: Mapping[str, Any]) -> Iterator[Section]:
     """Yield a table for each sub-document, and for each entry of a list."""
     for name, part in PARTS.items():
         stored = data[name]
-        about = _FIRST_SENTENCE.split(part.schema.__doc__ or "")[0]
+        about = f"{_FIRST_SENTENCE.split(part.schema.__doc__ or '')[0]}."
         if not part.many:
             yield Section(label(name), about, list(rows(stored)))
             continue
@@ -108,6 +108,13 @@ def _sections(data: Mapping[str, Any]) -> Iterator[Section]:
             yield Section(title, about, list(rows(entry)))
         if not stored:
             yield Section(label(name), about, [])
+
+
+def _records(records: Mapping[str, Any]) -> Iterator[Section]:
+    """Yield a table for each row in other tables."""
+    for name, stored in records.items():
+        for row in stored:
+            yield Section(label(name), "Record of the service about the contact.", list(rows(row)))
 
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:

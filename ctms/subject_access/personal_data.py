@@ -10,20 +10,25 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime
+from sqlalchemy import DateTime, FromClause, Table
 
 from ctms.addresses import spellings
 from ctms.contacts.parts import Identity, Part
 from ctms.contacts.registry import IDENTITIES, PARTS
+from ctms.database.engine import Model
 from ctms.database.pool import Connection
 from ctms.database.rendering import timestamp
 from ctms.erasure import records
 from ctms.history import events
+from ctms.subject_access.models import AccessRequestContact
 from ctms.suppression.check import is_suppressed
 from ctms.suppression.fingerprints import fingerprints
+
+_CONTACT = "emails.email_id"
 
 
 @dataclass(frozen=True)
@@ -37,27 +42,48 @@ class PersonalData:
     result: str
 
 
-def _stored(part: Part) -> str:
-    """Return SQL that renders the contact's rows of a part, with every column."""
-    table = part.table
+def _rows(table: FromClause) -> str:
+    """Return SQL, a table expression `r`: the contact's rows in a table, with every column."""
     columns = ", ".join(
         f'{timestamp(f"t.{column.name}")} AS "{column.name}"'
         if isinstance(column.type, DateTime)
         else f't."{column.name}"'
         for column in table.columns
     )
-    rows = f"(SELECT {columns} FROM {table} t WHERE t.email_id = e.email_id) r"
+    return f"(SELECT {columns} FROM {table} t WHERE t.email_id = e.email_id) r"
+
+
+def _stored(part: Part) -> str:
+    """Return SQL that renders the contact's rows of a part."""
     if not part.many:
-        return f"(SELECT row_to_json(r) FROM {rows})"
-    return f"""coalesce((SELECT json_agg(r ORDER BY r.name COLLATE "C") FROM {rows}), '[]')"""
+        return f"(SELECT row_to_json(r) FROM {_rows(part.table)})"
+    return f"""coalesce((SELECT json_agg(r ORDER BY r.name COLLATE "C") FROM {_rows(part.table)}), '[]')"""
 
 
-_DATA = ", ".join(f"'{name}', {_stored(part)}" for name, part in PARTS.items())
-_CONTENT = f"""
-    SELECT e.email_id, json_build_object(
-        'email_id', e.email_id, 'found_by', f.names::json, 'data', json_build_object({_DATA}))::text
-    FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS f (email_id, names, position)
-    JOIN emails e ON e.email_id = f.email_id ORDER BY f.position"""
+def record_tables() -> list[Table]:
+    """Return the tables that are no parts, but whose rows belong to a contact by a foreign key."""
+    others = {*(part.table.name for part in PARTS.values()), AccessRequestContact.__tablename__}
+    return [
+        table
+        for name, table in sorted(Model.metadata.tables.items())
+        if name not in others and any(key.target_fullname == _CONTACT for key in table.foreign_keys)
+    ]
+
+
+@cache
+def _content() -> str:
+    """Return the query for the contents of contacts; cached once all models are imported."""
+    data = ", ".join(f"'{name}', {_stored(part)}" for name, part in PARTS.items())
+    records = ", ".join(
+        f"'{table.name}', coalesce((SELECT json_agg(r) FROM {_rows(table)}), '[]')" for table in record_tables()
+    )
+    return f"""
+        SELECT e.email_id, json_build_object(
+            'email_id', e.email_id, 'found_by', f.names::json, 'data', json_build_object({data}),
+            'records', json_build_object({records}))::text
+        FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS f (email_id, names, position)
+        JOIN emails e ON e.email_id = f.email_id ORDER BY f.position"""
+
 
 # An erasure waits until this transaction has ended, or this statement until the erasure has.
 _LOCK = "SELECT email_id FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR KEY SHARE"
@@ -77,7 +103,7 @@ def find(connection: Connection, address: str) -> PersonalData:
     # Again, because a contact may have changed while its lock was awaited.
     found = {one: names for one, names in _carriers(connection, address).items() if one in locked}
     values = (list(found), [json.dumps(names) for names in found.values()])
-    contents: dict[UUID, str] = dict(connection.execute(_CONTENT, values).fetchall())
+    contents: dict[UUID, str] = dict(connection.execute(_content(), values).fetchall())
     history = events.of_contacts(connection, list(contents))
     row = connection.execute(_NOW).fetchone()
     assert row is not None  # noqa: S101  it selects no table

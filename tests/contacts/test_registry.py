@@ -95,7 +95,7 @@ class InterestSchema(fields.Schema):
     update_timestamp = fields.Timestamp()
 
 
-HUB = Part("hub", "h", models.Hub, HubSchema)
+HUB = Part("hub", "h", models.Hub, HubSchema, classified={**_ROW, ACCOUNT: ("user_id", "address", "rooms", "plan")})
 INTERESTS = Part("interests", "s", models.Interest, InterestSchema, many=True)
 
 '''
@@ -169,6 +169,7 @@ def test_a_part_needs_a_migration_a_model_and_an_entry(extended: Callable[..., d
         ("SQL", "SELECT count(*) FROM hub", None),
         ("PUT", f"/ctms/{OTHER_ID}", other),
         ("SQL", "SELECT count(*) FROM interests", None),
+        ("POST", "/access-requests", {"address": "JANE@hub.example.com"}),
         ("POST", "/erasures", {"identities": [{"hub_user_id": "h-1"}, {"hub_address": "JANE@hub.example.com"}]}),
         ("SQL", "SELECT count(*) FROM hub", None),
         ("GET", path, None),
@@ -176,7 +177,7 @@ def test_a_part_needs_a_migration_a_model_and_an_entry(extended: Callable[..., d
     )
 
     created, again, by_id, by_address, updates, patched, taken, too_long, *others = found["results"]
-    second, unsubscribed, hubs, emptied, interests, erased, hubs_left, unknown, openapi = others
+    second, unsubscribed, hubs, emptied, interests, access, erased, hubs_left, unknown, openapi = others
     assert list(created)[:5] == ["amo", "email", "fxa", "hub", "interests"]
     assert created["hub"] == hub
     assert [(one["name"], one["subscribed"]) for one in created["interests"]] == [("art", False), ("maps", True)]
@@ -193,6 +194,11 @@ def test_a_part_needs_a_migration_a_model_and_an_entry(extended: Callable[..., d
     assert unsubscribed["hub"] == emptied["hub"] == {**second["hub"], "plan": "free"}
     assert hubs == 1, "a row with nothing but defaults is left"
     assert (emptied["interests"], interests) == ([], 2)
+    (reported,) = access["report"]["contacts"]
+    assert reported["found_by"] == ["hub_address"]
+    assert reported["data"]["hub"].items() >= {**hub, "rooms": True, "email_id": ID}.items()
+    assert [one["name"] for one in reported["data"]["interests"]] == ["art", "maps"]
+    assert access["report"]["classification"]["hub"]["plan"]["category"] == "account"
     assert (erased["contacts"], hubs_left) == (1, 0)
     assert found["tasks"] == by_address
     assert unknown == {"detail": "Unknown email_id"}

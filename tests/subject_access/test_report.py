@@ -12,6 +12,7 @@ from flask import Flask
 from jsonschema import Draft202012Validator
 
 from ctms.contacts.registry import PARTS
+from ctms.contacts.service_tables import SERVICE_TABLES
 from ctms.database import pool
 from ctms.history.models import SubscriptionEvent
 from ctms.subject_access import copies, html, personal_data
@@ -19,7 +20,7 @@ from ctms.subject_access.report import SCHEMA, VERSION, compose
 from ctms.suppression.fingerprints import Fingerprints
 from tests.cli.running import run
 from tests.contacts.factories import address, minimal
-from tests.contacts.rows import insert, insert_contact
+from tests.contacts.rows import execute, insert, insert_contact
 from tests.http import ApiClient
 from tests.subject_access.marked import insert_marked, texts
 from tests.subject_access.pages import Page
@@ -104,6 +105,35 @@ def test_every_column_of_an_event_is_in_it(app: Flask) -> None:  # noqa: ARG001
     assert cells[1:3] == [f"newsletter mark-name {HOSTILE}", "unsubscribed"]
     for mark in ("source", "reason", "actor", "request", "form", "deep"):
         assert f"mark-{mark}" in cells[3]
+
+
+def test_rows_of_other_tables_are_in_it(app: Flask) -> None:  # noqa: ARG001
+    given = address()
+    email_id = insert_contact(primary_email=given)
+    moment = "1990-12-13T14:15:16.000017+00:00"
+    execute("DELETE FROM mofo_relevance_changes WHERE email_id = :id", id=email_id)
+    insert("mofo_relevance_changes", email_id=email_id, changed_at=moment)
+    assert [table.name for table in personal_data.record_tables()] == ["mofo_relevance_changes"]
+
+    text = collect(given)
+
+    (contact,) = check(text)["contacts"]
+    assert contact["records"] == {"mofo_relevance_changes": [{"email_id": email_id, "changed_at": moment}]}
+    assert Page(html.render(text)).value("mofo relevance changes", "changed at") == moment
+
+
+def test_every_table_with_personal_data_about_a_contact_is_in_it_or_excused(app: Flask) -> None:  # noqa: ARG001
+    identified = {
+        name
+        for name, classified in SERVICE_TABLES.items()
+        if any(one.personal and "email_id" in columns for one, columns in classified.items())
+    }
+
+    shown = {table.name for table in personal_data.record_tables()} | {"subscription_events"}
+    pending = {"outbox", "outbox_mirrored", "erasure_deletions"}  # ids only, for a backend
+    about_nobody_any_more = {"contact_tombstones"}
+    reports = {"access_request_contacts", "access_request_copies"}
+    assert identified == shown | pending | about_nobody_any_more | reports
 
 
 def test_the_history_is_in_the_order_of_its_events(api: ApiClient) -> None:
