@@ -50,11 +50,16 @@ class Position(Generic[Id]):
 # The instant before which the order of changes is final. A transaction that is still writing will commit timestamps
 # later than its start; a reader past that instant would never see them. Writers hold RowExclusiveLock on `emails`, or
 # on the table of a feed, before they read the clock (docs/decisions/003-updates-miss-nothing.md). The start of a writer
-# with another database role is not visible, and is assumed to be a minute ago.
+# with another database role is not visible, and is assumed to be a minute ago. A visible writer without a start has
+# ended since its lock was read, so its changes are visible to the page.
 _SETTLED = """
     SELECT least(
         statement_timestamp(),
-        min(coalesce(writer.xact_start, statement_timestamp() - interval '1 minute')))
+        min(CASE
+            WHEN coalesce(writer.state, 'disabled') = 'disabled' THEN
+                coalesce(writer.xact_start, statement_timestamp() - interval '1 minute')
+            ELSE writer.xact_start
+        END))
     FROM pg_locks l JOIN pg_stat_activity writer USING (pid)
     WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
       AND l.relation = ANY (ARRAY['emails', 'subscription_events', 'mofo_relevance_changes']::regclass[])
