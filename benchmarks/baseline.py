@@ -20,7 +20,7 @@ import psycopg
 from psycopg.types.json import Json
 
 from ctms.cli.serve import granian
-from ctms.contacts import accounts, queries, removal, statements
+from ctms.contacts import accounts, queries, removal, statements, updates
 from ctms.contacts.registry import EMAIL, LISTS, PARTS
 from ctms.database.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, write_record
@@ -75,7 +75,7 @@ def answer(connection: Connection, environ: Environ) -> tuple[str, str]:
 
 def page(connection: Connection, query: dict[str, list[str]]) -> str:
     """List contacts that changed."""
-    found = queries.page(
+    found = updates.page(
         connection,
         start=datetime.fromisoformat(query["start"][0]),
         end=None,

@@ -123,6 +123,12 @@ class Conflict(ApiError):
             self.extra["field"] = field
 
 
+class Gone(ApiError):
+    """What the request starts from is no longer recorded; the client must start anew."""
+
+    status = 410
+
+
 class PreconditionFailed(ApiError):
     """`If-Match` names another state than the stored one (RFC 9110, 13.1.1)."""
 

@@ -32,6 +32,9 @@ PREFIX_OF_PLUGINS = "CTMS_PLUGIN_"
 SECRET_KEY_MIN_LENGTH = 32
 """In bytes: RFC 7518, 3.2 requires an HS256 key to be at least as long as the hash."""
 
+MAX_KEPT_DAYS = 36_500
+"""A hundred years: the database can subtract them from now."""
+
 _PERCENT_ENCODING = "in user names and passwords write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
 
 
@@ -85,6 +88,11 @@ def _positive(value: int) -> None:
 def _not_negative(value: int) -> None:
     if value < 0:
         raise ma.ValidationError("must not be negative")
+
+
+def _kept_days(value: int) -> None:
+    if not 1 <= value <= MAX_KEPT_DAYS:
+        raise ma.ValidationError(f"must be 1 to {MAX_KEPT_DAYS:,} days")
 
 
 def _port(value: int) -> None:
@@ -186,6 +194,12 @@ class Settings:
         "Days for which the report of an access request over the API is stored. An erasure deletes it at once.",
         default=7,
         check=_positive,
+    )
+    tombstone_days: int = setting(
+        "CTMS_TOMBSTONE_DAYS",
+        "Days for which `/updates?deleted=true` lists deleted contacts. Older tombstones are deleted.",
+        default=90,
+        check=_kept_days,
     )
     server_prefix: str | None = setting(
         "CTMS_SERVER_PREFIX",

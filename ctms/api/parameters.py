@@ -113,3 +113,7 @@ class UpdatesQuery(Schema):
     limit = Limit(load_default=100)
     after = Cursor(UUID, load_default=None)
     mofo_relevant = fields.Boolean(load_default=None)
+    deleted = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Whether to list deleted contacts, and those that left `mofo_relevant`."},
+    )

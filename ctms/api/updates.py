@@ -11,14 +11,15 @@ from ctms.api.feeds import next_link, page_json
 from ctms.api.parameters import UpdatesQuery
 from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
-from ctms.contacts import queries, schemas
+from ctms.contacts import schemas
 from ctms.contacts.documents import json_array
+from ctms.contacts.updates import page, page_with_deletions
 
 blueprint = Blueprint("Updates", __name__, description="Changed contacts")
 
 
 @blueprint.route("/updates")
-@blueprint.operation("list_updates", errors=(422,))
+@blueprint.operation("list_updates", errors=(410, 422))
 @blueprint.guard(VIEW_CONTACTS)
 @blueprint.arguments(UpdatesQuery(), location="query")
 @blueprint.response(200, schemas.UpdatesSchema)
@@ -27,18 +28,19 @@ def updates(query: dict[str, Any]) -> Response:
 
     `end` in the response is the end of the list: now, the requested `end`, or the start of the oldest unfinished
     write, whichever is earliest. A client that continues from there misses nothing.
+
+    With `deleted=true`, a page lists at most `limit` contacts in all: the changed ones (`items`), those that were
+    deleted (`deleted`) and, with `mofo_relevant`, those that no longer have this value (`left`). If `start` is earlier
+    than the recorded deletions, the response is 410.
     """
-    page = queries.page(connection(), **query)
-    after = page.after.to_cursor() if page.after else None
-    link = next_link(
-        "/updates",
-        after,
-        {
-            "start": query["start"],
-            "end": page.end,
-            "limit": query["limit"],
-            "mofo_relevant": query["mofo_relevant"],
-        },
-    )
-    members = {"start": query["start"], "end": page.end, "limit": query["limit"], "after": after, "next": link}
-    return json_response(page_json(members, items=json_array(page.documents)))
+    with_deletions = query.pop("deleted")
+    found = (page_with_deletions if with_deletions else page)(connection(), **query)
+    after = found.after.to_cursor() if found.after else None
+    span = {"start": query["start"], "end": found.end, "limit": query["limit"]}
+    kept = {**span, "mofo_relevant": query["mofo_relevant"], "deleted": True if with_deletions else None}
+    arrays = {"items": json_array(found.documents)}
+    if with_deletions:
+        arrays["deleted"] = json_array(found.deleted)
+        if query["mofo_relevant"] is not None:
+            arrays["left"] = json_array(found.left)
+    return json_response(page_json({**span, "after": after, "next": next_link("/updates", after, kept)}, **arrays))

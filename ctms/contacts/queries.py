@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -12,7 +10,6 @@ from uuid import UUID
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
 from ctms.contacts.registry import IDENTITIES
 from ctms.database.pool import Connection, ScalarQuery
-from ctms.history.feeds import Position, find_horizon
 
 _ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 _SEVERAL = f"SELECT e.email_id, {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s)"
@@ -74,52 +71,7 @@ def _statement(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Page:
-    """A page of changed contacts, oldest first: their documents, the end of the range, the next page's position."""
-
-    documents: list[str]
-    end: datetime
-    after: Position[UUID] | None
-
-
 def estimate_contacts(connection: Connection) -> int:
     """Return the approximate number of contacts from the database's statistics, without reading the table."""
     row = connection.execute(_ESTIMATE).fetchone()
     return row[0] if row else 0
-
-
-def page(
-    connection: Connection,
-    *,
-    start: datetime,
-    end: datetime | None,
-    limit: int,
-    after: Position[UUID] | None,
-    mofo_relevant: bool | None,
-) -> Page:
-    """Return up to `limit` contacts that changed in `[start, end)`, after the position `after`, by time and id.
-
-    The page's `end` is at most the `settled` instant, and equal to it when `end` is None.
-    """
-    until, end = find_horizon(connection, end, after)
-    where = ["e.update_timestamp >= %s", "e.update_timestamp < %s"]
-    values: list[Any] = [start, end]
-    if after is not None:
-        where.append("(e.update_timestamp, e.email_id) > (%s, %s)")
-        values += [after.moment, after.id]
-    if mofo_relevant is not None:
-        where.append(
-            f"{'' if mofo_relevant else 'NOT'} EXISTS"
-            " (SELECT FROM mofo WHERE mofo.email_id = e.email_id AND mofo.mofo_relevant)"
-        )
-    rows = connection.execute(
-        f"SELECT {DOCUMENT}, e.update_timestamp, e.email_id"
-        f" FROM (SELECT * FROM emails e WHERE {' AND '.join(where)}"
-        f" ORDER BY e.update_timestamp, e.email_id LIMIT %s) e {FROM_CONTACT}"
-        " ORDER BY e.update_timestamp, e.email_id",
-        [*values, limit + 1],
-    ).fetchall()
-    more = len(rows) > limit
-    last = Position(rows[limit - 1][1], rows[limit - 1][2], until) if more else None
-    return Page([row[0] for row in rows[:limit]], end, last)

@@ -110,8 +110,28 @@ class IdentitySchema(Schema):
         include: Fields = {name: identity.build_response_field() for name, identity in IDENTITIES.items()}  # noqa: RUF012
 
 
+class DeletionSchema(Schema):
+    """Deleted contact."""
+
+    email_id = fields.UUID()
+    deleted_at = fields.Timestamp()
+    merged_into = fields.UUID(
+        allow_none=True, metadata={"description": "The contact that replaces it, if it was a duplicate."}
+    )
+
+
+class DepartureSchema(Schema):
+    """Contact that no longer has the requested value of `mofo_relevant`."""
+
+    email_id = fields.UUID()
+    left_at = fields.Timestamp()
+
+
 class UpdatesSchema(Schema):
     """Page of changed contacts, oldest first."""
+
+    class Meta(Schema.Meta):
+        optional = ("deleted", "left")
 
     start = ma.fields.DateTime()
     end = ma.fields.DateTime()
@@ -119,3 +139,7 @@ class UpdatesSchema(Schema):
     after = fields.String(allow_none=True)
     next = fields.String(allow_none=True)
     items = ma.fields.List(ma.fields.Nested(ListedContactSchema))
+    deleted = ma.fields.List(ma.fields.Nested(DeletionSchema), metadata={"description": "With `deleted=true`."})
+    left = ma.fields.List(
+        ma.fields.Nested(DepartureSchema), metadata={"description": "With `deleted=true` and `mofo_relevant`."}
+    )

@@ -17,7 +17,7 @@ WHILE_REPORT = "for `CTMS_ACCESS_REPORT_DAYS`, at most until the contact is dele
 WHILE_BACKEND = "until the plugin is removed"
 WHILE_CLIENT = "until the API client is deleted"
 
-WHILE_LISTED = "as long as the feed lists the deletion"
+WHILE_LISTED = "for the days in `CTMS_TOMBSTONE_DAYS`"
 
 _EVENT = Classification("consent", "prove when and how the person gave or withdrew consent", UNTIL_DELETED)
 _EVENT_ID = Classification("identifier", "know whose consent it is", UNTIL_DELETED)
@@ -25,7 +25,7 @@ _EVENT_ORIGIN = Classification(
     "requester", "state which client or operator recorded the consent", UNTIL_DELETED, personal=False
 )
 _TOMBSTONE = Classification("identifier", "tell followers that the contact was deleted", WHILE_LISTED)
-_RELEVANCE = Classification("time of a change", "list contacts that leave a filter of the feed", UNTIL_DELETED)
+_RELEVANCE = Classification("time of a change", "list contacts that leave a filter of the feed", WHILE_LISTED)
 _FEED = Classification("state of the feed", "know from when on deletions are recorded", INDEFINITELY, personal=False)
 _FINGERPRINT = Classification("fingerprint", "find the erasures of an address", INDEFINITELY)
 _SUPPRESSED = Classification("fingerprint", "refuse an address that must not be stored", "until it is unsuppressed")

@@ -13,6 +13,7 @@ from threading import Event
 from ctms.database import pool
 from ctms.database.errors import describe, driver_error
 from ctms.database.pool import Connection
+from ctms.history import deletions
 from ctms.history.partitions import create_partitions
 from ctms.subject_access.requests import delete_expired
 from ctms.worker.drain import DATABASE_ERRORS
@@ -41,6 +42,7 @@ class HousekeepingJob:
 JOBS: Sequence[HousekeepingJob] = (
     HousekeepingJob("event partitions", lambda connection, _: create_partitions(connection)),
     HousekeepingJob("expired access reports", lambda connection, _: delete_expired(connection)),
+    HousekeepingJob("purge of deletions", deletions.purge),
 )
 """All jobs, in their order."""
 

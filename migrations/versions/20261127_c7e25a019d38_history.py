@@ -161,6 +161,11 @@ EXECUTE FUNCTION ctms_record_consent();
 CREATE FUNCTION ctms_remove_tombstone() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM contact_tombstones WHERE email_id = NEW.email_id;
+    IF FOUND THEN
+        -- The deleted contact may have had the other value of mofo_relevant, and its tombstone no longer says so.
+        INSERT INTO mofo_relevance_changes (email_id, changed_at) VALUES (NEW.email_id, clock_timestamp())
+        ON CONFLICT (email_id) DO UPDATE SET changed_at = excluded.changed_at;
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER ctms_remove_tombstone AFTER INSERT ON emails FOR EACH ROW EXECUTE FUNCTION ctms_remove_tombstone();

@@ -200,6 +200,7 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("list_events", 422): lambda s: s.api.get("/events"),
     ("read_history", 404): lambda s: s.api.get(f"{UNKNOWN}/history"),
     ("read_history", 422): lambda s: s.api.get(f"{s.path}/history?limit=0"),
+    ("list_updates", 410): lambda s: s.api.get("/updates?start=2020-01-01&deleted=true"),
     ("list_updates", 422): lambda s: s.api.get("/updates"),
     ("erase_contacts", 422): lambda s: s.api.post("/erasures", {"emails": []}),
     ("read_erasure", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "erasures")),
@@ -315,6 +316,18 @@ class TestContacts:
         last = api.get(page.json["next"].removeprefix("http://localhost"))
         document.check("list_updates", last)
         assert last.json["next"] is None
+
+    def test_updates_with_deletions(self, api: ApiClient, document: Described) -> None:
+        start = api.post("/ctms", full()).json["email"]["update_timestamp"]
+        departed = api.post("/ctms", full()).json["email"]["email_id"]
+        deleted = api.post("/ctms", full()).json["email"]["primary_email"]
+        api.patch(f"/ctms/{departed}", {"mofo": "DELETE"})
+        api.delete(f"/ctms/{deleted}")
+
+        page = api.get("/updates", query_string={"start": start, "deleted": "true", "mofo_relevant": "true"})
+
+        document.check("list_updates", page)
+        assert [len(page.json[member]) for member in ("items", "deleted", "left")] == [1, 1, 1]
 
     def test_nobody(self, api: ApiClient, document: Described) -> None:
         document.check("find_contacts", api.get("/ctms?fxa_id=nobody"))

@@ -10,6 +10,7 @@ from ctms.api.openapi.conventions import REQUEST_ID
 
 ERROR = "Error"
 CONFLICT = "ConflictError"
+GONE = "GoneError"
 TOKEN_ERROR = "TokenError"  # noqa: S105  a name
 
 _DETAIL = {
@@ -47,6 +48,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "properties": {
             "detail": {"type": "string"},
             "field": {"type": "string", "description": "The conflicting member, if known."},
+        },
+    },
+    GONE: {
+        "description": "The requested deletions are no longer recorded.",
+        "type": "object",
+        "required": ["detail", "recorded_since"],
+        "properties": {
+            "detail": {"type": "string"},
+            "recorded_since": {
+                "type": "string",
+                "format": "date-time",
+                "description": "Earliest `start` for which deletions are recorded.",
+            },
         },
     },
     TOKEN_ERROR: {
@@ -96,6 +110,18 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
         {"taken": "Contact already exists"},
         (),
     ),
+    410: (
+        "Gone",
+        "Deletions since `start` are no longer recorded",
+        GONE,
+        {
+            "too old": {
+                "detail": "Deletions before 2026-01-31T09:30:00+00:00 are no longer listed: …",
+                "recorded_since": "2026-01-31T09:30:00+00:00",
+            }
+        },
+        (),
+    ),
     412: (
         "PreconditionFailed",
         "`If-Match` does not match the current state of the contact, or is a weak tag",
@@ -120,14 +146,14 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
         ("Retry-After",),
     ),
 }
-"""Maps a status to the response's name, description, schema, example values of `detail`, and headers."""
+"""Maps a status to the response's name, description, schema, examples (a body, or its `detail`), and headers."""
 
 
 def register_errors(components: Components) -> None:
     """Register the schemas and responses; each appears only if an operation uses it."""
     for name, schema in SCHEMAS.items():
         components.schema(name, schema, lazy=True)
-    for name, description, schema_name, details, headers in RESPONSES.values():
+    for name, description, schema_name, examples, headers in RESPONSES.values():
         components.response(
             name,
             {
@@ -136,7 +162,10 @@ def register_errors(components: Components) -> None:
                 "content": {
                     "application/json": {
                         "schema": schema_name,
-                        "examples": {title: {"value": {"detail": detail}} for title, detail in details.items()},
+                        "examples": {
+                            title: {"value": example if isinstance(example, dict) else {"detail": example}}
+                            for title, example in examples.items()
+                        },
                     }
                 },
             },

@@ -1,6 +1,6 @@
 """From marshmallow to JSON Schema: requests and responses.
 
-apispec describes a request as its schema reads it. A response holds every member of its schema, and the sub-documents
+apispec describes a request as its schema reads it. A response holds the members of its schema, and the sub-documents
 of a contact in it are described by the columns of their tables (`rows`).
 """
 
@@ -62,7 +62,7 @@ class Converter(OpenAPIConverter):
         return {"$ref": f"#/components/schemas/{name}"}
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
-        """Describe a schema by its docstring. A response holds all its members.
+        """Describe a schema by its docstring. A response holds all members but those in `Meta.optional`.
 
         The description of a member states its default: generators of TypeScript types require a member that has a
         `default`.
@@ -75,7 +75,8 @@ class Converter(OpenAPIConverter):
                 words = f"{member.get('description', '')} {DEFAULT.format(json.dumps(default))}"
                 member["description"] = words.lstrip()
         if self._answering:
-            converted["required"] = list(converted["properties"])
+            optional = getattr(getattr(cls, "Meta", None), "optional", ())
+            converted["required"] = [name for name in converted["properties"] if name not in optional]
         return {"description": inspect.getdoc(cls), **converted}
 
     def schema2parameters(self, schema: Any, **kwargs: Any) -> list[dict[str, Any]]:
