@@ -274,6 +274,13 @@ class Settings:
         check=_origin,
     )
 
+    retention_file: Path | None = setting(  # noqa: RUF009  it is a field
+        "CTMS_RETENTION_FILE",
+        "TOML file with retention rules, which `flask ctms worker` applies weekly. If unset, none.",
+        default=None,
+        convert=lambda value: Path(value).expanduser(),
+    )
+
     def __post_init__(self) -> None:
         if self.db_url and not self.secret_key:
             raise SettingsError(

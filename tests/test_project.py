@@ -32,7 +32,7 @@ LAYERS = (
     {"ctms.api", "ctms.worker"},
     {"ctms.telemetry"},
     {"ctms.subject_access"},
-    {"ctms.request_context", "ctms.sync"},
+    {"ctms.request_context", "ctms.retention", "ctms.sync"},
     {"ctms.erasure"},
     {"ctms.bulk"},
     {"ctms.contacts", "ctms.clients"},

@@ -43,6 +43,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("CTMS_WORKER_CONCURRENCY", "worker_concurrency", "6", 6),
     ("CTMS_WORKER_METRICS_PORT", "worker_metrics_port", "9100", 9100),
     ("CTMS_PROMETHEUS_PUSHGATEWAY_URL", "pushgateway_url", "http://gateway:9091", "http://gateway:9091"),
+    ("CTMS_RETENTION_FILE", "retention_file", "/etc/ctms/retention.toml", Path("/etc/ctms/retention.toml")),
 ]
 BAD = [
     ("CTMS_DB_URL", "nonsense"),

@@ -165,10 +165,15 @@ class ErasureSchema(ma.Schema):
     id = fields.UUID()
     requested_at = fields.Timestamp()
     requested_by = fields.String(
-        metadata={"description": "Requester: `client:` and the id of an API client, or `operator:` and a name."}
+        metadata={
+            "description": "Requester: `client:` and the id of an API client, `operator:` and a name, or `worker`."
+        }
     )
     origin = fields.String(
-        metadata={"description": "Origin of the request: `delete` and `api` for the API, `command` for `flask ctms`."}
+        metadata={
+            "description": "Origin of the request: `delete` and `api` for the API, `command` for `flask ctms`,"
+            " `retention:` and the name of a rule for retention."
+        }
     )
     forget = fields.Boolean(metadata={"description": "Whether the addresses were suppressed, too."})
     contacts = ma.fields.Integer()

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from psycopg import DataError, IntegrityError, errors
 
 from ctms.bulk.worklist import WorkItem, WorkList
 from ctms.database.pool import Connection
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 UNKNOWN = "unknown"
 FOUND = "found"
@@ -72,23 +75,31 @@ def process_batches(
     for items in worklist.batches(batch_size):
         with defer_signals():
             outcomes = [ItemOutcome(item, BAD_LINE, problem=item.problem) for item in items if item.address is None]
-            outcomes += _process(worklist.connection, work, [item for item in items if item.address is not None])
+            valid = [item for item in items if item.address is not None]
+            outcomes += process_batch(worklist.connection, work, valid, _fail)
             on_commit(sorted(outcomes, key=lambda one: one.item.number))
         if pause:
             time.sleep(pause)
 
 
-def _process(
-    connection: Connection, work: Work, items: list[WorkItem], attempts: int = MAX_ATTEMPTS
-) -> Iterator[ItemOutcome]:
-    """Process the items in one transaction, or in several if that fails; an item that fails by itself is `FAILED`."""
+def process_batch(
+    connection: Connection,
+    work: Callable[[Connection, Sequence[T]], Iterable[R]],
+    items: Sequence[T],
+    fail: Callable[[T, str], R],
+    attempts: int = MAX_ATTEMPTS,
+) -> Iterator[R]:
+    """Process the items in one transaction, or in several if that fails; yield their results after the commits.
+
+    An item that fails by itself has the result of `fail`, which receives it and the problem.
+    """
     if not items:
         return
     for attempt in range(1, attempts + 1):
         try:
             with connection.transaction():
                 connection.execute(_WAIT)
-                outcomes = work(connection, items)
+                results = list(work(connection, items))
         except (*_RETRYABLE, *_CONTACT_ERRORS) as error:
             problem = _problem(error)
             if isinstance(error, _CONTACT_ERRORS):
@@ -96,14 +107,18 @@ def _process(
             if attempt < attempts:
                 time.sleep(random.uniform(0.5, 1.5) * 0.1 * attempt)  # noqa: S311  jitter prevents repeated collisions
         else:
-            yield from outcomes
+            yield from results
             return
     if len(items) == 1:
-        yield ItemOutcome(items[0], FAILED, problem=problem)
+        yield fail(items[0], problem)
         return
     middle = len(items) // 2
     for half in (items[:middle], items[middle:]):
-        yield from _process(connection, work, half, attempts=1)
+        yield from process_batch(connection, work, half, fail, attempts=1)
+
+
+def _fail(item: WorkItem, problem: str) -> ItemOutcome:
+    return ItemOutcome(item, FAILED, problem=problem)
 
 
 def _problem(error: Exception) -> str:

@@ -41,8 +41,8 @@ class BulkReport:
         self._new = empty
         self._written = False
 
-    def write(self, outcomes: Iterable[ItemOutcome]) -> None:
-        """Write the outcomes of a batch, and flush them to the file."""
+    def write(self, outcomes: Iterable[Any]) -> None:
+        """Write the outcomes of a batch, which have the columns as attributes, and flush them to the file."""
         if self._rows and self._new and not self._written:
             self._rows.writerow(self._columns)
         self._written = True
@@ -76,8 +76,8 @@ class BulkReport:
         return size
 
 
-def _value(outcome: ItemOutcome, column: str) -> Any:
-    if column in {"address", "line"}:
+def _value(outcome: Any, column: str) -> Any:
+    if isinstance(outcome, ItemOutcome) and column in {"address", "line"}:
         return getattr(outcome.item, column)
     value = getattr(outcome, column)
     return str(value) if column == "email_id" and value else value

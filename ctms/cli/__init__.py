@@ -14,6 +14,7 @@ from ctms.cli.group import Group
 from ctms.cli.opt_out import opt_out_command
 from ctms.cli.permissions import permissions
 from ctms.cli.plugins import plugins
+from ctms.cli.retention import retention
 from ctms.cli.roles import roles
 from ctms.cli.serve import serve
 from ctms.cli.settings import settings
@@ -46,6 +47,7 @@ for command in (
     delete_bulk,
     opt_out_command,
     erasures,
+    retention,
     suppressions,
     subject_access,
 ):

@@ -87,7 +87,7 @@ def bulk_options(command: F) -> F:
         click.option(
             "--report",
             type=click.Path(dir_okay=False, path_type=Path),
-            callback=_check_report,
+            callback=check_report,
             metavar="FILE",
             help="Write the outcome of each address: .csv or .jsonl. Only you can read the file.",
         ),
@@ -112,7 +112,8 @@ def bulk_options(command: F) -> F:
     return command
 
 
-def _check_report(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+def check_report(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Return the path of a report if its suffix is known. Raises `BadParameter`."""
     if path and path.suffix.lower() not in {CSV, JSON_LINES}:
         raise click.BadParameter(f"the name of a report must end in {CSV} or {JSON_LINES}")
     return path

@@ -24,6 +24,7 @@ from ctms.database.migrations import check_migrated, upgrade
 from ctms.database.operator_errors import check_reachable
 from ctms.errors import OperatorError, UnfinishedError
 from ctms.outbox.lanes import BACKEND, QUEUES
+from ctms.retention.policy import read_configured_policy
 from ctms.settings import Settings, app_settings
 from ctms.sync.synchronised import find_unsynchronised, record_complete
 from ctms.words import counted
@@ -63,6 +64,8 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
     """
     settings = app_settings()
     app = current_app()
+    if settings.retention_file is not None:
+        read_configured_policy()  # an invalid file would otherwise be noticed a week later
     try:
         if settings.embedded:
             upgrade()

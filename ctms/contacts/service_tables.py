@@ -49,6 +49,11 @@ _CLIENT = Classification("API client", "authenticate and authorize a client", WH
 _OWNER = Classification("contact of an API client", "reach the owner of an API client", WHILE_CLIENT, personal=False)
 _ROLE = Classification("access control", "authorize a client", "until an operator deletes it", personal=False)
 
+_RETENTION = Classification(
+    "record of a retention run", "prove that the rules were applied", INDEFINITELY, personal=False
+)
+_ANONYMOUS = Classification("number of contacts", "count contacts that were anonymised", INDEFINITELY, personal=False)
+
 SERVICE_TABLES: Mapping[str, Classified] = {
     "subscription_events": {
         _EVENT: ("kind", "name", "action", "subscribed", "source", "reason", "evidence", "recorded_at"),
@@ -97,6 +102,35 @@ SERVICE_TABLES: Mapping[str, Classified] = {
         ),
     },
     "erasure_deletions": {_DELETION_ID: ("email_id",), _DELETION: ("id", "erasure_id", "backend", "parked")},
+    "retention_runs": {
+        _RETENTION: (
+            "id",
+            "started_at",
+            "finished_at",
+            "max_contacts",
+            "found",
+            "erased",
+            "anonymised",
+            "held",
+            "changed",
+            "failed",
+            "outcome",
+        ),
+        _STAFF: ("started_by",),
+    },
+    "anonymous_counts": {
+        _ANONYMOUS: (
+            "month",
+            "rule",
+            "created_year",
+            "country",
+            "language",
+            "kind",
+            "name",
+            "subscribed",
+            "contacts",
+        )
+    },
     "access_requests": {
         _ACCESS: ("id", "requested_at", "origin", "contacts", "copies", "failed", "expires_at"),
         _STAFF: ("requested_by",),

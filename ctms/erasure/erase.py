@@ -35,7 +35,7 @@ ORIGIN_COMMAND = "command"
 
 @dataclass(frozen=True, kw_only=True)
 class ErasureRequest:
-    """A requested erasure, with its requester (`client:<id>`, `operator:<user>`) and its `origin`.
+    """A requested erasure, with its requester (`client:<id>`, `operator:<user>`, `worker`) and its `origin`.
 
     `forget` also suppresses the addresses. `include_fxa` also erases the contacts that have an address only as their
     account address.

@@ -25,9 +25,10 @@ from ctms.database.engine import Model
 
 
 class Erasure(Model):
-    """A deletion of one or more contacts: time, requester (`client:<id>` or `operator:<user>`), and counts.
+    """A deletion of one or more contacts: time, requester (`client:<id>`, `operator:<user>` or `worker`), and counts.
 
-    `origin` is the kind of request: `delete` (the API's DELETE), `api` (`POST /erasures`) or `command`. `unknown`
+    `origin` is the kind of request: `delete` (the API's DELETE), `api` (`POST /erasures`), `command`, or
+    `retention:<rule>`. `unknown`
     counts requested items without a contact, except addresses that were erased before; `also_known_in` counts other
     contacts with an erased address as their account address, and is None for erasures by earlier versions.
     `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key` and of its request.
@@ -39,7 +40,7 @@ class Erasure(Model):
     id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
     requested_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     requested_by: Mapped[str] = mapped_column(Text)
-    origin: Mapped[str] = mapped_column(String(20))
+    origin: Mapped[str] = mapped_column(String(63))
     forget: Mapped[bool]
     contacts: Mapped[int]
     unknown: Mapped[int]

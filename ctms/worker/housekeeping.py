@@ -17,6 +17,7 @@ from ctms.history import deletions
 from ctms.history.partitions import create_partitions
 from ctms.subject_access.requests import delete_expired
 from ctms.worker.drain import DATABASE_ERRORS
+from ctms.worker.retention import run_if_due
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ JOBS: Sequence[HousekeepingJob] = (
     HousekeepingJob("event partitions", lambda connection, _: create_partitions(connection)),
     HousekeepingJob("expired access reports", lambda connection, _: delete_expired(connection)),
     HousekeepingJob("purge of deletions", deletions.purge),
+    HousekeepingJob("retention", run_if_due),
 )
 """All jobs, in their order."""
 

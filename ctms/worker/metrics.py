@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from ctms.database.pool import Connection
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
+from ctms.retention import runs
 from ctms.sync.receiver_states import count_waiting
 from ctms.sync.verdicts import AskAgain, Finished, Later, Parked, Verdict
 
@@ -35,7 +36,7 @@ VERDICTS = {Finished: "done", Later: "retried", AskAgain: "accepted", Parked: "p
 class WorkerMetrics:
     """The metrics of one worker process, in a separate registry."""
 
-    def __init__(self, lanes: Iterable[Lane]) -> None:
+    def __init__(self, lanes: Iterable[Lane], *, retention: bool = False) -> None:
         self.registry = CollectorRegistry()
         self._receivers = sorted({(lane.kind, lane.name) for lane in lanes})
         self._requests = Counter(
@@ -71,6 +72,17 @@ class WorkerMetrics:
             "Unix time of the worker's last loop.",
             registry=self.registry,
         )
+        self._retention = [
+            Gauge(f"ctms_retention_{name}", help_text, registry=self.registry)
+            for name, help_text in (
+                (
+                    "over_max_contacts",
+                    "Contacts found by the last run, if more than its maximum, so that nothing was erased; else 0.",
+                ),
+                ("last_success_timestamp_seconds", "Unix time of the last complete run; 0 before the first one."),
+            )
+            if retention
+        ]
         for kind, name in self._receivers:
             for method in METHODS[kind]:
                 self._requests.labels(name, method, "done")
@@ -100,7 +112,7 @@ class WorkerMetrics:
         self._last_loop.set(time.time())
 
     def update_waiting(self, connection: Connection) -> None:
-        """Update the gauges of waiting and parked contacts."""
+        """Update the gauges of waiting and parked contacts, and of retention."""
         waiting = {name: (0, 0, 0, 0.0) for _, name in self._receivers}
         for kind in METHODS:
             names = [name for one, name in self._receivers if one == kind]
@@ -111,3 +123,6 @@ class WorkerMetrics:
         for name, values in waiting.items():
             for gauge, value in zip(self._gauges, values, strict=True):
                 gauge.labels(name).set(value)
+        if self._retention:
+            for gauge, value in zip(self._retention, runs.state(connection), strict=True):
+                gauge.set(value)

@@ -26,6 +26,7 @@ from ctms.errors import OperatorError
 from ctms.hooks.manager import Plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
 from ctms.outbox.lanes import ACCESS, BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
+from ctms.settings import Settings
 from ctms.subject_access import copies
 from ctms.sync.backends import BackendWork
 from ctms.sync.erasure_tasks import ErasureWork
@@ -78,7 +79,8 @@ class BackgroundService:
             lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
         }
         self._access = [copies.LANE] if QUEUES[ACCESS] in wanted else []
-        self.metrics = WorkerMetrics(self._receivers)
+        settings: Settings = app.extensions["ctms.settings"]
+        self.metrics = WorkerMetrics(self._receivers, retention=settings.retention_file is not None)
         # It remembers failed contacts: a long-running service must not.
         self.summary = Summary() if options.once else None
         self._process = Process(self.stopping, self.metrics, self.summary)

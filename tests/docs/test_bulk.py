@@ -45,6 +45,25 @@ def test_many_are_erased_over_http(served: Served, tmp_path: Path) -> None:
     run(HOW_TO / "erase-over-http.md", served, tmp_path, "gone.txt", "lin@example.com", says=says)
 
 
+def test_contacts_that_are_no_longer_needed_are_deleted(served: Served, tmp_path: Path) -> None:
+    page = HOW_TO / "retention.md"
+    (tmp_path / "hold.txt").write_text(pages.marked(page, "file: hold.txt"))
+    ages = {"ada@example.com": "1 year", "lin@example.com": "1 year", "grace@example.com": "6 years"}
+    with served.session() as session:
+        for address, age in ages.items():
+            session.delete(f"{served.url}/ctms/{address}", timeout=30)
+            contact = minimal(primary_email=address, double_opt_in=age == "6 years")
+            assert session.post(f"{served.url}/ctms", json=contact, timeout=30).status_code == 201
+            moment = f"create_timestamp = now() - interval '{age}', update_timestamp = now() - interval '{age}'"
+            sql = f"UPDATE emails SET {moment} WHERE primary_email = '{address}'"
+            served.flask("ctms", "db", "shell", "--", "-c", sql)
+
+        run(page, served, tmp_path, "retention.toml")
+
+        left = [session.get(f"{served.url}/ctms?primary_email={address}", timeout=30).json() for address in ages]
+    assert [len(found) for found in left] == [1, 0, 0]
+
+
 def test_opt_outs_are_taken_over(served: Served, tmp_path: Path) -> None:
     run(HOW_TO / "import-opt-outs.md", served, tmp_path, "bounces.csv", "grace@example.com")
 

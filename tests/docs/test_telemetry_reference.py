@@ -67,7 +67,8 @@ def test_every_metric_is_documented_and_every_documented_one_is_exported(app: Fl
 
 def test_every_metric_of_the_background_service_is_documented() -> None:
     lanes = [Lane(kind, "mailing", 0) for kind in QUEUES]
-    exported = {name: (kind, labels) for name, kind, labels in with_their_labels(worker.WorkerMetrics(lanes).registry)}
+    registry = worker.WorkerMetrics(lanes, retention=True).registry
+    exported = {name: (kind, labels) for name, kind, labels in with_their_labels(registry)}
 
     assert exported == documented(WORKER)
     assert f"buckets {', '.join(map(str, worker.BUCKETS))}." in WORKER

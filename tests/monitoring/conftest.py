@@ -17,5 +17,5 @@ def exported(migrated_app: Flask) -> Exported:
     found = Exported()
     found.add_text(ApiClient(migrated_app.test_client(), None).get("/metrics").text)
     found.add_registry(ApiMetrics(migrated_app.extensions["ctms.pool"]).registry)
-    found.add_registry(WorkerMetrics([]).registry)
+    found.add_registry(WorkerMetrics([], retention=True).registry)
     return found

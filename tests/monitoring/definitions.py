@@ -21,7 +21,7 @@ RUNBOOKS = ROOT / "docs" / "runbooks"
 _METRIC = re.compile(r"\b((?:ctms_|prometheus_)\w+|up|ALERTS)\b(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _GROUPING = re.compile(r"\b(?:by|on|ignoring)\s*\(([^)]*)\)")
-_WORDS = {"and", "on", "or", "time", "vector"} | {
+_WORDS = {"and", "on", "or", "time", "unless", "vector"} | {
     *("absent", "count", "histogram_quantile", "increase", "last_over_time", "max", "min", "min_over_time", "rate"),
     *("sum", "by"),
 }

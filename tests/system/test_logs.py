@@ -140,6 +140,7 @@ def test_the_whole_api(watched: tuple[Served, Inbox]) -> None:
 
 LISTS = {
     "delete.txt": f"{ADDRESS}\nnobody-{ADDRESS}\n{MARK}\n",
+    "retention.toml": f"[rules.old]\naction = 'erase'\nwhen.mailing_country = '{MARK}'\n",
     "opt-out.csv": f"Email,Date,Reason\n{ADDRESS},2020-01-01,{MARK}\n{MARK},x,y\n",
 }
 ARGUMENTS = {
@@ -179,6 +180,10 @@ ARGUMENTS = {
     "erasures show": [UNKNOWN],
     "erasures retry": [UNKNOWN],
     "erasures close": [UNKNOWN, "nothing", "--yes"],
+    "retention check": [],
+    "retention run": [],
+    "retention runs": [],
+    "retention statistics": [],
     "suppressions list": [],
     "suppressions add": [f"y-{ADDRESS}"],
     "suppressions check": [f"y-{ADDRESS}"],
@@ -208,6 +213,7 @@ def test_every_command(served: Served, tmp_path: Path) -> None:
 
     with inbox() as reported:
         environment = {**served.environment, **TALKATIVE, "SENTRY_DSN": reported.dsn}
+        environment["CTMS_RETENTION_FILE"] = str(tmp_path / "retention.toml")
         done: dict[str, subprocess.CompletedProcess[str]] = {}
         for name, arguments in ARGUMENTS.items():
             done[name] = forked.run_flask("ctms", *name.split(), *arguments, environment=environment, cwd=tmp_path)

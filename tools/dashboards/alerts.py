@@ -191,6 +191,27 @@ _WORKER = [
         ],
         thresholds=[("orange", 0)],
     ),
+    _alert(
+        "CtmsRetentionOverMax",
+        "Contacts that the retention rules match, if more than their maximum.",
+        "docs/runbooks/retention-over-max.md",
+        [_q("max(ctms_retention_over_max_contacts{ENV})", "contacts")],
+        thresholds=[("orange", 0)],
+    ),
+    _alert(
+        "CtmsRetentionLate",
+        "Time since the retention rules were applied completely.",
+        "docs/runbooks/retention-late.md",
+        [
+            _q(
+                "time() - max(ctms_retention_last_success_timestamp_seconds{ENV})"
+                " unless max(ctms_retention_over_max_contacts{ENV}) > 0",
+                "last run",
+            )
+        ],
+        unit="s",
+        thresholds=[("orange", 8 * DAY)],
+    ),
 ]
 
 _PIPELINE = [

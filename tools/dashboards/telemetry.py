@@ -256,6 +256,12 @@ _BACKGROUND_PANELS = [
         thresholds=[("red", 300)],
     ),
     Panel(
+        "Retention",
+        "Time since the retention rules were applied completely, in days.",
+        [_q("(time() - max(ctms_retention_last_success_timestamp_seconds{ENV})) / 86400", "days")],
+        thresholds=[("orange", 8)],
+    ),
+    Panel(
         "Metrics files",
         "Size of the metrics files of each instance.",
         [_q("max by (instance) (ctms_metrics_files_bytes{ENV})", "{{instance}}")],
