@@ -103,9 +103,15 @@ def upgrade(ctx: click.Context, revision: str, **options: Any) -> None:
 @_extended(commands.commands["current"])
 def current(ctx: click.Context, **options: Any) -> None:
     """Show the revision of the tables of CTMS, then those of plugins, including uninstalled ones."""
-    flask_migrate.current(**options)
     if ctx.obj.data["plugin"] is not None:
+        flask_migrate.current(**options)
         return
+    newer = migrations.newer_tables()
+    if newer is None:
+        flask_migrate.current(**options)
+    else:
+        state = "compatible" if newer.is_compatible(migrations.head()) else "not compatible"
+        click.echo(f"{newer.revision} (of a newer version, {state} with this one)")
     there = migrations.plugin_schemas().migrations
     with migrations.rolled_back_connection() as connection:
         found = migrations.revisions_of_plugins(connection)
@@ -122,6 +128,10 @@ def current(ctx: click.Context, **options: Any) -> None:
 def check(ctx: click.Context, **options: Any) -> None:
     """Check that no upgrade is due for CTMS and plugins, and that the models of CTMS match the tables."""
     one = ctx.obj.data["plugin"]
+    if one is None and migrations.newer_tables() is not None:
+        for warning in migrations.check_migrated():
+            click.echo(f"No upgrade is due: {warning}.")
+        return
     # Alembic prints that all is well, so plugins are checked first; what they need exists once CTMS itself is migrated.
     is_newest = one is not None or migrations.current_revision() == migrations.head()
     problem = migrations.problem_of_plugins(one) if is_newest else None

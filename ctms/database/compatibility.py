@@ -33,8 +33,8 @@ class TableState:
     revision: str | None = None
     compatible: frozenset[str] = frozenset()
 
-    def is_newer_and_compatible(self, head: str) -> bool:
-        """Return whether a newer version has migrated the tables, and the version of `head` works with them."""
+    def is_compatible(self, head: str) -> bool:
+        """Return whether the version whose newest revision is `head` works with these tables of a newer version."""
         return self.revision != head and head in self.compatible
 
 

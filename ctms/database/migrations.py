@@ -79,7 +79,7 @@ class PluginSchemas:
                 continue
             state = _state_of(connection, one.plugin.name)
             current = state.revision
-            if current == one.head or state.is_newer_and_compatible(one.head):
+            if current == one.head or state.is_compatible(one.head):
                 continue
             if current is not None and current not in one.revisions:
                 yield (
@@ -100,7 +100,7 @@ class PluginSchemas:
         """Yield the plugins whose tables a newer version of the plugin has migrated, which this one works with."""
         for one in self.migrations.values():
             state = _state_of(connection, one.plugin.name)
-            if state.is_newer_and_compatible(one.head):
+            if state.is_compatible(one.head):
                 yield (
                     f"{one.plugin.title}: its tables are at the revision {state.revision} of a newer version, and"
                     " compatible with this one"
@@ -193,17 +193,16 @@ def check_migrated() -> Sequence[str]:
     These are at the newest revisions, or a newer version has migrated them, and this version is compatible: return
     warnings about the latter.
     """
-    state = read_own_state()
     warnings = []
-    if state.is_newer_and_compatible(head()):
+    newer = newer_tables()
+    if newer is not None:
+        _check_compatible(newer)
         warnings.append(
-            f"the database is at revision {state.revision} of a newer version, and compatible with this one"
+            f"the database is at revision {newer.revision} of a newer version, and compatible with this one"
         )
-    elif state.revision is not None and not is_known(state.revision):
-        raise _incompatible(state.revision)
-    elif state.revision != head():
+    elif (current := current_revision()) != head():
         raise OperatorError(
-            f"the database is at revision {state.revision or 'none'}, not {head()}: run `flask db upgrade` first"
+            f"the database is at revision {current or 'none'}, not {head()}: run `flask db upgrade` first"
         )
     with rolled_back_connection() as connection:
         problem = next(plugin_schemas().problems(connection), None)
@@ -224,14 +223,14 @@ def upgrade(report: Callable[[str], None] = lambda _: None, **options: Any) -> N
     Tables that a newer version has migrated stay as they are, if this version works with them. `report` is called with
     the result for CTMS and each plugin; `options` are those of Flask-Migrate. Raises `OperatorError`.
     """
-    before = read_own_state()
-    if before.is_newer_and_compatible(head()):
+    newer = newer_tables()
+    if newer is not None:
+        _check_compatible(newer)
         report(f"CTMS: nothing to do: {NEWER_AND_COMPATIBLE}")
-    elif before.revision is not None and not is_known(before.revision):
-        raise _incompatible(before.revision)
     else:
+        before = current_revision()
         flask_migrate.upgrade(**{"directory": str(MIGRATIONS), **options})
-        report(f"CTMS: {upgraded(before.revision, current_revision())}")
+        report(f"CTMS: {upgraded(before, current_revision())}")
     upgrade_plugins(report=report)
 
 
@@ -246,7 +245,7 @@ def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str],
             continue
         with rolled_back_connection() as connection:
             state = _state_of(connection, one.plugin.name)
-        if state.is_newer_and_compatible(one.head):
+        if state.is_compatible(one.head):
             report(f"plugin {one.plugin.name}: nothing to do: {NEWER_AND_COMPATIBLE}")
             continue
         with _explained(one) as before, chosen(one):
@@ -266,11 +265,18 @@ def read_own_state() -> TableState:
         return read_state(connection) if _exists(connection, sql.Identifier(VERSION_TABLE)) else TableState()
 
 
-def _incompatible(revision: str) -> OperatorError:
-    return OperatorError(
-        f"the database is at revision {revision} of a newer version, with which this version does not work: start the"
-        f" newer version, or run `flask db downgrade {head()}` with it"
-    )
+def newer_tables() -> TableState | None:
+    """Return the state of the tables of CTMS if a newer version has migrated them."""
+    state = read_own_state()
+    return None if state.revision is None or is_known(state.revision) else state
+
+
+def _check_compatible(newer: TableState) -> None:
+    if not newer.is_compatible(head()):
+        raise OperatorError(
+            f"the database is at revision {newer.revision} of a newer version, with which this version does not work:"
+            f" start the newer version, or run `flask db downgrade {head()}` with it"
+        )
 
 
 def upgraded(before: str | None, after: str | None) -> str:

@@ -211,7 +211,7 @@ def _check_plugin_revisions(connection: Connection) -> Problem:
 def _check_revision(state: TableState) -> Problem:
     if state.revision == head():
         return None
-    if state.is_newer_and_compatible(head()):  # during a roll-out and after going back
+    if state.is_compatible(head()):  # during a roll-out and after going back
         return "warning", "the schema is newer than this version, and compatible with it"
     if state.revision is not None and not is_known(state.revision):
         return "error", "the schema is newer than this version, and not compatible with it: start the newer version"

@@ -9,9 +9,12 @@ from pathlib import Path
 import flask_migrate
 import pytest
 from alembic.script import ScriptDirectory
+from click.testing import CliRunner
 from flask import Flask
+from flask.cli import ScriptInfo
 
 from ctms.app import create_app
+from ctms.cli.migrate import db
 from ctms.database.compatibility import ATTRIBUTE, compatible_revisions
 from ctms.database.engine import release_database
 from ctms.database.migrations import (
@@ -103,6 +106,12 @@ def app(settings: Settings, postgres: str, worker_id: str) -> Iterator[Flask]:
     release_database(made)
 
 
+def flask_db(app: Flask, command: str) -> tuple[int, str]:
+    """Run `flask db …` with the app; return the exit status and standard output."""
+    result = CliRunner().invoke(db, [command], obj=ScriptInfo(create_app=lambda: app))
+    return result.exit_code, result.stdout
+
+
 @pytest.fixture
 def migrate_newer(app: Flask) -> Callable[..., None]:
     """Write what a newer version writes that is compatible with these revisions."""
@@ -117,7 +126,7 @@ def migrate_newer(app: Flask) -> Callable[..., None]:
     return migrate
 
 
-def test_tables_of_a_newer_version_that_is_compatible(migrate_newer: Callable[..., None]) -> None:
+def test_tables_of_a_newer_version_that_is_compatible(app: Flask, migrate_newer: Callable[..., None]) -> None:
     migrate_newer(NEWER, head())
     reported: list[str] = []
 
@@ -133,6 +142,9 @@ def test_tables_of_a_newer_version_that_is_compatible(migrate_newer: Callable[..
     assert read_own_state().revision == NEWER
     assert (health["status"], health["checks"]["migrations"]) == ("warning", "warning")
     assert health["details"]["migrations"]["message"] == "the schema is newer than this version, and compatible with it"
+    assert flask_db(app, "current") == (0, f"{NEWER} (of a newer version, compatible with this one)\n")
+    assert flask_db(app, "check") == (0, f"No upgrade is due: {warning}.\n")
+    assert flask_db(app, "upgrade") == (0, f"{message}\n")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +153,7 @@ def test_tables_of_a_newer_version_that_is_compatible(migrate_newer: Callable[..
     ids=["contracted", "empty", "comment of another revision"],
 )
 def test_tables_of_a_newer_version_that_is_not(
-    compatible: tuple[str, ...], comment_of: str, migrate_newer: Callable[..., None]
+    app: Flask, compatible: tuple[str, ...], comment_of: str, migrate_newer: Callable[..., None]
 ) -> None:
     migrate_newer(*compatible, comment_of=comment_of)
 
@@ -156,6 +168,8 @@ def test_tables_of_a_newer_version_that_is_not(
     health = run_health_checks()
     assert (health["status"], health["checks"]["migrations"]) == ("error", "error")
     assert "not compatible with it" in health["details"]["migrations"]["message"]
+    assert flask_db(app, "current") == (0, f"{NEWER} (of a newer version, not compatible with this one)\n")
+    assert [flask_db(app, command)[0] for command in ("check", "upgrade")] == [1, 1]
 
 
 @pytest.mark.parametrize("comment", ["NULL", "'Ours'", "'CTMS: '", "'CTMS: []'", "'CTMS: {\"revision\": 1}'"])
