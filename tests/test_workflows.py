@@ -78,6 +78,7 @@ def test_permissions_are_the_least() -> None:
     assert granted == {
         ("deploy-staging.yml", "image"): {"contents": "read", "id-token": "write"},
         ("image.yml", "image"): {"contents": "read", "id-token": "write"},
+        ("release.yml", "production"): {"contents": "read"},
         ("release.yml", "notes"): {"contents": "write"},
         ("release.yml", "publish"): {"id-token": "write"},
     }
@@ -150,16 +151,43 @@ def test_the_environments_of_the_night_are_those_of_tox() -> None:
 
 @pytest.mark.parametrize(
     ("workflow", "event"),
-    [("deploy-staging.yml", {"branches": ["main"]}), ("deploy-production.yml", {"tags": ["v*"]})],
+    [("deploy-staging.yml", {"push": {"branches": ["main"]}}), ("deploy-production.yml", {"workflow_call": None})],
 )
 def test_a_deployment_is_decided_pushed_and_tested(workflow: str, event: dict[str, Any]) -> None:
     script = commands(workflow)
     parts = ("tools.promotion", "tools/push-deployment", "deploy/smoke_test.py", "tested --environment")
 
-    assert WORKFLOWS[workflow][True] == {"push": event}
+    assert WORKFLOWS[workflow][True] == event
     assert [part for part in parts if part not in script] == []
     assert sorted(parts, key=script.index) == list(parts)
     assert WORKFLOWS[workflow]["concurrency"]["cancel-in-progress"] is False
+
+
+def jobs_before(workflow: str, name: str) -> set[str]:
+    """Return the jobs that must have succeeded before a job starts."""
+    job = WORKFLOWS[workflow]["jobs"][name]
+    needed = job.get("needs", [])
+    direct = {needed} if isinstance(needed, str) else set(needed)
+    return direct.union(*(jobs_before(workflow, one) for one in direct))
+
+
+def test_only_what_production_has_accepted_is_published() -> None:
+    release = WORKFLOWS["release.yml"]
+    called = "./.github/workflows/deploy-production.yml"
+    writing = [name for name, job in release["jobs"].items() if "write" in job.get("permissions", {}).values()]
+
+    assert release[True] == {"push": {"tags": ["v*"]}}
+    assert [(workflow, name) for workflow, name, job in jobs() if job.get("uses") == called] == [
+        ("release.yml", "production")
+    ]
+    assert set(writing) == {"publish", "notes"}
+    for name in writing:
+        assert jobs_before("release.yml", name) >= {"build", "production"}
+        # A condition such as `always()` would run the job although a job before it has failed.
+        assert "if" not in release["jobs"][name]
+    assert jobs_before("release.yml", "production") == {"build"}  # which fails for a tag that is not ready
+    assert "continue-on-error" not in (FOLDER / "release.yml").read_text()
+    assert "continue-on-error" not in (FOLDER / "deploy-production.yml").read_text()
 
 
 def test_production_builds_nothing() -> None:
