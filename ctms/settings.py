@@ -193,7 +193,7 @@ class Settings:
         "CTMS_ACCESS_REPORT_DAYS",
         "Days for which the report of an access request over the API is stored. An erasure deletes it at once.",
         default=7,
-        check=_positive,
+        check=_kept_days,
     )
     tombstone_days: int = setting(
         "CTMS_TOMBSTONE_DAYS",
