@@ -13,6 +13,7 @@ from ctms.api import (
     erasures,
     history,
     identities,
+    merges,
     pages,
     platform,
     token,
@@ -30,6 +31,7 @@ MAX_BODY_IN_BYTES = 1024 * 1024
 
 BLUEPRINTS = (
     contacts.blueprint,
+    merges.blueprint,
     updates.blueprint,
     history.blueprint,
     identities.blueprint,

@@ -18,6 +18,7 @@ from ctms.api.responses import json_response
 from ctms.clients.access import DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS
 from ctms.contacts import accounts, commands, queries, removal, schemas
 from ctms.contacts.documents import json_array
+from ctms.contacts.tombstones import unknown_contact
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, erase
 from ctms.errors import Invalid, NotFound
 
@@ -82,9 +83,10 @@ class Contact(MethodView):
     @blueprint.alt_response(304, description="Not modified", headers=_STATE)
     def get(self, email_id: str) -> Response:
         """Return a contact."""
-        document = fetch_scalar(queries.document(contact_id(email_id)))
+        wanted = contact_id(email_id)
+        document = fetch_scalar(queries.document(wanted))
         if document is None:
-            raise NotFound(commands.UNKNOWN_CONTACT)
+            raise unknown_contact(connection(), wanted)
         return contact_response(document)
 
     @blueprint.operation("put_contact", errors=(409, 412, 413, 422), parameters=["If-Match"])
@@ -113,7 +115,7 @@ class Contact(MethodView):
         if preconditions.is_conditional():
             document = commands.lock(connection(), wanted)
             if document is None:
-                raise NotFound(commands.UNKNOWN_CONTACT)
+                raise unknown_contact(connection(), wanted)
             preconditions.require_match(document)
         try:
             return contact_response(commands.update(connection(), wanted, patch))
@@ -126,19 +128,21 @@ class Contact(MethodView):
     def delete(self, email_id: str) -> Response:
         """Delete all data about an address: the path contains the `primary_email`, in any spelling.
 
-        Other contacts with the address as `fxa_primary_email` are kept; the header `Also-Known-In` counts them.
+        Other contacts with the address as `fxa_primary_email`, or that lost it in a merge, are kept; the header
+        `Also-Known-In` counts them. If no contact has the address as its own, `also_known_in` of the error does.
         """
         if "\0" in email_id:  # PostgreSQL accepts no such text, not even in a query
             raise NotFound(f"email {email_id} not found!")
         others = accounts.count(connection(), email_id)
         found = removal.lock_address(connection(), email_id)
+        (also_known_in,) = others.fetchone() or (0,)
         if not found:
-            raise NotFound(f"email {email_id} not found!")
+            elsewhere = {"also_known_in": also_known_in} if also_known_in else {}
+            raise NotFound(f"email {email_id} not found!", **elsewhere)
         if preconditions.is_conditional():
             for document in queries.documents_by_id(connection(), [one.email_id for one in found]).values():
                 preconditions.require_match(document)
         erasure = ErasureRequest(by=f"client:{caller_id()}", origin=ORIGIN_DELETE)
-        (also_known_in,) = others.fetchone() or (0,)
         erase(connection(), erasure, found, also_known_in=also_known_in)
         headers = {"Erasure-Id": str(erasure.id), "Also-Known-In": str(also_known_in)}
         return json_response(json_array([one.identities for one in found]), headers=headers)

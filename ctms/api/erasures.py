@@ -16,7 +16,7 @@ from ctms.api.parameters import path_id
 from ctms.api.responses import json_response
 from ctms.clients.access import DELETE_CONTACTS, VIEW_ERASURES
 from ctms.contacts import fields
-from ctms.contacts.fields import Fields, Schema, invalid
+from ctms.contacts.fields import Fields, StrictSchema, invalid
 from ctms.contacts.registry import IDENTITIES
 from ctms.erasure import records
 from ctms.erasure.erase import ORIGIN_API, ErasureRequest
@@ -39,19 +39,10 @@ _ID = {
 }
 
 
-class _Strict(Schema):
-    """A schema that rejects unknown members, because a deletion must not be guessed."""
-
-    error_messages = {**Schema.error_messages, "unknown": fields.Message("Unknown field", "extra_forbidden")}  # noqa: RUF012
-
-    class Meta:
-        unknown = ma.RAISE
-
-
-class ErasureIdentitiesSchema(_Strict):
+class ErasureIdentitiesSchema(StrictSchema):
     """Identities that a contact must match, all of those given; null counts as absent."""
 
-    class Meta(_Strict.Meta):
+    class Meta(StrictSchema.Meta):
         include: Fields = {name: one.build_request_field(load_default=None) for name, one in IDENTITIES.items()}  # noqa: RUF012
 
     @ma.post_load
@@ -63,7 +54,7 @@ class ErasureIdentitiesSchema(_Strict):
         return found
 
 
-class ErasureRequestSchema(_Strict):
+class ErasureRequestSchema(StrictSchema):
     """Contacts to erase: at least one, and at most 5,000 in total."""
 
     emails = fields.List(
@@ -82,8 +73,8 @@ class ErasureRequestSchema(_Strict):
     include_fxa = fields.Boolean(
         load_default=False,
         metadata={
-            "description": "Whether to erase also other contacts with one of the addresses as `fxa_primary_email`."
-            " Otherwise `also_known_in` counts them."
+            "description": "Whether to erase also other contacts with one of the addresses as `fxa_primary_email`, or"
+            " that lost it in a merge. Otherwise `also_known_in` counts them."
         },
     )
 
@@ -116,8 +107,8 @@ class ErasureResultSchema(ma.Schema):
     also_known_in = ma.fields.Integer(
         allow_none=True,
         metadata={
-            "description": "Number of other contacts with one of the addresses as `fxa_primary_email`. They are kept,"
-            " unless `include_fxa` is true. Null for erasures of earlier versions."
+            "description": "Number of other contacts with one of the addresses as `fxa_primary_email`, or that lost it"
+            " in a merge. They are kept, unless `include_fxa` is true. Null for erasures of earlier versions."
         },
     )
 

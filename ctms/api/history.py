@@ -13,16 +13,19 @@ from ctms.api.parameters import Cursor, Instant, Limit, contact_id
 from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_HISTORY
 from ctms.contacts import fields, queries
-from ctms.contacts.commands import UNKNOWN_CONTACT
 from ctms.contacts.documents import json_array
 from ctms.contacts.fields import Schema
-from ctms.errors import NotFound
+from ctms.contacts.tombstones import unknown_contact
 from ctms.history import events
 
 blueprint = Blueprint("History", __name__, description="History of subscriptions")
 
 ACTOR = "`client:` and the id of an API client, `operator:` and a user, or a rule of the service; null if unknown."
-EVIDENCE = "Evidence from the client. For a baseline, the timestamps of the entry when the history began."
+EVIDENCE = (
+    "Evidence from the client. For a baseline, the timestamps of the entry when the history began. For a merge, the"
+    " other contact (`merged_from`), and the states and timestamps of both entries."
+)
+MERGED_FROM = "Contact that the event happened to, if it has been merged into this one since."
 
 _ID = {
     "in": "path",
@@ -64,6 +67,7 @@ class SubscriptionEventSchema(Schema):
     actor = fields.String(allow_none=True, metadata={"description": ACTOR})
     request_id = fields.String(allow_none=True)
     evidence = ma.fields.Dict(allow_none=True, metadata={"description": EVIDENCE})
+    merged_from = fields.UUID(allow_none=True, metadata={"description": MERGED_FROM})
 
 
 class HistorySchema(Schema):
@@ -94,7 +98,7 @@ def history(query: dict[str, Any], email_id: str) -> Response:
     """
     wanted = contact_id(email_id)
     if fetch_scalar(queries.identity(wanted)) is None:
-        raise NotFound(UNKNOWN_CONTACT)
+        raise unknown_contact(connection(), wanted)
     page = events.history(connection(), wanted, **query)
     after = page.after.to_cursor() if page.after else None
     link = next_link(f"/ctms/{wanted}/history", after, {"limit": query["limit"]})

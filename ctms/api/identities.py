@@ -6,13 +6,12 @@ from typing import Any
 
 from flask import Response
 
-from ctms.api.blueprint import Blueprint, fetch_scalar
+from ctms.api.blueprint import Blueprint, connection, fetch_scalar
 from ctms.api.parameters import IdentitiesQuery, contact_id, some_identity
 from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import queries, schemas
-from ctms.contacts.commands import UNKNOWN_CONTACT
-from ctms.errors import NotFound
+from ctms.contacts.tombstones import unknown_contact
 
 blueprint = Blueprint("Identities", __name__, description="Identities of contacts")
 
@@ -44,7 +43,8 @@ def identities(query: dict[str, Any]) -> Response:
 @blueprint.response(200, schemas.IdentitySchema)
 def identity(email_id: str) -> Response:
     """Return the identities of a contact."""
-    found = fetch_scalar(queries.identity(contact_id(email_id)))
+    wanted = contact_id(email_id)
+    found = fetch_scalar(queries.identity(wanted))
     if found is None:
-        raise NotFound(UNKNOWN_CONTACT)
+        raise unknown_contact(connection(), wanted)
     return json_response(found)

@@ -11,6 +11,7 @@ from ctms.cli.db import db
 from ctms.cli.delete_bulk import delete_bulk
 from ctms.cli.erasures import erasures
 from ctms.cli.group import Group
+from ctms.cli.merges import duplicates_command, merge_command
 from ctms.cli.opt_out import opt_out_command
 from ctms.cli.permissions import permissions
 from ctms.cli.plugins import plugins
@@ -46,6 +47,8 @@ for command in (
     db,
     delete_bulk,
     opt_out_command,
+    duplicates_command,
+    merge_command,
     erasures,
     retention,
     suppressions,

@@ -58,7 +58,11 @@ def _given(emails: tuple[str, ...]) -> list[Entry]:
 )
 @column_option
 @click.option("--forget", is_flag=True, help="Also suppress the addresses, so that they cannot be stored again.")
-@click.option("--include-fxa", is_flag=True, help="Also delete other contacts with this account address.")
+@click.option(
+    "--include-fxa",
+    is_flag=True,
+    help="Also delete other contacts that have the address as that of their account, or lost it in a merge.",
+)
 @bulk_options
 @with_appcontext
 def delete_bulk(
@@ -75,8 +79,8 @@ def delete_bulk(
     neither an address nor that of a contact is bad: it is reported and skipped. The command asks for confirmation;
     without a terminal it requires --yes.
 
-    Other contacts may have an address as their account address (fxa.primary_email). They are kept, unless --include-fxa
-    is given; the summary counts them as `also known in`.
+    Other contacts may have an address as their account address (fxa.primary_email), or have lost it in a merge. They
+    are kept, unless --include-fxa is given; the summary counts them as `also known in`.
 
     Each batch is one transaction. Ctrl-C and SIGTERM end it after the current batch; run it again to continue. The
     report has the outcome of each address: erased, erased before, unknown, failed or bad line.

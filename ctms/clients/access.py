@@ -22,6 +22,7 @@ DELETE_CONTACTS = "delete_contacts"
 VIEW_ERASURES = "view_erasures"
 VIEW_HISTORY = "view_history"
 EXPORT_CONTACTS = "export_contacts"
+MERGE_CONTACTS = "merge_contacts"
 ADMIN_ROLE = "admin"
 
 INVALID_CREDENTIALS = "Could not validate credentials"

@@ -18,6 +18,7 @@ from ctms.clients.access import (
     DELETE_CONTACTS,
     EXPORT_CONTACTS,
     MANAGE_CONTACTS,
+    MERGE_CONTACTS,
     VIEW_CONTACTS,
     VIEW_ERASURES,
     VIEW_HISTORY,
@@ -36,6 +37,7 @@ BUILT_IN_PERMISSIONS = (
     VIEW_ERASURES,
     VIEW_HISTORY,
     EXPORT_CONTACTS,
+    MERGE_CONTACTS,
 )
 """The permissions that the routes of CTMS require."""
 

@@ -1,4 +1,4 @@
-"""The writers of a single contact. Only `removal`, which deletes, and `optouts` write contacts besides these.
+"""The writers of a single contact. Only `removal`, which deletes, `merging` and `optouts` write contacts besides these.
 
 Each writer runs on a connection in pipeline mode, inside the caller's transaction, which the caller commits. The first
 statement locks the contact's row of `emails`, so two writers of one contact take turns, and the later sees the result
@@ -25,9 +25,10 @@ from ctms.contacts.fields import LegacyAddress
 from ctms.contacts.parts import Identity
 from ctms.contacts.registry import EMAIL, IDENTITIES, LISTS, SUB_DOCUMENTS
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
+from ctms.contacts.tombstones import unknown_contact
 from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.database.pool import Connection
-from ctms.errors import Conflict, Invalid, NotFound
+from ctms.errors import Conflict, Invalid
 from ctms.history.context import set_evidence
 from ctms.outbox.changes import outbox
 from ctms.suppression.check import SuppressionCheck
@@ -45,7 +46,6 @@ def _taken(identities: Iterable[Identity]) -> str:
     return f"Contact with {', '.join(names)}{',' if len(names) > 1 else ''} or {last} already exists"
 
 
-UNKNOWN_CONTACT = "Unknown email_id"
 TAKEN_CREATE = "Contact already exists"
 TAKEN_REPLACE = _taken(identity for identity in IDENTITIES.values() if identity.part is EMAIL)
 TAKEN_CHANGE = _taken(IDENTITIES.values())
@@ -143,7 +143,7 @@ def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
         outbox().changed(connection, [email_id])
         document = _document(connection, email_id)
     if not updated.rowcount:  # no contact to update; one created since then is unchanged
-        raise NotFound(UNKNOWN_CONTACT)
+        raise unknown_contact(connection, email_id)
     check.raise_if_suppressed()
     return document
 
@@ -233,7 +233,7 @@ def _row(values: Values) -> dict[str, Any]:
 def _document(connection: Connection, email_id: uuid.UUID) -> str:
     document = _find(connection, email_id)
     if document is None:
-        raise NotFound(UNKNOWN_CONTACT)
+        raise unknown_contact(connection, email_id)
     return document
 
 
@@ -268,7 +268,7 @@ def _check_address(
     elif stored is not None and address is not None and addresses.is_same(stored, address):
         email["primary_email"] = stored
     elif stored is None and not is_new:
-        raise NotFound(UNKNOWN_CONTACT)
+        raise unknown_contact(connection, email_id)
     else:
         raise Conflict(detail, "primary_email")
 

@@ -75,6 +75,15 @@ class Schema(ma.Schema):
         unknown = ma.EXCLUDE
 
 
+class StrictSchema(Schema):
+    """A schema that rejects unknown members, for requests that must not be guessed, such as a deletion."""
+
+    error_messages = {**Schema.error_messages, "unknown": Message("Unknown field", "extra_forbidden")}  # noqa: RUF012
+
+    class Meta:
+        unknown = ma.RAISE
+
+
 def _characters(number: int) -> str:
     return pluralize(number, "character")
 

@@ -27,6 +27,8 @@ _EVENT_ORIGIN = Classification(
 _TOMBSTONE = Classification("identifier", "tell followers that the contact was deleted", WHILE_LISTED)
 _RELEVANCE = Classification("time of a change", "list contacts that leave a filter of the feed", WHILE_LISTED)
 _FEED = Classification("state of the feed", "know from when on deletions are recorded", INDEFINITELY, personal=False)
+_LOST = Classification("fingerprint", "find the contact by an address that it lost in a merge", UNTIL_DELETED)
+_LOST_ID = Classification("identifier", "find the contact by an address that it lost in a merge", UNTIL_DELETED)
 _FINGERPRINT = Classification("fingerprint", "find the erasures of an address", INDEFINITELY)
 _SUPPRESSED = Classification("fingerprint", "refuse an address that must not be stored", "until it is unsuppressed")
 _ERASURE = Classification("record of an erasure", "prove that data was erased", INDEFINITELY, personal=False)
@@ -57,10 +59,11 @@ _ANONYMOUS = Classification("number of contacts", "count contacts that were anon
 SERVICE_TABLES: Mapping[str, Classified] = {
     "subscription_events": {
         _EVENT: ("kind", "name", "action", "subscribed", "source", "reason", "evidence", "recorded_at"),
-        _EVENT_ID: ("email_id",),
+        _EVENT_ID: ("email_id", "merged_from"),
         _EVENT_ORIGIN: ("event_id", "actor", "request_id"),
     },
     "contact_tombstones": {_TOMBSTONE: ("email_id", "deleted_at", "merged_into")},
+    "merged_addresses": {_LOST: ("fingerprint",), _LOST_ID: ("email_id",)},
     "mofo_relevance_changes": {_RELEVANCE: ("email_id", "changed_at")},
     "deletion_feed": {_FEED: ("one_row", "recorded_since")},
     "suppressions": {_SUPPRESSED: ("fingerprint", "suppressed_at", "source")},

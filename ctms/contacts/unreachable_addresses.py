@@ -6,12 +6,15 @@ module finds addresses in other spellings, such as a domain in full-width charac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 from uuid import UUID
 
 from ctms.addresses import InvalidAddressError, is_found_by, normalize
 from ctms.contacts import commands
+from ctms.contacts.parts import Identity
 from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
 
@@ -23,6 +26,7 @@ _NEXT = """
     SELECT email_id, {column} FROM {table}
     WHERE email_id > %s AND ({column} ~ '[^a-zA-Z0-9.!#$%%&''*+/=?^_`{{|}}~@-]' OR {column} ~* 'xn--')
     ORDER BY email_id LIMIT %s"""
+_UNUSUAL = re.compile(r"[^a-zA-Z0-9.!#$%&'*+/=?^_`{|}~@-]|[xX][nN]--")
 _BEFORE_ALL = UUID(int=0)
 
 
@@ -36,18 +40,28 @@ class UnreachableAddress(NamedTuple):
 
 def find_unreachable(connection: Connection) -> Iterator[UnreachableAddress]:
     """Yield the addresses of contacts and of their accounts that a look-up of the normal form does not find."""
-    for identity, one in ADDRESSES.items():
-        statement = _NEXT.format(table=one.part.table, column=one.column)
-        last = _BEFORE_ALL
-        while rows := connection.execute(statement, (last, BATCH)).fetchall():
-            for email_id, stored in rows:
-                try:
-                    normal = normalize(stored)
-                except InvalidAddressError:
-                    continue  # not an address: it has only one spelling
-                if not is_found_by(stored, normal):
-                    yield UnreachableAddress(email_id, identity, normal)
-            last = rows[-1][0]
+    for name, identity in ADDRESSES.items():
+        for email_id, stored in chain.from_iterable(find_unusual(connection, identity)):
+            try:
+                normal = normalize(stored)
+            except InvalidAddressError:
+                continue  # not an address: it has only one spelling
+            if not is_found_by(stored, normal):
+                yield UnreachableAddress(email_id, name, normal)
+
+
+def find_unusual(connection: Connection, identity: Identity) -> Iterator[Sequence[tuple[UUID, str]]]:
+    """Yield the contacts with an address of this identity that may have other spellings than by case, in batches."""
+    statement = _NEXT.format(table=identity.part.table, column=identity.column)
+    last = _BEFORE_ALL
+    while rows := connection.execute(statement, (last, BATCH)).fetchall():
+        yield rows
+        last = rows[-1][0]
+
+
+def is_unusual(address: str) -> bool:
+    """Return whether `find_unusual` yields a contact with this address."""
+    return _UNUSUAL.search(address) is not None
 
 
 def store_normal_form(connection: Connection, found: UnreachableAddress) -> None:

@@ -74,15 +74,16 @@ def erase_requested(
     asked = list(_once(wanted))  # before others have to wait: this computes the spellings
     lock_addresses_to_forget(connection, request, addresses if by_address else None)
     if request.include_fxa:  # all at once, in one order: later locks then find them locked
-        removal.lock_matching(connection, [*asked, *({"fxa_primary_email": address} for address in addresses)])
+        others = accounts.find(connection, list(addresses), ())
+        removal.lock_matching(connection, [*asked, *({"email_id": one} for ids in others.values() for one in ids)])
     matching = removal.lock_matching(connection, asked)
     contacts = {one.email_id: one for match in matching for one in match}
     own = _distinct([*addresses, *(one.addresses["primary_email"] for one in contacts.values())])
     also, named = 0, set()
     if request.include_fxa:
-        for position, others in accounts.lock(connection, own, contacts).items():
+        for position, carriers in accounts.lock(connection, own, contacts).items():
             named.add(comparison_key(own[position]))
-            contacts |= {one.email_id: one for one in others}
+            contacts |= {one.email_id: one for one in carriers}
     else:
         also = len({one for ids in accounts.find(connection, own, contacts).values() for one in ids})
     missing = [one for one, match in zip(asked, matching, strict=True) if not match]

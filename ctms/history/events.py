@@ -4,7 +4,8 @@ An event has a `kind`: `newsletter` and `waitlist`, with the `name` of the entry
 Its `action` is `subscribed`, `unsubscribed`, `changed` (the state is the same, other values are not, or the client sent
 new evidence), or `baseline` (the state at the beginning of the history). The events of a contact in their order give
 its current subscriptions: `subscribed` is the state after each, None once the entry is removed. Without an event a
-contact has not opted out, and its address is not confirmed.
+contact has not opted out, and its address is not confirmed. Events that a merge has moved keep their time and id; they
+are followed by events of the merge where the subscriptions that they give would differ (`merges`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _TABLE = SubscriptionEvent.__tablename__
 _EVENT = f"""
     (SELECT row_to_json(j)::text FROM (
         SELECT s.event_id, {timestamp("s.recorded_at")} AS recorded_at, s.email_id, s.kind, s.name, s.action,
-            s.subscribed, s.source, s.reason, s.actor, s.request_id, s.evidence) j)"""
+            s.subscribed, s.source, s.reason, s.actor, s.request_id, s.evidence, s.merged_from) j)"""
 
 _OF_CONTACTS = f"""
     SELECT s.email_id, {_EVENT} FROM {_TABLE} s WHERE s.email_id = ANY(%s)

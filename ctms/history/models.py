@@ -18,6 +18,7 @@ class SubscriptionEvent(Model):
 
     `subscribed` is the state after the change, NULL if the entry was removed. `actor` is the API client
     (`client:<id>`), operator (`operator:<user>`) or rule that made the change, NULL if the writer is unknown.
+    `merged_from` is the contact that the event happened to, if it has been merged into this one since.
     """
 
     __tablename__ = "subscription_events"
@@ -40,6 +41,7 @@ class SubscriptionEvent(Model):
     actor: Mapped[str | None] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(Text)
     evidence: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    merged_from: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
 
 
 class Tombstone(Model):

@@ -30,6 +30,7 @@ _FIRST_SENTENCE = re.compile(r"\.(?:\s|$)")
 _LABELS = {
     "email_id": "contact id",
     "fxa_primary_email": "address of the account",
+    "merged_address": "e-mail address of a contact that was merged into this one",
     "primary_email": "e-mail address",
     "sfdc_id": "Salesforce id",
     "unsub_reason": "reason for unsubscribing",

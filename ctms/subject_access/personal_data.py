@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import DateTime, FromClause, Table
 
 from ctms.addresses import spellings
+from ctms.contacts import merged_addresses
 from ctms.contacts.parts import Identity, Part
 from ctms.contacts.registry import IDENTITIES, PARTS
 from ctms.database.engine import Model
@@ -29,6 +30,8 @@ from ctms.suppression.check import is_suppressed
 from ctms.suppression.fingerprints import fingerprints
 
 _CONTACT = "emails.email_id"
+MERGED_ADDRESS = "merged_address"
+"""The name by which a report calls an address that the contact lost in a merge."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,18 @@ def find(connection: Connection, address: str) -> PersonalData:
 
 
 def _carriers(connection: Connection, address: str) -> dict[UUID, list[str]]:
-    """Return the contacts with the address, and the names of the identities that have it."""
+    """Return the contacts with the address, and the names of the identities that have it.
+
+    A contact that lost it in a merge has it as `MERGED_ADDRESS`.
+    """
     spelt = list(spellings(address))
     found: dict[UUID, list[str]] = defaultdict(list)
     for name, identity in IDENTITIES.items():
         if not identity.has_uuid_column:
             for (email_id,) in connection.execute(*_matching(identity, spelt)).fetchall():
                 found[email_id].append(name)
+    for email_id in merged_addresses.find(connection, address):
+        found[email_id].append(MERGED_ADDRESS)
     return found
 
 

@@ -52,6 +52,11 @@ class Scene:
         group = {key: value for key, value in self.contact["email"].items() if not key.endswith("timestamp")}
         return {"email": {**group, **email}}
 
+    def other(self, **groups: Any) -> str:
+        """Create another contact and return its id."""
+        email_id: str = self.api.post("/ctms", full(**groups)).json["email"]["email_id"]
+        return email_id
+
     def client(self, **kwargs: Any) -> ApiClient:
         """Return a client of another kind than `api`."""
         return ApiClient(self.app.test_client(), tokens().issue(create_client(f"id_{uuid.uuid4().hex}", **kwargs)))
@@ -89,6 +94,7 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
     "put_contact": lambda s: ("PUT", s.path, {"json": s.put_body()}),
     "patch_contact": lambda s: ("PATCH", s.path, {"json": {"email": {"first_name": "Joan"}}}),
     "delete_contact": lambda s: ("DELETE", s.address_path, {}),
+    "merge_contact": lambda s: ("POST", f"{s.path}/merge", {"json": {"from": s.other()}}),
     "list_updates": lambda s: ("GET", f"/updates?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
     "list_events": lambda s: ("GET", f"/events?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
     "read_history": lambda s: ("GET", f"{s.path}/history?limit=1", {}),
@@ -189,6 +195,8 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("read_contact", 304): lambda s: s.api.get(s.path, headers={"If-None-Match": s.api.get(s.path).headers["ETag"]}),
     ("read_contact", 404): lambda s: s.api.get(UNKNOWN),
     ("patch_contact", 404): lambda s: s.api.patch(UNKNOWN, {}),
+    ("merge_contact", 404): lambda s: s.api.post(f"{UNKNOWN}/merge", {"from": s.other()}),
+    ("merge_contact", 422): lambda s: s.api.post(f"{s.path}/merge", {"from": s.contact["email"]["email_id"]}),
     ("delete_contact", 404): lambda s: s.api.delete("/ctms/nobody@example.com"),
     ("read_identity", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "identity")),
     ("find_contacts", 422): lambda s: s.api.get("/ctms?email_id=1"),
@@ -239,15 +247,16 @@ def pairs() -> list[tuple[str, int]]:
     guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
     guarded += ["read_erasure", "list_events", "read_history", "read_access_request"]
     writing = ["create_contact", "put_contact", "patch_contact"]
-    every = [*guarded, *writing, "delete_contact", "erase_contacts", "create_access_request"]
+    every = [*guarded, *writing, "delete_contact", "merge_contact", "erase_contacts", "create_access_request"]
     usual = {"create_contact": 201, "put_contact": 201, "erase_contacts": 202, "create_access_request": 202}
     found = {
         *((name, usual.get(name, 200)) for name in GOOD if name != "crash"),
         *((name, status) for name in every for status in (400, 401, 403, 503)),
         *((name, status) for name in writing for status in (409, 413)),
         ("erase_contacts", 413),
+        ("merge_contact", 413),
         ("create_access_request", 413),
-        *((name, 412) for name in ("put_contact", "patch_contact", "delete_contact")),
+        *((name, 412) for name in ("put_contact", "patch_contact", "delete_contact", "merge_contact")),
         *(("crash", status) for status in (400, 401, 503)),
         *((name, 500) for name in GOOD),
         ("create_token", 503),

@@ -212,6 +212,32 @@ def test_a_part_needs_a_migration_a_model_and_an_entry(extended: Callable[..., d
 
 
 @pytest.mark.long
+def test_a_part_is_merged_like_the_others(extended: Callable[..., dict[str, Any]]) -> None:
+    hub = {"user_id": "h-1", "address": "Jane@hub.example.com", "rooms": False, "plan": "paid"}
+    source = full(hub=hub, interests=[{"name": "maps"}, {"name": "art", "subscribed": False}])
+    source["email"]["email_id"] = ID
+    target = {"email": {"primary_email": "other@example.com", "email_id": OTHER_ID}, "hub": {"plan": "old"}}
+
+    found = extended(
+        PART,
+        ("POST", "/ctms", source),
+        ("POST", "/ctms", {**target, "interests": [{"name": "art"}]}),
+        ("POST", f"/ctms/{OTHER_ID}/merge", {"from": ID}),
+        ("GET", "/ctms?hub_user_id=h-1", None),
+        ("SQL", "SELECT count(*) FROM hub", None),
+        ("SQL", "SELECT count(*) FROM interests", None),
+    )
+
+    *_, merged, by_id, hubs, interests = found["results"]
+    contact = merged["contact"]
+    assert contact["hub"] == {**hub, "plan": "old"}
+    assert {one["name"]: one["subscribed"] for one in contact["interests"]} == {"art": True, "maps": True}
+    assert {"part": "hub", "field": "plan", "value": "paid"} in merged["conflicts"]
+    assert by_id == [contact]
+    assert (hubs, interests) == (1, 2)
+
+
+@pytest.mark.long
 def test_an_identity_needs_an_entry(extended: Callable[..., dict[str, Any]]) -> None:
     # `username` has no index, which another revision would add: nobody searches much here.
     given = full()

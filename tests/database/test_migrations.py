@@ -129,6 +129,7 @@ def test_an_existing_deployment_is_upgraded(flask: Flask, url: str) -> None:
         "delete_contacts",
         "export_contacts",
         "manage_contacts",
+        "merge_contacts",
         "view_contacts",
         "view_erasures",
         "view_history",

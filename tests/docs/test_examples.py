@@ -77,6 +77,23 @@ def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
     assert '"enabled": false' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
 
 
+def test_duplicates_are_merged(documented: Served, tmp_path: Path) -> None:
+    token = documented.token()
+    account = {"primary_email": "account@example.com"}
+    ids = []
+    for number in "12":
+        body = {"email": {"primary_email": f"duplicate{number}@example.com"}, "fxa": account}
+        headers = {"Authorization": f"Bearer {token}"}
+        created = requests.post(f"{documented.url}/ctms", json=body, headers=headers, timeout=60)
+        ids.append(created.json()["email"]["email_id"])
+    names = {"TARGET": ids[0], "SOURCE": ids[1], "CTMS": documented.url, "TOKEN": token}
+
+    pages.run(HOW_TO / "merge-duplicates.md", {**reader(documented.environment), **names}, tmp_path)
+
+    gone = requests.get(f"{documented.url}/ctms/{ids[1]}", headers=headers, timeout=60)
+    assert gone.json()["merged_into"] == ids[0]
+
+
 def test_an_auditor_may_read_the_history(documented: Served, tmp_path: Path) -> None:
     pages.run(HOW_TO / "prove-consent.md", reader(documented.environment), tmp_path)
 

@@ -189,7 +189,7 @@ def test_one_that_changes_its_account_before_it_is_locked_stays(
 
 @pytest.mark.parametrize(
     ("sql", "values"),
-    [(accounts._FIND, ([0], ["a@x"], [])), (accounts._count(1), ["a@x", "a@x"])],
+    [(accounts._FIND, ([0], ["a@x"], [0], [b"f"], [])), (accounts._count(1), ["a@x", b"f", "a@x"])],
     ids=["several", "one"],
 )
 def test_they_are_found_by_the_index(connection: Connection, sql: str, values: Any) -> None:

@@ -92,6 +92,7 @@ def test_every_column_of_an_event_is_in_it(app: Flask) -> None:  # noqa: ARG001
         "actor": "mark-actor",
         "request_id": "mark-request",
         "evidence": {"form": "mark-form", "deep": ["mark-deep"]},
+        "merged_from": "5a7d6a51-1f56-4d0e-8c5c-2f7d7a1f2b34",
     }
     assert event.keys() == {column.name for column in SubscriptionEvent.__table__.columns}
     insert("subscription_events", **{**event, "evidence": json.dumps(event["evidence"])})
@@ -113,12 +114,16 @@ def test_rows_of_other_tables_are_in_it(app: Flask) -> None:  # noqa: ARG001
     moment = "1990-12-13T14:15:16.000017+00:00"
     execute("DELETE FROM mofo_relevance_changes WHERE email_id = :id", id=email_id)
     insert("mofo_relevance_changes", email_id=email_id, changed_at=moment)
-    assert [table.name for table in personal_data.record_tables()] == ["mofo_relevance_changes"]
+    insert("merged_addresses", email_id=email_id, fingerprint=b"\x07\xff")
+    assert [table.name for table in personal_data.record_tables()] == ["merged_addresses", "mofo_relevance_changes"]
 
     text = collect(given)
 
     (contact,) = check(text)["contacts"]
-    assert contact["records"] == {"mofo_relevance_changes": [{"email_id": email_id, "changed_at": moment}]}
+    assert contact["records"] == {
+        "merged_addresses": [{"email_id": email_id, "fingerprint": "\\x07ff"}],
+        "mofo_relevance_changes": [{"email_id": email_id, "changed_at": moment}],
+    }
     assert Page(html.render(text)).value("mofo relevance changes", "changed at") == moment
 
 
@@ -321,6 +326,21 @@ def test_a_contact_is_found_by_any_identity(app: Flask) -> None:  # noqa: ARG001
     ]
     exact = check(collect(given))["contacts"]
     assert {contact["email_id"] for contact in exact} == {own, account, other}
+
+
+@pytest.mark.usefixtures("erasure_key")
+def test_a_contact_is_found_by_an_address_that_it_lost_in_a_merge(api: ApiClient) -> None:
+    lost = address()
+    source, target = (
+        api.post("/ctms", minimal(primary_email=one)).json["email"]["email_id"] for one in (lost, address())
+    )
+    assert api.post(f"/ctms/{target}/merge", {"from": source}).status_code == 200
+
+    text = collect(lost.upper())
+
+    (contact,) = check(text)["contacts"]
+    assert (contact["email_id"], contact["found_by"]) == (target, ["merged_address"])
+    assert "e-mail address of a contact that was merged into this one" in html.render(text)
 
 
 def test_nobody_is_found(app: Flask) -> None:  # noqa: ARG001

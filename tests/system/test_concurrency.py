@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -18,7 +19,7 @@ CLIENTS = 50
 
 
 def at_once(
-    served: Served, token: str, calls: list[Callable[[requests.Session], requests.Response]]
+    served: Served, token: str, calls: Sequence[Callable[[requests.Session], requests.Response]]
 ) -> list[requests.Response]:
     """Make the calls at once, each as a client of its own; returns their answers in order."""
     start = Barrier(len(calls), timeout=120)  # one that cannot begin must not block the others
@@ -183,6 +184,60 @@ def test_putting_and_patching_leave_one_or_the_other_order(
         found = answer.json()
         expected = {"patch", "put"} if answer.status_code == 200 else {"put"}
         assert {entry["name"] for entry in found["newsletters"]} <= expected | {"ambassadors", "hubs"}
+
+
+def test_merges_in_opposite_directions_have_one_winner(served: Served, session: requests.Session, token: str) -> None:
+    for _ in range(5):
+        ids = [session.post(f"{served.url}/ctms", json=full(), timeout=60).json()["email"]["email_id"] for _ in "ab"]
+
+        def merge(client: requests.Session, target: str, source: str) -> requests.Response:
+            return client.post(f"{served.url}/ctms/{target}/merge", json={"from": source}, timeout=60)
+
+        calls = [partial(merge, target=target, source=source) for target, source in (ids, ids[::-1])]
+        answers = at_once(served, token, calls * 4)
+
+        assert statuses(answers) == {200: 1, 404: 7}
+        (done,) = (answer for answer in answers if answer.status_code == 200)
+        kept = done.json()["contact"]["email"]["email_id"]
+        assert {answer.json().get("merged_into") for answer in answers if answer is not done} == {kept}
+        (lost,) = set(ids) - {kept}
+        assert session.get(f"{served.url}/ctms/{lost}", timeout=60).json()["merged_into"] == kept
+
+
+def test_changes_during_a_merge_are_kept_or_refused(served: Served, session: requests.Session, token: str) -> None:
+    for _ in range(5):
+        bodies = [full(), full()]
+        target, source = (
+            session.post(f"{served.url}/ctms", json=body, timeout=60).json()["email"]["email_id"] for body in bodies
+        )
+
+        def patch(client: requests.Session, email_id: str, name: str) -> requests.Response:
+            change: dict[str, Any] = {"newsletters": [{"name": name}], "amo": {"username": name}, "fxa": {"lang": name}}
+            return client.patch(f"{served.url}/ctms/{email_id}", json=change, timeout=60)
+
+        def merge(client: requests.Session, target: str = target, source: str = source) -> requests.Response:
+            return client.post(f"{served.url}/ctms/{target}/merge", json={"from": source}, timeout=60)
+
+        def delete(client: requests.Session, address: str = bodies[1]["email"]["primary_email"]) -> requests.Response:
+            return client.delete(f"{served.url}/ctms/{address}", timeout=60)
+
+        changes = [
+            partial(patch, email_id=email_id, name=f"{end}{number}")
+            for number in range(6)
+            for end, email_id in (("t", target), ("s", source))
+        ]
+        answers = at_once(served, token, [*changes, merge, delete])
+
+        merged, deleted = answers[-2:]
+        assert sorted((merged.status_code, deleted.status_code)) == [200, 404]
+        contact = session.get(f"{served.url}/ctms/{target}", timeout=60).json()
+        stored = {entry["name"] for entry in contact["newsletters"]}
+        for number in range(6):
+            of_target, of_source = answers[2 * number : 2 * number + 2]
+            assert of_target.status_code == 200
+            assert f"t{number}" in stored
+            assert of_source.status_code in {200, 404}
+            assert (f"s{number}" in stored) == (of_source.status_code == 200 and merged.status_code == 200)
 
 
 def test_contacts_that_swap_unique_values_conflict_without_errors(

@@ -174,6 +174,8 @@ ARGUMENTS = {
     "backends resync": ["nothing", "--email-file", "delete.txt"],
     "subject-access": [ADDRESS, "--output", "report"],
     "opt-out": ["--yes", "opt-out.csv"],
+    "duplicates": [],
+    "merge": [UNKNOWN, UNKNOWN.replace("0", "1"), "--yes"],
     "delete-bulk": ["--yes", "--forget", "--email", f"x-{ADDRESS}", "--email-file", "delete.txt"],
     "erasures list": [],
     "erasures find": [ADDRESS],

@@ -32,7 +32,8 @@ HEADERS: dict[str, dict[str, Any]] = {
         "required": True,
     },
     "Also-Known-In": {
-        "description": "Number of other contacts with the address as `fxa_primary_email`; they are kept.",
+        "description": "Number of other contacts with the address as `fxa_primary_email`, or that lost it in a merge;"
+        " they are kept.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "required": True,
     },

@@ -9,6 +9,7 @@ from apispec.core import Components
 from ctms.api.openapi.conventions import REQUEST_ID
 
 ERROR = "Error"
+NOT_FOUND = "NotFoundError"
 CONFLICT = "ConflictError"
 GONE = "GoneError"
 TOKEN_ERROR = "TokenError"  # noqa: S105  a name
@@ -40,6 +41,24 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         "type": "object",
         "required": ["detail"],
         "properties": {"detail": _DETAIL},
+    },
+    NOT_FOUND: {
+        "description": "The contact or erasure does not exist.",
+        "type": "object",
+        "required": ["detail"],
+        "properties": {
+            "detail": {"type": "string"},
+            "field": {"type": "string", "description": "The member of the body with the unknown id, if it has one."},
+            "also_known_in": {
+                "type": "integer",
+                "description": "Number of contacts that have or had the address, but not as their own, if any.",
+            },
+            "merged_into": {
+                "type": "string",
+                "format": "uuid",
+                "description": "Id of the contact that this one was merged into, if any.",
+            },
+        },
     },
     CONFLICT: {
         "description": "Conflict with another contact.",
@@ -102,7 +121,7 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
         {"missing permission": "Permission(s) required: manage_contacts", "suppressed": "Address is suppressed"},
         (),
     ),
-    404: ("NotFound", "Unknown contact or erasure", ERROR, {"unknown contact": "Unknown email_id"}, ()),
+    404: ("NotFound", "Unknown contact or erasure", NOT_FOUND, {"unknown contact": "Unknown email_id"}, ()),
     409: (
         "Conflict",
         "Identity taken by another contact, or a different contact with this id or address exists",

@@ -39,6 +39,10 @@ ERASE: dict[str, Any] = {
     },
 }
 ACCESS: dict[str, Any] = {"address": {"summary": "An address", "value": {"address": "jane@example.com"}}}
+MERGE: dict[str, Any] = {
+    "preview": {"summary": "Preview a merge", "value": {"from": _ID, "dry_run": True}},
+    "merge": {"summary": "Merge a duplicate", "value": {"from": _ID}},
+}
 PATCH: dict[str, Any] = {
     "name": {"summary": "Correct a name", "value": {"email": {"last_name": "Roe"}}},
     "subscribe": {
