@@ -72,6 +72,16 @@ def _opt_out(_api: ApiClient, contact: Contact, values: Any) -> None:
         optouts.opt_out(connection, [OptOut(contact["primary_email"], None, reason)])
 
 
+def _merge(api: ApiClient, contact: Contact, values: Any) -> None:
+    """Merge a new contact into this one."""
+    other = {**values, "email": {**values["email"], "primary_email": f"other-{contact['primary_email']}"}}
+    created = api.post("/ctms", other)
+    if created.status_code in {200, 201}:
+        source = created.json["email"]["email_id"]
+        merged = api.post(f"/ctms/{contact['email_id']}/merge", {"from": source})
+        assert merged.status_code in {200, 404}
+
+
 def _sql(_api: ApiClient, contact: Contact, values: Any) -> None:
     """Write as a service beside ours does."""
     for entry in values.get("newsletters", ()):
@@ -87,7 +97,7 @@ def _sql(_api: ApiClient, contact: Contact, values: Any) -> None:
 
 
 WRITE = st.tuples(
-    st.sampled_from([_post, _put, _patch, _patch, _unsubscribe, _delete, _opt_out, _sql]),
+    st.sampled_from([_post, _put, _patch, _patch, _unsubscribe, _delete, _opt_out, _sql, _merge]),
     st.integers(0, CONTACTS - 1),
     VALUES,
 )

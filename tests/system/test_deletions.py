@@ -76,7 +76,7 @@ class Writer:
     def _write_over_http(self) -> None:
         group = RELEVANT if self.chance.random() < 0.5 else {}
         action = self.chance.choice(
-            ["create", "change", "change", "leave", "replace", "delete", "recreate", "recreate"]
+            ["create", "change", "change", "leave", "replace", "delete", "recreate", "recreate", "merge"]
         )
         email_id = self._new() if action == "create" else self._pick(exists=action != "recreate")
         if email_id is None:
@@ -89,8 +89,10 @@ class Writer:
         elif action == "leave":
             leave: list[Any] = ["DELETE", {"mofo_relevant": False}, {"mofo_relevant": False, "mofo_contact_id": "c"}]
             self._call("PATCH", email_id, {"mofo": self.chance.choice(leave)})
-        else:
+        elif action == "delete":
             self._call("DELETE", self.known[email_id])
+        elif (source := self._pick(exists=True)) not in {email_id, None}:
+            self._call("POST", f"{email_id}/merge", {"from": source})
 
     def _write_slowly(self) -> None:
         """Write in an open transaction, or in a new one."""
