@@ -69,14 +69,14 @@ WHERE roles.name = 'admin' AND permissions.name = 'view_history'
 ON CONFLICT DO NOTHING;
 """
 
-# The partitions of this month and the next twelve; the background service creates later ones.
+# The partitions of this month and the next three; the background service creates later ones. Each costs a deletion time.
 _PARTITIONS = """
 DO $$
 DECLARE
     first date := date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC');
     month date;
 BEGIN
-    FOR number IN 0..12 LOOP
+    FOR number IN 0..3 LOOP
         month := first + make_interval(months => number);
         EXECUTE format('CREATE TABLE %I PARTITION OF subscription_events FOR VALUES FROM (%L) TO (%L)',
             'subscription_events_' || to_char(month, 'YYYY_MM'),
