@@ -175,7 +175,7 @@ ARGUMENTS = {
     "subject-access": [ADDRESS, "--output", "report"],
     "opt-out": ["--yes", "opt-out.csv"],
     "duplicates": [],
-    "merge": [UNKNOWN, UNKNOWN.replace("0", "1"), "--yes"],
+    "merge": [UNKNOWN, str(uuid.UUID(int=1)), "--yes"],
     "delete-bulk": ["--yes", "--forget", "--email", f"x-{ADDRESS}", "--email-file", "delete.txt"],
     "erasures list": [],
     "erasures find": [ADDRESS],
