@@ -40,7 +40,7 @@ class Position(Generic[Id]):
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             moment, id_, settled = json.loads(raw)
             position = Position(datetime.fromisoformat(moment), kind(id_), datetime.fromisoformat(settled))
-        except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error) as error:
             raise ValueError("not a cursor") from error
         if position.moment.tzinfo is None or position.settled.tzinfo is None:
             raise ValueError("not a cursor")

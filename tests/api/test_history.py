@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -307,3 +309,13 @@ class TestPages:
 
         assert answer.status_code == 422
         assert answer.json["detail"][0]["type"] == "cursor"
+
+    @pytest.mark.parametrize("event_id", ["Infinity", "-Infinity", "NaN", "null", '"x"', "[]"])
+    @pytest.mark.parametrize("path", ["/events?start=2020-01-01&", "history?"])
+    def test_a_forged_cursor(self, api: ApiClient, path: str, event_id: str) -> None:
+        if not path.startswith("/"):
+            path = f"{create(api)}/{path}"
+        moment = json.dumps("2026-01-01T00:00:00+00:00")
+        cursor = base64.urlsafe_b64encode(f"[{moment}, {event_id}, {moment}]".encode()).decode()
+
+        assert_error(api.get(f"{path}after={cursor}"), 422, at=[["query", "after"]])
