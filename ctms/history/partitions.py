@@ -21,10 +21,12 @@ _DEFAULT = f"{_TABLE}_default"
 _NOW = "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
 _EXISTS = "SELECT to_regclass(%s) IS NOT NULL"
 
-# Attaching a partition waits for the writers of the default partition, and blocks new ones while it waits.
+# Creating a partition waits for the writers and readers of events, and blocks new ones while it waits.
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
+# Not only the default partition: a statement that waits for that has already looked up which partitions exist. It would
+# miss the moved events, or fail to store a new one.
+_LOCK = "LOCK TABLE ONLY {parent} IN ACCESS EXCLUSIVE MODE"
 _CREATE = "CREATE TABLE {name} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
-_LOCK_DEFAULT = "LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE"
 _MOVE = """
     WITH moved AS (DELETE FROM {default} WHERE recorded_at >= {start} AND recorded_at < {end} RETURNING *)
     INSERT INTO {name} SELECT * FROM moved"""
@@ -35,7 +37,7 @@ def create_partitions(connection: Connection, months_ahead: int = MONTHS_AHEAD) 
     """Create the missing partitions of this month and the next ones; return their names.
 
     Each is created in a transaction of its own, with the events of its month that are in the default partition. Raises
-    `psycopg.errors.LockNotAvailable` if writers keep the default partition too long; call it again then.
+    `psycopg.errors.LockNotAvailable` if statements keep the events locked too long; call it again then.
     """
     (now,) = connection.execute(_NOW).fetchone() or (datetime.now(UTC),)
     created = []
@@ -58,7 +60,7 @@ def _create(connection: Connection, name: str, start: date, end: date) -> None:
     }
     with connection.transaction():
         connection.execute(_LOCK_TIMEOUT)
-        for statement in (_CREATE, _LOCK_DEFAULT, _MOVE, _ATTACH):
+        for statement in (_LOCK, _CREATE, _MOVE, _ATTACH):
             connection.execute(sql.SQL(statement).format(**parts))
 
 

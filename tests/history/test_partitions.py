@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -16,6 +19,7 @@ from ctms.database.pool import Connection
 from ctms.history import partitions
 from ctms.worker.housekeeping import run_jobs
 from tests.contacts.rows import execute, insert, insert_contact
+from tests.erasure.test_races import PATIENCE
 
 PARTITIONS = """
     SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -113,3 +117,70 @@ def test_a_busy_default_partition_is_given_up_and_left_as_it_was(url: str) -> No
 def url(migrated_app: Flask) -> str:
     found: str = pool.libpq_url(migrated_app.config["SQLALCHEMY_DATABASE_URI"])
     return found
+
+
+EVENT = "e0000000-0000-0000-0000-00000000e7e7"
+"""The contact of the event that moves."""
+
+Reads = Callable[[psycopg.Connection[Any]], Any]
+
+
+def _list(connection: psycopg.Connection[Any]) -> Any:
+    found = connection.execute("SELECT count(*) FROM subscription_events WHERE email_id = %s", (EVENT,))
+    return found.fetchone()
+
+
+def _erase(connection: psycopg.Connection[Any]) -> Any:
+    connection.execute("DELETE FROM emails WHERE email_id = %s", (EVENT,))
+    return _list(connection)
+
+
+def _record(connection: psycopg.Connection[Any]) -> Any:
+    connection.execute(_INSERT)
+    return _list(connection)
+
+
+_INSERT = f"""
+    INSERT INTO subscription_events (recorded_at, email_id, kind, action)
+    VALUES (clock_timestamp() + interval '13 months', '{EVENT}', 'newsletter', 'subscribed')"""
+
+
+@pytest.mark.parametrize(("use", "expected"), [(_list, 1), (_erase, 0), (_record, 2)])
+def test_events_that_move_are_seen_by_concurrent_statements(
+    monkeypatch: pytest.MonkeyPatch, url: str, use: Reads, expected: int
+) -> None:
+    """A page of `/events`, an erasure, and a writer, which begin while the events of a month move to its partition."""
+    monkeypatch.setattr(partitions, "_LOCK_TIMEOUT", f"SET LOCAL lock_timeout = '{PATIENCE}s'")
+    with (
+        psycopg.connect(url, autocommit=True) as creator,
+        psycopg.connect(url) as blocker,
+        psycopg.connect(url, autocommit=True) as other,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        creator.execute("INSERT INTO emails (email_id, primary_email) VALUES (%s, 'moves@example.com')", (EVENT,))
+        creator.execute(_INSERT)
+        blocker.execute("LOCK TABLE subscription_events_default IN ROW SHARE MODE")
+        creation = threads.submit(partitions.create_partitions, creator, 14)
+        try:
+            wait_until_waiting(blocker, 1)
+            using = threads.submit(use, other)
+            wait_until_waiting(blocker, 2)
+            blocker.rollback()
+
+            assert using.result(PATIENCE) == (expected,)
+        finally:
+            blocker.rollback()
+            for name in creation.result(PATIENCE):
+                creator.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+            creator.execute("DELETE FROM emails WHERE email_id = %s", (EVENT,))
+            creator.execute("DELETE FROM contact_tombstones WHERE email_id = %s", (EVENT,))
+
+
+def wait_until_waiting(connection: psycopg.Connection[Any], number: int) -> None:
+    """Wait until so many sessions wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    give_up = time.monotonic() + PATIENCE
+    while connection.execute(waiting).fetchone() != (number,):
+        assert time.monotonic() < give_up, "too few sessions wait"
+        connection.execute("SELECT pg_stat_clear_snapshot()")
+        time.sleep(0.01)
