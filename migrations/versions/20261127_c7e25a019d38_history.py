@@ -86,29 +86,39 @@ END $$;
 """
 
 
+# The evidence of an entry, in a setting of the transaction (`set_evidence`). It is found by its name, without parsing the
+# evidence of all others for each row: a request may have a thousand.
+_GIVEN = (
+    "split_part(current_setting('ctms.evidence', true), E'\\x01{table} ' || to_json(NEW.name)::text || E'\\x02', 2)"
+)
+
+
 def _entries(table: str, kind: str, columns: tuple[str, ...]) -> str:
     """Return the triggers of newsletters or waitlists; a change of `columns` is an event."""
-    compared = ", ".join("{0}." + column for column in ("subscribed", *columns))
+    given = _GIVEN.format(table=table)
+    compared = ", ".join("{0}." + column for column in ("email_id", "name", "subscribed", *columns))
+    moved = "ROW(NEW.email_id, NEW.name) IS DISTINCT FROM ROW(OLD.email_id, OLD.name)"
     return f"""
 CREATE FUNCTION ctms_record_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    evidence jsonb := nullif(split_part({given}, E'\\x01', 1), '')::jsonb;
 BEGIN
     INSERT INTO subscription_events
         (email_id, kind, name, action, subscribed, source, reason, actor, request_id, evidence)
     VALUES (
         NEW.email_id, '{kind}', NEW.name,
         CASE
-            WHEN TG_OP = 'UPDATE' AND coalesce(NEW.subscribed, true) = coalesce(OLD.subscribed, true) THEN 'changed'
+            WHEN TG_OP = 'UPDATE' AND coalesce(NEW.subscribed, true) = coalesce(OLD.subscribed, true)
+                AND (evidence IS NOT NULL OR NOT {moved}) THEN 'changed'
             WHEN coalesce(NEW.subscribed, true) THEN 'subscribed'
             ELSE 'unsubscribed'
         END,
-        coalesce(NEW.subscribed, true), NEW.source, NEW.unsub_reason, {_ACTOR}, {_REQUEST},
-        nullif(current_setting('ctms.evidence', true), '')::jsonb -> '{table}' -> NEW.name);
+        coalesce(NEW.subscribed, true), NEW.source, NEW.unsub_reason, {_ACTOR}, {_REQUEST}, evidence);
     RETURN NULL;
 END $$;
 CREATE TRIGGER ctms_record_insert AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION ctms_record_{table}();
 CREATE TRIGGER ctms_record_update AFTER UPDATE ON {table} FOR EACH ROW
-WHEN (ROW({compared.format("NEW")}) IS DISTINCT FROM ROW({compared.format("OLD")})
-    OR nullif(current_setting('ctms.evidence', true), '')::jsonb -> '{table}' -> NEW.name IS NOT NULL)
+WHEN (ROW({compared.format("NEW")}) IS DISTINCT FROM ROW({compared.format("OLD")}) OR {given} <> '')
 EXECUTE FUNCTION ctms_record_{table}();
 
 CREATE FUNCTION ctms_record_removed_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -123,6 +133,22 @@ END $$;
 -- Not at the deletion of a contact: the foreign key deletes these rows in a trigger of its own.
 CREATE TRIGGER ctms_record_delete AFTER DELETE ON {table} FOR EACH ROW WHEN (pg_trigger_depth() = 0)
 EXECUTE FUNCTION ctms_record_removed_{table}();
+-- An entry with another name or contact: it is removed, then added (triggers run in the order of their names). The
+-- service does so only when it merges contacts: it gives evidence, and moves the events along.
+CREATE TRIGGER ctms_record_move AFTER UPDATE ON {table} FOR EACH ROW
+WHEN ({moved} AND coalesce({given}, '') = '') EXECUTE FUNCTION ctms_record_removed_{table}();
+
+CREATE FUNCTION ctms_record_truncated_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO subscription_events (email_id, kind, name, action, source, reason, actor, request_id)
+    SELECT
+        email_id, '{kind}', name, CASE WHEN coalesce(subscribed, true) THEN 'unsubscribed' ELSE 'changed' END,
+        source, unsub_reason, {_ACTOR}, {_REQUEST}
+    FROM {table} ORDER BY email_id, name;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ctms_record_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT
+EXECUTE FUNCTION ctms_record_truncated_{table}();
 """
 
 
@@ -182,39 +208,89 @@ END $$;
 CREATE TRIGGER ctms_record_deletion AFTER DELETE ON emails REFERENCING OLD TABLE AS deleted
 FOR EACH STATEMENT EXECUTE FUNCTION ctms_record_deletion();
 
+-- TRUNCATE deletes contacts, too. All tables' triggers before it run first, so the last one deletes their events.
+CREATE FUNCTION ctms_record_truncation() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_WHEN = 'AFTER' THEN
+        DELETE FROM subscription_events;
+    ELSE
+        INSERT INTO contact_tombstones (email_id, deleted_at)
+        SELECT email_id, clock_timestamp() FROM emails ORDER BY email_id
+        ON CONFLICT (email_id) DO UPDATE SET deleted_at = excluded.deleted_at, merged_into = NULL;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ctms_record_truncate BEFORE TRUNCATE ON emails FOR EACH STATEMENT
+EXECUTE FUNCTION ctms_record_truncation();
+CREATE TRIGGER ctms_remove_events AFTER TRUNCATE ON emails FOR EACH STATEMENT
+EXECUTE FUNCTION ctms_record_truncation();
+
+-- A contact with a new id: the events follow it, and the old id is deleted.
+CREATE FUNCTION ctms_record_new_id() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE subscription_events SET email_id = NEW.email_id WHERE email_id = OLD.email_id;
+    DELETE FROM contact_tombstones WHERE email_id = NEW.email_id;
+    INSERT INTO contact_tombstones (email_id, deleted_at) VALUES (OLD.email_id, clock_timestamp())
+    ON CONFLICT (email_id) DO UPDATE SET deleted_at = excluded.deleted_at, merged_into = NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ctms_record_new_id AFTER UPDATE ON emails FOR EACH ROW WHEN (NEW.email_id <> OLD.email_id)
+EXECUTE FUNCTION ctms_record_new_id();
+
 CREATE FUNCTION ctms_record_mofo_relevance() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO mofo_relevance_changes (email_id, changed_at)
-    VALUES (CASE WHEN TG_OP = 'DELETE' THEN OLD.email_id ELSE NEW.email_id END, clock_timestamp())
+    SELECT DISTINCT id, clock_timestamp() FROM unnest(ARRAY[OLD.email_id, NEW.email_id]) AS id
+    WHERE id IS NOT NULL ORDER BY id
     ON CONFLICT (email_id) DO UPDATE SET changed_at = excluded.changed_at;
     RETURN NULL;
 END $$;
 CREATE TRIGGER ctms_record_insert AFTER INSERT ON mofo FOR EACH ROW WHEN (NEW.mofo_relevant)
 EXECUTE FUNCTION ctms_record_mofo_relevance();
 CREATE TRIGGER ctms_record_update AFTER UPDATE ON mofo FOR EACH ROW
-WHEN (coalesce(NEW.mofo_relevant, false) <> coalesce(OLD.mofo_relevant, false))
+WHEN (coalesce(NEW.mofo_relevant, false) <> coalesce(OLD.mofo_relevant, false)
+    OR (NEW.email_id <> OLD.email_id AND NEW.mofo_relevant))
 EXECUTE FUNCTION ctms_record_mofo_relevance();
 CREATE TRIGGER ctms_record_delete AFTER DELETE ON mofo FOR EACH ROW WHEN (OLD.mofo_relevant AND pg_trigger_depth() = 0)
 EXECUTE FUNCTION ctms_record_mofo_relevance();
+
+CREATE FUNCTION ctms_record_truncated_mofo() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO mofo_relevance_changes (email_id, changed_at)
+    SELECT email_id, clock_timestamp() FROM mofo WHERE mofo_relevant ORDER BY email_id
+    ON CONFLICT (email_id) DO UPDATE SET changed_at = excluded.changed_at;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ctms_record_truncate BEFORE TRUNCATE ON mofo FOR EACH STATEMENT
+EXECUTE FUNCTION ctms_record_truncated_mofo();
 """
 
 _DOWNGRADE = """
 DROP TRIGGER ctms_record_insert ON newsletters;
 DROP TRIGGER ctms_record_update ON newsletters;
 DROP TRIGGER ctms_record_delete ON newsletters;
+DROP TRIGGER ctms_record_move ON newsletters;
+DROP TRIGGER ctms_record_truncate ON newsletters;
 DROP TRIGGER ctms_record_insert ON waitlists;
 DROP TRIGGER ctms_record_update ON waitlists;
 DROP TRIGGER ctms_record_delete ON waitlists;
+DROP TRIGGER ctms_record_move ON waitlists;
+DROP TRIGGER ctms_record_truncate ON waitlists;
 DROP TRIGGER ctms_record_insert ON emails;
 DROP TRIGGER ctms_record_update ON emails;
 DROP TRIGGER ctms_remove_tombstone ON emails;
 DROP TRIGGER ctms_record_deletion ON emails;
+DROP TRIGGER ctms_record_truncate ON emails;
+DROP TRIGGER ctms_remove_events ON emails;
+DROP TRIGGER ctms_record_new_id ON emails;
 DROP TRIGGER ctms_record_insert ON mofo;
 DROP TRIGGER ctms_record_update ON mofo;
 DROP TRIGGER ctms_record_delete ON mofo;
-DROP FUNCTION ctms_record_newsletters, ctms_record_removed_newsletters, ctms_record_waitlists,
-    ctms_record_removed_waitlists, ctms_record_consent, ctms_remove_tombstone, ctms_record_deletion,
-    ctms_record_mofo_relevance;
+DROP TRIGGER ctms_record_truncate ON mofo;
+DROP FUNCTION ctms_record_newsletters, ctms_record_removed_newsletters, ctms_record_truncated_newsletters,
+    ctms_record_waitlists, ctms_record_removed_waitlists, ctms_record_truncated_waitlists, ctms_record_consent,
+    ctms_remove_tombstone, ctms_record_deletion, ctms_record_truncation, ctms_record_new_id,
+    ctms_record_mofo_relevance, ctms_record_truncated_mofo;
 DROP TABLE deletion_feed, mofo_relevance_changes, contact_tombstones, subscription_events;
 """
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.contacts.factories import full, minimal
-from tests.contacts.rows import execute, insert_contact
+from tests.contacts.rows import execute, insert, insert_contact
 from tests.http import ApiClient, assert_error
 
 UNKNOWN = f"/ctms/{uuid.uuid4()}/history"
@@ -237,6 +237,29 @@ class TestEvidence:
         api.patch(path, {"newsletters": [{"name": "a", "subscribed": False}]})
 
         assert [one["evidence"] for one in events_of(api, path)] == [{"form": "one"}, None]
+
+    @pytest.mark.parametrize("member", ["newsletters", "waitlists"])
+    def test_each_entry_has_its_own(self, api: ApiClient, member: str) -> None:
+        names = ["a", "ab", "b a", "B", "é", "e\u0301", "\U0001f4a5", "\x7f", "x'", 'x"', "x\\", "x%", 'a" {', ":n"]
+        entries = [{"name": name, "evidence": {"form": f"of {name}"}} for name in names]
+        path = create(api, **{member: entries})
+
+        stored = {one["name"]: one["evidence"] for one in events_of(api, path)}
+        again = [{**one, "evidence": {"form": "again"}} for one in entries[::2]]
+        assert api.patch(path, {member: again}).status_code == 200
+
+        assert stored == {one["name"]: one["evidence"] for one in entries}
+        assert [one["evidence"] for one in events_of(api, path)[len(entries) :]] == [{"form": "again"}] * len(again)
+
+    def test_that_of_other_entries_is_not_parsed_again_for_each(self, api: ApiClient) -> None:
+        """With a thousand entries in a request, this would take minutes."""
+        others = '\x01newsletters "b"\x02{no JSON\x01'
+        execute("SELECT set_config('ctms.evidence', :others, true)", others=others)
+        email_id = insert_contact()
+
+        insert("newsletters", email_id=email_id, name="a", subscribed=True)
+
+        assert execute("SELECT count(*) FROM subscription_events WHERE email_id = :id", id=email_id) == 1
 
     @pytest.mark.parametrize(
         ("evidence", "place", "kind"),
