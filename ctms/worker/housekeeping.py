@@ -49,8 +49,17 @@ JOBS: Sequence[HousekeepingJob] = (
 """All jobs, in their order."""
 
 
-def run_jobs(stopping: Event, jobs: Sequence[HousekeepingJob] | None = None) -> None:
-    """Run the jobs (None: all) that no other worker is running, until `stopping` is set. Log errors, raise none."""
+def _ignore(_name: str) -> None:
+    """Do nothing."""
+
+
+def run_jobs(
+    stopping: Event, jobs: Sequence[HousekeepingJob] | None = None, on_failure: Callable[[str], object] = _ignore
+) -> None:
+    """Run the jobs (None: all) that no other worker is running, until `stopping` is set.
+
+    Errors are logged, and `on_failure` is called with the name of the job.
+    """
     for job in JOBS if jobs is None else jobs:
         if stopping.is_set():
             return
@@ -58,10 +67,12 @@ def run_jobs(stopping: Event, jobs: Sequence[HousekeepingJob] | None = None) -> 
             _run(job, stopping)
         except DATABASE_ERRORS as error:
             logger.warning("housekeeping job %s failed, and will be repeated: %s", job.name, type(error).__name__)
+            on_failure(job.name)
         except Exception as error:
             cause = driver_error(error)
             reason = type(error).__name__ if cause is None else describe(cause)
             logger.exception("housekeeping job %s failed, and will be repeated: %s", job.name, reason)
+            on_failure(job.name)
 
 
 def _run(job: HousekeepingJob, stopping: Event) -> None:

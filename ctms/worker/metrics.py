@@ -34,9 +34,9 @@ VERDICTS = {Finished: "done", Later: "retried", AskAgain: "accepted", Parked: "p
 
 
 class WorkerMetrics:
-    """The metrics of one worker process, in a separate registry."""
+    """The metrics of one worker process, in a separate registry; `housekeeping` are the names of its jobs."""
 
-    def __init__(self, lanes: Iterable[Lane], *, retention: bool = False) -> None:
+    def __init__(self, lanes: Iterable[Lane], *, housekeeping: Iterable[str] = (), retention: bool = False) -> None:
         self.registry = CollectorRegistry()
         self._receivers = sorted({(lane.kind, lane.name) for lane in lanes})
         self._requests = Counter(
@@ -72,6 +72,14 @@ class WorkerMetrics:
             "Unix time of the worker's last loop.",
             registry=self.registry,
         )
+        self._failed_housekeeping = Counter(
+            "ctms_background_housekeeping_failures",
+            "Failed housekeeping jobs.",
+            ["task"],  # `job` is a label of Prometheus
+            registry=self.registry,
+        )
+        for name in housekeeping:
+            self._failed_housekeeping.labels(name)
         self._retention = [
             Gauge(f"ctms_retention_{name}", help_text, registry=self.registry)
             for name, help_text in (
@@ -106,6 +114,10 @@ class WorkerMetrics:
     def _observe_call(self, lane: Lane, method: str, status: str, seconds: float) -> None:
         self._requests.labels(lane.name, method, status).inc()
         self._seconds.labels(lane.name, method, status).observe(seconds)
+
+    def count_failed_housekeeping(self, name: str) -> None:
+        """Count a failed housekeeping job."""
+        self._failed_housekeeping.labels(name).inc()
 
     def mark_loop(self) -> None:
         """Set the time of the last loop to now."""

@@ -80,7 +80,9 @@ class BackgroundService:
         }
         self._access = [copies.LANE] if QUEUES[ACCESS] in wanted else []
         settings: Settings = app.extensions["ctms.settings"]
-        self.metrics = WorkerMetrics(self._receivers, retention=settings.retention_file is not None)
+        names = [job.name for job in housekeeping.JOBS]
+        with_rules = settings.retention_file is not None
+        self.metrics = WorkerMetrics(self._receivers, housekeeping=names, retention=with_rules)
         # It remembers failed contacts: a long-running service must not.
         self.summary = Summary() if options.once else None
         self._process = Process(self.stopping, self.metrics, self.summary)
@@ -230,7 +232,7 @@ class BackgroundService:
 
     def _keep_house(self) -> None:
         with self._app.app_context():
-            housekeeping.run_jobs(self.stopping)
+            housekeeping.run_jobs(self.stopping, on_failure=self.metrics.count_failed_housekeeping)
 
     def _recover(self, worker: int | None) -> None:
         """Release the lanes of dead workers, and those whose job has ended here without the queue's knowledge.

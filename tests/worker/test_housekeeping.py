@@ -37,10 +37,13 @@ def test_every_job_runs_in_order_after_failures(app: Flask, caplog: pytest.LogCa
         HousekeepingJob("last", lambda *_: ran.append("last")),
     ]
 
+    failed: list[str] = []
+
     with caplog.at_level(logging.WARNING):
-        run_jobs(Event(), jobs)
+        run_jobs(Event(), jobs, failed.append)
 
     assert ran == ["first", "last"]
+    assert failed == ["broken", "offline"]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "housekeeping job broken failed, and will be repeated: ValueError"),
         ("WARNING", "housekeeping job offline failed, and will be repeated: OperationalError"),
@@ -124,7 +127,7 @@ def test_the_worker_starts_it_hourly_and_beside_its_heartbeats(app: Flask, monke
                 raise asyncio.CancelledError
             return False
 
-    def run(_: Event) -> None:
+    def run(_: Event, on_failure: Callable[[str], object]) -> None:  # noqa: ARG001
         started.append(now)
         assert finish.wait(60)
 

@@ -192,6 +192,13 @@ _WORKER = [
         thresholds=[("orange", 0)],
     ),
     _alert(
+        "CtmsHousekeepingFails",
+        "Failed housekeeping jobs of the last three hours.",
+        "docs/runbooks/housekeeping-fails.md",
+        [_q("sum by (task) (increase(ctms_background_housekeeping_failures_total{ENV}[3h]))", "{{task}}")],
+        thresholds=[("orange", 1.5)],
+    ),
+    _alert(
         "CtmsRetentionOverMax",
         "Contacts that the retention rules match, if more than their maximum.",
         "docs/runbooks/retention-over-max.md",
