@@ -223,6 +223,22 @@ def test_what_a_page_cannot_show_is_spelt_out(app: Flask) -> None:  # noqa: ARG0
     assert page.value("email", "first name") == r"a\u0007b\u202ec"
     assert page.value("waitlist: odd", "fields › nul") == r"a\u0000b"  # noqa: RUF001
     assert page.value("waitlist: odd", "fields › half") == r"\ud83d"  # noqa: RUF001
+    assert page.value("waitlist: odd", "fields › large") == "1e400"  # noqa: RUF001
+    assert page.value("waitlist: odd", "fields › exact") == "12345678901234567890.123"  # noqa: RUF001
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, '["]", "\\\\"' + ", [1" * 3_000 + "]" * 3_001])
+def test_what_python_cannot_parse_is_shown(app: Flask, value: str) -> None:  # noqa: ARG001
+    given = address()
+    email_id = insert_contact(primary_email=given)
+    insert(
+        "waitlists", email_id=email_id, name="odd", fields=f'{{"before": 1, "x": {value}, "after": 2}}', subscribed=True
+    )
+
+    shown = "".join(cells[-1] for _, cells in Page(html.render(collect(given))).rows)
+
+    assert value[-2_500:] in shown
+    assert Page(html.render(collect(given))).value("waitlist: odd", "fields › after") == "2"  # noqa: RUF001
 
 
 def test_null_false_and_nothing_differ(app: Flask) -> None:  # noqa: ARG001
