@@ -56,7 +56,7 @@ def page(
 
     The page's `end` is at most the `settled` instant, and equal to it when `end` is None.
     """
-    until, end = find_horizon(connection, end, after)
+    until, end = find_horizon(connection, start, end, after)
     where, values = _between("e", "update_timestamp", start, end, after)
     rows = connection.execute(
         f"SELECT {CHANGED!r}, {DOCUMENT}, e.update_timestamp, e.email_id"
@@ -83,7 +83,7 @@ def page_with_deletions(
     exist, and departed if it exists and does not pass the filter any more. Raises `Gone` if deletions since `start` are
     no longer recorded.
     """
-    until, end = find_horizon(connection, end, after)
+    until, end = find_horizon(connection, start, end, after)
     statement, values = statement_with_deletions(start, end, limit, after, mofo_relevant)
     rows = connection.execute(statement, values).fetchall()
     # Not before the page: a deletion that it lacks may have been purged since.

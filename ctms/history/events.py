@@ -79,7 +79,7 @@ def page(
 
     The page's `end` is at most the settled instant, and equal to it when `end` is None.
     """
-    until, end = find_horizon(connection, end, after)
+    until, end = find_horizon(connection, start, end, after)
     rows = _read(connection, "s.recorded_at >= %s AND s.recorded_at < %s", [start, end], limit, after)
     return _page(rows, limit, end, until)
 
