@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import marshmallow as ma
@@ -37,7 +38,7 @@ class EvidenceSchema(fields.Schema):
         """Check what is stored as it is given, other members included."""
         if isinstance(data, dict):
             check_storable(data)
-            if len(json.dumps(data, ensure_ascii=False).encode()) > MAX_BYTES:
+            if len(json.dumps(_without_exponents(data), ensure_ascii=False).encode()) > MAX_BYTES:
                 raise invalid(f"Evidence should have at most {MAX_BYTES} bytes of JSON", "too_long")
         return data
 
@@ -60,3 +61,14 @@ class EvidenceSchema(fields.Schema):
             moment = None
         if moment is None or moment.tzinfo is None:
             raise invalid("Input should be a date and time with an offset", "datetime_parsing", "confirmed_at")
+
+
+def _without_exponents(value: Any) -> Any:
+    """Return the value with each number as long as PostgreSQL renders it: `1e308` has 309 digits there."""
+    if isinstance(value, dict):
+        return {name: _without_exponents(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_exponents(item) for item in value]
+    if isinstance(value, float) and "e" in repr(value):
+        return f"{Decimal(repr(value)):f}"
+    return value

@@ -266,6 +266,8 @@ class TestEvidence:
         [
             ("text", [], "dict_type"),
             ({"note": "x" * 2048}, [], "too_long"),
+            ({"notes": [1e308] * 7}, [], "too_long"),
+            ({"notes": {"x": [1e-307] * 7}}, [], "too_long"),
             ({"ip": "1.2.3"}, ["ip"], "ip_any_address"),
             ({"confirmed_at": "yesterday"}, ["confirmed_at"], "datetime_parsing"),
             ({"confirmed_at": "2026-05-01T12:00:00"}, ["confirmed_at"], "datetime_parsing"),
