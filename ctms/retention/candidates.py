@@ -7,14 +7,14 @@ A window is one short statement that reads a number of contacts, whatever the ru
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from ctms.contacts.registry import ADDRESSES
 from ctms.database.pool import Connection
-from ctms.retention.policy import LegalHold, RetentionPolicy, RetentionRule
+from ctms.retention.holds import HeldContacts
+from ctms.retention.policy import RetentionPolicy, RetentionRule
 
 WINDOW = 5_000
 """Contacts that one statement reads."""
@@ -35,11 +35,6 @@ _WINDOW = f"""
     UNION ALL (
         SELECT {_LAST}, email_id, update_timestamp FROM e ORDER BY update_timestamp DESC, email_id DESC LIMIT 1)"""
 
-_ADDRESSES = " UNION ALL ".join(
-    f"SELECT email_id, {one.column} FROM {one.part.table} WHERE email_id = ANY(%(ids)s) AND {one.column} IS NOT NULL"
-    for one in ADDRESSES.values()
-)
-
 
 class Candidate(NamedTuple):
     """A contact that matched a rule, and the time of its last change then."""
@@ -54,6 +49,7 @@ class Scan:
     def __init__(self, policy: RetentionPolicy, now: datetime, window: int = WINDOW) -> None:
         self._policy = policy
         self.now = now
+        self.held = HeldContacts(policy.hold)
         self._window = window
         cases = " ".join(f"WHEN {rule.when.sql} THEN {number}" for number, rule in enumerate(policy.rules))
         self._sql = _WINDOW.format(cases=cases)
@@ -90,7 +86,7 @@ class Scan:
         """
         counts = CandidateCounts(Counter(), Counter())
         for rule, found in self.candidates(connection, on_window):
-            held = find_held(connection, self._policy.hold, [one.email_id for one in found])
+            held = self.held.find(connection, [one.email_id for one in found])
             on_found(rule, found, held)
             counts.due[rule.name] += len(found) - len(held)
             counts.held[rule.name] += len(held)
@@ -104,14 +100,3 @@ class CandidateCounts(NamedTuple):
 
     due: Counter[str]
     held: Counter[str]
-
-
-def find_held(connection: Connection, hold: LegalHold, email_ids: Collection[UUID]) -> set[UUID]:
-    """Return the contacts under a legal hold among these."""
-    addresses: Mapping[UUID, Sequence[str]] = {}
-    if hold.keys:
-        found: dict[UUID, list[str]] = defaultdict(list)
-        for email_id, address in connection.execute(_ADDRESSES, {"ids": list(email_ids)}).fetchall():
-            found[email_id].append(address)
-        addresses = found
-    return {email_id for email_id in email_ids if hold.covers(email_id, addresses.get(email_id, ()))}

@@ -27,7 +27,8 @@ from ctms.erasure.erase import ErasureRequest, erase
 from ctms.retention import runs
 from ctms.retention.anonymise import add_to_counts
 from ctms.retention.candidates import Candidate, CandidateCounts, Scan
-from ctms.retention.policy import ANONYMISE, LegalHold, RetentionPolicy, RetentionRule
+from ctms.retention.holds import HeldContacts
+from ctms.retention.policy import ANONYMISE, RetentionPolicy, RetentionRule
 
 ERASED, ANONYMISED, HELD, CHANGED, FAILED = "erased", "anonymised", "held", "changed", "failed"
 OUTCOMES = (ERASED, ANONYMISED, HELD, CHANGED, FAILED)
@@ -138,7 +139,7 @@ def _erase_all(
     counts: Counter[tuple[str, str]],
 ) -> None:
     """Erase the contacts that the scan finds, and add their outcomes to the counts by rule and outcome."""
-    works = {rule.name: _RuleWork(rule, policy.hold, scan.now, options.by) for rule in policy.rules}
+    works = {rule.name: _RuleWork(rule, scan.held, scan.now, options.by) for rule in policy.rules}
     left = options.maximum
     for rule, found in scan.candidates(connection, options.on_window):
         work, rest = works[rule.name], found
@@ -160,9 +161,9 @@ def _erase_all(
 class _RuleWork:
     """The erasure of a rule's contacts, batch by batch, as parts of one erasure."""
 
-    def __init__(self, rule: RetentionRule, hold: LegalHold, now: datetime, by: str) -> None:
+    def __init__(self, rule: RetentionRule, held: HeldContacts, now: datetime, by: str) -> None:
         self._rule = rule
-        self._hold = hold
+        self._held = held
         self._request = ErasureRequest(by=by, origin=rule.origin)
         self._done = ANONYMISED if rule.action == ANONYMISE else ERASED
         self._sql = _UNCHANGED.format(when=rule.when.sql)
@@ -175,7 +176,7 @@ class _RuleWork:
         ids = [one.email_id for one in batch]
         locked = [email_id for (email_id,) in connection.execute(_LOCK, (ids,)).fetchall()]
         contacts = removal.lock_ids(connection, self._unchanged(connection, batch, locked)) if locked else []
-        held = {one.email_id for one in contacts if self._hold.covers(one.email_id, one.addresses.values())}
+        held = self._held.find(connection, [one.email_id for one in contacts])
         gone = [one for one in contacts if one.email_id not in held]
         if gone:
             self._erase(connection, gone)

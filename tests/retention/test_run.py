@@ -17,9 +17,12 @@ from ctms.retention.policy import ANONYMISE
 from ctms.retention.run import InterruptedRunError, RetentionOutcome, database_time
 from tests.contacts.factories import full, minimal
 from tests.erasure.handlers import Handlers
+from tests.erasure.listed import erasure_key
 from tests.http import ApiClient
 from tests.retention.rules import COUNTRY, left, make, policy, rule, run
 from tests.sync.working import PLUGIN, row, rows
+
+__all__ = ["erasure_key"]
 
 pytestmark = pytest.mark.usefixtures("app")
 
@@ -146,6 +149,34 @@ class TestHold:
 
         assert left([held, gone]) == {held}
         assert (result.found.due.total(), result.found.held.total(), result.numbers["held"]) == (1, 1, 1)
+
+    @pytest.mark.usefixtures("erasure_key")
+    @pytest.mark.parametrize("merges", [1, 2])
+    @pytest.mark.parametrize("by", ["id", "id, after the tombstone", "own address", "account address"])
+    def test_the_contact_that_a_held_one_was_merged_into_is_kept(self, api: ApiClient, by: str, merges: int) -> None:
+        """A merge deletes the held contact, and moves its data to one that the list does not name."""
+        targets = make(merges + 1)
+        source = api.post("/ctms", full(mailing_country=COUNTRY)).json
+        held = source["email"]["email_id"]
+        for number, target in enumerate(targets[:-1]):
+            if by == "account address":  # else the target would take it over
+                rows("INSERT INTO fxa (email_id, fxa_id) VALUES (%s, %s)", target, target.hex)
+                rows("UPDATE fxa SET primary_email = %s WHERE email_id = %s", f"{target.hex}@example.org", target)
+            merged = targets[number - 1] if number else held
+            assert api.post(f"/ctms/{target}/merge", {"from": str(merged)}).status_code == 200
+        rows("UPDATE emails SET update_timestamp = '2020-01-01' WHERE email_id = ANY(%s)", targets)
+        if by == "id, after the tombstone":
+            rows("DELETE FROM contact_tombstones")
+        holds: dict[str, dict[str, Any]] = {
+            "id": {"ids": [uuid.UUID(held)]},
+            "own address": {"keys": [comparison_key(source["email"]["primary_email"].upper())]},
+            "account address": {"keys": [comparison_key(source["fxa"]["primary_email"])]},
+        }
+
+        result = run(policy(**holds[by.partition(",")[0]]))
+
+        assert left(targets) == {targets[-2]}
+        assert (result.found.held.total(), result.numbers["held"], result.numbers["erased"]) == (1, 1, 1)
 
     def test_a_hold_for_nobody_is_fine(self) -> None:
         (gone,) = make()
