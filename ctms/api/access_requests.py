@@ -206,7 +206,7 @@ def access_request(query: dict[str, Any], request_id: str) -> Response:
     if stored is None or (query["format"] == "html" and stored.result is None):
         raise NotFound(UNKNOWN if stored is None else "The report is no longer stored", headers=_HEADERS)
     if stored.result is not None and query["format"] == "html":
-        page = html.render(compose(stored.result, stored.contacts))
+        page = html.render(compose(stored.result, stored.contacts), stored.deleted)
         return Response(page, 200, _HEADERS_OF_PAGE, content_type="text/html; charset=utf-8")
     return json_response(_with_report(stored), 200, _HEADERS)
 

@@ -57,8 +57,8 @@ class Section(NamedTuple):
     rows: list[Row]
 
 
-def render(report: str) -> str:
-    """Return the page for a report, which is JSON text."""
+def render(report: str, deleted: int = 0) -> str:
+    """Return the page for a report, which is JSON text; `deleted` contacts were taken out of it."""
     found = _parse(report)
     contacts = [
         {
@@ -74,6 +74,7 @@ def render(report: str) -> str:
         policy=POLICY,
         created_at=_moment(found["created_at"]),
         contacts=contacts,
+        deleted=deleted,
         suppressed=found["suppressed"],
         erasures=None
         if found["erasures"] is None

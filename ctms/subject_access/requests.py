@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -86,6 +87,12 @@ class StoredReport(NamedTuple):
     record: str
     result: str | None
     contacts: Sequence[tuple[str, Mapping[str, str | None]]]
+
+    @property
+    def deleted(self) -> int:
+        """The number of contacts that were deleted, or merged into another one, since the request."""
+        found: int = json.loads(self.record)["contacts"]
+        return found - len(self.contacts)
 
 
 def add(

@@ -97,6 +97,9 @@ def test_an_erasure_takes_its_contact_out_of_the_report(api: ApiClient) -> None:
 
     found = api.get(path).json
     assert (found["contacts"], found["report"]["contacts"]) == (1, [])
+    page = api.get(f"{path}?format=html").text
+    assert "No contact with the address is stored" not in page
+    assert "Create the report again" in page
     for table in ("access_requests", "access_request_contacts", "access_request_copies"):
         assert given not in execute(f"SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t")
 
