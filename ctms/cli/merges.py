@@ -47,17 +47,18 @@ def duplicates_command(limit: int, as_json: bool) -> None:
 
 @click.command("merge")
 @click.argument("target", type=click.UUID, metavar="TARGET")
-@click.argument("source", type=click.UUID, metavar="FROM")
+@click.argument("source", type=click.UUID, metavar="SOURCE")
 @click.option("--dry-run", is_flag=True, help="Show the result without storing it.")
 @yes_option
 @json_option
 @with_appcontext
 def merge_command(target: UUID, source: UUID, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Merge the contact FROM into the contact TARGET, and delete FROM; both are ids.
+    """Merge the contact SOURCE into the contact TARGET, and delete SOURCE; both are ids.
 
     The values of TARGET are kept, and blank ones are filled. Of each subscription the latest decision counts, and any
-    opt-out stays. Standard output has what was filled, the contact whose decision counts, and conflicts: values of FROM
-    that are lost. It has no values of fields. The command asks for confirmation; without a terminal it requires --yes.
+    opt-out stays. Standard output has what was filled, the contact whose decision counts, and conflicts: values of
+    SOURCE that are lost. It has no values of fields. The command asks for confirmation; without a terminal it requires
+    --yes.
 
     Exits with 4 if one of the contacts does not exist.
     """
@@ -85,7 +86,7 @@ def merge_command(target: UUID, source: UUID, dry_run: bool, yes: bool, as_json:
     if as_json:
         write_json({"dry_run": dry_run, "target": target, "merged_from": source, **found, "conflicts": conflicts})
     else:
-        write_table(OUTCOMES, _outcomes({**found, "conflicts": conflicts}))
+        write_table(OUTCOMES, _outcomes({**found, "conflicts": conflicts}, source))
         say("nothing was changed" if dry_run else f"{source} was merged into {target}")
 
 
@@ -95,11 +96,12 @@ def _propose(connection: Connection) -> Iterator[dict[str, Any]]:
             yield {"shared": found.identity, "contacts": found.number, **proposal._asdict()}
 
 
-def _outcomes(found: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str, str]]:
+def _outcomes(found: dict[str, list[dict[str, Any]]], source: UUID) -> Iterator[tuple[str, str, str]]:
     for one in found["filled"]:
         yield one["part"], one["field"], "filled"
     for one in found["subscriptions"]:
         state = "subscribed" if one["subscribed"] else "unsubscribed"
-        yield one["part"], one["name"], f"{state}, as decided by {one['decided_by']}"
+        contact = "source" if one["decided_by"] == str(source) else "target"
+        yield one["part"], one["name"], f"{state}, as in the {contact}"
     for one in found["conflicts"]:
         yield one["part"], one["field"], "conflict"

@@ -50,7 +50,7 @@ def create_permission(name: str, description: str | None, as_json: bool) -> None
     """
     with db.session.begin():
         data = permission_data(domain.create_permission(name, description))
-    write_done(name, data, "made", as_json)
+    write_done(name, data, "created", as_json)
 
 
 @permissions.command("delete")

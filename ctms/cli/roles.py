@@ -66,7 +66,7 @@ def create_role(name: str, description: str | None, as_json: bool) -> None:
     """
     with db.session.begin():
         data = role_data(domain.create_role(name, description))
-    write_done(name, data, "made", as_json)
+    write_done(name, data, "created", as_json)
 
 
 @roles.command("delete")

@@ -75,7 +75,7 @@ def find_role(name: str, *, lock: bool = False) -> Role:
     query = select(Role).where(Role.name == name)
     role = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
     if role is None:
-        raise NotFoundError(f"there is no role {name}")
+        raise NotFoundError(f"there is no role {name}: `flask ctms roles list` lists them")
     return role
 
 
@@ -143,7 +143,7 @@ def find_permission(name: str, *, lock: bool = False) -> PermissionModel:
     query = select(PermissionModel).where(PermissionModel.name == name)
     permission = db.session.scalar(query.with_for_update(key_share=True) if lock else query)
     if permission is None:
-        raise NotFoundError(f"there is no permission {name}")
+        raise NotFoundError(f"there is no permission {name}: `flask ctms permissions list` lists them")
     return permission
 
 

@@ -295,7 +295,8 @@ def test_grant_and_revoke_are_idempotent(cli: CliRunner) -> None:
 @pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize("command", ["grant", "revoke"])
 def test_an_unknown_role(cli: CliRunner, command: str) -> None:
-    assert run(cli, "clients", command, ID, "nobody", status=4).stderr == "Error: there is no role nobody\n"
+    refused = run(cli, "clients", command, ID, "nobody", status=4)
+    assert refused.stderr == "Error: there is no role nobody: `flask ctms roles list` lists them\n"
 
 
 @pytest.mark.usefixtures("shop")

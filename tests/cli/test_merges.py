@@ -65,7 +65,7 @@ def test_merge(cli: CliRunner, api: ApiClient, pair: tuple[str, str]) -> None:
     assert result.exit_code == 0, result.output
     assert result.stderr == f"{pair[1]} was merged into {pair[0]}\n"
     assert "filled" in result.stdout
-    assert f"unsubscribed, as decided by {pair[1]}" in result.stdout
+    assert "unsubscribed, as in the source" in result.stdout
     assert "conflict" in result.stdout
     assert "@" not in result.output
     assert api.get(f"/ctms/{pair[1]}").json["merged_into"] == pair[0]

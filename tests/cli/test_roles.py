@@ -102,14 +102,15 @@ def test_the_role_admin_has_every_permission_by_its_name(cli: CliRunner) -> None
     ids=" ".join,
 )
 def test_an_unknown_role(cli: CliRunner, arguments: tuple[str, ...]) -> None:
-    assert run(cli, "roles", *arguments, status=4).stderr == "Error: there is no role nobody\n"
+    refused = run(cli, "roles", *arguments, status=4)
+    assert refused.stderr == "Error: there is no role nobody: `flask ctms roles list` lists them\n"
 
 
 @pytest.mark.parametrize("command", ["grant", "revoke"])
 def test_an_unknown_permission(cli: CliRunner, command: str) -> None:
     refused = run(cli, "roles", command, "viewer", "fly", status=4)
 
-    assert refused.stderr == "Error: there is no permission fly\n"
+    assert refused.stderr == "Error: there is no permission fly: `flask ctms permissions list` lists them\n"
 
 
 def test_grant_and_revoke_are_idempotent(cli: CliRunner) -> None:
