@@ -6,7 +6,15 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 
-from ctms.clients.access import DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES
+from ctms.clients.access import (
+    DELETE_CONTACTS,
+    EXPORT_CONTACTS,
+    MANAGE_CONTACTS,
+    MERGE_CONTACTS,
+    VIEW_CONTACTS,
+    VIEW_ERASURES,
+    VIEW_HISTORY,
+)
 from ctms.clients.tokens import tokens
 from tests.cli.running import run, run_json
 from tests.clients.factories import create_client
@@ -25,7 +33,15 @@ def test_the_roles_that_are_there_from_the_start(cli: CliRunner) -> None:
     found = {role["name"]: role["permissions"] for role in run_json(cli, "roles", "list")}
 
     assert found == {
-        "admin": [DELETE_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS, VIEW_ERASURES],
+        "admin": [
+            DELETE_CONTACTS,
+            EXPORT_CONTACTS,
+            MANAGE_CONTACTS,
+            MERGE_CONTACTS,
+            VIEW_CONTACTS,
+            VIEW_ERASURES,
+            VIEW_HISTORY,
+        ],
         "editor": [MANAGE_CONTACTS, VIEW_CONTACTS],
         "viewer": [VIEW_CONTACTS],
     }
