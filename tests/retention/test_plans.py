@@ -10,6 +10,7 @@ from flask import Flask
 from ctms.contacts.conditions import parse_condition
 from ctms.database import pool
 from ctms.retention.candidates import _FIRST, Scan
+from ctms.retention.holds import HeldContacts
 from ctms.retention.policy import ERASE, RetentionPolicy, RetentionRule
 from ctms.retention.run import _RuleWork, database_time
 from tests.plans import plan_of
@@ -57,7 +58,7 @@ def test_a_window_reads_only_its_contacts() -> None:
 def test_the_check_of_a_batch_reads_only_its_contacts() -> None:
     with pool.acquire() as connection:
         found = connection.execute("SELECT email_id, update_timestamp FROM emails LIMIT 500").fetchall()
-        work = _RuleWork(POLICY.rules[0], POLICY.hold, database_time(connection), "operator:ops")
+        work = _RuleWork(POLICY.rules[0], HeldContacts(POLICY.hold), database_time(connection), "operator:ops")
         ids: list[Any] = [email_id for email_id, _ in found]
         plan = plan_of(connection, work._sql, [ids, [moment for _, moment in found], *work._values, ids])
 
