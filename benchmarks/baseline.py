@@ -121,9 +121,9 @@ def delete(connection: Connection, address: str) -> list[str]:
         others = accounts.count(connection, address)
         found = removal.lock_address(connection, address)
         (also_known_in,) = others.fetchone() or (0,)
-        removal.delete(connection, found)
         request = ErasureRequest(by="client:baseline", origin=ORIGIN_DELETE)
-        write_record(connection, request, contacts=len(found), also_known_in=also_known_in)
+        write_record(connection, request, [one.email_id for one in found], also_known_in=also_known_in)
+        removal.delete(connection, found)
     return [one.identities for one in found]
 
 

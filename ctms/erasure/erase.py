@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from ctms.contacts import removal
+from ctms.contacts.merged_addresses import MergedAddress
 from ctms.contacts.removal import LockedContact
 from ctms.database.pool import Connection
 from ctms.erasure.handlers import handler_names
@@ -48,7 +49,8 @@ class ErasureRequest:
     id: UUID = field(default_factory=uuid.uuid4)
 
 
-# Upserts the record and inserts its fingerprints. An existing record only has its counts increased.
+# Upserts the record and inserts its fingerprints, and those of addresses that the contacts lost in merges. An existing
+# record only has its counts increased.
 _UPSERT_RECORD = f"""
     WITH record AS (
         INSERT INTO {Erasure.__tablename__} AS e
@@ -59,7 +61,9 @@ _UPSERT_RECORD = f"""
             also_known_in = e.also_known_in + excluded.also_known_in
         RETURNING id)
     INSERT INTO {ErasedAddress.__tablename__} (fingerprint, erasure_id)
-    SELECT f, record.id FROM record, unnest(%(fingerprints)s::bytea[]) AS f
+    SELECT f, record.id FROM record, (
+        SELECT unnest(%(fingerprints)s::bytea[])
+        UNION SELECT fingerprint FROM {MergedAddress.__tablename__} WHERE email_id = ANY(%(email_ids)s)) AS known (f)
     ON CONFLICT DO NOTHING"""
 
 _UPSERT_HANDLERS = f"""
@@ -113,10 +117,11 @@ def erase(
     contact.
     """
     email_ids = [one.email_id for one in found]
+    prints = _fingerprints(addresses_of(found))
+    # While the contacts exist: the record also gets the addresses that they lost in merges.
+    write_record(connection, request, email_ids, unknown=unknown, also_known_in=also_known_in, prints=prints)
     if found:
         removal.delete(connection, found)
-    prints = _fingerprints(addresses_of(found))
-    write_record(connection, request, contacts=len(found), unknown=unknown, also_known_in=also_known_in, prints=prints)
     if request.forget:
         primary = (one.addresses["primary_email"] for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), SOURCE_ERASURE)
@@ -131,19 +136,20 @@ def erase(
 def write_record(
     connection: Connection,
     request: ErasureRequest,
+    email_ids: Sequence[UUID],
     *,
-    contacts: int,
     unknown: int = 0,
     also_known_in: int = 0,
     prints: Sequence[bytes] = (),
 ) -> None:
-    """Create the record of the erasure, or add these counts and fingerprints to it."""
+    """Create the record of the erasure of these contacts, or add its counts and fingerprints to the record."""
     values = {
         "id": request.id,
         "by": request.by,
         "origin": request.origin,
         "forget": request.forget,
-        "contacts": contacts,
+        "contacts": len(email_ids),
+        "email_ids": list(email_ids),
         "unknown": unknown,
         "also": also_known_in,
         "fingerprints": list(prints),

@@ -287,6 +287,19 @@ class TestLeftBehind:
 
         assert api.get(first).json == {"detail": "Unknown email_id"}
 
+    @pytest.mark.usefixtures("erasure_key")
+    def test_an_erasure_is_found_by_the_addresses_that_were_lost(self, api: ApiClient) -> None:
+        lost, last = address(), address()
+        source, middle = create(api, email={"primary_email": lost}), create(api)
+        target = create(api, email={"primary_email": last})
+        merged(api, middle, source)
+        merged(api, target, middle)
+        assert api.delete(f"/ctms/{last}").status_code == 200
+
+        answers = [api.post("/erasures", {"emails": [one]}).json for one in (lost, address())]
+
+        assert [answer["unknown"] for answer in answers] == [0, 1]
+
     def test_put_creates_the_contact_again(self, api: ApiClient) -> None:
         target, source = create(api), create(api)
         email = api.get(source).json["email"]

@@ -63,7 +63,7 @@ class TestCost:
         "SELECT FROM emails",
         "SELECT e.email_id, e.primary_email,",
     )
-    ERASE = ("DELETE FROM emails", "WITH record AS")
+    ERASE = ("WITH record AS", "DELETE FROM emails")
 
     @pytest.fixture
     def ctms_plugins(self, request: pytest.FixtureRequest) -> list[object]:
