@@ -118,7 +118,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -
 def delete(connection: Connection, address: str) -> list[str]:
     """Delete the contact with the address; its identities must be read first."""
     with connection.pipeline(), connection.transaction():
-        others = accounts.count(connection, address)
+        others = accounts.count(connection, address, None)
         found = removal.lock_address(connection, address)
         (also_known_in,) = others.fetchone() or (0,)
         request = ErasureRequest(by="client:baseline", origin=ORIGIN_DELETE)

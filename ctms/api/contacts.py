@@ -21,6 +21,7 @@ from ctms.contacts.documents import json_array
 from ctms.contacts.tombstones import unknown_contact
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, erase
 from ctms.errors import Invalid, NotFound
+from ctms.suppression.fingerprints import fingerprints
 
 blueprint = Blueprint("Contacts", __name__, description="Contacts with their newsletters and waitlists")
 
@@ -133,7 +134,7 @@ class Contact(MethodView):
         """
         if "\0" in email_id:  # PostgreSQL accepts no such text, not even in a query
             raise NotFound(f"email {email_id} not found!")
-        others = accounts.count(connection(), email_id)
+        others = accounts.count(connection(), email_id, fingerprints().of(email_id))
         found = removal.lock_address(connection(), email_id)
         (also_known_in,) = others.fetchone() or (0,)
         if not found:

@@ -11,7 +11,6 @@ from ctms.addresses import expand_spellings, match_condition, spellings
 from ctms.contacts import merged_addresses
 from ctms.contacts.removal import LockedContact, lock_ids
 from ctms.database.pool import Connection, Cursor
-from ctms.suppression.fingerprints import fingerprints
 
 _FIND = """
     SELECT position, email_id FROM (
@@ -35,10 +34,10 @@ def _count(count: int) -> str:
             SELECT FROM emails e WHERE e.email_id = others.email_id AND {match_condition("e.primary_email", count)})"""
 
 
-def count(connection: Connection, address: str) -> Cursor:
+def count(connection: Connection, address: str, fingerprint: bytes | None) -> Cursor:
     """Query the number of contacts that have or had the address, in any spelling, not as their own: one row."""
     spelt = spellings(address)
-    return connection.execute(_count(len(spelt)), [*spelt, fingerprints().of(address), *spelt])
+    return connection.execute(_count(len(spelt)), [*spelt, fingerprint, *spelt])
 
 
 def find(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[UUID]]:
