@@ -240,8 +240,9 @@ EXECUTE FUNCTION ctms_record_new_id();
 CREATE FUNCTION ctms_record_mofo_relevance() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO mofo_relevance_changes (email_id, changed_at)
-    SELECT DISTINCT id, clock_timestamp() FROM unnest(ARRAY[OLD.email_id, NEW.email_id]) AS id
-    WHERE id IS NOT NULL ORDER BY id
+    SELECT id, clock_timestamp()
+    FROM (SELECT DISTINCT id FROM unnest(ARRAY[OLD.email_id, NEW.email_id]) AS id WHERE id IS NOT NULL) changed
+    ORDER BY id
     ON CONFLICT (email_id) DO UPDATE SET changed_at = excluded.changed_at;
     RETURN NULL;
 END $$;

@@ -89,11 +89,25 @@ class Client:
             self.call("POST", "/token", auth=("id_nobody", "secret"))
 
 
+RULES = """
+[rules.ancient]
+action = "erase"
+when.create_timestamp.older_than = "100y"
+"""
+"""Retention rules that match nobody: with them a worker exports the metrics of retention."""
+
+
 @contextmanager
 def worker(served: Served) -> Iterator[tuple[Popen[bytes], str]]:
     """Run the background service beside a service; gives its process and where it serves its metrics."""
     port = free_port()
-    environment = {**served.environment, "CTMS_WORKER_METRICS_PORT": str(port)}
+    rules = served.folder / "retention.toml"
+    rules.write_text(RULES)
+    environment = {
+        **served.environment,
+        "CTMS_WORKER_METRICS_PORT": str(port),
+        "CTMS_RETENTION_FILE": str(rules),
+    }
     url, output = f"http://127.0.0.1:{port}/metrics", served.folder / "worker.txt"
     with programs.running([FLASK, "ctms", "worker"], url, output, environment) as process:
         yield process, f"127.0.0.1:{port}"
