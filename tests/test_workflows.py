@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +266,10 @@ CHANGELOG = """\
 
 ## 1.2.0 - 2026-01-31
 
+### Upgrading
+
+- Nothing to do.
+
 ### Added
 
 - This.
@@ -275,6 +280,9 @@ CHANGELOG = """\
 """
 
 
+UPGRADING = "### Upgrading\n\n- Nothing to do.\n\n"
+
+
 def release(folder: Path, tag: str, changelog: str = CHANGELOG) -> str:
     """Return the notes of a tag of version 1.2.0."""
     (folder / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
@@ -283,7 +291,18 @@ def release(folder: Path, tag: str, changelog: str = CHANGELOG) -> str:
 
 
 def test_the_notes_of_a_release(tmp_path: Path) -> None:
-    assert release(tmp_path, "v1.2.0") == "### Added\n\n- This.\n"
+    assert release(tmp_path, "v1.2.0") == "### Upgrading\n\n- Nothing to do.\n\n### Added\n\n- This.\n"
+
+
+def test_the_newest_section_is_ready_for_its_tag(tmp_path: Path) -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    without_unreleased = re.sub(r"(?s)^## Unreleased\n.*?(?=^## )", "## Unreleased\n\n", changelog, flags=re.MULTILINE)
+    (tmp_path / "CHANGELOG.md").write_text(without_unreleased)
+    (tmp_path / "pyproject.toml").write_text(project)
+    version = tomllib.loads(project)["project"]["version"]
+
+    assert notes(f"v{version}", tmp_path).strip() in changelog
 
 
 @pytest.mark.parametrize(
@@ -293,7 +312,9 @@ def test_the_notes_of_a_release(tmp_path: Path) -> None:
         ("v1.2.0", CHANGELOG.replace("Unreleased\n", "Unreleased\n\n- More.\n"), "has unreleased changes"),
         ("v1.2.0", CHANGELOG.replace(" - 2026-01-31", ""), "not that of 1.2.0 with its date"),
         ("v1.2.0", CHANGELOG.replace("1.2.0", "1.3.0"), "not that of 1.2.0 with its date"),
-        ("v1.2.0", CHANGELOG.replace("### Added\n\n- This.\n", ""), "is empty"),
+        ("v1.2.0", CHANGELOG.replace(UPGRADING, "").replace("### Added\n\n- This.\n", ""), "is empty"),
+        ("v1.2.0", CHANGELOG.replace(UPGRADING, ""), "no text under a heading `### Upgrading`"),
+        ("v1.2.0", CHANGELOG.replace("- Nothing to do.\n", ""), "no text under a heading `### Upgrading`"),
         ("v1.2.0", "## Unreleased\n", "not that of 1.2.0"),
     ],
 )

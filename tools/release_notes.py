@@ -1,6 +1,7 @@
 """Print the notes of a release, its section of CHANGELOG.md: `python -m tools.release_notes v1.2.3`.
 
-It fails if the tag, the version in `pyproject.toml` and the newest dated section do not agree.
+It fails if the tag, the version in `pyproject.toml` and the newest dated section do not agree, or if the section does
+not say what operators have to do for the upgrade.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def notes(tag: str, root: Path = ROOT) -> str:
         raise ValueError(f"the newest section of CHANGELOG.md is not that of {version} with its date")
     if not text.strip():
         raise ValueError(f"the section of {version} in CHANGELOG.md is empty")
+    if not re.search(r"^### Upgrading\b.*\n+[^#\n]", text, re.MULTILINE):
+        raise ValueError(f"the section of {version} in CHANGELOG.md has no text under a heading `### Upgrading`")
     return text.strip() + "\n"
 
 
