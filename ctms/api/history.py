@@ -8,9 +8,8 @@ import marshmallow as ma
 from flask import Response
 
 from ctms.api.blueprint import Blueprint, connection, fetch_scalar
-from ctms.api.feeds import next_link, page_json
+from ctms.api.feeds import page_response
 from ctms.api.parameters import Cursor, Instant, Limit, contact_id
-from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_HISTORY
 from ctms.contacts import fields, queries
 from ctms.contacts.documents import json_array
@@ -100,11 +99,8 @@ def history(query: dict[str, Any], email_id: str) -> Response:
     if fetch_scalar(queries.identity(wanted)) is None:
         raise unknown_contact(connection(), wanted)
     page = events.history(connection(), wanted, **query)
-    after = page.after.to_cursor() if page.after else None
-    link = next_link(f"/ctms/{wanted}/history", after, {"limit": query["limit"]})
-    return json_response(
-        page_json({"limit": query["limit"], "after": after, "next": link}, items=json_array(page.documents))
-    )
+    items = json_array(page.documents)
+    return page_response(f"/ctms/{wanted}/history", {"limit": query["limit"]}, page.after, {"items": items})
 
 
 @blueprint.route("/events")
@@ -118,7 +114,5 @@ def feed(query: dict[str, Any]) -> Response:
     `end` in the response is the end of the list, as for `/updates`: a client that continues from there misses nothing.
     """
     page = events.page(connection(), **query)
-    after = page.after.to_cursor() if page.after else None
     span = {"start": query["start"], "end": page.end, "limit": query["limit"]}
-    link = next_link("/events", after, span)
-    return json_response(page_json({**span, "after": after, "next": link}, items=json_array(page.documents)))
+    return page_response("/events", span, page.after, {"items": json_array(page.documents)})

@@ -7,9 +7,8 @@ from typing import Any
 from flask import Response
 
 from ctms.api.blueprint import Blueprint, connection
-from ctms.api.feeds import next_link, page_json
+from ctms.api.feeds import page_response
 from ctms.api.parameters import UpdatesQuery
-from ctms.api.responses import json_response
 from ctms.clients.access import VIEW_CONTACTS
 from ctms.contacts import schemas
 from ctms.contacts.documents import json_array
@@ -35,12 +34,11 @@ def updates(query: dict[str, Any]) -> Response:
     """
     with_deletions = query.pop("deleted")
     found = (page_with_deletions if with_deletions else page)(connection(), **query)
-    after = found.after.to_cursor() if found.after else None
     span = {"start": query["start"], "end": found.end, "limit": query["limit"]}
-    kept = {**span, "mofo_relevant": query["mofo_relevant"], "deleted": True if with_deletions else None}
     arrays = {"items": json_array(found.documents)}
     if with_deletions:
         arrays["deleted"] = json_array(found.deleted)
         if query["mofo_relevant"] is not None:
             arrays["left"] = json_array(found.left)
-    return json_response(page_json({**span, "after": after, "next": next_link("/updates", after, kept)}, **arrays))
+    filters = {"mofo_relevant": query["mofo_relevant"], "deleted": True if with_deletions else None}
+    return page_response("/updates", span, found.after, arrays, **filters)

@@ -29,7 +29,7 @@ from ctms.contacts.tombstones import unknown_contact
 from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.database.pool import Connection
 from ctms.errors import Conflict, Invalid
-from ctms.history.context import set_evidence
+from ctms.history.context import recorded_evidence
 from ctms.outbox.changes import outbox
 from ctms.suppression.check import SuppressionCheck
 
@@ -76,7 +76,7 @@ def create(connection: Connection, contact: Values) -> CreateResult:
     if _holders(connection, email) - {email_id}:
         check.raise_if_suppressed()
         raise Conflict(TAKEN_CREATE, "primary_email")
-    with _evidence(connection, contact), _unique_violations_as(TAKEN_CREATE):
+    with recorded_evidence(connection, _evidence(contact)), _unique_violations_as(TAKEN_CREATE):
         for _ in range(MAX_ATTEMPTS):
             created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
             document = _find(connection, email_id)
@@ -104,7 +104,7 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     row, parts = _row(email), _parts(contact)
     # A single `ON CONFLICT (email_id) DO UPDATE` fails (or deadlocks) when two transactions create the contact at once:
     # it handles a conflict of the id only, and another unique index may detect the conflict first.
-    with _evidence(connection, contact), _unique_violations_as(TAKEN_REPLACE):
+    with recorded_evidence(connection, _evidence(contact)), _unique_violations_as(TAKEN_REPLACE):
         for _ in range(MAX_ATTEMPTS):
             inserted = connection.execute(statements.INSERT_EMAIL, row)
             overwritten = connection.execute(statements.OVERWRITE_EMAIL, row)
@@ -132,7 +132,7 @@ def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
     check = SuppressionCheck(connection, email.get("primary_email"), _account_address(patch))
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
-    with _evidence(connection, patch), _unique_violations_as(TAKEN_CHANGE):
+    with recorded_evidence(connection, _evidence(patch)), _unique_violations_as(TAKEN_CHANGE):
         updated = connection.execute(statements.update_email(tuple(email)), [*_row(email).values(), email_id])
         for name in SUB_DOCUMENTS:
             if name in patch:
@@ -282,21 +282,15 @@ def _holders(connection: Connection, email: Values) -> set[uuid.UUID]:
     return {email_id for (email_id,) in connection.execute(statements.ids_by_address(len(spelt)), spelt).fetchall()}
 
 
-@contextmanager
-def _evidence(connection: Connection, contact: Values) -> Iterator[None]:
-    """Record the evidence in the request, if there is any, with the changes inside the context."""
+def _evidence(contact: Values) -> dict[str, dict[str, Any]]:
+    """Return the evidence in a request, by list and by the name of the entry."""
     given: dict[str, dict[str, Any]] = {}
     for name in LISTS:
         entries = contact.get(name)
         if isinstance(entries, list):
             found = {entry["name"]: entry["evidence"] for entry in entries if entry.get("evidence")}
             given |= {name: found} if found else {}
-    if not given:
-        yield
-        return
-    set_evidence(connection, given)
-    yield
-    set_evidence(connection, {})  # the next change in this transaction has other evidence
+    return given
 
 
 @contextmanager

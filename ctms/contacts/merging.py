@@ -26,7 +26,7 @@ from ctms.contacts.tombstones import unknown_contact
 from ctms.database.pool import Connection
 from ctms.errors import Invalid, Unavailable
 from ctms.history import merges
-from ctms.history.context import set_evidence
+from ctms.history.context import recorded_evidence
 from ctms.outbox.changes import outbox
 from ctms.suppression.check import SuppressionCheck
 
@@ -171,15 +171,15 @@ def _select(name: str) -> str:
 
 def _merge_entries(connection: Connection, pair: LockedPair, part: Part, decisions: Sequence[Decision]) -> None:
     """Move or compare entries. The triggers record an event for each, with both entries as evidence."""
-    set_evidence(connection, {part.name: {one.name: _evidence(pair, one) for one in decisions}})
     new = [one.name for one in decisions if one.target_row is None]
     taken = [one.name for one in decisions if one.target_row is not None and one.is_source]
     kept = [one.name for one in decisions if not one.is_source]
-    for names, statement in ((new, _MOVE), (taken, _take(part.name)), (kept, _KEEP)):
-        if names:
-            values = {"target": pair.target, "source": pair.source, "names": names}
-            connection.execute(statement.format(table=part.table), values)
-    set_evidence(connection, {})
+    evidence = {part.name: {one.name: _evidence(pair, one) for one in decisions}}
+    with recorded_evidence(connection, evidence):
+        for names, statement in ((new, _MOVE), (taken, _take(part.name)), (kept, _KEEP)):
+            if names:
+                values = {"target": pair.target, "source": pair.source, "names": names}
+                connection.execute(statement.format(table=part.table), values)
 
 
 _MOVE = "UPDATE {table} SET email_id = %(target)s WHERE email_id = %(source)s AND name = ANY(%(names)s)"

@@ -6,7 +6,8 @@ They are settings of the transaction: the triggers of changes by writers that se
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ctms.database.pool import Connection
@@ -29,6 +30,12 @@ def set_actor(connection: Connection, actor: str, request_id: str = "") -> None:
     connection.execute(_SET_ACTOR, (actor, request_id))
 
 
-def set_evidence(connection: Connection, evidence: Mapping[str, Mapping[str, Any]]) -> None:
-    """Set the evidence of the next changes in this transaction, by list (`newsletters`) and name of the entry."""
+@contextmanager
+def recorded_evidence(connection: Connection, evidence: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Record the evidence, by list (`newsletters`) and name of the entry, with the changes inside the context."""
+    if not evidence:
+        yield
+        return
     connection.execute(_SET_EVIDENCE, (json.dumps(evidence),))
+    yield
+    connection.execute(_SET_EVIDENCE, ("{}",))  # the next change in this transaction has other evidence

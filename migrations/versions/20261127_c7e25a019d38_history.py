@@ -86,8 +86,8 @@ END $$;
 """
 
 
-# The evidence of an entry, in a setting of the transaction (`set_evidence`). It is found by its name, without parsing
-# the evidence of all others for each row: a request may have a thousand.
+# The evidence of an entry, in a setting of the transaction (`recorded_evidence`). It is found by its name, without
+# parsing the evidence of all others for each row: a request may have a thousand.
 _GIVEN = (
     "split_part(current_setting('ctms.evidence', true), E'\\x01{table} ' || to_json(NEW.name)::text || E'\\x02', 2)"
 )
