@@ -96,8 +96,8 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
                 if not running.killed:  # on a fast machine
                     running.kill_one()
                 running.spare()
-                _wait_until_told(served)
-                told = time.monotonic()
+                _wait_until_pushed(served)
+                pushed = time.monotonic()
                 killed = running.killed
                 unexpected = [one for thread in threads for one in thread.unexpected]
                 assert not unexpected, unexpected[:10]
@@ -108,7 +108,7 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
     return {
         "edits": edits,
         "seconds of editing": round(edited - began, 1),
-        "seconds until everything was pushed": round(told - edited, 1),
+        "seconds until everything was pushed": round(pushed - edited, 1),
         "workers killed": killed,
         "calls": other.calls,
         "failed calls": other.failures,
@@ -116,7 +116,7 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
     }
 
 
-def _wait_until_told(served: Served) -> None:
+def _wait_until_pushed(served: Served) -> None:
     give_up = time.monotonic() + 180
     with psycopg.connect(served.database_url(), autocommit=True) as connection:
         while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
