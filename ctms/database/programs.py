@@ -51,16 +51,6 @@ def run_program(command: str, args: Sequence[str], bin_path: Path, **options: An
 setattr(postgres_server, "pgexec", run_program)  # noqa: B010  which the wheel does not declare
 
 
-def failed_program(error: BaseException | None) -> CalledProcessError | None:
-    """Return the program's failure that `error` is, or that was being handled when `error` was raised.
-
-    The wheel reads the server's log after a failure of `pg_ctl`, and fails itself if there is none.
-    """
-    while error is not None and not isinstance(error, CalledProcessError):
-        error = error.__context__
-    return error
-
-
 def reason_in(text: str) -> str | None:
     """Return the first error in a program's output or the server's log."""
     found = _FATAL.search(text)

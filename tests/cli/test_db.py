@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ctms.cli.db import connection_of
-from ctms.database.embedded import EmbeddedServer, is_running
+from ctms.database.embedded import EmbeddedServer
+from ctms.database.postmaster import is_running
 from tests.conftest import SECRET_KEY
 from tests.docs.messages import is_documented
 from tests.serving import FLASK, environment_for, run_flask

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from ctms.database import pool
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import connect_with_retry, libpq_url
+from tests.waiting import wait_until
 
 LONG_TIMEOUT = 60
 """Seconds: far more than a server takes to start, even on a busy machine."""
@@ -68,13 +69,6 @@ def connect(url: str, kind: Any = Translated) -> None:
 
 def ping(url: str) -> Ping:
     return Ping(PGconn.ping(libpq_url(url).encode()))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + LONG_TIMEOUT
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 class InThread:
@@ -251,3 +245,32 @@ def test_a_server_that_starts_between_connect_and_ping(server: EmbeddedServer) -
     connect(server.url, Late)
 
     assert Late.attempts >= 2
+
+
+def test_a_server_that_is_no_primary(server: EmbeddedServer) -> None:
+    """Until a server takes writes, connecting waits, as it does for one that is down."""
+    url = make_url(server.url).update_query_dict({"target_session_attrs": "read-write"})
+    with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        connection.execute("SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: _is_read_only(server))
+        connecting = InThread(url.render_as_string(hide_password=False))
+        assert connecting.is_waiting()
+    finally:
+        with psycopg.connect(libpq_url(server.url), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            connection.execute("SELECT pg_reload_conf()")
+    connecting.join()
+
+    wrong = url.set(database="missing").render_as_string(hide_password=False)
+    before = Translated.attempts
+    with pytest.raises(psycopg.OperationalError):
+        connect(wrong)
+    assert Translated.attempts == before + 2
+
+
+def _is_read_only(server: EmbeddedServer) -> bool:
+    with psycopg.connect(libpq_url(server.url)) as connection:
+        row = connection.execute("SHOW default_transaction_read_only").fetchone()
+        return row == ("on",)

