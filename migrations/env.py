@@ -5,6 +5,7 @@ schema in which their tables and their version table are created.
 """
 
 import logging
+import time
 from functools import partial
 
 from alembic import context
@@ -16,6 +17,7 @@ logger = logging.getLogger("alembic.env")
 migrate = current_app.extensions["migrate"]
 revisions = context.config.attributes["revisions"]
 schema = revisions.schema
+POLL_SECONDS = 0.2
 metadata = migrate.db.metadata if schema is None else None
 
 
@@ -57,9 +59,14 @@ def wait_for_lock(connection: Connection) -> None:
     """Wait without limit until no other process migrates, and report it."""
     connection.execute(text("SET statement_timeout = 0"))
     connection.execute(text("SET lock_timeout = 0"))
-    if not connection.execute(text("SELECT pg_try_advisory_lock(hashtext('ctms migrations'))")).scalar():
-        logger.warning("another process migrates the database: waiting until it has finished")
-        connection.execute(text("SELECT pg_advisory_lock(hashtext('ctms migrations'))"))
+    is_reported = False
+    while not connection.execute(text("SELECT pg_try_advisory_lock(hashtext('ctms migrations'))")).scalar():
+        # Not one statement that waits: CREATE INDEX CONCURRENTLY of the other process would wait for its end.
+        connection.commit()
+        if not is_reported:
+            logger.warning("another process migrates the database: waiting until it has finished")
+            is_reported = True
+        time.sleep(POLL_SECONDS)
     connection.commit()
 
 

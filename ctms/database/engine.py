@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from flask import Flask
@@ -25,6 +25,7 @@ from ctms.database.pool import (
     init_pool,
     libpq_url,
 )
+from ctms.database.replicas import find_replicas, init_replicas
 from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
 
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 else:
     Model = db.Model
 migrate = Migrate()
+
+
+def session_connection() -> Connection:
+    """Return psycopg's connection of `db.session`, for statements in its transaction."""
+    return cast(Connection, db.session.connection().connection.driver_connection)
+
 
 CHECK_TIMEOUT_IN_SECONDS = 2
 """Timeout of a health check for the database."""
@@ -80,6 +87,7 @@ def init_database(app: Flask, settings: Settings) -> None:
     db.init_app(app)
     migrate.init_app(app, db, directory=str(MIGRATIONS))
     init_pool(app, settings, database_url(app))
+    init_replicas(app, settings)
     with app.app_context():
         engine = db.engine
 
@@ -113,8 +121,10 @@ def quick_connection() -> Iterator[Connection]:
 
 
 def release_database(app: Flask) -> None:
-    """Close the pool and release the embedded server, if there is one."""
+    """Close the pools and release the embedded server, if there is one."""
     app.extensions["ctms.pool"].dispose()
+    if (replicas := find_replicas(app)) is not None:
+        replicas.pool.dispose()
     with app.app_context():
         db.engine.dispose()
     embedded_url = app.extensions["ctms.embedded"]

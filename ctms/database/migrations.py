@@ -6,6 +6,7 @@ removed without its code. The version table of CTMS contains nothing of plugins.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,8 +33,13 @@ from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import Migrations, Permission
 from ctms.paths import MIGRATIONS
 
-LOCK = "SELECT pg_advisory_xact_lock(hashtext('ctms migrations'))"
-"""Waits until no other process migrates, until the end of the transaction. `migrations/env.py` has the same lock."""
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('ctms migrations'))"
+"""Locks out other processes that migrate, until the end of the transaction. `migrations/env.py` has the same lock.
+
+Nobody waits inside a statement or transaction: CREATE INDEX CONCURRENTLY of the other process would wait for its end,
+and the result of a statement keeps its snapshot until the next one.
+"""
+POLL_SECONDS = 0.2
 
 NEWER_AND_COMPATIBLE = "the tables are those of a newer version, and compatible with this one"
 
@@ -345,9 +351,10 @@ def locked() -> Iterator[Connection]:
     """Acquire a connection for one transaction, while no other process migrates."""
     with db.engine.begin() as connection:
         driver = cast(Connection, connection.connection.driver_connection)
-        driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
-        driver.execute(LOCK)
-        driver.execute("SET LOCAL lock_timeout TO DEFAULT")
+        while not _one(driver, TRY_LOCK, ())[0]:
+            driver.rollback()
+            time.sleep(POLL_SECONDS)
+        driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
         yield driver
 
 

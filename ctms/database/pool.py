@@ -9,13 +9,14 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import psycopg
 from flask import Flask
+from psycopg import Transaction, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import PGconn, Ping, TransactionStatus
+from psycopg.pq import PGconn, Ping, PipelineStatus, TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DisconnectionError, InvalidRequestError
@@ -23,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from ctms.current import extension
+from ctms.database_urls import has_several_hosts
 from ctms.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,10 +64,20 @@ class _NullObserver:
     def observe_time(self, kind: Literal["read", "write"], seconds: float) -> None: ...
 
 
+class ReadOnlyServer(psycopg.OperationalError):
+    """The server accepts no writes, because it is a standby or was demoted. A retry may reach the primary."""
+
+    sqlstate = errors.ReadOnlySqlTransaction.sqlstate
+
+
 class TimedConnection(Connection):
-    """A connection that adds up how long it has waited for the server (`waited_seconds`)."""
+    """A connection that adds up how long it has waited for the server (`waited_seconds`), and knows its age."""
 
     waited_seconds = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.opened_at = time.monotonic()
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
         """Wait as psycopg does, and add the time. Everything sent to and received from the server passes here."""
@@ -75,12 +87,28 @@ class TimedConnection(Connection):
         finally:
             self.waited_seconds += time.perf_counter() - started
 
+    @contextmanager
+    def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Transaction]:
+        """Begin a transaction as psycopg does, inside another one a savepoint.
+
+        psycopg asks libpq whether a transaction has begun, and libpq knows that of a pipeline after a synchronisation.
+        """
+        with ExitStack() as stack:
+            if self.info.pipeline_status != PipelineStatus.OFF:
+                stack.enter_context(self.pipeline()).sync()
+            yield stack.enter_context(super().transaction(savepoint_name, force_rollback))
+
 
 class Pool(QueuePool):
-    """SQLAlchemy's pool with an `observer` of waiting requests and a limit on its connections (`max_size`)."""
+    """SQLAlchemy's pool with an `observer` of waiting requests and a limit on its connections (`max_size`).
+
+    Connections that were opened before `failed_at` are replaced: one of them has broken, or its server accepts no
+    writes any more. After a failover each of the others would cost another request, and up to `tcp_user_timeout`.
+    """
 
     observer: PoolObserver = _NullObserver()
     max_size = 0
+    failed_at = 0.0
 
     def acquire(self) -> PoolProxiedConnection:
         """Check a connection out, and report to the observer if none is free. Raises as `connect` does."""
@@ -93,9 +121,25 @@ class Pool(QueuePool):
             self.observer.count_timeout()
             raise
 
+    def check_age(self, connection: Connection, _entry: ConnectionPoolEntry, _proxy: Any) -> None:
+        """Have the pool replace a connection that is older than the last failure."""
+        if isinstance(connection, TimedConnection) and connection.opened_at < self.failed_at:
+            raise DisconnectionError
+
 
 CONNECT_TIMEOUT_SECONDS = 5
 """Limit on how long a request waits for PostgreSQL to come up. A restart takes about a second."""
+
+
+# The kernel of a busy server still acknowledges packets, so slow statements are not affected.
+FAILOVER_ARGUMENTS = {
+    "connect_timeout": 2,  # for each host; psycopg's minimum
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
+}
+"""The parameters of connections that another server can replace: they detect within seconds that a machine is gone."""
 
 
 def connect_arguments(settings: Settings) -> dict[str, Any]:
@@ -115,7 +159,19 @@ def connect_arguments(settings: Settings) -> dict[str, Any]:
             f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds // 2}"
             f" -c idle_in_transaction_session_timeout={milliseconds * 3} -c timezone=UTC -c jit=off"
         ),
+        **failover_arguments(settings.db_url),
+        **preparation_arguments(settings),
     }
+
+
+def preparation_arguments(settings: Settings) -> dict[str, Any]:
+    """Return the parameters of connections that prepare no statements, if the settings say so."""
+    return {} if settings.db_prepared_statements else {"prepare_threshold": None}
+
+
+def failover_arguments(url: str | None) -> dict[str, Any]:
+    """Return the parameters that detect within seconds that a machine is gone, if the URL names another one."""
+    return {} if url is None or not has_several_hosts(make_url(url)) else FAILOVER_ARGUMENTS
 
 
 def libpq_url(url: str) -> str:
@@ -125,7 +181,7 @@ def libpq_url(url: str) -> str:
 
 
 def connect_with_retry(url: str, kind: type[Connection] = psycopg.Connection, **parameters: Any) -> Connection:
-    """Connect, and retry for `CONNECT_TIMEOUT_SECONDS` while the server is down, starting or stopping.
+    """Connect, and retry for `CONNECT_TIMEOUT_SECONDS` while the server is down, starting, stopping or not promoted.
 
     Raises `psycopg.OperationalError`, at once when a retry cannot help (wrong password, no such database).
     """
@@ -151,16 +207,27 @@ def connect_with_retry(url: str, kind: type[Connection] = psycopg.Connection, **
 
 
 def _is_unavailable(conninfo: str) -> bool:
-    """Return whether no server listens, or the one that listens is starting or stopping.
+    """Return whether no server listens, or the one that listens is starting, stopping or waiting for its promotion.
 
     The error of a failed connection has no SQLSTATE, and its text depends on `lc_messages` and on the names in it.
     `PQping` of libpq sees the socket error and the SQLSTATE. Any response but "cannot connect now" (57P03) counts as
     available: neither the password nor TLS need be right.
     """
     given = conninfo_to_dict(conninfo)
+    if given.get("target_session_attrs", "any") != "any" and _accepts_connections(conninfo):
+        return True  # nothing else is wrong: none of the servers is the primary
     address = {name: given[name] for name in ("host", "hostaddr", "port", "user", "dbname") if name in given}
     ping = make_conninfo("", **address, sslmode="disable", gssencmode="disable", connect_timeout=2)
     return PGconn.ping(ping.encode()) in {Ping.REJECT, Ping.NO_RESPONSE}
+
+
+def _accepts_connections(conninfo: str) -> bool:
+    """Return whether one of the servers accepts connections, the primary or not."""
+    try:
+        psycopg.connect(conninfo, target_session_attrs="any", connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def check_connection(connection: Connection, entry: ConnectionPoolEntry, _proxy: Any) -> None:
@@ -181,8 +248,13 @@ def check_connection(connection: Connection, entry: ConnectionPoolEntry, _proxy:
 def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
     """Create the app's pool, without connecting; `url()` returns the server's URL when a connection is needed."""
     parameters = {**connect_arguments(settings), "autocommit": True}
+    app.extensions["ctms.pool"] = make_pool(settings, lambda: connect_with_retry(url(), TimedConnection, **parameters))
+
+
+def make_pool(settings: Settings, connect: Callable[[], Connection]) -> Pool:
+    """Return a pool of the connections that a function opens."""
     pool = Pool(
-        lambda: connect_with_retry(url(), TimedConnection, **parameters),  # type: ignore[arg-type]
+        connect,  # type: ignore[arg-type]
         pool_size=settings.db_pool_size,
         max_overflow=settings.db_max_overflow,
         timeout=settings.db_pool_timeout,
@@ -192,17 +264,22 @@ def init_pool(app: Flask, settings: Settings, url: Callable[[], str]) -> None:
     )
     pool.max_size = settings.db_pool_size + settings.db_max_overflow
     event.listen(pool, "checkout", check_connection)
-    app.extensions["ctms.pool"] = pool
+    event.listen(pool, "checkout", pool.check_age)
+    return pool
 
 
-@contextmanager
-def acquire() -> Iterator[Connection]:
+def acquire() -> AbstractContextManager[Connection]:
     """Acquire an autocommit connection from the app's pool, and release it at the end.
 
     Raises `sqlalchemy.exc.TimeoutError` when none becomes free in time, and `psycopg.OperationalError` when connecting
-    fails.
+    fails or the server accepts no writes (`ReadOnlyServer`).
     """
-    pool: Pool = extension("ctms.pool")
+    return acquire_from(extension("ctms.pool"))
+
+
+@contextmanager
+def acquire_from(pool: Pool) -> Iterator[Connection]:
+    """Acquire a connection from a pool as `acquire` does from the app's."""
     try:
         pooled = pool.acquire()
     except InvalidRequestError as error:  # a stopping server closed the connection and its replacement
@@ -210,7 +287,12 @@ def acquire() -> Iterator[Connection]:
     connection = cast(Connection, pooled.driver_connection)
     try:
         yield connection
+    except errors.ReadOnlySqlTransaction as error:
+        pool.failed_at = time.monotonic()
+        raise ReadOnlyServer(error.diag.message_primary or "the server is read-only") from error
     finally:
+        if connection.closed:
+            pool.failed_at = time.monotonic()
         if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
             pooled.invalidate()
         pooled.close()
@@ -219,7 +301,7 @@ def acquire() -> Iterator[Connection]:
 @contextmanager
 def reading() -> Iterator[Connection]:
     """Acquire a connection on which every statement is a transaction of its own. Raises as `acquire` does."""
-    with acquire() as connection, _timed(connection, "read"):
+    with acquire() as connection, timed(connection, "read"):
         yield connection
 
 
@@ -229,12 +311,35 @@ def writing() -> Iterator[Connection]:
 
     Statements are sent together, and results arrive when one is fetched. Raises as `acquire` does.
     """
-    with acquire() as connection, _timed(connection, "write"), connection.pipeline(), connection.transaction():
-        yield connection
+    with (
+        acquire() as connection,
+        timed(connection, "write"),
+        _cause_of_abort(),
+        connection.pipeline() as pipeline,
+        # In a pipeline, `connection.transaction()` waits three times more: for the begin, before and after the commit.
+        Transaction(connection),
+    ):
+        try:
+            yield connection
+        except BaseException:
+            with suppress(psycopg.Error):
+                pipeline.sync()  # after an error the server ignores all statements up to here, also a rollback
+            raise
 
 
 @contextmanager
-def _timed(connection: Connection, kind: Literal["read", "write"]) -> Iterator[None]:
+def _cause_of_abort() -> Iterator[None]:
+    """Raise the error of a statement whose result nobody fetched, not that of the commit, which the server skipped."""
+    try:
+        yield
+    except errors.PipelineAborted as aborted:
+        if isinstance(aborted.__context__, psycopg.Error):
+            raise aborted.__context__ from None
+        raise
+
+
+@contextmanager
+def timed(connection: Connection, kind: Literal["read", "write"]) -> Iterator[None]:
     """Report to the pool's observer how long the connection waits inside. Connections of tests are not timed."""
     if not isinstance(connection, TimedConnection):
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -87,8 +87,8 @@ def stored_by(plugin: str) -> Stored:
         return found
 
 
-def purge(plugin: str) -> Stored:
-    """Remove all data of the plugin, in one transaction.
+def purge(plugin: str, record: Callable[[Connection], object] = lambda _: None) -> Stored:
+    """Remove all data of the plugin, in one transaction, in which `record` is called.
 
     Raises `NotFoundError` if it has none, and `ConflictError` if something outside the schema depends on it, and would
     be dropped.
@@ -97,6 +97,7 @@ def purge(plugin: str) -> Stored:
         if found.has_schema:
             connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema_of(plugin))))
         connection.execute("DELETE FROM permissions WHERE plugin = %s", (plugin,))
+        record(connection)
         return found
 
 

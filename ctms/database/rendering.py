@@ -1,4 +1,4 @@
-"""SQL expressions for values that PostgreSQL renders as JSON."""
+"""The text of SQL statements, and SQL expressions for values that PostgreSQL renders as JSON."""
 
 from __future__ import annotations
 
@@ -9,3 +9,11 @@ def timestamp(column: str) -> str:
     PostgreSQL's own format drops trailing zeros.
     """
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+
+
+def compact(statement: str) -> str:
+    """Collapse the white space of a statement without spaces in its literals.
+
+    psycopg caches the conversion of statements of up to 4,096 characters; each use of a longer one costs 10 µs.
+    """
+    return " ".join(statement.split())

