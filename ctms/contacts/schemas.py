@@ -6,12 +6,14 @@ A `Patch` schema is its namesake without required members and defaults: only the
 
 from __future__ import annotations
 
+import inspect
+
 import marshmallow as ma
 
 from ctms.contacts import fields
 from ctms.contacts.fields import Fields, Schema
 from ctms.contacts.parts import Part
-from ctms.contacts.registry import IDENTITIES, PARTS, EmailSchema
+from ctms.contacts.registry import EMAIL, IDENTITIES, PARTS, EmailSchema
 
 DELETE = "DELETE"
 UNSUBSCRIBE = "UNSUBSCRIBE"
@@ -94,6 +96,24 @@ class ListedContactSchema(Schema):
             "vpn_waitlist": fields.SubDocument(VpnWaitlistSchema),
             "relay_waitlist": fields.SubDocument(RelayWaitlistSchema),
         }
+
+
+def _build_sparse_field(part: Part) -> fields.Field:
+    """Return the field of a part whose members may be missing."""
+    described = {"__doc__": f"{inspect.getdoc(part.schema)} Some members may be missing.", "sparse_of": part.schema}
+    sparse = type(f"Sparse{part.schema.__name__}", (part.schema,), described)
+    return fields.Subscriptions(sparse) if part.many else fields.SubDocument(sparse)
+
+
+class SparseContactSchema(Schema):
+    """Contact with the requested parts, and members of parts."""
+
+    class Meta(Schema.Meta):
+        include: Fields = {  # noqa: RUF012
+            **ListedContactSchema.Meta.include,
+            **{name: _build_sparse_field(part) for name, part in sorted(PARTS.items())},
+        }
+        optional = tuple(name for name in include if name != EMAIL.name)
 
 
 class ContactDocumentSchema(Schema):
