@@ -11,10 +11,10 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from ctms.contacts.conditions import TESTS, is_subscribed_sql
 from ctms.contacts.registry import LISTS
 from ctms.database.pool import Connection
 from ctms.retention.models import AnonymousCount
+from ctms.search.conditions import is_subscribed_sql, parse_condition
 
 CONTACTS = "contacts"
 COLUMNS = tuple(column.name for column in AnonymousCount.__table__.columns)
@@ -34,7 +34,7 @@ _COUNT = f"""
         coalesce(lower(substring(e.email_lang FROM '^([A-Za-z]{{2,3}})(?![A-Za-z])')), ''),
         s.kind, s.name, s.subscribed, count(DISTINCT e.email_id)
     FROM emails e, LATERAL (
-        SELECT '{CONTACTS}' AS kind, '' AS name, {TESTS["has_subscription"](True, "").sql} AS subscribed
+        SELECT '{CONTACTS}' AS kind, '' AS name, {parse_condition({"has_subscription": True}).sql} AS subscribed
         UNION ALL {_ENTRIES}
     ) s
     WHERE e.email_id = ANY(%s)

@@ -11,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from ctms.addresses import InvalidAddressError, comparison_key, parse_entry
-from ctms.contacts.conditions import Condition, ConditionError, parse_condition
 from ctms.errors import OperatorError
+from ctms.search.conditions import Condition, ConditionError, parse_condition
 from ctms.settings import app_settings
 
 ERASE, ANONYMISE = "erase", "anonymise"

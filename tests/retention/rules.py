@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from ctms.contacts.conditions import parse_condition
 from ctms.database import pool
 from ctms.database.pool import Connection
 from ctms.retention.policy import ERASE, LegalHold, RetentionPolicy, RetentionRule
 from ctms.retention.run import RunOptions, RunResult, apply_rules
+from ctms.search.conditions import parse_condition
 
 COUNTRY = "zz-retention"
 """The country of the contacts that the rules of a test match."""

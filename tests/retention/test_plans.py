@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from ctms.contacts.conditions import parse_condition
 from ctms.database import pool
 from ctms.retention.candidates import _FIRST, Scan
 from ctms.retention.holds import HeldContacts
 from ctms.retention.policy import ERASE, RetentionPolicy, RetentionRule
 from ctms.retention.run import _RuleWork, database_time
+from ctms.search.conditions import parse_condition
 from tests.plans import plan_of
 
 NUMBER = 20_000

@@ -12,12 +12,13 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, example, given, settings
 
-from ctms.contacts.conditions import MAX_DEPTH, MAX_VALUES, TESTS, Age, ConditionError, parse_condition
 from ctms.contacts.registry import LISTS, SUB_DOCUMENTS
 from ctms.database import pool
 from ctms.database.pool import Connection
-from tests.contacts import people
-from tests.contacts.people import CONDITIONS, NOW, Contact, matches, random_contact
+from ctms.search.anchors import Age
+from ctms.search.conditions import MAX_DEPTH, MAX_VALUES, TESTS, ConditionError, parse_condition
+from tests.search import people
+from tests.search.people import CONDITIONS, NOW, Contact, matches, random_contact
 
 SEED = 20260228
 NUMBER = 150
@@ -138,7 +139,7 @@ def test_ages_count_back(age: str, now: datetime, then: datetime) -> None:
 
 REFUSED: list[tuple[Any, str]] = [
     ({}, "is empty, but an empty condition would match every contact: name a test"),
-    ([], "must be a table of tests"),
+    ([], "must be a condition: tests by their names"),
     ({"and": []}, "and: must be a list of one or more conditions"),
     ({"or": {"double_opt_in": True}}, "or: must be a list of one or more conditions"),
     ({"or": [{"double_opt_in": True}, {}]}, "or[2]: is empty, but an empty condition would match every contact: "),
@@ -154,9 +155,9 @@ REFUSED: list[tuple[Any, str]] = [
     ({"mailing_country": "\ud800"}, "mailing_country: has a character that no contact can have"),
     (
         {"create_timestamp": "2026-01-01"},
-        "create_timestamp: must be a table with before, since, older_than, newer_than",
+        "create_timestamp: must have one or more of before, since, older_than, newer_than",
     ),
-    ({"create_timestamp": {}}, "create_timestamp: must be a table with before, since, older_than, newer_than"),
+    ({"create_timestamp": {}}, "create_timestamp: must have one or more of before, since, older_than, newer_than"),
     ({"create_timestamp": {"after": "2026-01-01"}}, "create_timestamp: has after, but may have before, since, "),
     ({"create_timestamp": {"before": "soon"}}, "create_timestamp.before: must be a date or time, as in 2026-01-31 or "),
     ({"create_timestamp": {"since": 5}}, "create_timestamp.since: must be a date or time, as in 2026-01-31 or "),
@@ -167,13 +168,13 @@ REFUSED: list[tuple[Any, str]] = [
         )
         for age in ("", "0d", "1", "1m", "-1d", "201y", "9999999d", 90, "1 y", "٣d")
     ),
-    ({"newsletters": {}}, "newsletters: must be a table with name, state, source"),
+    ({"newsletters": {}}, "newsletters: must have one or more of name, state, source"),
     ({"newsletters": {"fields": {"geo": "ca"}}}, "newsletters: has fields, but may have name, state, source"),
     ({"newsletters": 5}, "newsletters.name: must be text that is not empty"),
     ({"newsletters": {"state": "gone"}}, "newsletters.state: must be one of subscribed, unsubscribed, any"),
     ({"newsletters": {"state": ["any"]}}, "newsletters.state: must be one of subscribed, unsubscribed, any"),
     ({"waitlists": {"source": None}}, "waitlists.source: must be text that is not empty"),
-    ({"waitlists": {"fields": {}}}, "waitlists.fields: must be a table with the value of one or more fields"),
+    ({"waitlists": {"fields": {}}}, "waitlists.fields: must have one or more fields, with their values"),
     ({"waitlists": {"fields": {"a": 1.5}}}, "waitlists.fields.a: must be text, a whole number, true or false, or "),
     ({"waitlists": {"fields": {"a": {"b": "c"}}}}, "waitlists.fields.a: must be text, a whole number, true or false, "),
 ]
@@ -195,6 +196,26 @@ def test_an_unknown_test_is_refused_with_the_known_ones_at_its_place() -> None:
     assert message.startswith("rules.old.when.or[1].email: there is no such test; the tests are ")
     assert set(message.rpartition(" are ")[2].split(", ")) == {*TESTS, "and", "or", "not"}
     assert "jane" not in message
+
+
+@pytest.mark.parametrize(
+    "many",
+    [{"or": [{"double_opt_in": True}] * 5_000}, {"waitlists": {"fields": {str(one): 1 for one in range(5_000)}}}],
+)
+def test_conditions_may_have_many_tests_but_not_without_limit(
+    stored: tuple[Connection, list[Contact]], many: Any
+) -> None:
+    connection, contacts = stored
+    assert find(connection, {"or": [{"double_opt_in": True}, {"double_opt_in": False}] * 400}, contacts)
+
+    with pytest.raises(ConditionError, match=r"^when(\.or)?: has too many tests and values$"):
+        parse_condition(many, "when")
+
+
+def test_a_list_with_too_many_tests_is_not_parsed_to_its_end() -> None:
+    """A body has room for more of them than can be parsed in a second."""
+    with pytest.raises(ConditionError, match=r"^when\.or: has too many tests and values$"):
+        parse_condition({"or": [*[{"double_opt_in": True}] * 5_000, {"unknown": True}]}, "when")
 
 
 def test_conditions_may_be_nested_but_not_without_limit() -> None:

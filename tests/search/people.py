@@ -1,11 +1,11 @@
-"""Random contacts as rows, and what a condition says of them: an oracle in Python for `ctms.contacts.conditions`."""
+"""Random contacts as rows, and what a condition says of them: an oracle in Python for `ctms.search.conditions`."""
 
 from __future__ import annotations
 
 import json
 import random
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,8 @@ FIELDS: tuple[dict[str, Any], ...] = (
 )
 FLAGS = (None, True, False)
 DAYS = (0, 1, 29, 364, 366, 730, 800)
+
+LISTS = ("newsletters", "waitlists")
 
 Contact = dict[str, Any]
 
@@ -63,24 +65,37 @@ def random_contact(chance: random.Random) -> Contact:
     }
 
 
-def store(connection: Connection, contacts: list[Contact]) -> None:
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "emails": (
+        *("email_id", "mailing_country", "email_lang", "double_opt_in", "has_opted_out_of_email"),
+        *("create_timestamp", "update_timestamp", "primary_email"),
+    ),
+    "amo": ("email_id",),
+    "fxa": ("email_id", "account_deleted"),
+    "mofo": ("email_id", "mofo_relevant"),
+    "newsletters": ("email_id", "name", "subscribed", "source"),
+    "waitlists": ("email_id", "name", "subscribed", "source", "fields"),
+}
+
+
+def _rows(contact: Contact, table: str) -> Iterable[Mapping[str, Any]]:
+    """Return the rows of a contact in a table."""
+    email_id = contact["email"]["email_id"]
+    if table == "emails":
+        return [{"primary_email": f"{email_id}@example.com", **contact["email"]}]
+    if table in LISTS:
+        return [{"email_id": email_id, "name": name, **entry} for name, entry in contact[table].items()]
+    return [] if contact[table] is None else [{"email_id": email_id, **contact[table]}]
+
+
+def store(connection: Connection, contacts: Sequence[Contact]) -> None:
     """Insert the rows of contacts."""
-    for contact in contacts:
-        email_id = contact["email"]["email_id"]
-        _insert(connection, "emails", {"primary_email": f"{email_id}@example.com", **contact["email"]})
-        for table in ("amo", "fxa", "mofo"):
-            if contact[table] is not None:
-                _insert(connection, table, {"email_id": email_id, **contact[table]})
-        for table in ("newsletters", "waitlists"):
-            for name, entry in contact[table].items():
-                fields = {"fields": Json(entry["fields"])} if "fields" in entry else {}
-                _insert(connection, table, {"email_id": email_id, "name": name, **entry, **fields})
-
-
-def _insert(connection: Connection, table: str, row: Mapping[str, Any]) -> None:
-    connection.execute(
-        f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})", list(row.values())
-    )
+    for table, columns in _COLUMNS.items():
+        with connection.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+            for contact in contacts:
+                for row in _rows(contact, table):
+                    values = (row.get(column) for column in columns)
+                    copy.write_row([Json(value) if isinstance(value, dict) else value for value in values])
 
 
 def matches(condition: Mapping[str, Any], contact: Contact) -> bool:
@@ -143,8 +158,6 @@ _TIMES: Mapping[str, Callable[[datetime, Any], bool]] = {
     "older_than": lambda found, bound: found < _then(bound),
     "newer_than": lambda found, bound: found >= _then(bound),
 }
-
-LISTS = ("newsletters", "waitlists")
 
 
 def _of_time(name: str) -> Callable[[Any, Contact], bool]:
@@ -244,3 +257,40 @@ CONDITIONS = st.recursive(
     max_leaves=6,
 )
 """Conditions, nested at random."""
+
+_ANCHORS = {"create_timestamp", "update_timestamp", "mailing_country", "email_lang"}
+_ANCHORS_IF_TRUE = {"has_opted_out_of_email", "account_deleted", "mofo_relevant", "has_amo", "has_fxa", "has_mofo"}
+
+
+def is_indexed(condition: Mapping[str, Any]) -> bool:
+    """Return whether an index finds the contacts that match a condition."""
+    return any(_is_anchor(name, value) for name, value in condition.items())
+
+
+def _is_anchor(name: str, value: Any) -> bool:
+    if name in {"and", "or"}:
+        return (any if name == "and" else all)(is_indexed(one) for one in value)
+    if name in LISTS:
+        return not isinstance(value, dict) or "name" in value
+    return name in _ANCHORS or (name in _ANCHORS_IF_TRUE and value is True)
+
+
+INDEXED = CONDITIONS.flatmap(
+    lambda condition: st.sampled_from([condition, {"mailing_country": ["ca", "us"], "and": [condition]}])
+)
+"""Conditions, of which many have an index."""
+
+EXAMPLES: Mapping[str, list[Any]] = {
+    "create_timestamp": [{"older_than": "1y"}, {"since": "2025-02-28", "before": "2026-02-27"}],
+    "update_timestamp": [{"newer_than": "30d"}, {"before": "2024-12-25"}],
+    "mailing_country": ["CA", ["us", "österreich"]],
+    "email_lang": ["fr"],
+    **{name: [True, False] for name in _flags},
+    "newsletters": [
+        "news",
+        {"name": "News", "state": "unsubscribed"},
+        {"name": ["news", "vpn"], "source": "https://b"},
+    ],
+    "waitlists": [{"name": "vpn", "fields": {"geo": "ca"}}, {"fields": {"geo": "ca"}}],
+}
+"""Values of each test that some contacts have."""

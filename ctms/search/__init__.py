@@ -1,0 +1,1 @@
+"""Search: conditions on contacts as SQL, the indexes that serve them, and pages of what matches."""
