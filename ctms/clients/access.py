@@ -9,26 +9,30 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from ctms.clients.rate_limits import RateLimit, make_rate_limit
 from ctms.clients.refusals import AuthFailure
 from ctms.database.pool import Connection, Cursor, ScalarQuery, reading
+from ctms.database.rendering import compact
 from ctms.errors import BadRequest, Forbidden, Unauthorized
-from ctms.history.context import SET_ACTOR
+from ctms.history.context import SET_ACTOR, STAMPS
 
 logger = logging.getLogger(__name__)
 
 VIEW_CONTACTS = "view_contacts"
+LIST_CONTACTS = "list_contacts"
 MANAGE_CONTACTS = "manage_contacts"
 DELETE_CONTACTS = "delete_contacts"
 VIEW_ERASURES = "view_erasures"
 VIEW_HISTORY = "view_history"
 EXPORT_CONTACTS = "export_contacts"
 MERGE_CONTACTS = "merge_contacts"
+SEARCH_CONTACTS = "search_contacts"
 ADMIN_ROLE = "admin"
 
 INVALID_CREDENTIALS = "Could not validate credentials"
 
 # The role `admin` has every permission, including those that plugins add later.
-_COLUMNS = """
+_COLUMNS = compact("""
     c.enabled,
     EXISTS (
         SELECT FROM api_client_roles g JOIN roles r ON r.id = g.role_id
@@ -36,11 +40,13 @@ _COLUMNS = """
             SELECT FROM role_permissions rp JOIN permissions p ON p.id = rp.permission_id
             WHERE rp.role_id = r.id AND p.name = %s))
     ) AS allowed,
-    c.last_access IS NULL OR c.last_access < now() - interval '1 minute' AS unseen"""
+    c.last_access IS NULL OR c.last_access < now() - interval '1 minute' AS unseen,
+    c.rate_limit_requests, c.rate_limit_seconds, c.rate_limit_burst""")
 _FROM_CLIENT = "FROM api_client c WHERE c.client_id = %s"
 _CALLER = f"SELECT {_COLUMNS} {_FROM_CLIENT}"
 _SET_ACTOR = SET_ACTOR.format(actor="'client:' || c.client_id", request_id="%s")
 _WRITER = f"SELECT {_COLUMNS}, {_SET_ACTOR} {_FROM_CLIENT}"
+_STAMPING_WRITER = f"SELECT {_COLUMNS}, {_SET_ACTOR}, {STAMPS} {_FROM_CLIENT}"
 
 # A locked row is skipped, since another request is writing the same value.
 _TOUCH_LAST_ACCESS = """
@@ -53,9 +59,9 @@ _TOUCH_LAST_ACCESS = """
 
 # One statement authorizes the caller and runs the query, which it skips for a caller without permission. OFFSET 0 keeps
 # the planner from merging the caller's subquery into the outer query, which would evaluate it at each use.
-_FETCH_SCALAR = """
-    SELECT caller.*, CASE WHEN caller.enabled AND caller.allowed THEN ({query}) END
-    FROM ({caller} OFFSET 0) caller"""
+_FETCH_SCALAR = (
+    "SELECT caller.*, CASE WHEN caller.enabled AND caller.allowed THEN ({query}) END FROM ({caller} OFFSET 0) caller"
+)
 
 
 class Caller:
@@ -73,23 +79,25 @@ class Caller:
         """Send the query for the caller."""
         self._pending = self._connection.execute(_CALLER, (self._permission, self.client_id))
 
-    def look_up_writer(self, request_id: str) -> None:
+    def look_up_writer(self, request_id: str, *, stamps: bool = False) -> None:
         """Send the query for the caller of a request that writes, who becomes the actor of its changes.
 
-        In pipeline mode the result arrives with those of later statements.
+        In pipeline mode the result arrives with those of later statements. `stamps` declares that the request gives
+        each contact that it changes a new `update_timestamp`.
         """
-        self._pending = self._connection.execute(_WRITER, (self._permission, request_id, self.client_id))
+        query = _STAMPING_WRITER if stamps else _WRITER
+        self._pending = self._connection.execute(query, (self._permission, request_id, self.client_id))
 
     def fetch_scalar(self, query: ScalarQuery) -> Any:
         """Authorize the caller and return the value that the query selects, None for no row.
 
         Raises as `authorize` does; the query does not run then.
         """
-        cursor = self._connection.execute(_fetch_scalar(query.sql), (*query.values, self._permission, self.client_id))
+        cursor = self._connection.execute(with_caller(query.sql), (*query.values, self._permission, self.client_id))
         self._set_row(cursor.fetchone())
         self.authorize()
         assert self._row is not None  # noqa: S101  `authorize` raises otherwise
-        return self._row[3]
+        return self._row[-1]
 
     def authorize(self) -> None:
         """Raise `Unauthorized`, `BadRequest` or `Forbidden` unless the client is enabled and has the permission."""
@@ -121,6 +129,11 @@ class Caller:
             return AuthFailure.DISABLED_CLIENT
         return AuthFailure.MISSING_PERMISSION if self._permission is not None and not allowed else None
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The rate limit of the client, None if it has none; valid once the caller `is_known`."""
+        return None if self._row is None or self._row[3] is None else make_rate_limit(self._row[3:6])
+
     def touch_last_access(self) -> None:
         """Store the time of the client's last access, at most once a minute, without waiting for a lock.
 
@@ -140,5 +153,6 @@ class Caller:
 
 
 @cache
-def _fetch_scalar(sql: str) -> str:
+def with_caller(sql: str) -> str:
+    """Return the statement that authorizes the caller and runs this one: the caller's columns, and its value."""
     return _FETCH_SCALAR.format(query=sql, caller=_CALLER)

@@ -26,10 +26,26 @@ class ApiClientModel(Model):
         DateTime(timezone=True), server_default=func.now(), onupdate=func.now()
     )
     last_access: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    rate_limit_requests: Mapped[int | None]
+    rate_limit_seconds: Mapped[int | None]
+    rate_limit_burst: Mapped[int | None]
 
     roles: Mapped[list[Role]] = relationship(
         secondary="api_client_roles", back_populates="clients", order_by="Role.name", passive_deletes=True
     )
+
+
+class RateLimitBucket(Model):
+    """The tokens that processes may still lease for a client with a rate limit. The table is not logged."""
+
+    __tablename__ = "rate_limit_buckets"
+
+    client_id: Mapped[str] = mapped_column(
+        String(255), ForeignKey("api_client.client_id", ondelete="CASCADE"), primary_key=True
+    )
+    tokens: Mapped[float]
+    granted: Mapped[int]
+    refilled_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class Role(Model):

@@ -9,17 +9,19 @@ import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import selectinload
 
 from ctms.clients.access import ADMIN_ROLE
-from ctms.clients.models import ApiClientModel, Role
+from ctms.clients.models import ApiClientModel, RateLimitBucket, Role
+from ctms.clients.rate_limits import RateLimit, make_rate_limit
 from ctms.clients.refusals import TokenFailure
 from ctms.clients.roles import add_row, find_role, permissions_of
 from ctms.clients.secrets import generate_secret, hash_secret, verify_secret
-from ctms.database.engine import db
+from ctms.database.engine import db, session_connection
 from ctms.database.pool import reading
 from ctms.errors import NotFoundError
+from ctms.history.audit import record_act
 
 FIRST_CLIENT = "id_admin"
 CLIENT_ID = re.compile(r"id_[-_.a-zA-Z0-9]+")
@@ -57,12 +59,16 @@ def authenticate(client_id: str, secret: str) -> None:
         raise InvalidCredentials(TokenFailure.WRONG_SECRET)
 
 
-def create_first_client() -> tuple[str, str] | None:
-    """Create the client `id_admin` with the role `admin` if no client exists, and return its id and secret."""
+def create_first_client(by: str) -> tuple[str, str] | None:
+    """Create the client `id_admin` with the role `admin` if no client exists, and return its id and secret.
+
+    The audit log names the actor `by`.
+    """
     with db.session.begin():
         db.session.execute(text("SELECT pg_advisory_xact_lock(hashtext('ctms first client'))"))
         if db.session.scalar(select(func.count()).select_from(ApiClientModel)):
             return None
+        record_act(session_connection(), by, "clients create", FIRST_CLIENT, roles=[ADMIN_ROLE])
         return FIRST_CLIENT, create_client(FIRST_CLIENT, "admin@localhost", [ADMIN_ROLE])
 
 
@@ -116,6 +122,27 @@ def set_enabled(client_id: str, enabled: bool) -> bool:
     client.enabled = enabled
     db.session.flush()
     return changed
+
+
+def rate_limit_of(client: ApiClientModel) -> RateLimit | None:
+    """Return the rate limit of a client, None if it has none."""
+    return make_rate_limit((client.rate_limit_requests, client.rate_limit_seconds, client.rate_limit_burst))
+
+
+def set_rate_limit(client_id: str, limit: RateLimit | None) -> bool:
+    """Set or remove the rate limit of a client, which takes effect within a second.
+
+    Returns False when nothing changed. Raises `NotFoundError`.
+    """
+    client = find_client(client_id, lock=True)
+    if rate_limit_of(client) == limit:
+        return False
+    columns = limit or (None, None, None)
+    client.rate_limit_requests, client.rate_limit_seconds, client.rate_limit_burst = columns
+    db.session.flush()
+    if limit is None:
+        db.session.execute(delete(RateLimitBucket).where(RateLimitBucket.client_id == client_id))
+    return True
 
 
 def previous_secret_expires(client: ApiClientModel) -> datetime | None:

@@ -17,8 +17,10 @@ from ctms.clients.access import (
     ADMIN_ROLE,
     DELETE_CONTACTS,
     EXPORT_CONTACTS,
+    LIST_CONTACTS,
     MANAGE_CONTACTS,
     MERGE_CONTACTS,
+    SEARCH_CONTACTS,
     VIEW_CONTACTS,
     VIEW_ERASURES,
     VIEW_HISTORY,
@@ -32,12 +34,14 @@ from ctms.hooks.registrations import Permission as DeclaredPermission
 
 BUILT_IN_PERMISSIONS = (
     VIEW_CONTACTS,
+    LIST_CONTACTS,
     MANAGE_CONTACTS,
     DELETE_CONTACTS,
     VIEW_ERASURES,
     VIEW_HISTORY,
     EXPORT_CONTACTS,
     MERGE_CONTACTS,
+    SEARCH_CONTACTS,
 )
 """The permissions that the routes of CTMS require."""
 

@@ -15,6 +15,7 @@ from ctms.settings import Settings
 
 _ALGORITHM = "HS256"
 _SUBJECT = "api_client:"
+_LINK_SUBJECT = "link:"
 _CACHE_SIZE = 4096
 _EXPIRED = "expired"
 
@@ -53,6 +54,22 @@ class Tokens:
         if expires <= time.time():
             raise InvalidToken(_EXPIRED)
         return client_id
+
+    def sign_link(self, path: str, seconds: float) -> str:
+        """Return a signature of the path that is valid for some seconds. It is not a token of a client."""
+        claims = {"sub": f"{_LINK_SUBJECT}{path}", "exp": int(time.time() + seconds)}
+        return jwt.encode(claims, self._keys[0], algorithm=_ALGORITHM)
+
+    def is_link_signed(self, path: str, signature: str) -> bool:
+        """Return whether the signature is valid for the path."""
+        options = {"require": ["exp", "sub"]}
+        for key in self._keys:
+            try:
+                claims = jwt.decode(signature, key, algorithms=[_ALGORITHM], options=options)  # type: ignore[arg-type]
+            except jwt.InvalidTokenError:
+                continue
+            return bool(claims["sub"] == f"{_LINK_SUBJECT}{path}")
+        return False
 
     def _decode(self, token: str) -> tuple[str, float]:
         for key in self._keys:

@@ -10,8 +10,9 @@ import pytest
 from flask import Flask
 
 from ctms.clients import registry, roles
-from ctms.database.engine import db
+from ctms.database.engine import db, session_connection
 from ctms.errors import ConflictError
+from ctms.history.audit import AuditFilter, find_acts
 
 ID = "id_at_once"
 ROLE = "at-once"
@@ -70,13 +71,15 @@ def test_one_of_many_grants_a_permission(shared: Flask) -> None:
 
 
 def test_the_first_client_is_created_once(app: Flask) -> None:  # noqa: ARG001  inside the app's transaction
-    made = registry.create_first_client()
+    made = registry.create_first_client("operator:test")
 
     assert made is not None
     client_id, secret = made
     assert client_id == "id_admin"
     registry.authenticate(client_id, secret)
-    assert registry.create_first_client() is None
+    assert registry.create_first_client("operator:test") is None
+    (act,) = find_acts(session_connection(), AuditFilter(actor="operator:test"), 10)
+    assert (act.actor, act.target, act.details) == ("operator:test", "id_admin", {"roles": ["admin"]})
 
 
 def test_a_client_whose_flag_is_null_is_disabled_and_can_be_enabled(app: Flask) -> None:  # noqa: ARG001
