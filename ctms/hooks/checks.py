@@ -29,7 +29,7 @@ from ctms.hooks import specs
 from ctms.hooks.places import place_of, place_of_error, raised_by
 from ctms.hooks.plugin import Plugin
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.hooks.registrations import HealthCheck, Migrations, Permission, RegistrationError, Waitlist
+from ctms.hooks.registrations import HealthCheck, Migrations, Newsletter, Permission, RegistrationError, Waitlist
 from ctms.hooks.trials import bounded, find_unstorable
 from ctms.settings import PREFIX, PREFIX_OF_PLUGINS, Settings
 
@@ -39,6 +39,7 @@ MASK = "***"
 
 REGISTRATIONS: Mapping[str, type[Any]] = {
     "ctms_waitlists": Waitlist,
+    "ctms_newsletters": Newsletter,
     "ctms_backends": Backend,
     "ctms_deletion_handlers": DeletionHandler,
     "ctms_blueprints": flask_smorest.Blueprint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import marshmallow as ma
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _NAME_OF_PERMISSION = re.compile(r"[a-z][a-z0-9_.:-]{0,254}", re.ASCII)
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}|[A-Za-z]{2}[-_][A-Za-z]{2}", re.ASCII)
 
 Fields = dict[str, Any]
 
@@ -151,6 +152,60 @@ class Waitlist:
         known = {field.attribute or name for name, field in loader.fields.items()}
         others = {k: v for k, v in loaded.items() if k not in known} if isinstance(loaded, Mapping) else {}
         return {**others, **loader.dump(loaded)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newsletter:
+    """A newsletter that contacts can subscribe to: the `name` of their subscriptions is its `slug`.
+
+    `languages` are those in which it is published, as a subscription's `lang` has them, such as `en` or `pt-BR`; empty
+    if they are not known. A newsletter that is not `active` is retired: with `CTMS_NEWSLETTERS=enforce` it takes no new
+    subscriptions, and stored ones can be read, changed and unsubscribed. `requires_double_opt_in` informs front ends
+    that people must confirm their address; the service does not check it. `vendor_ids` has the newsletter's ids in
+    other systems, by the name of the system. `title` and `description` are for people.
+    """
+
+    slug: str
+    title: str
+    description: str = ""
+    languages: Sequence[str] = ()
+    active: bool = True
+    requires_double_opt_in: bool = False
+    vendor_ids: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        slug = self.slug
+        valid = isinstance(slug, str) and 0 < len(slug) <= 255 and slug.isprintable() and slug == slug.strip()
+        if not valid or "*" in slug:
+            raise RegistrationError(
+                "the slug of a newsletter has 1 to 255 printable characters, no outer white space and no *, which would"
+                f" not be a pattern, not {slug!r}"
+            )
+        for member in ("title", "description"):
+            self._require(isinstance(getattr(self, member), str), f"has a {member} that is not text")
+        self._require(bool(self.title.strip()), "needs a title")
+        for member in ("active", "requires_double_opt_in"):
+            self._require(isinstance(getattr(self, member), bool), f"has {member} that is neither true nor false")
+        self._check_languages()
+        ids = self.vendor_ids
+        texts = isinstance(ids, Mapping) and all(isinstance(one, str) and one for item in ids.items() for one in item)
+        self._require(texts, "has vendor_ids that do not map names of systems to ids, all of them text")
+
+    def _check_languages(self) -> None:
+        listed = isinstance(self.languages, Sequence) and not isinstance(self.languages, str | bytes)
+        self._require(listed, "has languages that are not a list")
+        invalid = [one for one in self.languages if not isinstance(one, str) or not _LANGUAGE.fullmatch(one)]
+        self._require(not invalid, f"has invalid languages, {invalid}: write them as en or pt-BR")
+        self._require(len(set(self.languages)) == len(self.languages), "has a language twice")
+
+    def _require(self, condition: bool, problem: str) -> None:
+        if not condition:
+            raise RegistrationError(f"the newsletter {self.slug!r} {problem}")
+
+    @property
+    def name(self) -> str:
+        """The slug, which is unique."""
+        return self.slug
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import flask_smorest
 
     from ctms.hooks.receivers import Backend, DeletionHandler
-    from ctms.hooks.registrations import HealthCheck, Migrations, Permission, Waitlist
+    from ctms.hooks.registrations import HealthCheck, Migrations, Newsletter, Permission, Waitlist
 
 PROJECT = "ctms"
 
@@ -37,6 +37,15 @@ def ctms_waitlists(settings: Any) -> Iterable[Waitlist]:  # type: ignore[empty-b
     The declarations are read at start. Their rules run in requests that write, inside the request's transaction, and
     may run any number of times for one subscription; they must not do I/O. A validation error is the client's (422);
     any other exception fails that request (500), and is logged with the plugin's name and counted.
+    """
+
+
+@hookspec
+def ctms_newsletters(settings: Any) -> Iterable[Newsletter]:  # type: ignore[empty-body]
+    """Declare newsletters: their slugs, titles, languages, and whether they take new subscriptions.
+
+    The declarations are read at start; `GET /newsletters` lists them. With `CTMS_NEWSLETTERS=enforce`, requests that
+    write refuse new subscriptions to newsletters that are not declared or not active.
     """
 
 

@@ -18,7 +18,7 @@ pytest.register_assert_rewrite(
 
 from ctms.testing.commands import CommandRunner  # noqa: E402
 from ctms.testing.contacts import contact_body  # noqa: E402
-from ctms.testing.contracts import BackendContract, DeletionHandlerContract, WaitlistContract  # noqa: E402
+from ctms.testing.contracts import BackendContract, DeletionHandlerContract, NewsletterContract, WaitlistContract  # noqa: E402
 from ctms.testing.http import Answer, ApiClient, assert_error  # noqa: E402
 from ctms.testing.receivers import FakeBackend, FakeDeletionHandler  # noqa: E402
 from ctms.testing.stub_server import ReceivedRequest, Reply, StubServer  # noqa: E402
@@ -31,6 +31,7 @@ __all__ = [
     "DeletionHandlerContract",
     "FakeBackend",
     "FakeDeletionHandler",
+    "NewsletterContract",
     "ReceivedRequest",
     "Reply",
     "StubServer",

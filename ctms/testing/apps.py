@@ -81,6 +81,8 @@ def rolled_back(app: Flask) -> Iterator[Flask]:
         def savepoint() -> Iterator[object]:
             with one.transaction():
                 yield one
+            # It would last until the end of the test's transaction, in which a test may use SQL of its own.
+            one.pgconn.exec_(b"SELECT set_config('ctms.stamps', '', true)")
 
         patches.setattr(pool, "acquire", savepoint)
         patches.setitem(engine.db.engines, None, connection)

@@ -17,8 +17,9 @@ class Answer:
         self.headers = response.headers
         self.content_type = response.content_type
         self.data = response.data
-        self.text = response.text
+        self.text: str = response.data.decode(errors="replace")  # a file need not be text
         self.json: Any = response.get_json(silent=True)
+        response.close()  # the file of a download
 
 
 class ApiClient:

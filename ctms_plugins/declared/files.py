@@ -1,4 +1,4 @@
-"""Reading the files: a table per waitlist, by its name, with `title`, `description` and `schema`."""
+"""Reading the files: a table per declaration, by its name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from typing import Any, NoReturn
 
 from ctms.plugins import RegistrationError
 
-_MEMBERS = ("title", "description", "schema")
 _TOML_PROBLEM = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Declared:
-    """A waitlist as a file declares it."""
+class DeclarationKind:
+    """A kind of declaration, such as `waitlist`, and the members that its tables may have."""
 
+    noun: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A waitlist or a newsletter as a file declares it."""
+
+    kind: DeclarationKind
     file: Path
     line: int | None
     name: str
@@ -36,41 +44,30 @@ class Declared:
 
     @property
     def place(self) -> str:
-        """The file, and the line where the waitlist's table begins, if that is known."""
+        """The file, and the line where the table begins, if that is known."""
         return _place(self.file, self.line)
 
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the fields."""
-        schema: dict[str, Any] = self.table["schema"]
-        return schema
-
     def text(self, member: str) -> str:
-        """Return `title` or `description`, empty if it is not there."""
+        """Return a text of the table, empty if it is not there."""
         return str(self.table.get(member, ""))
 
     def check(self) -> None:
-        """Raise `RegistrationError` unless the table has all required members, and no unknown ones."""
-        unknown = sorted(set(self.table) - set(_MEMBERS))
+        """Raise `RegistrationError` unless the table has a title, texts for people, and no unknown members."""
+        unknown = sorted(set(self.table) - set(self.kind.members))
         if unknown:
-            self._refuse(f"has {', '.join(unknown)}, but may have {', '.join(_MEMBERS)}")
+            self.refuse(f"has {', '.join(unknown)}, but may have {', '.join(self.kind.members)}")
         if not self.text("title").strip():
-            self._refuse("needs a title")
+            self.refuse("needs a title")
         for member in ("title", "description"):
             if not isinstance(self.table.get(member, ""), str):
-                self._refuse(f"has a {member} that is no text")
-        if not isinstance(self.table.get("schema"), dict):
-            self._refuse("needs a schema: the JSON Schema of its fields, a table")
-        try:
-            json.dumps(self.table, allow_nan=False)
-        except (TypeError, ValueError):
-            self._refuse("has a value in its schema that JSON has not, such as a date or nan")
+                self.refuse(f"has a {member} that is no text")
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise RegistrationError(f"{self.place}: the waitlist {self.name!r} {what}")
+    def refuse(self, what: str) -> NoReturn:
+        """Raise `RegistrationError` with the place and the name."""
+        raise RegistrationError(f"{self.place}: the {self.kind.noun} {self.name!r} {what}")
 
 
-def read(path: Path) -> list[Declared]:
+def read(path: Path, kind: DeclarationKind) -> list[Declared]:
     """Return the declarations of the file, or of the folder's `.toml` and `.json` files, by file in their order.
 
     Raises `RegistrationError`, with file and line if known.
@@ -78,16 +75,16 @@ def read(path: Path) -> list[Declared]:
     files = sorted(file for file in path.iterdir() if file.suffix in _READERS) if path.is_dir() else [path]
     found: dict[str, Declared] = {}
     for file in files:
-        for declared in _read_file(file):
+        for declared in _read_file(file, kind):
             other = found.setdefault(declared.name, declared)
             if other is not declared:
-                raise RegistrationError(f"{declared.place}: {other.place} also declares the waitlist {other.name!r}")
+                raise RegistrationError(f"{declared.place}: {other.place} also declares the {kind.noun} {other.name!r}")
     return list(found.values())
 
 
-def _read_file(file: Path) -> Iterator[Declared]:
+def _read_file(file: Path, kind: DeclarationKind) -> Iterator[Declared]:
     if file.suffix not in _READERS:
-        raise RegistrationError(f"{file}: the name of a file that declares waitlists must end in .toml or .json")
+        raise RegistrationError(f"{file}: the name of a file that declares {kind.noun}s must end in .toml or .json")
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -97,12 +94,12 @@ def _read_file(file: Path) -> Iterator[Declared]:
     except RecursionError as error:
         raise RegistrationError(f"{file}: is nested too deeply") from error
     if not isinstance(tables, dict):
-        raise RegistrationError(f"{file}: must be an object whose members are waitlists, by name")
+        raise RegistrationError(f"{file}: must be an object whose members are {kind.noun}s, by name")
     for name, table in tables.items():
         line = _line_of(name, text)
         if not isinstance(table, dict):
-            raise RegistrationError(f"{_place(file, line)}: {name} must be the table of a waitlist of that name")
-        declared = Declared(file, line, name, table)
+            raise RegistrationError(f"{_place(file, line)}: {name} must be the table of a {kind.noun} of that name")
+        declared = Declared(kind, file, line, name, table)
         declared.check()
         yield declared
 

@@ -249,6 +249,21 @@ CASES = (
         has_place=False,
     ),
     Case(
+        "newsletter of two",
+        ("both register 'weekly' with ctms_newsletters", "rename one, or set CTMS_PLUGINS_DISABLED=bolt"),
+        implements("ctms_newsletters", 'yield Newsletter(slug="weekly", title="Weekly")'),
+        implements("ctms_newsletters", 'yield Newsletter(slug="weekly", title="Weekly")'),
+        has_place=False,
+    ),
+    Case(
+        "newsletter with an invalid language",
+        (
+            "ctms_newsletters failed with RegistrationError: the newsletter 'weekly' has invalid languages",
+            "change that",
+        ),
+        implements("ctms_newsletters", 'yield Newsletter(slug="weekly", title="Weekly", languages=["english"])'),
+    ),
+    Case(
         "command of two",
         ("both register 'count' with ctms_commands", "rename one"),
         implements("ctms_commands", 'yield click.Command("count")'),

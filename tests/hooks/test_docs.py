@@ -119,6 +119,16 @@ def waitlists(api: ApiClient) -> None:
     assert made.json["waitlists"][0]["fields"] == {"referrer": "sales", "seats": 101}
 
 
+def newsletters(api: ApiClient) -> None:
+    """The newsletters are listed with what the example knows about them."""
+    found = {one["slug"]: one for one in api.get("/newsletters").json if one["plugin"] == "newsletters"}
+
+    assert {slug: one["active"] for slug, one in found.items()} == {"weekly": True, "hub-news": False}
+    assert found["weekly"]["languages"] == ["en", "de"]
+    assert found["weekly"]["requires_double_opt_in"] is True
+    assert found["weekly"]["vendor_ids"] == {"braze": "7f3c1d"}
+
+
 def backends(api: ApiClient) -> None:
     """The backend accepts what the service sends."""
     made = api.post("/ctms", contact_body()).json
@@ -194,6 +204,7 @@ def permissions(api: ApiClient) -> None:
 
 USES: dict[str, Callable[[ApiClient], None]] = {
     "ctms_waitlists": waitlists,
+    "ctms_newsletters": newsletters,
     "ctms_backends": backends,
     "ctms_deletion_handlers": deletion_handlers,
     "ctms_blueprints": blueprints,

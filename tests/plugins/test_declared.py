@@ -1,4 +1,4 @@
-"""Waitlists as data: TOML and JSON files with the JSON Schema of the fields."""
+"""Waitlists and newsletters as data: TOML and JSON files, for waitlists with the JSON Schema of the fields."""
 
 from __future__ import annotations
 
@@ -234,10 +234,13 @@ class TestBadFiles:
         ):
             load_plugins(Settings())
 
-    def test_a_path_that_is_not_there_stops_the_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("CTMS_PLUGIN_DECLARED_PATH", str(tmp_path / "nowhere"))
+    @pytest.mark.parametrize("variable", ["CTMS_PLUGIN_DECLARED_PATH", "CTMS_PLUGIN_DECLARED_NEWSLETTERS_PATH"])
+    def test_a_path_that_is_not_there_stops_the_start(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
 
-        with pytest.raises(OperatorError, match="CTMS_PLUGIN_DECLARED_PATH must name an existing file or folder"):
+        with pytest.raises(OperatorError, match=f"{variable} must name an existing file or folder"):
             load_plugins(Settings())
 
 

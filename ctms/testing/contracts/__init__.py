@@ -2,6 +2,7 @@
 
 from ctms.testing.contracts.backends import BackendContract
 from ctms.testing.contracts.deletion_handlers import DeletionHandlerContract
+from ctms.testing.contracts.newsletters import NewsletterContract
 from ctms.testing.contracts.waitlists import WaitlistContract
 
-__all__ = ["BackendContract", "DeletionHandlerContract", "WaitlistContract"]
+__all__ = ["BackendContract", "DeletionHandlerContract", "NewsletterContract", "WaitlistContract"]
