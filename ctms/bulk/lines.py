@@ -19,6 +19,7 @@ NOT_TEXT = "\N{REPLACEMENT CHARACTER}"
 """Replaces bytes that are not text."""
 
 _GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _ZIP = b"PK\x03\x04"
 _UTF_16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FALLBACK = "ctms.windows_1252"
@@ -36,18 +37,17 @@ codecs.register_error(_FALLBACK, _decode_as_windows_1252)
 class Lines:
     """The lines of a stream and their numbers, without blank lines and comments (`#`).
 
-    The stream may be UTF-8, UTF-16 or Windows-1252 (Latin-1), and compressed with gzip. Lines read ahead can be pushed
-    back. Raises `ListError` when the stream is an archive or a damaged gzip file.
+    The stream may be UTF-8, UTF-16 or Windows-1252 (Latin-1), and compressed with gzip or zstd. Lines read ahead can be
+    pushed back. Line breaks become line feeds, unless `newline` is `""`. Raises `ListError` when the stream is an
+    archive, or damaged.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        start, whole = _peek(stream)
-        if start.startswith(_GZIP):
-            start, whole = _peek(cast("BinaryIO", gzip.GzipFile(fileobj=whole)), "it is a damaged gzip file")
-        if start == _ZIP:
-            raise ListError("it is a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV")
+    def __init__(self, stream: BinaryIO, newline: str | None = None) -> None:
+        start, whole = decompress(stream)
         encoding = _encoding(start)
-        self._text = io.TextIOWrapper(whole, encoding, errors=_FALLBACK if encoding == "utf-8-sig" else "replace")
+        self._text = io.TextIOWrapper(
+            whole, encoding, errors=_FALLBACK if encoding == "utf-8-sig" else "replace", newline=newline
+        )
         self._again: deque[tuple[int, str]] = deque()
         self._number = 0
         self._cut = False
@@ -95,6 +95,23 @@ class Lines:
         self._number += not self._cut
         self._cut = len(piece) == MAX_LINE and piece[-1] != "\n"
         return piece
+
+
+def decompress(stream: BinaryIO) -> tuple[bytes, io.BufferedReader[Any]]:
+    """Return the first bytes, and the whole stream, decompressed if it is compressed with gzip or zstd.
+
+    Raises `ListError`, when it is read too, if the stream is an archive, or damaged.
+    """
+    start, whole = _peek(stream)
+    if start.startswith(_GZIP):
+        start, whole = _peek(cast("BinaryIO", gzip.GzipFile(fileobj=whole)), "it is a damaged gzip file")
+    elif start == _ZSTD:
+        from ctms.bulk.zstd import ZstdReader  # noqa: PLC0415  most lists do without
+
+        start, whole = _peek(cast("BinaryIO", ZstdReader(whole)), "it is a damaged zstd file")
+    if start == _ZIP:
+        raise ListError("it is a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV")
+    return start, whole
 
 
 def _peek(stream: BinaryIO, damaged: str | None = None) -> tuple[bytes, io.BufferedReader[Any]]:

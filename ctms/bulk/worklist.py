@@ -67,7 +67,9 @@ _FINISH = (
 )
 
 _COPY = f"COPY {_GIVEN} (line, address, at, reason, problem, key, spellings) FROM STDIN"
-_NEXT = f"SELECT number, line, address, at, reason, problem FROM {_WORK} WHERE number > %s ORDER BY number LIMIT %s"
+_NEXT = (
+    f"SELECT number, line, address, at, reason, problem, known FROM {_WORK} WHERE number > %s ORDER BY number LIMIT %s"
+)
 
 
 _COUNT = f"""
@@ -75,7 +77,10 @@ _COUNT = f"""
 
 
 class WorkItem(NamedTuple):
-    """An entry of the work list: an address, with the time and reason of an opt-out, or the problem with the line."""
+    """An entry of the work list: an address, with the time and reason of an opt-out, or the problem with the line.
+
+    `known` is False if no contact had the address when the list was loaded.
+    """
 
     number: int
     line: int | None
@@ -83,6 +88,7 @@ class WorkItem(NamedTuple):
     at: datetime | None
     reason: str | None
     problem: str | None
+    known: bool = True
 
 
 def _compared(address: str | None) -> tuple[str | None, list[str] | None]:
@@ -153,7 +159,7 @@ class WorkList:
         """Yield the items in batches of `size`."""
         after = 0
         while found := self.connection.execute(_NEXT, (after, size)).fetchall():
-            yield [WorkItem(*row) for row in found]
+            yield list(map(WorkItem._make, found))
             after = found[-1][0]
 
     @contextmanager

@@ -1,0 +1,146 @@
+"""Readers: formats, compression, and rows that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import zstandard
+from pyarrow import parquet
+
+from ctms.errors import ListError
+from ctms.imports.mapping import RowError
+from ctms.imports.readers import MAX_ROW_LINES, find_files, find_format, number, open_reader
+
+
+def rows(data: bytes | str, format_: str = "csv") -> list[Any]:
+    """Return the rows; for one that cannot be read, its message."""
+    reader = open_reader(io.BytesIO(data if isinstance(data, bytes) else data.encode()), format_)
+    return [str(row) if isinstance(row, RowError) else row for row in reader]
+
+
+def compress(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiters(delimiter: str) -> None:
+    text = "\r\n".join(delimiter.join(line) for line in (["a", "b"], ["1", "x y"], ["2", '"q'[1:]])) + "\r\n"
+
+    assert rows("\ufeff" + text) == [{"a": "1", "b": "x y"}, {"a": "2", "b": "q"}]
+
+
+def test_quotes_and_odd_rows() -> None:
+    text = 'a,b\n"1, ""x""",2\n\n"two\nlines",3\n# no comment,4\n5\n6,7,8\n9,10,,\n'
+
+    assert rows(text) == [
+        {"a": '1, "x"', "b": "2"},
+        {"a": "two\nlines", "b": "3"},
+        {"a": "# no comment", "b": "4"},
+        {"a": "5"},
+        "The row has more columns than the first line",
+        {"a": "9", "b": "10"},
+    ]
+
+
+def test_an_open_quote_costs_one_line() -> None:
+    following = [f"{number},x" for number in range(MAX_ROW_LINES * 2)]
+
+    found = rows("a,b\n" + '"open,1\n' + "\n".join(following))
+
+    assert found[0] == "A quote does not end, or is not doubled within a value in quotes"
+    assert [row["a"] for row in found[1:]] == [str(number) for number in range(MAX_ROW_LINES * 2)]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"), [("", "empty"), ('"a', "a quote that does not end"), ("a,b,a\n", "the same name")]
+)
+def test_bad_files(data: str, problem: str) -> None:
+    with pytest.raises(ListError, match=problem):
+        rows(data)
+
+
+def test_documents() -> None:
+    data = b'\xef\xbb\xbf{"a": 1}\n\n[1]\n{"b"\n\xff\n{"c": "\xc3\xbc"}'
+
+    assert rows(data, "ndjson") == [
+        {"a": 1},
+        "The line is not a JSON object",
+        "The line is not JSON",
+        "The line is not JSON",
+        {"c": "ü"},
+    ]
+    with pytest.raises(ListError, match="one document per line"):
+        rows(b'[{"a": 1}]', "ndjson")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, compress, lambda data: compress(data[:50]) + compress(data[50:])])
+def test_compressed(pack: Any) -> None:
+    lines = [{"number": one} for one in range(40_000)]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+    assert rows(pack(data), "ndjson") == lines
+    assert len(rows(pack(b"a,b\n" + b"1,2\n" * 9_000))) == 9_000
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, compress])
+def test_damaged_files_are_noticed(pack: Any) -> None:
+    data = pack("".join(f'{{"number": {one * 7919}}}\n' for one in range(40_000)).encode())
+
+    with pytest.raises(ListError, match="damaged"):
+        rows(data[: len(data) // 2], "ndjson")
+
+
+def test_parquet() -> None:
+    table = pa.table(
+        {
+            "Mail": ["a@example.com", None],
+            "group": [{"day": date(2020, 1, 27), "at": datetime(2020, 1, 27, 8, tzinfo=UTC)}, None],
+            "list": [[{"name": "weekly"}], []],
+        }
+    )
+    file = io.BytesIO()
+    parquet.write_table(table, file)
+
+    assert rows(file.getvalue(), "parquet") == [
+        {
+            "Mail": "a@example.com",
+            "group": {"day": "2020-01-27", "at": "2020-01-27T08:00:00+00:00"},
+            "list": [{"name": "weekly"}],
+        },
+        {"Mail": None, "group": None, "list": []},
+    ]
+    with pytest.raises(ListError, match="not a Parquet file"):
+        rows(file.getvalue()[:50], "parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [("a.csv", "csv"), ("a.CSV.gz", "csv"), ("a.b.ndjson.zst", "ndjson"), ("a.parquet", "parquet"), ("a.xls", None)],
+)
+def test_formats_by_name(name: str, format_: str | None) -> None:
+    assert find_format(Path(name)) == format_
+
+
+def test_directories(tmp_path: Path) -> None:
+    with pytest.raises(ListError, match="it is no export, or an incomplete one"):
+        find_files(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"parts": [{"file": "b"}, {"file": "../a"}]}')
+    (tmp_path / "b").touch()
+    with pytest.raises(ListError, match="lacks a, which its manifest lists"):
+        find_files(tmp_path)
+    (tmp_path / "a").touch()
+    assert find_files(tmp_path) == [tmp_path / "b", tmp_path / "a"]
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(ListError, match="not the manifest"):
+        find_files(tmp_path)
+
+
+def test_rows_are_numbered_over_all_files() -> None:
+    assert [one for one, _ in number([[{}, {}], [RowError((), "x"), {}]])] == [1, 2, 3, 4]
