@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.generated_clients.conftest import TYPESCRIPT, search_path
+from tools.clients import TYPESCRIPT, search_path
 from tools.dashboards.all import DASHBOARDS
 
 KINDS = {
