@@ -14,10 +14,10 @@ from ctms.database.pool import Connection, Cursor
 
 _FIND = """
     SELECT position, email_id FROM (
-        SELECT g.position, f.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
+        SELECT g.position, f.email_id FROM unnest(%b::int[], %b::text[]) AS g (position, address)
         JOIN fxa f ON lower(f.primary_email) = lower(g.address)
         UNION
-        SELECT g.position, m.email_id FROM unnest(%s::int[], %s::bytea[]) AS g (position, fingerprint)
+        SELECT g.position, m.email_id FROM unnest(%b::int[], %b::bytea[]) AS g (position, fingerprint)
         JOIN merged_addresses m USING (fingerprint)
     ) others
     WHERE email_id <> ALL(%s) ORDER BY position, email_id"""

@@ -1,4 +1,4 @@
-"""The writers of a single contact. Only `removal`, which deletes, `merging` and `optouts` write contacts besides these.
+"""The writers of a single contact. `removal`, which deletes, `merging`, `optouts` and `batches` are all others.
 
 Each writer runs on a connection in pipeline mode, inside the caller's transaction, which the caller commits. The first
 statement locks the contact's row of `emails`, so two writers of one contact take turns, and the later sees the result
@@ -9,7 +9,7 @@ the contact's `update_timestamp`. The same transaction adds the contact to the o
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,11 @@ from ctms import addresses
 from ctms.contacts import queries, statements
 from ctms.contacts.documents import is_same_contact
 from ctms.contacts.fields import LegacyAddress
+from ctms.contacts.newsletter_rules import SubscriptionCheck, check_subscriptions
 from ctms.contacts.parts import Identity
 from ctms.contacts.registry import EMAIL, IDENTITIES, LISTS, SUB_DOCUMENTS
 from ctms.contacts.schemas import DELETE, UNSUBSCRIBE
+from ctms.contacts.stored_documents import store_written
 from ctms.contacts.tombstones import unknown_contact
 from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.database.pool import Connection
@@ -34,6 +36,9 @@ from ctms.outbox.changes import outbox
 from ctms.suppression.check import SuppressionCheck
 
 Values = Mapping[str, Any]
+
+Precondition = Callable[[str | None], object]
+"""Raises unless the contact may be written, given its document, None if it does not exist."""
 
 UNIQUE_CONSTRAINTS = {
     constraint: name for name, identity in IDENTITIES.items() for constraint in identity.unique_constraints
@@ -67,7 +72,8 @@ def create(connection: Connection, contact: Values) -> CreateResult:
     """Create a contact from the values that `ContactSchema` loaded.
 
     Creating an identical contact again is not an error. Raises `Conflict` when its id or another identity is taken,
-    and `Forbidden` when an address is suppressed.
+    `Forbidden` when an address is suppressed, and `marshmallow.ValidationError` when a newsletter takes no new
+    subscriptions.
     """
     email = {**contact["email"], "email_id": contact["email"]["email_id"] or uuid.uuid4()}
     email_id: uuid.UUID = email["email_id"]
@@ -79,10 +85,11 @@ def create(connection: Connection, contact: Values) -> CreateResult:
     with recorded_evidence(connection, _evidence(contact)), _unique_violations_as(TAKEN_CREATE):
         for _ in range(MAX_ATTEMPTS):
             created = connection.execute(statements.create(tuple(parts)), {**row, **_parameters(parts)})
-            document = _find(connection, email_id)
+            document = store_written(connection, email_id)
             (new,) = created.fetchone() or (0,)
             check.raise_if_suppressed()
             if new:
+                check_subscriptions(contact["newsletters"], {})
                 outbox().changed(connection, [email_id])
             if document is not None and (new or is_same_contact(document, contact)):
                 return CreateResult(email_id, document, new=bool(new))
@@ -92,14 +99,20 @@ def create(connection: Connection, contact: Values) -> CreateResult:
     raise Conflict(TAKEN_CREATE)
 
 
-def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str:
+def replace(
+    connection: Connection, email_id: uuid.UUID, contact: Values, precondition: Precondition | None = None
+) -> str:
     """Create the contact, or replace the existing one with its id, and return the document.
 
     Parts that the new contact also has keep their `create_timestamp` (the date of consent); other parts are deleted.
-    Raises `Conflict` when another contact has one of its identities, and `Forbidden` when an address is suppressed.
+    Raises `Conflict` when another contact has one of its identities, `Forbidden` when an address is suppressed, and
+    `marshmallow.ValidationError` when a newsletter takes no new subscriptions.
     """
     email = dict(contact["email"])
     check = SuppressionCheck(connection, email["primary_email"], _account_address(contact))
+    if precondition is not None:
+        precondition(lock(connection, email_id))
+    subscriptions = SubscriptionCheck(connection, email_id, contact["newsletters"])
     _check_address(connection, email_id, email, TAKEN_REPLACE, is_new=True)
     row, parts = _row(email), _parts(contact)
     # A single `ON CONFLICT (email_id) DO UPDATE` fails (or deadlocks) when two transactions create the contact at once:
@@ -109,9 +122,10 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
             inserted = connection.execute(statements.INSERT_EMAIL, row)
             overwritten = connection.execute(statements.OVERWRITE_EMAIL, row)
             connection.execute(statements.replace_parts(tuple(parts)), {"contact": email_id, **_parameters(parts)})
-            document = _find(connection, email_id)
+            document = store_written(connection, email_id)
             check.raise_if_suppressed()
             if document is not None and (inserted.rowcount or overwritten.rowcount):
+                subscriptions.raise_if_refused()
                 # Only with the contact's lock: its holder may be waiting for the same row of the outbox.
                 outbox().changed(connection, [email_id])
                 return document
@@ -121,15 +135,22 @@ def replace(connection: Connection, email_id: uuid.UUID, contact: Values) -> str
     raise Conflict(TAKEN_REPLACE)
 
 
-def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
+def update(connection: Connection, email_id: uuid.UUID, patch: Values, precondition: Precondition | None = None) -> str:
     """Update only the values that `ContactPatchSchema` loaded, and return the document.
 
     Raises `NotFound`, `Conflict` when another contact has one of the identities, and `Forbidden` when a new address is
-    suppressed. Raises `marshmallow.ValidationError` when the rules of a new waitlist require fields that are missing.
+    suppressed. Raises `marshmallow.ValidationError` when the rules of a new waitlist require fields that are missing,
+    or when a newsletter takes no new subscriptions.
     """
     email = dict(patch.get("email", {}))
     email.pop("email_id", None)
     check = SuppressionCheck(connection, email.get("primary_email"), _account_address(patch))
+    if precondition is not None:
+        document = lock(connection, email_id)
+        if document is None:
+            raise unknown_contact(connection, email_id)
+        precondition(document)
+    subscriptions = SubscriptionCheck(connection, email_id, patch.get("newsletters"))
     new = {"waitlists": _new_waitlists(connection, email_id, patch.get("waitlists", ()))}
     _check_address(connection, email_id, email, TAKEN_CHANGE, is_new=False)
     with recorded_evidence(connection, _evidence(patch)), _unique_violations_as(TAKEN_CHANGE):
@@ -141,17 +162,22 @@ def update(connection: Connection, email_id: uuid.UUID, patch: Values) -> str:
             if name in patch:
                 _change_list(connection, email_id, name, patch[name], new.get(name, {}))
         outbox().changed(connection, [email_id])
-        document = _document(connection, email_id)
-    if not updated.rowcount:  # no contact to update; one created since then is unchanged
+        document = store_written(connection, email_id)
+    if document is None or not updated.rowcount:  # no contact to update; one created since then is unchanged
         raise unknown_contact(connection, email_id)
     check.raise_if_suppressed()
+    subscriptions.raise_if_refused()
     return document
 
 
 def lock(connection: Connection, email_id: uuid.UUID) -> str | None:
-    """Lock the contact until the transaction ends and return its document, None if it does not exist."""
+    """Lock the contact until the transaction ends and return its document, None if it does not exist.
+
+    A writer that stores addresses calls it after `SuppressionCheck`.
+    """
     connection.execute(statements.LOCK, (email_id,))
-    return _find(connection, email_id)
+    row = connection.execute(*queries.document(email_id)).fetchone()
+    return row[0] if row else None
 
 
 def _parts(contact: Values) -> dict[str, Any]:
@@ -228,18 +254,6 @@ def _upsert(connection: Connection, email_id: uuid.UUID, name: str, values: Valu
 
 def _row(values: Values) -> dict[str, Any]:
     return {key: Json(value) if isinstance(value, dict) else value for key, value in values.items()}
-
-
-def _document(connection: Connection, email_id: uuid.UUID) -> str:
-    document = _find(connection, email_id)
-    if document is None:
-        raise unknown_contact(connection, email_id)
-    return document
-
-
-def _find(connection: Connection, email_id: uuid.UUID) -> str | None:
-    row = connection.execute(*queries.document(email_id)).fetchone()
-    return row[0] if row else None
 
 
 def _account_address(contact: Values) -> str | None:

@@ -47,5 +47,6 @@ def find(connection: Connection, address: str) -> list[UUID]:
 
 def by_position(addresses: Sequence[str]) -> tuple[list[int], list[bytes]]:
     """Return the fingerprints of the addresses, preceded by the position of each one's address; none without a key."""
-    pairs = [(position, one) for position, text in enumerate(addresses) if (one := fingerprints().of(text)) is not None]
+    of = fingerprints().of
+    pairs = [(position, one) for position, text in enumerate(addresses) if (one := of(text)) is not None]
     return [position for position, _ in pairs], [one for _, one in pairs]

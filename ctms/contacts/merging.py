@@ -17,11 +17,12 @@ from uuid import UUID
 
 from psycopg.types.json import Json
 
-from ctms.contacts import merged_addresses, queries, removal, statements
+from ctms.contacts import merged_addresses, removal, statements
 from ctms.contacts.documents import FROM_CONTACT
 from ctms.contacts.merge_rules import Decision, MergedGroup, MergePlan, Row, StoredContact, plan_merge
 from ctms.contacts.parts import Part
 from ctms.contacts.registry import ADDRESSES, EMAIL, LISTS, PARTS, SUB_DOCUMENTS
+from ctms.contacts.stored_documents import store_written
 from ctms.contacts.tombstones import unknown_contact
 from ctms.database.pool import Connection
 from ctms.errors import Invalid, Unavailable
@@ -109,9 +110,9 @@ def merge(connection: Connection, pair: LockedPair) -> MergeResult:
         _write_group(connection, target, SUB_DOCUMENTS[name], group)
     merges.conclude(connection, source, target)
     outbox().changed(connection, [target, source])
-    row = connection.execute(*queries.document(target)).fetchone()
-    assert row is not None  # noqa: S101  locked
-    return MergeResult(row[0], found)
+    document = store_written(connection, target)
+    assert document is not None  # noqa: S101  locked
+    return MergeResult(document, found)
 
 
 def describe(plan: MergePlan, target: UUID, source: UUID) -> dict[str, list[dict[str, Any]]]:

@@ -27,6 +27,11 @@ class Email(Model):
     __table_args__ = (
         Index("bulk_read_index", "update_timestamp", "email_id"),
         Index("idx_email_primary_unique_email_lower", text("lower(primary_email)"), unique=True),
+        # For searches (`search`), whose pages are in the order of ids.
+        Index("idx_emails_mailing_country", text("lower(mailing_country)"), "email_id"),
+        Index("idx_emails_email_lang", text("lower(email_lang)"), "email_id"),
+        Index("idx_emails_create_timestamp", "create_timestamp", "email_id"),
+        Index("idx_emails_opted_out", "email_id", postgresql_where=text("has_opted_out_of_email")),
     )
 
     email_id: Mapped[uuid.UUID] = mapped_column(
@@ -104,11 +109,14 @@ class Mofo(_SubDocument, Model):
     mofo_relevant: Mapped[bool | None]
 
 
-class Newsletter(_Entry, Model):
+class NewsletterEntry(_Entry, Model):
     """A newsletter that the contact is or was subscribed to."""
 
     __tablename__ = "newsletters"
-    __table_args__ = (UniqueConstraint("email_id", "name", name="uix_email_name"),)
+    __table_args__ = (
+        UniqueConstraint("email_id", "name", name="uix_email_name"),
+        Index("idx_newsletters_name", "name", "email_id"),
+    )
 
     name: Mapped[str] = mapped_column(String(255))
     subscribed: Mapped[bool | None]
@@ -122,7 +130,10 @@ class WaitlistEntry(_Entry, Model):
     """A waitlist that the contact is or was on, with the fields that its rules allow."""
 
     __tablename__ = "waitlists"
-    __table_args__ = (UniqueConstraint("email_id", "name", name="uix_wl_email_name"),)
+    __table_args__ = (
+        UniqueConstraint("email_id", "name", name="uix_wl_email_name"),
+        Index("idx_waitlists_name", "name", "email_id"),
+    )
 
     name: Mapped[str] = mapped_column(String(255))
     source: Mapped[str | None] = mapped_column(Text)

@@ -37,19 +37,19 @@ class OptOutMatch(NamedTuple):
 _MATCH = " UNION ".join(
     f"""
     SELECT g.position, {one.part.alias}.email_id
-    FROM unnest(%(positions)s::int[], %(spellings)s::text[]) AS g (position, address)
+    FROM unnest(%(positions)b::int[], %(spellings)b::text[]) AS g (position, address)
     JOIN {one.part.table} {one.part.alias} ON lower({one.sql}) = lower(g.address)"""
     for one in ADDRESSES.values()
 )
 
 _STATES = "SELECT email_id, has_opted_out_of_email IS TRUE FROM emails WHERE email_id = ANY(%s)"
 
-_LOCK = "SELECT FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR NO KEY UPDATE"
+_LOCK = "SELECT FROM emails WHERE email_id = ANY(%b) ORDER BY email_id FOR NO KEY UPDATE"
 
 _OPT_OUT = """
     UPDATE emails e SET has_opted_out_of_email = true, unsubscribe_reason = coalesce(g.reason, e.unsubscribe_reason),
         update_timestamp = clock_timestamp()
-    FROM unnest(%s::uuid[], %s::text[]) AS g (email_id, reason)
+    FROM unnest(%b::uuid[], %b::text[]) AS g (email_id, reason)
     WHERE e.email_id = g.email_id AND e.has_opted_out_of_email IS NOT TRUE
     RETURNING e.email_id"""
 

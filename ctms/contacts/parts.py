@@ -111,8 +111,8 @@ class Identity:
         """Whether its values are UUIDs, whatever the type of the column is."""
         return isinstance(self.part.fields[self.column], fields.UUID)
 
-    @property
-    def unique_constraints(self) -> list[str]:
+    @cached_property
+    def unique_constraints(self) -> Sequence[str]:
         """The names of the constraints and indexes that let one contact only have a value."""
         table = self.part.table
         names = [f"{table.name}_pkey"] if self._column.primary_key else []

@@ -9,10 +9,11 @@ from uuid import UUID
 
 from ctms.contacts.documents import DOCUMENT, FROM_CONTACT, IDENTITY
 from ctms.contacts.registry import IDENTITIES
+from ctms.contacts.stored_documents import RENDER, contact_document, stored
 from ctms.database.pool import Connection, ScalarQuery
 
-_ONE = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
-_SEVERAL = f"SELECT e.email_id, {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s)"
+_STORED_ONE = f"SELECT {stored('e')} FROM emails e WHERE e.email_id = %s"
+_STORED = stored("e")
 _IDENTITY = f"SELECT {IDENTITY} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 
 # As the planner estimates it: rows per page at the last ANALYZE, times the current number of pages. A table that was
@@ -27,13 +28,19 @@ _ESTIMATE = """
 
 
 def document(email_id: UUID) -> ScalarQuery:
-    """Return the query for the document of one contact."""
-    return ScalarQuery(_ONE, (email_id,))
+    """Return the query that renders the document of one contact."""
+    return ScalarQuery(RENDER, (email_id,))
+
+
+def stored_document(email_id: UUID) -> ScalarQuery:
+    """Return the query for the stored document of one contact, NULL if it has no valid one."""
+    return ScalarQuery(_STORED_ONE, (email_id,))
 
 
 def documents_by_id(connection: Connection, email_ids: Collection[UUID]) -> dict[UUID, str]:
     """Return the documents of the existing contacts among these."""
-    return dict(connection.execute(_SEVERAL, (list(email_ids),)).fetchall())
+    sql = f"SELECT contact.email_id, {contact_document()} FROM emails contact WHERE contact.email_id = ANY(%s)"
+    return dict(connection.execute(sql, (list(email_ids),)).fetchall())
 
 
 def identity(email_id: UUID) -> ScalarQuery:
@@ -42,8 +49,13 @@ def identity(email_id: UUID) -> ScalarQuery:
 
 
 def documents(identities: Mapping[str, Any]) -> ScalarQuery:
-    """Return the query for the contacts that match all of `identities` (name: value), a JSON array of documents."""
+    """Return the query that renders the contacts that match all of `identities` (name: value): a JSON array."""
     return _find(DOCUMENT, identities)
+
+
+def stored_documents(identities: Mapping[str, Any]) -> ScalarQuery:
+    """Return the query for the same array of stored documents, NULL if one of the contacts has no valid one."""
+    return _find(_STORED, identities)
 
 
 def identities_of(identities: Mapping[str, Any]) -> ScalarQuery:
@@ -66,8 +78,10 @@ def _statement(what: str, wanted: tuple[tuple[str, int], ...]) -> str:
     """Return the statement for identities, each with the number of its values, which are spellings for an address."""
     conditions = " AND ".join(IDENTITIES[name].match_condition(count) for name, count in wanted)
     return (
-        f"SELECT '[' || coalesce(string_agg({what}, ',' ORDER BY e.create_timestamp, e.email_id), '') || ']'"
-        f" FROM emails e {FROM_CONTACT} WHERE {conditions}"
+        "SELECT CASE WHEN count(*) = count(f.found) THEN"
+        " '[' || coalesce(string_agg(f.found, ',' ORDER BY f.create_timestamp, f.email_id), '') || ']' END"
+        f" FROM (SELECT {what} AS found, e.create_timestamp, e.email_id"
+        f" FROM emails e {FROM_CONTACT} WHERE {conditions}) f"
     )
 
 

@@ -187,7 +187,7 @@ MOFO = Part(
 NEWSLETTERS = Part(
     "newsletters",
     "s",
-    models.Newsletter,
+    models.NewsletterEntry,
     NewsletterSchema,
     many=True,
     classified={

@@ -38,13 +38,13 @@ _COLUMNS = ", ".join(("e.email_id", *(one.sql for one in ADDRESSES.values()), ID
 
 _LOCK_BY_ADDRESSES = """
     SELECT email_id FROM emails
-    WHERE lower(primary_email) = ANY (ARRAY(SELECT lower(a) FROM unnest(%s::text[]) AS a))
+    WHERE lower(primary_email) = ANY (ARRAY(SELECT lower(a) FROM unnest(%b::text[]) AS a))
     ORDER BY email_id FOR UPDATE"""
 _READ_BY_ADDRESSES = f"""
     SELECT DISTINCT ON (g.position, e.email_id) g.position, {_COLUMNS}
     FROM emails e {FROM_CONTACT}
-    JOIN unnest(%s::int[], %s::text[]) AS g (position, address) ON lower(g.address) = lower(e.primary_email)
-    WHERE e.email_id = ANY(%s)"""
+    JOIN unnest(%b::int[], %b::text[]) AS g (position, address) ON lower(g.address) = lower(e.primary_email)
+    WHERE e.email_id = ANY(%b)"""
 
 _LOCK_BY_IDS = "SELECT email_id FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR UPDATE"
 _READ_BY_IDS = f"SELECT {_COLUMNS} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s) ORDER BY e.email_id"

@@ -14,9 +14,12 @@ UNTIL_PUSHED = "until the backend has it, or an operator discards it"
 UNTIL_GONE = "until the backend has deleted it"
 UNTIL_ERASED = "until the deletion handler is done, and has verified the erasure if it can"
 WHILE_REPORT = "for `CTMS_ACCESS_REPORT_DAYS`, at most until the contact is deleted"
+WHILE_EXPORT = "for `CTMS_EXPORT_HOURS`"
+UNTIL_STORED = "until the document is stored again, by a job that runs hourly"
 WHILE_BACKEND = "until the plugin is removed"
 WHILE_CLIENT = "until the API client is deleted"
 
+FOR_A_DAY = "for 24 hours"
 WHILE_LISTED = "for the days in `CTMS_TOMBSTONE_DAYS`"
 
 _EVENT = Classification("consent", "prove when and how the person gave or withdrew consent", UNTIL_DELETED)
@@ -37,6 +40,8 @@ _ERASURE_KEY = Classification(
 )
 _STAFF = Classification("requester", "state which client or operator requested it", INDEFINITELY, personal=False)
 _ACCESS = Classification("record of an access request", "prove that data was disclosed", INDEFINITELY, personal=False)
+_EXPORT = Classification("record of an export", "prove that data was disclosed", INDEFINITELY, personal=False)
+_EXPORT_REQUEST = Classification("progress", "run an export", WHILE_EXPORT, personal=False)
 _REPORT = Classification("report of an access request", "disclose the data to the person", WHILE_REPORT)
 _TASK_IDENTITIES = Classification("identifier", "erase the person in another system", UNTIL_ERASED)
 _TASK = Classification("progress", "retry and report an erasure", UNTIL_ERASED, personal=False)
@@ -51,10 +56,18 @@ _CLIENT = Classification("API client", "authenticate and authorize a client", WH
 _OWNER = Classification("contact of an API client", "reach the owner of an API client", WHILE_CLIENT, personal=False)
 _ROLE = Classification("access control", "authorize a client", "until an operator deletes it", personal=False)
 
+_REPEATED = Classification("identifier", "answer a repeated request as before", FOR_A_DAY)
+_REPEATED_KEY = Classification("requester", "recognize a repeated request", FOR_A_DAY, personal=False)
 _RETENTION = Classification(
     "record of a retention run", "prove that the rules were applied", INDEFINITELY, personal=False
 )
 _ANONYMOUS = Classification("number of contacts", "count contacts that were anonymised", INDEFINITELY, personal=False)
+
+_ACT = Classification("record of an administrative act", "know who changed what", INDEFINITELY, personal=False)
+
+_DOCUMENT = Classification("copy of the contact", "read the contact without rendering it", UNTIL_DELETED)
+_OUTDATED = Classification("identifier", "know which stored documents are outdated", UNTIL_STORED)
+_PROGRESS = Classification("progress", "store the documents that are missing", INDEFINITELY, personal=False)
 
 SERVICE_TABLES: Mapping[str, Classified] = {
     "subscription_events": {
@@ -65,6 +78,9 @@ SERVICE_TABLES: Mapping[str, Classified] = {
     "contact_tombstones": {_TOMBSTONE: ("email_id", "deleted_at", "merged_into")},
     "merged_addresses": {_LOST: ("fingerprint",), _LOST_ID: ("email_id",)},
     "mofo_relevance_changes": {_RELEVANCE: ("email_id", "changed_at")},
+    "contact_documents": {_DOCUMENT: ("email_id", "update_timestamp", "document", "format", "version")},
+    "outdated_documents": {_OUTDATED: ("email_id",)},
+    "document_progress": {_PROGRESS: ("one_row", "format", "moment", "email_id")},
     "deletion_feed": {_FEED: ("one_row", "recorded_since")},
     "suppressions": {_SUPPRESSED: ("fingerprint", "suppressed_at", "source")},
     "erasures": {
@@ -105,6 +121,10 @@ SERVICE_TABLES: Mapping[str, Classified] = {
         ),
     },
     "erasure_deletions": {_DELETION_ID: ("email_id",), _DELETION: ("id", "erasure_id", "backend", "parked")},
+    "idempotency_keys": {
+        _REPEATED: ("response",),
+        _REPEATED_KEY: ("client_id", "key", "digest", "created_at"),
+    },
     "retention_runs": {
         _RETENTION: (
             "id",
@@ -141,6 +161,21 @@ SERVICE_TABLES: Mapping[str, Classified] = {
     },
     "access_request_contacts": {_REPORT: ("request_id", "email_id", "position", "content")},
     "access_request_copies": {_REPORT: ("request_id", "email_id", "backend", "content")},
+    "exports": {
+        _EXPORT: (
+            "id",
+            "requested_at",
+            "format",
+            "attempts",
+            "started_at",
+            "finished_at",
+            "expires_at",
+            "contacts",
+            "problem",
+        ),
+        _EXPORT_REQUEST: ("request", "manifest"),
+        _STAFF: ("requested_by",),
+    },
     "outbox": {
         _PENDING_ID: ("email_id",),
         _PENDING: (
@@ -183,8 +218,13 @@ SERVICE_TABLES: Mapping[str, Classified] = {
             "create_timestamp",
             "update_timestamp",
             "last_access",
+            "rate_limit_requests",
+            "rate_limit_seconds",
+            "rate_limit_burst",
         ),
     },
+    "rate_limit_buckets": {_CLIENT: ("client_id", "tokens", "granted", "refilled_at")},
+    "audit_log": {_ACT: ("id", "recorded_at", "action", "target", "details"), _STAFF: ("actor",)},
     "api_client_roles": {_CLIENT: ("id", "api_client_id", "role_id")},
     "roles": {_ROLE: ("id", "name", "description")},
     "permissions": {_ROLE: ("id", "name", "description", "plugin")},

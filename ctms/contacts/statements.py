@@ -14,6 +14,7 @@ from psycopg.sql import Literal
 from ctms.addresses import match_condition
 from ctms.contacts.parts import Part
 from ctms.contacts.registry import EMAIL, IDENTITIES, LISTS, PARTS, SUB_DOCUMENTS
+from ctms.database.rendering import compact
 
 
 def _names(columns: tuple[str, ...]) -> str:
@@ -45,7 +46,7 @@ OVERWRITE_EMAIL = f"""
 @cache
 def create(parts: tuple[str, ...]) -> str:
     """Return the statement that creates a contact with its `parts`, and selects 1, or 0 if an identity is taken."""
-    return _compact(f"""
+    return compact(f"""
         WITH contact AS ({_INSERT_EMAIL} ON CONFLICT DO NOTHING RETURNING email_id, update_timestamp)
         {"".join(f", {name}_written AS ({_insert(PARTS[name])})" for name in parts)}
         SELECT count(*) FROM contact""")
@@ -54,7 +55,7 @@ def create(parts: tuple[str, ...]) -> str:
 @cache
 def replace_parts(parts: tuple[str, ...]) -> str:
     """Return the statement that writes the `parts` of the contact `%(contact)s` and deletes all other parts."""
-    return _compact(f"""
+    return compact(f"""
         WITH contact AS (
             SELECT email_id, update_timestamp FROM emails WHERE email_id = %(contact)s FOR NO KEY UPDATE)
         {_removals(parts)}
@@ -65,11 +66,6 @@ def replace_parts(parts: tuple[str, ...]) -> str:
 def parameter(name: str) -> str:
     """Return the parameter of a part: a prefix for a sub-document, the name of the JSON array for a list."""
     return f"{name}."
-
-
-def _compact(statement: str) -> str:
-    """Collapse white space: psycopg caches the conversion of statements of up to 4,096 characters."""
-    return " ".join(statement.split())
 
 
 def _insert(part: Part) -> str:
@@ -124,6 +120,7 @@ LOCK = "SELECT FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
 LOCK_ADDRESS = "SELECT primary_email FROM emails WHERE email_id = %s FOR NO KEY UPDATE"
 
 HAS_WAITLIST = "SELECT true FROM waitlists WHERE email_id = %s AND name = %s"
+NEWSLETTER_STATES = "SELECT name, coalesce(subscribed, true) FROM newsletters WHERE email_id = %s AND name = ANY(%s)"
 
 
 @cache
@@ -176,11 +173,14 @@ def delete(name: str) -> str:
 @cache
 def delete_default(name: str) -> str:
     """Return the statement that deletes a sub-document if only defaults are left in it."""
-    part = SUB_DOCUMENTS[name]
-    conditions = " AND ".join(
+    return f"DELETE FROM {SUB_DOCUMENTS[name].table} WHERE email_id = %s AND {default_condition(SUB_DOCUMENTS[name])}"
+
+
+def default_condition(part: Part) -> str:
+    """Return the condition that only defaults are stored in a sub-document's row."""
+    return " AND ".join(
         f'"{column}" IS NOT TRUE'
         if default is False
         else f'"{column}" IS NOT DISTINCT FROM {Literal(default).as_string()}'
         for column, default in part.defaults.items()
     )
-    return f"DELETE FROM {part.table} WHERE email_id = %s AND {conditions}"

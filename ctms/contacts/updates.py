@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ctms.contacts.documents import DOCUMENT, FROM_CONTACT
+from ctms.contacts.stored_documents import contact_document
 from ctms.database.pool import Connection
 from ctms.database.rendering import timestamp
+from ctms.database.replicas import read_replica
 from ctms.history.deletions import require_recorded
 from ctms.history.feeds import Position, find_horizon
 from ctms.history.models import MofoRelevanceChange, Tombstone
@@ -21,11 +22,10 @@ DELETED = "deleted"
 LEFT = "left"
 
 _DOCUMENTS = {
-    CHANGED: f"(SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = p.email_id)",
     DELETED: f"""(SELECT row_to_json(j)::text FROM (
-        SELECT p.email_id, {timestamp("p.moment")} AS deleted_at, p.merged_into) j)""",
+        SELECT contact.email_id, {timestamp("contact.update_timestamp")} AS deleted_at, contact.merged_into) j)""",
     LEFT: f"""(SELECT row_to_json(j)::text FROM (
-        SELECT p.email_id, {timestamp("p.moment")} AS left_at) j)""",
+        SELECT contact.email_id, {timestamp("contact.update_timestamp")} AS left_at) j)""",
 }
 
 
@@ -51,20 +51,26 @@ def page(
     limit: int,
     after: Position[UUID] | None,
     mofo_relevant: bool | None,
+    stale_ok: bool = False,
 ) -> Page:
     """Return up to `limit` contacts that changed in `[start, end)`, after the position `after`, by time and id.
 
-    The page's `end` is at most the `settled` instant, and equal to it when `end` is None.
+    The page's `end` is at most the `settled` instant, and equal to it when `end` is None. With `stale_ok`, a replica
+    may be read, which has all that was committed before this instant.
     """
     until, end = find_horizon(connection, start, end, after)
     where, values = _between("e", "update_timestamp", start, end, after)
-    rows = connection.execute(
-        f"SELECT {CHANGED!r}, {DOCUMENT}, e.update_timestamp, e.email_id"
+    statement = (
+        f"SELECT {CHANGED!r}, {contact_document()}, contact.update_timestamp, contact.email_id"
         f" FROM (SELECT * FROM emails e WHERE {where}{_filter('e', mofo_relevant)}"
-        f" ORDER BY e.update_timestamp, e.email_id LIMIT %(count)s) e {FROM_CONTACT}"
-        " ORDER BY e.update_timestamp, e.email_id",
-        {**values, "count": limit + 1},
-    ).fetchall()
+        f" ORDER BY e.update_timestamp, e.email_id LIMIT %(count)s) contact"
+        " ORDER BY contact.update_timestamp, contact.email_id"
+    )
+
+    def read(source: Connection) -> list[Any]:
+        return source.execute(statement, {**values, "count": limit + 1}).fetchall()
+
+    rows = read_replica(connection, read) if stale_ok else read(connection)
     return _page(rows, limit, end, until)
 
 
@@ -76,6 +82,7 @@ def page_with_deletions(
     limit: int,
     after: Position[UUID] | None,
     mofo_relevant: bool | None,
+    stale_ok: bool = False,
 ) -> Page:
     """Return a page as `page` does, cut from one sequence of changed, deleted and departed contacts.
 
@@ -85,9 +92,14 @@ def page_with_deletions(
     """
     until, end = find_horizon(connection, start, end, after)
     statement, values = statement_with_deletions(start, end, limit, after, mofo_relevant)
-    rows = connection.execute(statement, values).fetchall()
-    # Not before the page: a deletion that it lacks may have been purged since.
-    require_recorded(connection, start)
+
+    def read(source: Connection) -> list[Any]:
+        rows = source.execute(statement, values).fetchall()
+        # Not before the page: a deletion that it lacks may have been purged since.
+        require_recorded(source, start)
+        return rows
+
+    rows = read_replica(connection, read) if stale_ok else read(connection)
     return _page(rows, limit, end, until)
 
 
@@ -105,14 +117,15 @@ def statement_with_deletions(
     for kind, table, column, merged_into, condition in sources:
         where, values = _between("s", column, start, end, after)
         selects.append(
-            f"(SELECT {kind!r} AS kind, s.{column} AS moment, s.email_id, {merged_into} AS merged_into"
+            f"(SELECT {kind!r} AS kind, s.{column} AS update_timestamp, s.email_id, {merged_into} AS merged_into"
             f" FROM {table} s WHERE {where}{condition} ORDER BY s.{column}, s.email_id LIMIT %(count)s)"
         )
-    documents = " ".join(f"WHEN {kind!r} THEN {_DOCUMENTS[kind]}" for kind, *_ in sources)
+    rendered = {CHANGED: contact_document(), **_DOCUMENTS}
+    documents = " ".join(f"WHEN {kind!r} THEN {rendered[kind]}" for kind, *_ in sources)
     statement = (
-        f"SELECT p.kind, CASE p.kind {documents} END, p.moment, p.email_id"
-        f" FROM ({' UNION ALL '.join(selects)} ORDER BY moment, email_id LIMIT %(count)s) p"
-        " ORDER BY p.moment, p.email_id"
+        f"SELECT contact.kind, CASE contact.kind {documents} END, contact.update_timestamp, contact.email_id"
+        f" FROM ({' UNION ALL '.join(selects)} ORDER BY update_timestamp, email_id LIMIT %(count)s) contact"
+        " ORDER BY contact.update_timestamp, contact.email_id"
     )
     return statement, {**values, "count": limit + 1}
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
 
+from ctms.clients import idempotency
 from ctms.database import pool
 from ctms.database.errors import describe, driver_error
 from ctms.database.pool import Connection
+from ctms.export import jobs as export_jobs
 from ctms.history import deletions
 from ctms.history.partitions import create_partitions
 from ctms.subject_access.requests import delete_expired
@@ -23,9 +25,10 @@ logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 3600.0
 
-# A lock of the session: a job commits in batches. The server releases it if the worker is killed.
-_LOCK = "SELECT pg_try_advisory_lock(hashtext('ctms housekeeping'), hashtext(%s))"
-_UNLOCK = "SELECT pg_advisory_unlock(hashtext('ctms housekeeping'), hashtext(%s))"
+# Of a transaction of its own: a job commits in batches, and a proxy that pools transactions would leave a lock of the
+# session to a connection of others. The server releases it if the worker is killed.
+_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('ctms housekeeping'), hashtext(%s))"
+_KEEP = "SET LOCAL idle_in_transaction_session_timeout = 0"
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,12 @@ class HousekeepingJob:
 JOBS: Sequence[HousekeepingJob] = (
     HousekeepingJob("event partitions", lambda connection, _: create_partitions(connection)),
     HousekeepingJob("expired access reports", lambda connection, _: delete_expired(connection)),
+    HousekeepingJob("expired exports", lambda connection, _: export_jobs.delete_expired(connection)),
     HousekeepingJob("purge of deletions", deletions.purge),
+    HousekeepingJob("purge of idempotency keys", idempotency.purge),
     HousekeepingJob("retention", run_if_due),
 )
-"""All jobs, in their order."""
+"""The jobs, in their order, except the one that reports metrics (`ctms.worker.stored_documents`)."""
 
 
 def _ignore(_name: str) -> None:
@@ -76,12 +81,10 @@ def run_jobs(
 
 
 def _run(job: HousekeepingJob, stopping: Event) -> None:
-    with pool.acquire() as connection:
-        row = connection.execute(_LOCK, (job.name,)).fetchone()
+    with pool.acquire() as lock, lock.transaction():
+        row = lock.execute(_LOCK, (job.name,)).fetchone()
         if row is None or not row[0]:
             return
-        try:
+        lock.execute(_KEEP)  # the transaction keeps no snapshot: it does not hold back vacuum
+        with pool.acquire() as connection:
             job.run(connection, stopping)
-        finally:
-            if not connection.closed:
-                connection.execute(_UNLOCK, (job.name,))

@@ -11,7 +11,8 @@ from psycopg.types.json import Json
 
 from ctms.database import pool
 from ctms.database.pool import Connection
-from ctms.outbox.lanes import ACCESS, QUEUES, TASK, Lane
+from ctms.export import requests as exports
+from ctms.outbox.lanes import ACCESS, EXPORT, QUEUES, TASK, Lane
 from ctms.subject_access.copies import is_due
 from ctms.sync.due import find_due
 
@@ -41,6 +42,7 @@ def defer_due_lanes(lanes: Sequence[Lane]) -> bool:
     with pool.acquire() as connection:
         found = find_due(connection, lanes)
         found += [lane for lane in lanes if lane.kind == ACCESS and is_due(connection)]
+        found += [lane for lane in lanes if lane.kind == EXPORT and exports.is_due(connection)]
         if found:
             queues, locks = [QUEUES[lane.kind] for lane in found], [lane.lock for lane in found]
             connection.execute(_DEFER, (TASK, queues, locks, [Json(lane._asdict()) for lane in found]))

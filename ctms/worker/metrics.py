@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ctms.contacts.document_store import CheckResult
 from ctms.database.pool import Connection
 from ctms.hooks.receivers import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.outbox.lanes import BACKEND, HANDLER, Lane
@@ -80,6 +81,14 @@ class WorkerMetrics:
         )
         for name in housekeeping:
             self._failed_housekeeping.labels(name)
+        self._checked_documents = Counter(
+            "ctms_stored_documents_checked",
+            "Stored documents that were compared with rendered ones, by result.",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in ("equal", "different"):
+            self._checked_documents.labels(result)
         self._retention = [
             Gauge(f"ctms_retention_{name}", help_text, registry=self.registry)
             for name, help_text in (
@@ -118,6 +127,11 @@ class WorkerMetrics:
     def count_failed_housekeeping(self, name: str) -> None:
         """Count a failed housekeeping job."""
         self._failed_housekeeping.labels(name).inc()
+
+    def count_checked_documents(self, found: CheckResult) -> None:
+        """Count stored documents that were compared with rendered ones."""
+        self._checked_documents.labels("equal").inc(found.checked - found.different)
+        self._checked_documents.labels("different").inc(found.different)
 
     def mark_loop(self) -> None:
         """Set the time of the last loop to now."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -21,18 +22,20 @@ from procrastinate.worker import Worker
 
 from ctms.database import pool
 from ctms.database.engine import database_url
-from ctms.database.pool import libpq_url
+from ctms.database.pool import failover_arguments, libpq_url, preparation_arguments
 from ctms.errors import OperatorError
+from ctms.export import jobs as export_jobs
 from ctms.hooks.manager import Plugins
 from ctms.hooks.receivers import Backend, DeletionHandler
-from ctms.outbox.lanes import ACCESS, BACKEND, HANDLER, QUEUES, TASK, Lane, lanes_of
+from ctms.outbox.lanes import ACCESS, BACKEND, EXPORT, HANDLER, QUEUES, TASK, Lane, lanes_of
 from ctms.settings import Settings
 from ctms.subject_access import copies
 from ctms.sync.backends import BackendWork
 from ctms.sync.erasure_tasks import ErasureWork
 from ctms.sync.work import Work
-from ctms.worker import housekeeping
+from ctms.worker import housekeeping, stored_documents
 from ctms.worker.drain import DATABASE_ERRORS, Drain, Process
+from ctms.worker.housekeeping import HousekeepingJob
 from ctms.worker.jobs import defer_due_lanes, jobs_of, remove_jobs_of_dead_workers, remove_unreported_jobs
 from ctms.worker.metrics import WorkerMetrics
 from ctms.worker.summary import Summary
@@ -78,9 +81,13 @@ class BackgroundService:
         self._receivers = {
             lane: one for kind, one in receivers for lane in lanes_of(kind, one) if QUEUES[kind] in wanted
         }
-        self._access = [copies.LANE] if QUEUES[ACCESS] in wanted else []
+        self._service_lanes: dict[Lane, Callable[[Event], None]] = {}
+        if QUEUES[ACCESS] in wanted:
+            self._service_lanes[copies.LANE] = copies.drain
         settings: Settings = app.extensions["ctms.settings"]
-        names = [job.name for job in housekeeping.JOBS]
+        if QUEUES[EXPORT] in wanted and settings.export_dir is not None:
+            self._service_lanes[export_jobs.LANE] = export_jobs.drain
+        names = [job.name for job in housekeeping.JOBS] + [stored_documents.NAME]
         with_rules = settings.retention_file is not None
         self.metrics = WorkerMetrics(self._receivers, housekeeping=names, retention=with_rules)
         # It remembers failed contacts: a long-running service must not.
@@ -95,6 +102,11 @@ class BackgroundService:
     def lanes(self) -> list[Lane]:
         """The lanes of backends and deletion handlers that it drains."""
         return list(self._receivers)
+
+    @property
+    def runs_exports(self) -> bool:
+        """Whether it runs the exports of the API."""
+        return export_jobs.LANE in self._service_lanes
 
     def stop(self) -> None:
         """Stop after the batches in flight; may be called from a signal handler."""
@@ -146,10 +158,15 @@ class BackgroundService:
 
     def _jobs(self) -> procrastinate.App:
         """Return Procrastinate's app, with its single task."""
-        url = libpq_url(database_url(self._app)())
-        connector = procrastinate.PsycopgConnector(
-            conninfo=url, kwargs={"application_name": "ctms worker", "connect_timeout": 5}, min_size=1, max_size=4
-        )
+        url = database_url(self._app)()
+        settings: Settings = self._app.extensions["ctms.settings"]
+        arguments = {
+            "application_name": "ctms worker",
+            "connect_timeout": 5,
+            **failover_arguments(url),
+            **preparation_arguments(settings),
+        }
+        connector = procrastinate.PsycopgConnector(conninfo=libpq_url(url), kwargs=arguments, min_size=1, max_size=4)
         jobs = procrastinate.App(connector=connector)
         jobs.task(name=TASK, pass_context=True)(self._drain_lane)
         return jobs
@@ -183,9 +200,9 @@ class BackgroundService:
 
     def _drain(self, lane: Mapping[str, Any]) -> None:
         found = Lane(**lane)
-        if found == copies.LANE:
+        if found in self._service_lanes:
             with self._app.app_context():
-                copies.drain(self.stopping)
+                self._service_lanes[found](self.stopping)
             return
         receiver = self._receivers.get(found)
         if receiver is None:  # another worker has the plugin; pending entries are kept for it
@@ -232,7 +249,9 @@ class BackgroundService:
 
     def _keep_house(self) -> None:
         with self._app.app_context():
-            housekeeping.run_jobs(self.stopping, on_failure=self.metrics.count_failed_housekeeping)
+            fill = partial(stored_documents.run, on_check=self.metrics.count_checked_documents)
+            jobs = (*housekeeping.JOBS, HousekeepingJob(stored_documents.NAME, fill))
+            housekeeping.run_jobs(self.stopping, jobs, self.metrics.count_failed_housekeeping)
 
     def _recover(self, worker: int | None) -> None:
         """Release the lanes of dead workers, and those whose job has ended here without the queue's knowledge.
@@ -258,7 +277,7 @@ class BackgroundService:
     def _sweep(self) -> bool:
         with self._app.app_context():
             calls = self._process.calls
-            due = defer_due_lanes([lane for lane in (*self.lanes, *self._access) if not calls.is_stuck(lane)])
+            due = defer_due_lanes([lane for lane in (*self.lanes, *self._service_lanes) if not calls.is_stuck(lane)])
             looks = time.monotonic() >= self._next_look
             if looks:
                 began = time.monotonic()

@@ -49,3 +49,11 @@ def set_back(email_id: str) -> None:
             email_id=email_id,
             moment=LONG_AGO,
         )
+
+
+def insert_only(*first_names: str) -> None:
+    """Delete all contacts and insert these, whose documents are not stored."""
+    execute("TRUNCATE emails CASCADE")
+    execute("TRUNCATE contact_documents, outdated_documents, document_progress")
+    for first_name in first_names:
+        insert_contact(first_name=first_name)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from ctms.clients.access import with_caller
+from ctms.contacts import queries
+from ctms.contacts.stored_documents import STORE_WRITTEN
 from tests.contacts.factories import full, minimal
 from tests.contacts.rows import execute, insert, insert_contact
 from tests.http import ApiClient, assert_error
@@ -185,3 +189,17 @@ class TestOddStoredValues:
         execute("UPDATE emails SET basket_token = 'odd' WHERE email_id = :id", id=contact["email"]["email_id"])
 
         assert_error(api.post("/ctms", contact), 409, "Contact already exists")
+
+
+def test_the_most_frequent_statements_are_converted_once() -> None:
+    """Longer ones would be converted at each request (`compact`)."""
+    address = {"primary_email": "somebody@example.com"}
+    reads = (
+        queries.document(uuid4()),
+        queries.documents(address),
+        queries.stored_document(uuid4()),
+        queries.stored_documents(address),
+    )
+
+    for sql in (*(with_caller(query.sql) for query in reads), queries.document(uuid4()).sql, STORE_WRITTEN):
+        assert len(sql) <= 4096

@@ -108,6 +108,21 @@ def test_a_job_runs_in_one_worker_at_a_time(migrated_app: Flask) -> None:
     assert ran == ["x", "slow", "later"]
 
 
+def test_the_lock_is_one_of_a_transaction_without_a_snapshot(migrated_app: Flask) -> None:
+    found: list[tuple[Any, ...]] = []
+
+    def look(connection: Connection, _: Event) -> None:
+        holders = connection.execute("""
+            SELECT state, backend_xmin, pid = pg_backend_pid() FROM pg_stat_activity WHERE pid IN (
+                SELECT pid FROM pg_locks WHERE locktype = 'advisory'
+                    AND classid = (hashtext('ctms housekeeping')::bigint & x'ffffffff'::bigint)::oid)""")
+        found.extend(holders.fetchall())
+
+    _in_context(migrated_app, HousekeepingJob("looks", look))
+
+    assert found == [("idle in transaction", None, False)]
+
+
 def test_the_worker_starts_it_hourly_and_beside_its_heartbeats(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[float] = []
     finish = Event()
@@ -127,7 +142,7 @@ def test_the_worker_starts_it_hourly_and_beside_its_heartbeats(app: Flask, monke
                 raise asyncio.CancelledError
             return False
 
-    def run(_: Event, on_failure: Callable[[str], object]) -> None:  # noqa: ARG001
+    def run(*_: object) -> None:
         started.append(now)
         assert finish.wait(60)
 
