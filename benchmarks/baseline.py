@@ -17,12 +17,14 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import psycopg
+from flask import Flask
 from psycopg.types.json import Json
 
 from ctms.cli.serve import granian
 from ctms.contacts import accounts, queries, removal, statements, updates
 from ctms.contacts.registry import EMAIL, LISTS, PARTS
-from ctms.database.pool import Connection, Cursor, ScalarQuery, connect_arguments, libpq_url
+from ctms.contacts.stored_documents import store_written
+from ctms.database.pool import Connection, ScalarQuery, connect_arguments, libpq_url
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, write_record
 from ctms.settings import Settings
 
@@ -38,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Application:
     url = libpq_url(settings.db_url)
     arguments = connect_arguments(settings)
     own = threading.local()
+    context = make_context(settings)
 
     def connection() -> Connection:
         if not hasattr(own, "connection"):
@@ -46,12 +49,20 @@ def create_app(settings: Settings | None = None) -> Application:
         return found
 
     def application(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        status, text = answer(connection(), environ)
+        with context.app_context():  # the statements depend on a setting
+            status, text = answer(connection(), environ)
         body = text.encode()
         start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]
 
     return application
+
+
+def make_context(settings: Settings) -> Flask:
+    """Return an app without routes, in whose context the statements find the settings that they depend on."""
+    context = Flask("baseline")
+    context.extensions["ctms.settings"] = settings
+    return context
 
 
 def answer(connection: Connection, environ: Environ) -> tuple[str, str]:
@@ -67,10 +78,12 @@ def answer(connection: Connection, environ: Environ) -> tuple[str, str]:
         return ("200 OK" if gone else "404 Not Found"), _array(gone)
     if path == "/ctms":
         (address,) = parse_qs(environ["QUERY_STRING"])["primary_email"]
-        return "200 OK", _answer(connection, queries.documents({"primary_email": address}))
+        identities = {"primary_email": address}
+        return "200 OK", _answer(connection, queries.stored_documents(identities), queries.documents(identities))
     if path == "/updates":
         return "200 OK", page(connection, parse_qs(environ["QUERY_STRING"]))
-    return "200 OK", _answer(connection, queries.document(uuid.UUID(last)))
+    email_id = uuid.UUID(last)
+    return "200 OK", _answer(connection, queries.stored_document(email_id), queries.document(email_id))
 
 
 def page(connection: Connection, query: dict[str, list[str]]) -> str:
@@ -99,8 +112,7 @@ def create(connection: Connection, contact: dict[str, Any]) -> str:
             values |= {f"{prefix}{column}": value for column, value in {**defaults, **contact[name]}.items()}
     with connection.pipeline(), connection.transaction():
         connection.execute(statements.create(given), values)
-        created = _ask(connection, queries.document(email_id))
-    return _scalar(created)
+        return store_written(connection, email_id) or ""
 
 
 def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -> str:
@@ -111,8 +123,7 @@ def change(connection: Connection, email_id: uuid.UUID, patch: dict[str, Any]) -
         for entry in patch["newsletters"]:
             values = {**LISTS["newsletters"].defaults, **entry, "contact": email_id}
             connection.execute(statements.upsert("newsletters", tuple(entry)), values)
-        changed = _ask(connection, queries.document(email_id))
-    return _scalar(changed)
+        return store_written(connection, email_id) or ""
 
 
 def delete(connection: Connection, address: str) -> list[str]:
@@ -132,18 +143,13 @@ def _json(environ: Environ) -> dict[str, Any]:
     return body
 
 
-def _answer(connection: Connection, question: ScalarQuery) -> str:
-    return _scalar(_ask(connection, question))
-
-
-def _ask(connection: Connection, question: ScalarQuery) -> Cursor:
-    return connection.execute(question.sql, question.values)
-
-
-def _scalar(cursor: Cursor) -> str:
-    row = cursor.fetchone()
-    assert row is not None  # noqa: S101  only contacts that exist are asked for
-    return str(row[0])
+def _answer(connection: Connection, *questions: ScalarQuery) -> str:
+    """Return the value of the first query that has one."""
+    for question in questions:
+        row = connection.execute(*question).fetchone()
+        if row is not None and row[0] is not None:
+            return str(row[0])
+    raise LookupError
 
 
 def _array(documents: Iterable[str]) -> str:

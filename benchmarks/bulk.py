@@ -121,14 +121,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         clear(contacts)
         listed = Path(folder, "list.txt")
         print(f"{options.contacts:,} contacts; load of the machine before: {found['load before']:.1f}")
-        found["opt-out"] = run(contacts, "opt-out", str(opt_outs(listed, options)))
+        found["opt-out"] = run(contacts, "opt-out", str(opt_outs(listed, options)), "--yes")
         settle(contacts)
         write(listed, doomed(contacts, options.delete))
         with servers.service(contacts, options.workers) as service:
             with Readers(service, contacts, options.rate) as alone:
                 time.sleep(ALONE_IN_SECONDS)
             with Readers(service, contacts, options.rate) as meanwhile:
-                found["delete-bulk"] = run(contacts, "delete-bulk", "--email-file", str(listed))
+                found["delete-bulk"] = run(contacts, "delete-bulk", "--email-file", str(listed), "--yes")
         for name, readers in (("reads before", alone), ("reads meanwhile", meanwhile)):
             found[name] = asdict(readers.waited())
             print(f"{'':12} {name}, {options.rate:.0f}/s: {readers.waited()}")
@@ -192,7 +192,7 @@ def run(contacts: data.Contacts, command: str, *arguments: str) -> dict[str, Any
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CTMS_")}
     began, worked = time.monotonic(), _worked(contacts.database_pid)
     with subprocess.Popen(
-        [flask, "ctms", command, *arguments, "--yes", "--json", "--report", str(report)],
+        [flask, "ctms", command, *arguments, "--json", "--report", str(report)],
         env={**clean, "CTMS_DATA_DIR": str(contacts.settings.data_dir)},
         stdout=subprocess.PIPE,
         text=True,

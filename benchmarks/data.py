@@ -15,6 +15,7 @@ import psycopg
 
 from ctms.app import create_app
 from ctms.clients.secrets import generate_secret, hash_secret
+from ctms.contacts import document_store
 from ctms.database import engine, migrations
 from ctms.database.pool import Connection, libpq_url
 from ctms.settings import Settings
@@ -28,7 +29,7 @@ _CONTACTS = """
         email_format, email_lang, has_opted_out_of_email, double_opt_in, create_timestamp, update_timestamp)
     SELECT gen_random_uuid(), 'contact-' || i || '@example.com', gen_random_uuid()::text, 'sf-' || i, 'First ' || i,
         'Last ' || i, 'us', 'H', 'en', false, true, moment, moment
-    FROM generate_series(1, %(count)s) i, LATERAL (SELECT now() - interval '30 days' + i * interval '10 seconds')
+    FROM generate_series(1, %(count)s) i, LATERAL (SELECT now() - interval '30 days' * (1 - i::float / %(count)s))
         made (moment)"""
 
 # About a third have add-ons, half have an account, a tenth are relevant to the foundation; all have three newsletters,
@@ -143,9 +144,13 @@ def _fill(connection: Connection, count: int) -> None:
     connection.execute("DELETE FROM emails WHERE primary_email NOT LIKE 'contact-%'")
     if _scalar(connection, "SELECT count(*) FROM emails") != count:
         connection.execute("TRUNCATE emails CASCADE")
+        connection.execute("SET ctms.stamps = 'on'")  # new contacts have no stored documents
         connection.execute(_CONTACTS, {"count": count})
         for statement in _PARTS:
             connection.execute(statement)
+        connection.execute("RESET ctms.stamps")
+    for _ in document_store.fill_missing(connection):
+        pass
     connection.execute("VACUUM ANALYZE")
     connection.execute("CHECKPOINT")
 

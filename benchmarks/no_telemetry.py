@@ -9,7 +9,8 @@ import multiprocessing
 
 from flask import Flask, Response
 
-from ctms.cli.serve import granian, worker_app
+from ctms.cli.serve import granian
+from ctms.cli.serving_process import worker_app
 from ctms.database.pool import Pool
 from ctms.request_context import request_context
 from ctms.settings import Settings

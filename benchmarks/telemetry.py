@@ -57,7 +57,7 @@ def _compare(
     no_telemetry: servers.Server,
     options: argparse.Namespace,
 ) -> None:
-    with_it, without = measure_interleaved((service, no_telemetry), kind, contacts, options, warm_up=3)
+    with_it, without = measure_interleaved((service, no_telemetry), kind, contacts, options, warm_up=options.warm_up)
     lost = [1 - ratio for ratio in ratios(with_it, without)]
     cpu_time = [(one.server - other.server) * 1000 for one, other in zip(with_it, without, strict=True)]
     share = [1 - other.server / one.server for one, other in zip(with_it, without, strict=True) if one.server]
@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data.add_arguments(parser)
     add_arguments(parser, seconds=1, rounds=40)
+    parser.add_argument("--warm-up", type=int, default=3, help="seconds before the first (default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["read"], help="kinds of requests (default: read)")
     return parser
 

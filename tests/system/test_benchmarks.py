@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from benchmarks import api, baseline, data, load, servers
+from benchmarks import api, baseline, batch, data, growth, imports, load, servers
 from benchmarks.kinds import KINDS, Kind, Request
 from ctms.app import create_app
 from ctms.clients.tokens import tokens
@@ -55,6 +56,15 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return statements
 
 
+def test_contacts_are_spread_over_the_last_thirty_days(contacts: data.Contacts) -> None:
+    """However many they are: none is in the future, where no page and no stored document would have it."""
+    now = datetime.now(UTC)
+
+    assert max(contacts.moments) <= now
+    assert now - max(contacts.moments) < timedelta(days=1)
+    assert timedelta(days=29) < now - min(contacts.moments) < timedelta(days=30)
+
+
 def ask_service(app: Flask, request: Request) -> tuple[int, Any]:
     with app.app_context():
         token = tokens().issue(data.CLIENT_ID)
@@ -70,7 +80,7 @@ def ask_service(app: Flask, request: Request) -> tuple[int, Any]:
 
 def ask_bare_app(contacts: data.Contacts, request: Request) -> tuple[int, Any]:
     environ = EnvironBuilder(request.path, method=request.method, data=request.body or None).get_environ()
-    with contacts.connect() as connection:
+    with contacts.connect() as connection, baseline.make_context(contacts.settings).app_context():
         status, text = baseline.answer(connection, environ)
     return int(status[:3]), json.loads(text)
 
@@ -128,6 +138,46 @@ def test_the_figures_of_both_are_printed_and_written(
 
 
 @needs_wrk
+def test_batches_are_compared_with_single_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch.main(["--data-dir", str(tmp_path), "--contacts", "50", "--rounds", "2", "--number", "20"])
+
+    printed = capsys.readouterr().out
+    for mode in batch.MODES:
+        assert re.search(rf"^{mode}: [\d,]+ contacts/s", printed, re.MULTILINE), printed
+    assert re.search(r"^ratio \d+\.\d \(", printed, re.MULTILINE), printed
+
+
+def test_imports_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imports.main(["--data-dir", str(tmp_path), "--contacts", "50", "--number", "40"])
+
+    printed = capsys.readouterr().out
+    for name in ("new", "the same again", "other names", "all parts"):
+        assert re.search(rf"^{name}: [\d,]+ contacts/s", printed, re.MULTILINE), printed
+
+
+@needs_wrk
+def test_the_growth_of_the_cost_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+    place = ["--data-dir", str(tmp_path), "--sizes", "100", "50", "--json", str(figures)]
+    quick = ["--seconds", "3", "--rounds", "1", "--connections", "2", "--workers", "1"]
+
+    growth.main([*place, *quick, "--kinds", "read", "search"])
+
+    small, large = json.loads(figures.read_text())
+    assert (small["contacts"], large["contacts"]) == (50, 100)
+    printed = capsys.readouterr().out
+    for kind in ("read", "search"):
+        assert large["kinds"][kind]["rate"] > 0
+        if sys.platform == "linux":
+            cost = [one["kinds"][kind]["server"] + one["kinds"][kind]["database"] for one in (small, large)]
+            ratio = re.escape(f"{cost[1] / cost[0]:.2f} (")
+            assert re.search(rf"^{growth.ALL_KINDS[kind].title} .*  1\.00 \(.* {ratio}", printed, re.MULTILINE), printed
+    for name in ("emails", "newsletters", "subscription_events"):
+        used = large["space"][name]
+        per_contact = f"{used['table'] / 100:,.0f} + {used['indexes'] / 100:,.0f}"
+        assert re.search(rf"^{name} .*  {re.escape(per_contact)}$", printed, re.MULTILINE)
+
+
 def test_a_wrong_status_fails_the_benchmark(served: Served, contacts: data.Contacts) -> None:
     without_token = servers.Server("service", served.url, served.process.pid)
 
@@ -167,7 +217,7 @@ def test_the_profile_lists_packages(contacts: data.Contacts) -> None:
 @needs_wrk
 def test_the_cost_of_telemetry(contacts: data.Contacts) -> None:
     place = ["--data-dir", str(contacts.settings.data_dir), "--contacts", "50"]
-    quick = ["--rounds", "2", "--connections", "2", "--workers", "1"]
+    quick = ["--warm-up", "0", "--rounds", "2", "--connections", "2", "--workers", "1"]
 
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.telemetry", *place, *quick],
