@@ -8,6 +8,7 @@ garbage collector would do it during another test, and the warning about it woul
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 
 from ctms.database import pool
+from ctms.settings import Settings
+from ctms.telemetry.logs import StderrHandler, TextFormatter, init_logs
 
 _FAILED = pytest.StashKey[bool]()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,6 +53,9 @@ def nothing_left_behind() -> Iterator[None]:
     """Restore what the process shares, and fail the test that changed it."""
     folder, environment, signals = os.getcwd(), _environment(), _handlers()  # noqa: PTH109  as it is given back
     yield
+    # A command that runs in this process makes an app, which sets up the logs for the process, as it should.
+    if any(not isinstance(handler.formatter, TextFormatter) for handler in _log_handlers()):
+        init_logs(Settings(use_mozlog=False))
     left = []
     if pool.acquire is not _ACQUIRE:
         left.append("`ctms.database.pool.acquire` is patched: use `monkeypatch.context()`")
@@ -76,3 +82,7 @@ def _environment() -> dict[str, str]:
 
 def _handlers() -> dict[signal.Signals, Any]:
     return {number: signal.getsignal(number) for number in _SIGNALS}
+
+
+def _log_handlers() -> list[StderrHandler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, StderrHandler)]

@@ -21,6 +21,7 @@ import requests
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import libpq_url
 from tests import forked
+from tests.forked import ForkedFlask
 from tests.prepared import prepare
 
 FLASK = str(Path(sys.executable).parent / "flask")
@@ -29,6 +30,8 @@ STOP_TIMEOUT_IN_SECONDS = 200
 PORTS = range(10_000, 32_768)
 """Below the ephemeral ports of Linux, so that no client takes a port between its choice and its use."""
 
+Process = subprocess.Popen[str] | ForkedFlask
+
 
 @dataclass
 class Served:
@@ -36,7 +39,7 @@ class Served:
 
     url: str
     folder: Path
-    process: subprocess.Popen[str]
+    process: Process
     output: Path
     environment: dict[str, str] = field(repr=False)
     client_id: str = "id_admin"
@@ -134,23 +137,35 @@ def serve(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Ser
     """Run the service with its database in `folder`; `flask` may be the command of another environment.
 
     Unless the folder has a database or the variables name one, a prepared database is copied: see `tests.prepared`.
+    The process is forked like those of `run_flask`; its serving processes are started as always.
     """
     if "CTMS_DB_URL" not in variables:
         prepare(folder, FLASK, environment_for(folder))
-    with serve_as_is(folder, flask=flask, **variables) as running:
+    with _serve(folder, flask, is_forked=flask == FLASK, variables=variables) as running:
         yield running
 
 
 @contextmanager
 def serve_as_is(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterator[Served]:
-    """Run the service like `serve`, but without preparing `folder`."""
+    """Run the service like `serve`, but without preparing `folder`, and as a shell starts it."""
+    with _serve(folder, flask, is_forked=False, variables=variables) as running:
+        yield running
+
+
+@contextmanager
+def _serve(folder: Path, flask: str, *, is_forked: bool, variables: dict[str, str]) -> Iterator[Served]:
     port = free_port()
     environment = environment_for(folder, **{"PORT": str(port), "CTMS_WORKERS": "1", **variables})
     output = folder / "output.txt"
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            [flask, "ctms", "serve"], env=environment, stdout=file, stderr=subprocess.STDOUT, text=True
-        )
+    process: Process
+    if is_forked:
+        output.write_text("")
+        process = ForkedFlask("ctms", "serve", environment=environment, output=output)
+    else:
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [flask, "ctms", "serve"], env=environment, stdout=file, stderr=subprocess.STDOUT, text=True
+            )
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_announced(process, output)
@@ -161,7 +176,7 @@ def serve_as_is(folder: Path, *, flask: str = FLASK, **variables: str) -> Iterat
         end(process)
 
 
-def end(process: subprocess.Popen[Any]) -> None:
+def end(process: subprocess.Popen[Any] | ForkedFlask) -> None:
     """Stop a process with SIGTERM if it is running; kill it after a timeout, which is an error."""
     if process.poll() is not None:
         return
@@ -174,7 +189,7 @@ def end(process: subprocess.Popen[Any]) -> None:
         raise
 
 
-def wait_until_announced(process: subprocess.Popen[str], output: Path) -> None:
+def wait_until_announced(process: Process, output: Path) -> None:
     """Wait until the service prints its address."""
     give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
     while "CTMS: serving on " not in (written := output.read_text()) or not written.endswith("\n"):
@@ -183,7 +198,7 @@ def wait_until_announced(process: subprocess.Popen[str], output: Path) -> None:
         time.sleep(0.02)
 
 
-def wait_until_up(url: str, process: subprocess.Popen[str], output: Path) -> None:
+def wait_until_up(url: str, process: Process, output: Path) -> None:
     """Wait until the service responds."""
     give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
     while time.monotonic() < give_up:

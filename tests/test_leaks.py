@@ -8,10 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TESTS = """
-import gc, os, signal
+import gc, logging, os, signal
 from pathlib import Path
 import pytest
 from ctms.database import pool
+from ctms.settings import Settings
+from ctms.telemetry.logs import init_logs
 
 def changed():
     return Path.cwd(), dict(os.environ, PYTEST_CURRENT_TEST=""), signal.getsignal(signal.SIGHUP), pool.acquire
@@ -45,9 +47,15 @@ def test_6_signal():
 def test_7_pool():
     pool.acquire = None
 
-def test_8_after():
+def test_8_logs():
+    init_logs(Settings(use_mozlog=True, logging_level="ERROR"))
+
+def test_9_after():
     gc.collect()
     assert changed() == BEFORE
+    (handler,) = [one for one in logging.getLogger().handlers if type(one).__module__.startswith("ctms")]
+    assert type(handler.formatter).__name__ == "TextFormatter"
+    assert logging.getLogger("ctms").level == logging.INFO
 """
 
 
@@ -73,7 +81,8 @@ def test_only_the_test_that_leaks_fails(tmp_path: Path) -> None:
         "ERROR test_it.py::test_5_folder - AssertionError: the working directory is another",
         "ERROR test_it.py::test_6_signal - AssertionError: another handler for SIGHUP is there",
         "ERROR test_it.py::test_7_pool - AssertionError: `ctms.database.pool.acquire` is patched",
-        "PASSED test_it.py::test_8_after",
+        "PASSED test_it.py::test_8_logs",
+        "PASSED test_it.py::test_9_after",
     ):
         assert line in done.stdout, done.stdout
-    assert "1 failed, 6 passed, 6 errors" in done.stdout
+    assert "1 failed, 7 passed, 6 errors" in done.stdout

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from ctms.testing.servers import let_server_enter
 from tests.chaos.faulty_server import FaultyServer, plugin, run_faulty_server
 from tests.chaos.postgresql import kill, wait_until_it_answers
 from tests.chaos.workers import Workers, workers
-from tests.serving import FLASK, Served, serve
+from tests.forked import ForkedFlask
+from tests.serving import Served, serve
 
 _FILL = """
     INSERT INTO emails (email_id, primary_email, email_format, email_lang, has_opted_out_of_email, double_opt_in)
@@ -53,17 +53,15 @@ class Round:
     killed: dict[str, int]
     number: int = 0
 
-    def bulk(self) -> subprocess.Popen[str]:
+    def bulk(self) -> ForkedFlask:
         """Start an erasure."""
         self.number += 1
-        command = [FLASK, "ctms", "delete-bulk", "--email-file", str(self.folder / "doomed.txt"), "--yes"]
+        command = ["ctms", "delete-bulk", "--email-file", str(self.folder / "doomed.txt"), "--yes"]
         slowly = ["--batch-size", "100", "--pause", "0.05", "--report", str(self.folder / f"report-{self.number}.csv")]
-        with (self.folder / "bulk.txt").open("a") as output:
-            return subprocess.Popen(
-                [*command, *slowly], env=self.served.environment, stdout=output, stderr=output, text=True
-            )
+        output = self.folder / "bulk.txt"
+        return ForkedFlask(*command, *slowly, environment=self.served.environment, output=output)
 
-    def kill_something(self, bulk: subprocess.Popen[str]) -> None:
+    def kill_something(self, bulk: ForkedFlask) -> None:
         """Kill the command, a worker or PostgreSQL with -9: the least killed, or a random one of those."""
         least = min(self.killed.values())
         what = self.chance.choice([name for name, number in self.killed.items() if number == least])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.serving import FLASK, STOP_TIMEOUT_IN_SECONDS
+from tests.forked import ForkedFlask
+from tests.serving import STOP_TIMEOUT_IN_SECONDS
 
 
 class Workers:
@@ -47,9 +47,8 @@ class Workers:
         """Return the log."""
         return self._output.read_text()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._output.open("ab") as output:
-            return subprocess.Popen([FLASK, "ctms", "worker"], env=self._environment, stdout=output, stderr=output)
+    def _start(self) -> ForkedFlask:
+        return ForkedFlask("ctms", "worker", environment=self._environment, output=self._output)
 
     def kill_one(self) -> None:
         """Kill one of them with -9 and start another in its place."""
