@@ -9,11 +9,14 @@ from typing import Any
 from flask import Flask, Request
 from werkzeug.routing import MapAdapter
 
+import ctms.retention.models  # noqa: F401  no route uses its tables, but `flask db check` compares them
 from ctms.api import init_api
 from ctms.api.openapi import answers
 from ctms.clients.attempt_limiter import init_attempt_limiter
+from ctms.clients.rate_limits import init_rate_limiter
 from ctms.clients.roles import init_permissions
 from ctms.clients.tokens import init_tokens
+from ctms.contacts.newsletter_rules import init_newsletter_registry
 from ctms.contacts.waitlist_rules import init_waitlist_registry
 from ctms.database.engine import init_database
 from ctms.database.migrations import init_migrations
@@ -66,6 +69,7 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
     init_database(app, settings)
     init_tokens(app, settings)
     init_attempt_limiter(app, settings)
+    init_rate_limiter(app)
     init_fingerprints(app, settings)
     slots = open_slots()  # before metrics are created: it decides where they keep their values
     metrics = ApiMetrics(app.extensions["ctms.pool"])
@@ -79,6 +83,8 @@ def create_app(settings: Settings | None = None, plugins_found: Iterable[EntryPo
         init_health(app, plugins.collect("ctms_health_checks"))
         init_outbox(app, plugins.collect("ctms_backends"))
         init_waitlist_registry(app, plugins.collect("ctms_waitlists"), metrics.create_rule_metrics)
+        newsletters = plugins.collect("ctms_newsletters")
+        init_newsletter_registry(app, newsletters, settings.newsletters, metrics.count_unavailable_newsletter)
         init_api(app, plugins.collect("ctms_blueprints"))
     metrics.preinitialize(answers(app))
     return app

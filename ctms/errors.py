@@ -147,6 +147,12 @@ class TooManyRequests(ApiError):
     status = 429
 
 
+class NotConfigured(ApiError):
+    """The operator has not configured what the request needs."""
+
+    status = 501
+
+
 class Unavailable(ApiError):
     """The database does not respond in time, or the process is too busy; a retry may succeed."""
 

@@ -33,7 +33,7 @@ from ctms.hooks.receivers import (
     SlowDown,
     TryLater,
 )
-from ctms.hooks.registrations import HealthCheck, Migrations, Permission, RegistrationError, Waitlist
+from ctms.hooks.registrations import HealthCheck, Migrations, Newsletter, Permission, RegistrationError, Waitlist
 from ctms.hooks.specs import hookimpl
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Invalid",
     "Message",
     "Migrations",
+    "Newsletter",
     "NotFound",
     "OperatorError",
     "Outcome",

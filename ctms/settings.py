@@ -12,17 +12,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import marshmallow as ma
 import platformdirs
-import psycopg
-from psycopg.conninfo import make_conninfo
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from ctms.current import extension
+from ctms.database_urls import parse_primary_url, parse_url
 from ctms.environment import Setting, close_to, declared, read_settings, set_variables, setting, variables
 from ctms.errors import SettingsError
 
@@ -35,28 +32,8 @@ SECRET_KEY_MIN_LENGTH = 32
 MAX_KEPT_DAYS = 36_500
 """A hundred years: the database can subtract them from now."""
 
-_PERCENT_ENCODING = "in user names and passwords write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25"
-
-
-def _database_url(value: str) -> str:
-    """Return the URL with our driver; the other spellings are common and equivalent."""
-    address, _, query = value.partition("@")[2].partition("?")
-    # The rest of a password with an `@` would be parsed as the host, which messages contain.
-    if "@" in address or any("@" in part and "=" not in part for part in query.split("&")):
-        raise ma.ValidationError(f"has a special character that is not percent-encoded: {_PERCENT_ENCODING}")
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is not a number
-        raise ma.ValidationError(
-            f"is not a database URL, such as postgresql://USER:PASSWORD@HOST:5432/NAME; {_PERCENT_ENCODING}"
-        ) from error
-    if url.drivername not in {"postgres", "postgresql", "postgres+psycopg", "postgresql+psycopg"}:
-        raise ma.ValidationError("must start with postgresql:// (PostgreSQL is the only database)")
-    try:
-        make_conninfo("", **dict.fromkeys(url.query, "any"))
-    except psycopg.ProgrammingError as error:
-        raise ma.ValidationError(f"has a parameter after ? that libpq does not know; {_PERCENT_ENCODING}") from error
-    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+NewslettersMode = Literal["off", "warn", "enforce"]
+"""The treatment of new subscriptions to newsletters that are unknown or retired."""
 
 
 def _long_enough(value: str) -> None:
@@ -95,6 +72,11 @@ def _kept_days(value: int) -> None:
         raise ma.ValidationError(f"must be 1 to {MAX_KEPT_DAYS:,} days")
 
 
+def _export_hours(value: int) -> None:
+    if not 1 <= value <= 24:
+        raise ma.ValidationError("must be 1 to 24 hours")
+
+
 def _port(value: int) -> None:
     if not 0 < value < 65536:
         raise ma.ValidationError("must be a port from 1 to 65535")
@@ -114,10 +96,25 @@ class Settings:
 
     db_url: str | None = setting(
         "CTMS_DB_URL",
-        "URL of the PostgreSQL server (15 to 18). If unset, an embedded server with its data in CTMS_DATA_DIR.",
+        "URL of the PostgreSQL server (15 to 18). Of several hosts, as in HOST:5432,HOST:5432, the primary is used."
+        " If unset, an embedded server with its data in CTMS_DATA_DIR.",
         default=None,
-        convert=_database_url,
+        convert=parse_primary_url,
         secret=True,
+    )
+    db_read_url: str | None = setting(
+        "CTMS_DB_READ_URL",
+        "URL of replicas of the PostgreSQL server, for searches, exports, `/updates?stale_ok=true` and backends."
+        " If unset, these use CTMS_DB_URL.",
+        default=None,
+        convert=parse_url,
+        secret=True,
+    )
+    db_read_max_lag: int = setting(
+        "CTMS_DB_READ_MAX_LAG_SECONDS",
+        "Maximum time that a read waits for a replica to catch up before it uses the primary, in seconds.",
+        default=1,
+        check=_not_negative,
     )
     data_dir: Path = setting(  # noqa: RUF009  it is a field
         "CTMS_DATA_DIR",
@@ -154,6 +151,12 @@ class Settings:
         "Maximum run time of a request's statement before the database cancels it, in seconds.",
         default=20,
         check=_positive,
+    )
+    db_prepared_statements: bool = setting(
+        "CTMS_DB_PREPARED_STATEMENTS",
+        "Whether connections prepare the statements that they repeat. PgBouncer before 1.21 needs `no` if it pools"
+        " transactions.",
+        default=True,
     )
     secret_key: str | None = setting(
         "CTMS_SECRET_KEY",
@@ -242,6 +245,17 @@ class Settings:
         default=(),
     )
     plugins_trace: bool = setting("CTMS_PLUGINS_TRACE", "Whether to log every call of a plugin's hook.", default=False)
+    stored_documents: bool = setting(
+        "CTMS_STORED_DOCUMENTS",
+        "Whether rendered contacts are stored, which makes reads faster and takes about as much disk as the contacts.",
+        default=True,
+    )
+    newsletters: NewslettersMode = setting(  # noqa: RUF009  it is a field
+        "CTMS_NEWSLETTERS",
+        "Whether new subscriptions to newsletters that are unknown or retired are accepted (`off`), logged (`warn`) or"
+        " refused (`enforce`).",
+        default="off",
+    )
     workers: int = setting(
         "CTMS_WORKERS",
         "Number of server processes. If unset, the number of cores.",
@@ -274,6 +288,19 @@ class Settings:
         check=_origin,
     )
 
+    export_dir: Path | None = setting(  # noqa: RUF009  it is a field
+        "CTMS_EXPORT_DIR",
+        "Directory of exports over the API, shared by the service and `flask ctms worker`. If unset, none.",
+        default=None,
+        convert=lambda value: Path(value).expanduser(),
+    )
+    export_hours: int = setting(
+        "CTMS_EXPORT_HOURS",
+        "Hours for which the files of an export over the API are stored, at most 24: no erasure reaches them.",
+        default=24,
+        check=_export_hours,
+    )
+
     retention_file: Path | None = setting(  # noqa: RUF009  it is a field
         "CTMS_RETENTION_FILE",
         "TOML file with retention rules, which `flask ctms worker` applies weekly. If unset, none.",
@@ -287,6 +314,9 @@ class Settings:
                 "CTMS_SECRET_KEY is missing: with CTMS_DB_URL set, give 32 random bytes or more, "
                 "such as the output of `openssl rand -base64 48`"
             )
+
+        if self.db_read_url and not self.db_url:
+            raise SettingsError("CTMS_DB_READ_URL needs CTMS_DB_URL: set it to the URL of the primary")
 
     @property
     def embedded(self) -> bool:

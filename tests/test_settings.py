@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import make_url
 
+from ctms.database.pool import libpq_url
 from ctms.errors import SettingsError
 from ctms.settings import Settings
 from tests.conftest import SECRET_KEY
@@ -15,12 +17,15 @@ from tests.conftest import SECRET_KEY
 URL = "postgresql+psycopg://ctms:s%40crT@db.example.com:5433/contacts"
 GOOD: list[tuple[str, str, str, Any]] = [
     ("CTMS_DB_URL", "db_url", URL, URL),
+    ("CTMS_DB_READ_URL", "db_read_url", URL, URL),
+    ("CTMS_DB_READ_MAX_LAG_SECONDS", "db_read_max_lag", "0", 0),
     ("CTMS_DATA_DIR", "data_dir", "/srv/ctms", Path("/srv/ctms")),
     ("CTMS_DB_POOL_SIZE", "db_pool_size", "3", 3),
     ("CTMS_DB_MAX_OVERFLOW", "db_max_overflow", "0", 0),
     ("CTMS_DB_POOL_TIMEOUT_IN_SECONDS", "db_pool_timeout", "7", 7),
     ("CTMS_DB_POOL_RECYCLE_IN_SECONDS", "db_pool_recycle", "60", 60),
     ("CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS", "db_statement_timeout", "9", 9),
+    ("CTMS_DB_PREPARED_STATEMENTS", "db_prepared_statements", "no", False),
     ("CTMS_SECRET_KEY", "secret_key", SECRET_KEY, SECRET_KEY),
     ("CTMS_SECRET_KEY_FALLBACKS", "secret_key_fallbacks", f"{'a' * 32},{'b' * 40}", ("a" * 32, "b" * 40)),
     ("CTMS_TOKEN_EXPIRATION", "token_expiration", "600", 600),
@@ -39,11 +44,15 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("CTMS_PLUGINS", "plugins", "one, two", ("one", "two")),
     ("CTMS_PLUGINS_DISABLED", "plugins_disabled", "three", ("three",)),
     ("CTMS_PLUGINS_TRACE", "plugins_trace", "on", True),
+    ("CTMS_STORED_DOCUMENTS", "stored_documents", "off", False),
+    ("CTMS_NEWSLETTERS", "newsletters", "enforce", "enforce"),
     ("CTMS_WORKERS", "workers", "4", 4),
     ("CTMS_THREADS", "threads", "2", 2),
     ("CTMS_WORKER_CONCURRENCY", "worker_concurrency", "6", 6),
     ("CTMS_WORKER_METRICS_PORT", "worker_metrics_port", "9100", 9100),
     ("CTMS_PROMETHEUS_PUSHGATEWAY_URL", "pushgateway_url", "http://gateway:9091", "http://gateway:9091"),
+    ("CTMS_EXPORT_DIR", "export_dir", "/srv/exports", Path("/srv/exports")),
+    ("CTMS_EXPORT_HOURS", "export_hours", "1", 1),
     ("CTMS_RETENTION_FILE", "retention_file", "/etc/ctms/retention.toml", Path("/etc/ctms/retention.toml")),
 ]
 BAD = [
@@ -54,12 +63,18 @@ BAD = [
     ("CTMS_DB_URL", "postgresql://ctms:pass@private/word@db:5432/ctms"),
     ("CTMS_DB_URL", "postgresql://ctms:pass@private?word@db:5432/ctms"),
     ("CTMS_DB_URL", "postgresql://ctms:password@db:5432/ctms?private=1"),
+    ("CTMS_DB_URL", "postgresql://ctms:private@a:5432,b:port/ctms"),
+    ("CTMS_DB_URL", "postgresql://ctms:private@a,,b/ctms"),
+    ("CTMS_DB_READ_URL", "postgresql://ctms:private@db:port/ctms"),
+    ("CTMS_DB_READ_MAX_LAG_SECONDS", "-1"),
     ("CTMS_DB_POOL_SIZE", "0"),
+    ("CTMS_EXPORT_HOURS", "25"),
     ("CTMS_DB_POOL_SIZE", "private"),
     ("CTMS_DB_MAX_OVERFLOW", "-1"),
     ("CTMS_DB_POOL_TIMEOUT_IN_SECONDS", "1.5"),
     ("CTMS_DB_POOL_RECYCLE_IN_SECONDS", "0"),
     ("CTMS_DB_STATEMENT_TIMEOUT_IN_SECONDS", "0"),
+    ("CTMS_DB_PREPARED_STATEMENTS", "never"),
     ("CTMS_SECRET_KEY", "private"),
     ("CTMS_SECRET_KEY_FALLBACKS", f"{'a' * 32},private"),
     ("CTMS_TOKEN_EXPIRATION", "-5"),
@@ -76,6 +91,7 @@ BAD = [
     ("PORT", "0"),
     ("PORT", "65536"),
     ("PORT", "http"),
+    ("CTMS_NEWSLETTERS", "private"),
     ("CTMS_WORKERS", "0"),
     ("CTMS_THREADS", "0"),
 ]
@@ -92,8 +108,10 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    if any(name.startswith("CTMS_DB_URL") for name in variables):
+    if any(name.startswith(("CTMS_DB_URL", "CTMS_DB_READ_URL")) for name in variables):
         monkeypatch.setenv("CTMS_SECRET_KEY", variables.get("CTMS_SECRET_KEY", SECRET_KEY))
+    if any(name.startswith("CTMS_DB_READ_URL") for name in variables):
+        monkeypatch.setenv("CTMS_DB_URL", variables.get("CTMS_DB_URL", URL))
     return Settings.from_environment()
 
 
@@ -178,6 +196,34 @@ def test_spellings_of_a_database_url(monkeypatch: pytest.MonkeyPatch, scheme: st
     assert (url.username, url.password, url.host, url.port) == ("ctms", "s@cr/T", "db", 5433)
     assert url.database == "contacts"
     assert url.query == {"sslmode": "require"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ("a:5433,b", {"host": "a,b", "port": "5433,5432"}),
+        ("[::1]:1,[fe80::2],127.0.0.1:3", {"host": "::1,fe80::2,127.0.0.1", "port": "1,5432,3"}),
+    ],
+)
+def test_a_database_url_with_several_hosts(
+    monkeypatch: pytest.MonkeyPatch, hosts: str, expected: dict[str, str]
+) -> None:
+    """The primary is used, unless the URL chooses another server."""
+    given = f"postgresql://ctms:s%40cr%2FT@{hosts}/contacts?sslmode=require"
+    url = read(monkeypatch, CTMS_DB_URL=given).db_url or ""
+    chosen = read(monkeypatch, CTMS_DB_URL=f"{given}&target_session_attrs=any").db_url or ""
+
+    found = conninfo_to_dict(libpq_url(url))
+    common = {**expected, "user": "ctms", "password": "s@cr/T", "dbname": "contacts", "sslmode": "require"}
+    assert found == {**common, "target_session_attrs": "read-write"}
+    assert conninfo_to_dict(libpq_url(chosen)) == {**common, "target_session_attrs": "any"}
+
+
+def test_replicas_need_a_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTMS_DB_READ_URL", URL)
+
+    with pytest.raises(SettingsError, match="CTMS_DB_READ_URL needs CTMS_DB_URL"):
+        Settings.from_environment()
 
 
 def test_an_external_server_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

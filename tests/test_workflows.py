@@ -82,6 +82,7 @@ def test_permissions_are_the_least() -> None:
         ("release.yml", "production"): {"contents": "read"},
         ("release.yml", "notes"): {"contents": "write"},
         ("release.yml", "publish"): {"id-token": "write"},
+        ("release.yml", "publish-npm"): {"id-token": "write"},
     }
 
 
@@ -181,7 +182,7 @@ def test_only_what_production_has_accepted_is_published() -> None:
     assert [(workflow, name) for workflow, name, job in jobs() if job.get("uses") == called] == [
         ("release.yml", "production")
     ]
-    assert set(writing) == {"publish", "notes"}
+    assert set(writing) == {"publish", "publish-npm", "notes"}
     for name in writing:
         assert jobs_before("release.yml", name) >= {"build", "production"}
         # A condition such as `always()` would run the job although a job before it has failed.
@@ -189,6 +190,16 @@ def test_only_what_production_has_accepted_is_published() -> None:
     assert jobs_before("release.yml", "production") == {"build"}  # which fails for a tag that is not ready
     assert "continue-on-error" not in (FOLDER / "release.yml").read_text()
     assert "continue-on-error" not in (FOLDER / "deploy-production.yml").read_text()
+
+
+def test_a_release_has_the_packages_of_the_clients() -> None:
+    script = commands("release.yml")
+    created = WORKFLOWS["release.yml"]["jobs"]["notes"]["steps"][-1]["run"]
+
+    assert "python -m tools.clients build clients-dist" in script
+    assert script.index("tools.clients build") < script.rindex("twine check --strict dist/*")
+    assert "npm publish ./npm/*.tgz" in script
+    assert created.endswith("dist/* npm/*")
 
 
 def test_production_builds_nothing() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ctms.cli import ctms
+from ctms.cli.group import Group
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "cli.md"
 WIDTH = 100
@@ -50,9 +51,15 @@ def commands() -> Iterator[tuple[int, click.Context]]:
 
 def _below(level: int, context: click.Context) -> Iterator[tuple[int, click.Context]]:
     yield level, context
-    if isinstance(context.command, click.Group):
-        for name, command in sorted(context.command.commands.items()):  # ours, not those of installed plugins
-            yield from _below(level + 1, click.Context(command, info_name=name, parent=context))
+    for name, command in sorted(below(context.command).items()):
+        yield from _below(level + 1, click.Context(command, info_name=name, parent=context))
+
+
+def below(command: click.Command) -> dict[str, click.Command]:
+    """Return the commands of a group by name; of the group `ctms` ours, not those of installed plugins."""
+    if isinstance(command, Group):
+        return command.built_in()
+    return command.commands if isinstance(command, click.Group) else {}
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Hooks": ("hookimpl", "RegistrationError"),
     "Settings": ("setting",),
     "Waitlists": ("Waitlist", "Message"),
+    "Newsletters": ("Newsletter",),
     "Backends and deletion handlers": ("Backend", "DeletionHandler", "ContactState", "Identities"),
     "Outcomes": (*("Outcome", "Outcomes", "Done", "TryLater", "SlowDown", "Refused", "Accepted", "Pause"),),
     "Routes": ("Blueprint", "fetch_scalar", "connection", "ScalarQuery"),

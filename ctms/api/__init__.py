@@ -9,13 +9,17 @@ from flask import Flask
 
 from ctms.api import (
     access_requests,
+    batches,
     contacts,
     erasures,
+    exports,
     history,
     identities,
     merges,
+    newsletters,
     pages,
     platform,
+    search,
     token,
     updates,
     waitlists,
@@ -31,13 +35,17 @@ MAX_BODY_IN_BYTES = 1024 * 1024
 
 BLUEPRINTS = (
     contacts.blueprint,
+    batches.blueprint,
     merges.blueprint,
+    search.blueprint,
     updates.blueprint,
     history.blueprint,
     identities.blueprint,
     erasures.blueprint,
     access_requests.blueprint,
+    exports.blueprint,
     waitlists.blueprint,
+    newsletters.blueprint,
     token.blueprint,
     platform.blueprint,
     pages.blueprint,
@@ -55,5 +63,6 @@ def init_api(app: Flask, of_plugins: Sequence[Registered[flask_smorest.Blueprint
     app.register_blueprint(pages.assets)
     api.document_metrics(app)
     waitlists.init_waitlist_documents(app, api)
+    newsletters.init_newsletter_documents(app, api)
     register_plugin_blueprints(app, api, of_plugins)
     init_errors(app)

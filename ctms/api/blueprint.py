@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -17,11 +17,12 @@ from ctms.api.openapi import SECURITY_SCHEME
 from ctms.api.openapi.errors import error_responses
 from ctms.api.parsing import Parser
 from ctms.clients.access import INVALID_CREDENTIALS, Caller
+from ctms.clients.rate_limits import Quota, rate_limiter
 from ctms.clients.refusals import AuthFailure
 from ctms.clients.tokens import InvalidToken, tokens
 from ctms.current import current_request
 from ctms.database.pool import Connection, ScalarQuery, reading, writing
-from ctms.errors import Unauthorized
+from ctms.errors import TooManyRequests, Unauthorized
 from ctms.request_context import RequestContext, find_request_context, request_context
 
 P = ParamSpec("P")
@@ -47,25 +48,30 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             self, status_code: Any, schema: Any = None, **options: Any
         ) -> Callable[[Decorated], Decorated]: ...
 
-    def guard(self, permission: str | None) -> Callable[[View[P]], View[P]]:
+    def guard(
+        self, permission: str | None, *, reads: bool = False, stamps: bool = False
+    ) -> Callable[[View[P]], View[P]]:
         """Require a valid token and the permission (None: any client) from the callers of a view.
 
-        A view that reads uses `fetch_scalar()`: one statement authorizes the caller and runs the query. A view that
-        writes uses `connection()`, in one transaction that the guard commits. The caller is authorized with the first
-        result, so such a view may run for a caller that is then refused; the guard rolls back all its changes.
+        A view for `GET` reads, and so does one with `reads`. It uses `fetch_scalar()`: one statement authorizes the
+        caller and runs the query. A view that writes uses `connection()`, in one transaction that the guard commits.
+        The caller is authorized with the first result, so such a view may run for a caller that is then refused; the
+        guard rolls back all its changes. `stamps` is for views of the service that change contacts through its writers
+        only, which give each one a new `update_timestamp`.
         """
 
         def decorate(view: View[P]) -> View[P]:
             @wraps(view)
             def guarded(*args: P.args, **kwargs: P.kwargs) -> Response:
                 client_id = _client_id()
-                reads = current_request().method in {"GET", "HEAD"}
-                with reading() if reads else writing() as acquired:
+                quota = _take(client_id)
+                only_reads = reads or current_request().method in {"GET", "HEAD"}
+                with reading() if only_reads else writing() as acquired:
                     caller = Caller(acquired, client_id, permission)
                     context = request_context()
                     context.connection, context.caller = acquired, caller
-                    if not reads:
-                        caller.look_up_writer(context.request_id)
+                    if not only_reads:
+                        caller.look_up_writer(context.request_id, stamps=stamps)
                     try:
                         response = view(*args, **kwargs)
                     except psycopg.Error:  # the connection takes no more queries
@@ -76,9 +82,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                     else:
                         caller.authorize()
                     finally:
-                        _note(context, caller)
+                        _note(context, caller, quota)
                         context.connection = context.caller = None
                 caller.touch_last_access()
+                if quota is not None:
+                    response.headers.update(quota.headers())
                 return response
 
             guarded._ctms_permission = permission  # type: ignore[attr-defined]  # noqa: SLF001
@@ -88,12 +96,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         return decorate
 
     def operation(
-        self, operation_id: str, *, errors: tuple[int, ...] = (), has_page: bool = False, **words: Any
+        self,
+        operation_id: str,
+        *,
+        errors: tuple[int, ...] = (),
+        parameters: Sequence[str | dict[str, Any]] = (),
+        has_page: bool = False,
+        **words: Any,
     ) -> Callable[[View[P]], View[P]]:
         """Document a view: its operation id, for client generators, and the `errors` that it may return.
 
-        `guard` adds its own errors, and every operation may return 500. With `has_page`, the response may also be an
-        HTML page. `words` are further members of OpenAPI's operation object. The view itself is not wrapped.
+        `guard` adds its own errors, and every operation may return 500. The `parameters` are added to those of
+        `arguments`. With `has_page`, the response may also be an HTML page. `words` are further members of OpenAPI's
+        operation object. The view itself is not wrapped.
         """
 
         def decorate(view: View[P]) -> View[P]:
@@ -105,6 +120,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             if has_page:
                 operation["responses"][200] = {"content": {"text/html": {"schema": {"type": "string"}}}}
             operation.update(words)
+            if parameters:  # in the manual documentation they would replace those of `arguments`
+                view._apidoc.setdefault("arguments", {}).setdefault("parameters", []).extend(parameters)  # type: ignore[attr-defined]  # noqa: SLF001
             return view
 
         return decorate
@@ -157,10 +174,20 @@ def _caller(name: str) -> Caller:
     return context.caller
 
 
-def _note(context: RequestContext, caller: Caller) -> None:
-    """Record the caller for telemetry, if it is known by now."""
+def _take(client_id: str) -> Quota | None:
+    """Spend a token of the client's rate limit, None if it is not known to have one. Raises `TooManyRequests`."""
+    try:
+        return rate_limiter().take(client_id)
+    except TooManyRequests:
+        request_context().client_id = client_id
+        raise
+
+
+def _note(context: RequestContext, caller: Caller, quota: Quota | None) -> None:
+    """Record the caller for telemetry and its rate limit, if it is known by now."""
     if not caller.is_known:
         return
+    rate_limiter().update(caller.client_id, caller.rate_limit, quota is not None)
     context.auth_failure = caller.refusal_cause
     if context.auth_failure is not AuthFailure.UNKNOWN_CLIENT:
         context.client_id, context.client_allowed = caller.client_id, context.auth_failure is None
@@ -183,9 +210,9 @@ def _document(view: Any, permission: str | None) -> None:
     operation = _operation(view)
     operation["security"] = [{SECURITY_SCHEME: []}]
     if permission is None:
-        operation["responses"].update(error_responses((400, 401, 503)))
+        operation["responses"].update(error_responses((400, 401, 429, 503)))
     else:
-        operation["responses"].update(error_responses((400, 401, 403, 503)))
+        operation["responses"].update(error_responses((400, 401, 403, 429, 503)))
         operation["x-permission"] = permission
         description = load_info_from_docstring(view.__doc__).get("description", "")
         operation["description"] = f"{description}\n\nNeeds the permission `{permission}`.".lstrip()

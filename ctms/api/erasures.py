@@ -203,8 +203,8 @@ class Erasures(MethodView):
 
     init_every_request = False
 
-    @blueprint.operation("erase_contacts", errors=(413, 422), parameters=["Idempotency-Key"])
-    @blueprint.guard(DELETE_CONTACTS)
+    @blueprint.operation("erase_contacts", errors=(413, 422), parameters=("Idempotency-Key",))
+    @blueprint.guard(DELETE_CONTACTS, stamps=True)
     @blueprint.arguments(ErasureRequestSchema(), examples=examples.ERASE)
     @blueprint.response(202, ErasureResultSchema, headers={"Location": "Location"})
     def post(self, asked: dict[str, Any]) -> Response:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from flask import Response, request
 
 from ctms.api.responses import json_response
+from ctms.compression import compress
 from ctms.history.feeds import Id, Position
 from ctms.settings import app_settings
 
@@ -24,7 +25,7 @@ def page_response(
     arrays: Mapping[str, str],
     **filters: bool | None,
 ) -> Response:
-    """Return the response for a page that ends at the position `after`, None for the last page.
+    """Return the response for a page that ends at the position `after`, None for the last page; compressed on request.
 
     `span` are the members of the page that are also parameters of its link, `filters` further parameters, and `arrays`
     members that are JSON already.
@@ -33,7 +34,8 @@ def page_response(
     link = _next_link(path, cursor, {**span, **filters})
     members = {**span, "after": cursor, "next": link}
     rendered = {name: json.dumps(value, default=datetime.isoformat) for name, value in members.items()}
-    return json_response("{" + ",".join(f'"{name}":{value}' for name, value in {**rendered, **arrays}.items()) + "}")
+    page = "{" + ",".join(f'"{name}":{value}' for name, value in {**rendered, **arrays}.items()) + "}"
+    return compress(json_response(page))
 
 
 def _next_link(path: str, after: str | None, parameters: Mapping[str, Member | bool]) -> str | None:

@@ -109,9 +109,10 @@ def history(query: dict[str, Any], email_id: str) -> Response:
 @blueprint.arguments(EventsQuery(), location="query")
 @blueprint.response(200, EventsSchema)
 def feed(query: dict[str, Any]) -> Response:
-    """List the events recorded in `[start, end)`, oldest first.
+    """List the events recorded from start to end, oldest first.
 
-    `end` in the response is the end of the list, as for `/updates`: a client that continues from there misses nothing.
+    The interval is `[start, end)`. `end` in the response is the end of the list, as for `/updates`: a client that
+    continues from there misses nothing.
     """
     page = events.page(connection(), **query)
     span = {"start": query["start"], "end": page.end, "limit": query["limit"]}

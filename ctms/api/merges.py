@@ -74,8 +74,8 @@ class MergeSchema(Schema):
 
 
 @blueprint.route("/ctms/<string:email_id>/merge", methods=["POST"], parameters=[_ID])
-@blueprint.operation("merge_contact", errors=(404, 412, 413, 422), parameters=["If-Match"])
-@blueprint.guard(MERGE_CONTACTS)
+@blueprint.operation("merge_contact", errors=(404, 412, 413, 422), parameters=("If-Match",))
+@blueprint.guard(MERGE_CONTACTS, stamps=True)
 @blueprint.arguments(MergeRequestSchema(), examples=examples.MERGE)
 @blueprint.response(200, MergeSchema)
 def merge(request: dict[str, Any], email_id: str) -> Response:
@@ -88,8 +88,8 @@ def merge(request: dict[str, Any], email_id: str) -> Response:
     require_authorized()  # it locks two contacts
     with connection().transaction(force_rollback=True) if dry_run else nullcontext():
         pair = merging.lock(connection(), target, source)
-        if preconditions.is_conditional():
-            preconditions.require_match(queries.documents_by_id(connection(), [target])[target])
+        if precondition := preconditions.find_precondition():
+            precondition(queries.documents_by_id(connection(), [target])[target])
         merged = merging.merge(connection(), pair)
     return json_response(_render(merged, target, source, dry_run=dry_run))
 

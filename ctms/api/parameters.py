@@ -48,6 +48,16 @@ class IdentitiesQuery(Schema):
         }
 
 
+class AddressQuery(Schema):
+    """Address of the contact to write."""
+
+    primary_email = fields.String(
+        required=True,
+        post_load=addresses.restore_plus_signs,
+        metadata={"description": "The address of the contact, in any spelling; the body has it, too."},
+    )
+
+
 def some_identity(identities: Mapping[str, Any]) -> None:
     """Raise `BadRequest` unless at least one identity is given."""
     if not identities:
@@ -86,7 +96,8 @@ class Limit(fields.Field, ma.fields.Integer):
         super().__init__(validate=validators, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> int:
-        if not _INTEGER.fullmatch(value):  # `int` would also read "1_0"
+        # A number in a body, text in a query; `int` would also read True and "1_0".
+        if isinstance(value, bool) or not _INTEGER.fullmatch(str(value)):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
 
@@ -116,4 +127,8 @@ class UpdatesQuery(Schema):
     deleted = fields.Boolean(
         load_default=False,
         metadata={"description": "Whether to list deleted contacts, and those that left `mofo_relevant`."},
+    )
+    stale_ok = fields.Boolean(
+        load_default=False,
+        metadata={"description": "Whether a replica of the database may be read, which may have to catch up first."},
     )

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from itertools import chain, islice
 from typing import Any, NoReturn
 
 import marshmallow as ma
-from flask import Request
+from flask import Request, Response
 from webargs.flaskparser import FlaskParser
 from webargs.multidictproxy import MultiDictProxy
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from ctms.contacts.fields import Message
+from ctms.contacts.problems import flatten, problem
+from ctms.current import current_request
 from ctms.errors import Invalid
+
+View = Callable[..., Response]
 
 MAX_PROBLEMS = 100
 """Number of problems that a response names, so that it stays short."""
@@ -29,7 +35,7 @@ class Parser(FlaskParser):
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
         """Return the parsed body. Raises `Invalid` if it is not JSON, or declares another type."""
         if req.mimetype and not req.is_json:
-            raise Invalid([_problem(["body"], Message("Content-Type should be application/json", "content_type"))])
+            raise Invalid([problem(["body"], Message("Content-Type should be application/json", "content_type"))])
         body = req.get_data(cache=False)
         _require_whole(req, len(body))
         try:
@@ -43,20 +49,44 @@ class Parser(FlaskParser):
 
     def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
         """Return the query; blank means absent."""
-        given = MultiDict((name, value) for name, value in req.args.items(multi=True) if value)
-        return MultiDictProxy(given, schema)
+        return _without_blanks(req.args, schema)
 
     def load_form(self, req: Request, schema: ma.Schema) -> Any:
         """Return the form; blank means absent."""
         stream = req.stream  # before the form is parsed, which puts an empty one in its place
         form = req.form
         _require_whole(req, stream.tell())
-        given = MultiDict((name, value) for name, value in form.items(multi=True) if value)
-        return MultiDictProxy(given, schema)
+        return _without_blanks(form, schema)
 
     def handle_error(self, error: ma.ValidationError, *_: Any, **__: Any) -> NoReturn:
         """Raise `Invalid` with one problem per message."""
         raise Invalid(problems(error.messages)) from None
+
+
+def body_limit(size: int) -> Callable[[View], View]:
+    """Return a decorator of a view that may receive larger bodies than others, up to `size` bytes.
+
+    It is for guarded views: the guard checks the token first.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def limited(*args: Any, **kwargs: Any) -> Response:
+            current_request().max_content_length = size
+            return view(*args, **kwargs)
+
+        return limited
+
+    return decorate
+
+
+def _without_blanks(given: MultiDict[str, str], schema: ma.Schema) -> dict[str, Any]:
+    """Return the values that are not blank: a list for a field that takes several, otherwise the first.
+
+    In a MultiDict each name that is absent costs an exception, and most fields of a query are absent.
+    """
+    filled = MultiDictProxy(MultiDict((name, value) for name, value in given.items(multi=True) if value), schema)
+    return {name: filled[name] for name in filled}
 
 
 def _require_whole(req: Request, read: int) -> None:
@@ -70,25 +100,21 @@ def _require_whole(req: Request, read: int) -> None:
 
 def problems(messages: Any) -> list[dict[str, Any]]:
     """Flatten marshmallow's messages, keyed by place, into `{"loc", "msg", "type"}`: the first `MAX_PROBLEMS`."""
-    found = chain.from_iterable(_flatten(inner, [_PLACES.get(place, place)]) for place, inner in messages.items())
+    found = chain.from_iterable(flatten(inner, [_PLACES.get(place, place)]) for place, inner in messages.items())
     return list(islice(found, MAX_PROBLEMS))
 
 
-def _flatten(messages: Any, loc: list[str | int]) -> Iterator[dict[str, Any]]:
-    if isinstance(messages, dict):
-        for key, inner in messages.items():
-            yield from _flatten(inner, loc if key == "_schema" else [*loc, key])
-    else:
-        for message in messages if isinstance(messages, list) else [messages]:
-            yield _problem(loc, message)
-
-
-def _problem(loc: list[str | int], message: str) -> dict[str, Any]:
-    return {"loc": loc, "msg": str(message), "type": getattr(message, "type", "value_error")}
+@contextmanager
+def rules_as_problems() -> Iterator[None]:
+    """Raise `Invalid` when a writer finds that the body breaks a rule about what is stored."""
+    try:
+        yield
+    except ma.ValidationError as error:
+        raise Invalid(problems({"json": error.messages})) from error
 
 
 def _not_json(position: int) -> Invalid:
-    return Invalid([_problem(["body", position], Message("JSON decode error", "json_invalid"))])
+    return Invalid([problem(["body", position], Message("JSON decode error", "json_invalid"))])
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -6,12 +6,12 @@ anything.
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from collections.abc import Callable
 
 from flask import Response
 
 from ctms.api.responses import json_response
-from ctms.contacts.documents import with_status
+from ctms.contacts.documents import etag, with_status
 from ctms.current import current_request
 from ctms.errors import PreconditionFailed
 
@@ -21,16 +21,16 @@ NEEDS_STRONG_TAG = 'If-Match needs a strong tag: send the ETag without W/, as in
 def contact_response(document: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the response that holds a contact, or 304 if a reading client has this state of it."""
     response = json_response(with_status(document), status, headers)
-    response.set_etag(_etag(response.get_data()))
+    response.set_etag(etag(response.get_data()))
     environ = current_request().environ
     if "HTTP_IF_NONE_MATCH" in environ:
         response.make_conditional({**environ, "HTTP_IF_MATCH": ""})  # `If-Match` concerns writes only
     return response
 
 
-def is_conditional() -> bool:
-    """Return whether the client allows its write for particular states of the contact only."""
-    return "HTTP_IF_MATCH" in current_request().environ
+def find_precondition() -> Callable[[str | None], None] | None:
+    """Return the check of `If-Match`, None if the client allows its write for every state of the contact."""
+    return require_match if "HTTP_IF_MATCH" in current_request().environ else None
 
 
 def require_match(document: str | None) -> None:
@@ -39,12 +39,8 @@ def require_match(document: str | None) -> None:
     A weak tag never matches (RFC 9110, 13.1.1). Proxies that compress responses weaken tags.
     """
     if_match = current_request().if_match
-    if document is not None and _etag(with_status(document).encode()) in if_match:
+    if document is not None and etag(with_status(document).encode()) in if_match:
         return
     if if_match.as_set(include_weak=True) - if_match.as_set():
         raise PreconditionFailed(NEEDS_STRONG_TAG)
     raise PreconditionFailed("The contact has changed")
-
-
-def _etag(body: bytes) -> str:
-    return blake2b(body, digest_size=16).hexdigest()

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import click
 
-from ctms.cli.backends import backends
-from ctms.cli.clients import clients
-from ctms.cli.contacts import contacts
-from ctms.cli.db import db
-from ctms.cli.delete_bulk import delete_bulk
-from ctms.cli.erasures import erasures
 from ctms.cli.group import Group
-from ctms.cli.merges import duplicates_command, merge_command
-from ctms.cli.opt_out import opt_out_command
-from ctms.cli.permissions import permissions
-from ctms.cli.plugins import plugins
-from ctms.cli.retention import retention
-from ctms.cli.roles import roles
-from ctms.cli.serve import serve
-from ctms.cli.settings import settings
-from ctms.cli.subject_access import subject_access
-from ctms.cli.suppressions import suppressions
-from ctms.cli.worker import worker
+
+COMMANDS = {
+    "audit": "ctms.cli.audit:audit",
+    "backends": "ctms.cli.backends:backends",
+    "clients": "ctms.cli.clients:clients",
+    "contacts": "ctms.cli.contacts:contacts",
+    "db": "ctms.cli.db:db",
+    "delete-bulk": "ctms.cli.delete_bulk:delete_bulk",
+    "documents": "ctms.cli.documents:documents",
+    "duplicates": "ctms.cli.merges:duplicates_command",
+    "erasures": "ctms.cli.erasures:erasures",
+    "export": "ctms.cli.export:export",
+    "import": "ctms.cli.import_contacts:import_command",
+    "merge": "ctms.cli.merges:merge_command",
+    "opt-out": "ctms.cli.opt_out:opt_out_command",
+    "permissions": "ctms.cli.permissions:permissions",
+    "plugins": "ctms.cli.plugins:plugins",
+    "retention": "ctms.cli.retention:retention",
+    "roles": "ctms.cli.roles:roles",
+    "serve": "ctms.cli.serve:serve",
+    "settings": "ctms.cli.settings:settings",
+    "subject-access": "ctms.cli.subject_access:subject_access",
+    "suppressions": "ctms.cli.suppressions:suppressions",
+    "worker": "ctms.cli.worker:worker",
+}
+"""The built-in commands, `module:attribute` by name."""
 
 
-@click.group("ctms", cls=Group)
+@click.group("ctms", cls=Group, built_in=COMMANDS)
 def ctms() -> None:
     """Run and operate the contact service.
 
@@ -32,26 +41,3 @@ def ctms() -> None:
     setting, an unreachable database, a declined confirmation); 2 wrong usage; 3 partly done (interrupted, or some items
     failed), or problems found; 4 the named object does not exist; 10 the object already exists, or is still needed.
     """
-
-
-for command in (
-    serve,
-    worker,
-    backends,
-    contacts,
-    clients,
-    roles,
-    permissions,
-    plugins,
-    settings,
-    db,
-    delete_bulk,
-    opt_out_command,
-    duplicates_command,
-    merge_command,
-    erasures,
-    retention,
-    suppressions,
-    subject_access,
-):
-    ctms.add_command(command)

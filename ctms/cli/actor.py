@@ -5,6 +5,9 @@ from __future__ import annotations
 import getpass
 import os
 
+OPERATOR = "operator:"
+"""The prefix of operators among actors."""
+
 
 def current_actor() -> str:
     """Return `operator:` and the login of the user who runs the command, even with sudo."""
@@ -12,4 +15,4 @@ def current_actor() -> str:
         login = os.environ.get("SUDO_USER") or getpass.getuser()
     except (OSError, KeyError):  # a user without a name, as in containers
         login = str(os.getuid())
-    return f"operator:{login}"
+    return f"{OPERATOR}{login}"

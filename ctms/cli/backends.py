@@ -13,6 +13,7 @@ from flask.cli import AppGroup
 
 from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
+from ctms.cli.audit import record
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import (
     confirm,
@@ -88,7 +89,10 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
     """
     with pool.acquire() as connection:
         before = find(connection, kind, name, _OTHER_KIND[kind])
-        receiver_states.pause(connection, kind, name, why)
+        with connection.transaction():
+            receiver_states.pause(connection, kind, name, why)
+            if not before.paused_at:
+                record(name, on=connection, kind=kind)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "already paused" if before.paused_at else "paused", as_json)
 
@@ -105,7 +109,8 @@ def resume_backend(name: str, kind: str, as_json: bool) -> None:
     with pool.acquire() as connection:
         find(connection, kind, name, _OTHER_KIND[kind])
         with connection.transaction():
-            changed = receiver_states.resume(connection, kind, name)
+            if changed := receiver_states.resume(connection, kind, name):
+                record(name, on=connection, kind=kind)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "resumed" if changed else "it was neither paused nor cooling down", as_json)
 
@@ -146,6 +151,7 @@ def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
     """
     with pool.acquire() as connection:
         status = find(connection, BACKEND, name, f"run `flask ctms erasures retry --handler {name} --all`")
+        record(name, on=connection)
         with counting("contacts to retry") as count:
             number = count(parked.retry(connection, name, reason))
     write_done(name, {"backend": name, "retried": number}, f"contacts to retry: {number:,}", as_json)
@@ -162,6 +168,13 @@ def retry_parked(name: str, reason: str | None, as_json: bool) -> None:
 )
 @click.option("--waitlist", type=values.stored_text, metavar="NAME", help="Contacts that are or were on it.")
 @click.option(
+    "--filter",
+    "where",
+    type=values.condition,
+    metavar="FILE|JSON",
+    help="Contacts that match a condition: a file in TOML or JSON, or JSON text.",
+)
+@click.option(
     "--email-file",
     type=click.File("rb"),
     metavar="FILE",
@@ -177,6 +190,7 @@ def resync(
     since: datetime | None,
     newsletter: str | None,
     waitlist: str | None,
+    where: values.GivenCondition | None,
     email_file: BinaryIO | None,
     wanted: ReadOptions,
     yes: bool,
@@ -184,26 +198,29 @@ def resync(
 ) -> None:
     """Push contacts to the backend NAME again that did not change.
 
-    Edits have priority over a resync. --since, --newsletter and --waitlist can be combined; all must match. --all asks
-    for confirmation; without a terminal it requires --yes.
+    Edits have priority over a resync. --since, --newsletter, --waitlist and --filter can be combined; all must match.
+    --all asks for confirmation; without a terminal it requires --yes.
 
     It can be interrupted (Ctrl-C) and repeated: pending contacts are kept, and not added twice.
 
     Exits with 4 if no plugin provides this backend; with 2, and no change, if the address column is ambiguous; with 3
     if it was interrupted or the file has bad lines.
     """
-    chosen = since is not None or newsletter is not None or waitlist is not None
-    if [everything, chosen, email_file is not None].count(True) != 1:
-        raise click.UsageError("choose contacts: --all, or --email-file, or --since, --newsletter and --waitlist")
+    selection = Selection(since, newsletter, waitlist, where.parsed if where else None)
+    if [everything, selection != Selection(), email_file is not None].count(True) != 1:
+        raise click.UsageError(
+            "choose contacts: --all, or --email-file, or --since, --newsletter, --waitlist and --filter"
+        )
     with pool.acquire() as connection:
         find_backend(connection, name)
         reader = None if email_file is None else ListReader(email_file, wanted, connection)
         if everything:
             confirm(f"Push all contacts (about {estimate_contacts(connection):,}) to {name} again?", yes)
+        record(name, on=connection)
         data: dict[str, Any] = {"backend": name}
         with counting("pending contacts") as count:
             if reader is None:
-                data["contacts"] = count(walk.resync(connection, name, Selection(since, newsletter, waitlist)))
+                data["contacts"] = count(walk.resync(connection, name, selection))
             else:
                 data |= _resync_file(connection, name, reader, count)
     unknown = f", addresses without a contact: {data['unknown']:,}" if data.get("unknown") else ""
@@ -253,6 +270,7 @@ def verify(name: str, sample: int, repair: bool, as_json: bool) -> None:
         backend = find_backend(connection, name)
         found = comparison.verify(connection, backend, sample)
         if repair and found.wrong:
+            record(name, on=connection, contacts=len(found.wrong))
             comparison.repair(connection, backend, found)
     repaired = len(found.wrong) if repair else 0
     if as_json:

@@ -21,6 +21,7 @@ from ctms.bulk.entries import Entry
 from ctms.bulk.report import CSV, JSON_LINES, BulkReport
 from ctms.bulk.worklist import WorkItem, WorkList
 from ctms.cli.actor import current_actor
+from ctms.cli.audit import record
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
@@ -214,7 +215,7 @@ class Tally:
             "left": self.left,
             "stopped": stopped,
             "dry run": options.dry_run,
-            "seconds": round(time.monotonic() - self._started, 1),
+            "seconds": round(time.monotonic() - self._started, 3),
         }
 
 
@@ -234,6 +235,8 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:
                 actor = current_actor()
+                if not options.dry_run:
+                    record(job.record.get("erasure"), on=connection, addresses=worklist.total - worklist.problems)
 
                 def work(connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:
                     set_actor(connection, actor)

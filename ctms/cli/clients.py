@@ -9,6 +9,7 @@ import click
 from flask.cli import AppGroup
 
 from ctms.cli import values
+from ctms.cli.audit import record
 from ctms.cli.output import (
     confirm,
     json_option,
@@ -22,6 +23,7 @@ from ctms.cli.output import (
 )
 from ctms.clients import registry
 from ctms.clients.models import ApiClientModel
+from ctms.clients.rate_limits import RateLimit
 from ctms.database.engine import db
 
 clients = AppGroup("clients", help="API clients: the services that may call the API, their secrets and their roles.")
@@ -32,11 +34,14 @@ role_argument = click.argument("role", type=values.stored_text, metavar="ROLE")
 
 def listed(client: ApiClientModel) -> dict[str, Any]:
     """Return the data of a client for a list: never a secret or its hash."""
+    limit = registry.rate_limit_of(client)
     return {
         "client_id": client.client_id,
         "email": client.email,
         "enabled": bool(client.enabled),
         "roles": [role.name for role in client.roles],
+        "rate_limit": limit.rate if limit else None,
+        "rate_limit_burst": limit.burst if limit else None,
         "create_timestamp": client.create_timestamp,
         "update_timestamp": client.update_timestamp,
         "last_access": client.last_access,
@@ -62,7 +67,7 @@ def list_clients(as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    columns = ("client_id", "email", "enabled", "roles", "last_access")
+    columns = ("client_id", "email", "enabled", "roles", "rate_limit", "last_access")
     write_table(columns, ([client[column] for column in columns] for client in found))
 
 
@@ -70,7 +75,7 @@ def list_clients(as_json: bool) -> None:
 @client_argument
 @json_option
 def show_client(client_id: str, as_json: bool) -> None:
-    """Show the API client ID, its roles, permissions and last access.
+    """Show the API client ID, its roles, permissions, rate limit and last access.
 
     Exits with 4 if there is no such client.
     """
@@ -96,6 +101,7 @@ def create_client(client_id: str, email: str, roles: tuple[str, ...], as_json: b
     """
     with db.session.begin():
         secret = registry.create_client(client_id, email, roles)
+        record(client_id, roles=sorted(set(roles)))
         data = shown(client_id)
     _write_secret(data, secret, as_json)
     if not roles:
@@ -119,6 +125,7 @@ def delete_client(client_id: str, yes: bool, as_json: bool) -> None:
     confirm(f"Delete the API client {client_id} ({data['email']}){granted}?", yes)
     with db.session.begin():
         registry.delete_client(client_id)
+        record(client_id)
     write_done(data["client_id"], data, "deleted", as_json)
 
 
@@ -128,7 +135,8 @@ def delete_client(client_id: str, yes: bool, as_json: bool) -> None:
 def enable_client(client_id: str, as_json: bool) -> None:
     """Enable the API client ID again. Exits with 4 if there is no such client."""
     with db.session.begin():
-        changed = registry.set_enabled(client_id, True)
+        if changed := registry.set_enabled(client_id, True):
+            record(client_id)
         data = shown(client_id)
     write_done(data["client_id"], data, "enabled" if changed else "already enabled", as_json)
 
@@ -142,9 +150,38 @@ def disable_client(client_id: str, as_json: bool) -> None:
     Exits with 4 if there is no such client.
     """
     with db.session.begin():
-        changed = registry.set_enabled(client_id, False)
+        if changed := registry.set_enabled(client_id, False):
+            record(client_id)
         data = shown(client_id)
     write_done(data["client_id"], data, "disabled" if changed else "already disabled", as_json)
+
+
+@clients.command("limit")
+@client_argument
+@click.option("--rate", type=values.rate, metavar="RATE", help="Requests per second, minute or hour: 100/s, 30/m, 5/h.")
+@click.option(
+    "--burst",
+    type=click.IntRange(1, values.MAX_REQUESTS),
+    metavar="N",
+    help="Maximum number of requests at once, after a pause. By default, the number in RATE.",
+)
+@click.option("--remove", is_flag=True, help="Remove the limit.")
+@json_option
+def limit_client(client_id: str, rate: tuple[int, int] | None, burst: int | None, remove: bool, as_json: bool) -> None:
+    """Limit the rate of requests of the API client ID, or remove its limit with --remove.
+
+    A request above the limit gets 429 with Retry-After. All instances of the service share the limit. A change takes
+    effect within a second. Exits with 4 if there is no such client.
+    """
+    if (rate is None) is not remove or (burst is not None and remove):
+        raise click.UsageError("pass --rate, with or without --burst, or --remove")
+    limit = None if rate is None else RateLimit(*rate, rate[0] if burst is None else burst)
+    with db.session.begin():
+        if changed := registry.set_rate_limit(client_id, limit):
+            record(client_id, rate=limit.rate if limit else None, burst=limit.burst if limit else None)
+        data = shown(client_id)
+    remark = f"limited to {limit.rate}, {limit.burst:,} at once" if limit else "without a rate limit"
+    write_done(data["client_id"], data, remark if changed else f"{remark} already", as_json)
 
 
 @clients.command("rotate-secret")
@@ -176,6 +213,7 @@ def rotate_secret(client_id: str, overlap: timedelta | None, yes: bool, as_json:
         confirm(f"An earlier secret of {client_id} is valid until {earlier:%Y-%m-%d %H:%M:%S %Z}. End it now?", yes)
     with db.session.begin():
         secret = registry.rotate_secret(client_id, overlap)
+        record(client_id, overlap_seconds=int(overlap.total_seconds()) if overlap else 0)
         data = shown(client_id)
     _write_secret(data, secret, as_json)
     if data["previous_secret_expires"]:
@@ -194,7 +232,8 @@ def grant_role(client_id: str, role: str, as_json: bool) -> None:
     It is no error if the client already has the role. Exits with 4 if there is no such client or role.
     """
     with db.session.begin():
-        changed = registry.grant_role(client_id, role)
+        if changed := registry.grant_role(client_id, role):
+            record(client_id, role=role)
         data = shown(client_id)
     write_done(data["client_id"], data, f"has the role {role}" + ("" if changed else " already"), as_json)
 
@@ -209,7 +248,8 @@ def revoke_role(client_id: str, role: str, as_json: bool) -> None:
     It is no error if the client does not have the role. Exits with 4 if there is no such client or role.
     """
     with db.session.begin():
-        changed = registry.revoke_role(client_id, role)
+        if changed := registry.revoke_role(client_id, role):
+            record(client_id, role=role)
         data = shown(client_id)
     write_done(
         data["client_id"], data, f"lost the role {role}" if changed else f"did not have the role {role}", as_json

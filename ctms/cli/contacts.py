@@ -7,6 +7,7 @@ from collections import Counter
 import click
 from flask.cli import AppGroup
 
+from ctms.cli.audit import record
 from ctms.cli.output import json_option, write_json, write_table
 from ctms.contacts.unreachable_addresses import UnreachableAddress, find_unreachable, store_normal_form
 from ctms.database import pool
@@ -32,6 +33,8 @@ def check_addresses(normalize: bool, as_json: bool) -> None:
     """
     with pool.reading() as connection:
         found = list(find_unreachable(connection))
+        if normalize and found:
+            record(None, on=connection, addresses=len(found))
     outcomes = {one: _settle(one) if normalize else "found" for one in found}
     rows = [(str(one.email_id), one.identity, outcomes[one]) for one in found]
     if as_json:

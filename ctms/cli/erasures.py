@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 
 from ctms.cli import values
 from ctms.cli.actor import current_actor
+from ctms.cli.audit import record
 from ctms.cli.output import confirm, json_option, say, write_done, write_json, write_record, write_table, yes_option
 from ctms.cli.progress import counting
 from ctms.cli.receivers import find, kind_option
@@ -122,6 +123,7 @@ def retry_erasure(erasure_id: UUID | None, handler: str | None, everything: bool
 def _retry_handler(name: str, as_json: bool) -> None:
     with pool.acquire() as connection:
         state = find(connection, HANDLER, name, f"run `flask ctms backends retry {name}`")
+        record(name, on=connection)
         with counting("contacts to be tried again") as count:
             number = count(records.retry_handler(connection, name))
     remark = f"{counted(number, 'contact')} to be tried again" if number else "nothing is parked"
@@ -135,6 +137,7 @@ def _retry_erasure(erasure_id: UUID, as_json: bool) -> None:
         found = records.find(connection, erasure_id)
         if found is None:
             raise _unknown(erasure_id)
+        record(str(erasure_id), on=connection)
         again = records.retry(connection, erasure_id)
     if as_json:
         write_json({"id": str(erasure_id), "again": again.handlers, "backends": again.backends})
@@ -161,8 +164,10 @@ def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bo
     """
     confirm(f"Count everything that the {WORDS[kind]} {name} has yet to do as done manually?", yes)
     with pool.acquire() as connection:
-        if not records.close(connection, erasure_id, kind, name, current_actor()):
-            raise NotFoundError(f"there is no erasure {erasure_id} with the {WORDS[kind]} {name}")
+        with connection.transaction():
+            if not records.close(connection, erasure_id, kind, name, current_actor()):
+                raise NotFoundError(f"there is no erasure {erasure_id} with the {WORDS[kind]} {name}")
+            record(str(erasure_id), on=connection, kind=kind, name=name)
         found = records.find(connection, erasure_id)
     write_done(str(erasure_id), found, f"the {WORDS[kind]} {name} counts as done", as_json)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
+from pkgutil import resolve_name
+from typing import Any
 
 import click
 from flask import Flask, has_app_context
@@ -85,17 +88,38 @@ class AppOwner(AppGroup):
 
 
 class Group(AppOwner):
-    """The group `ctms`, which includes the commands of plugins."""
+    """The group `ctms`, which includes the commands of plugins.
+
+    `built_in` are its own commands, `module:attribute` by name. A command is imported when it is needed: most of them
+    are not, in a process that runs or serves one.
+    """
+
+    def __init__(self, *arguments: Any, built_in: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._references = built_in or {}
+
+    def built_in(self) -> dict[str, click.Command]:
+        """Return the group's own commands by name, all imported."""
+        return {name: self._import(name) for name in self._references}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a built-in command, else a plugin's."""
+        if cmd_name in self._references:
+            return self._import(cmd_name)
         return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get(cmd_name)
+
+    def _import(self, name: str) -> click.Command:
+        command: click.Command = resolve_name(self._references[name])
+        return command
+
+    def _is_built_in(self, name: str) -> bool:
+        return name in self._references or name in self.commands
 
     def plugin_of(self, command: str) -> Plugin | None:
         """Return the plugin that a command in the current app belongs to, or None for a built-in one."""
         found = current_app().extensions["ctms.plugins"].collect("ctms_commands")
         of_plugins = {one.value.name: one.plugin for one in found}
-        return None if command in self.commands else of_plugins.get(command)
+        return None if self._is_built_in(command) else of_plugins.get(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands, including those of plugins; plugins that cannot be loaded are a remark, not an error."""
@@ -104,7 +128,7 @@ class Group(AppOwner):
         except OperatorError as error:
             click.echo(f"The commands of plugins are not available: {error.message}", err=True)
             of_plugins = {}
-        return sorted({*super().list_commands(ctx), *of_plugins})
+        return sorted({*super().list_commands(ctx), *self._references, *of_plugins})
 
     def _of_plugins(self, ctx: click.Context) -> dict[str, click.Command]:
         return self.commands_of(self.app_info(ctx).load_app().extensions["ctms.plugins"])
@@ -114,7 +138,7 @@ class Group(AppOwner):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command to run. Like built-in commands, a plugin's runs in the app's context."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name is not None and name not in self.commands and not has_app_context():
+        if name is not None and not self._is_built_in(name) and not has_app_context():
             ctx.with_resource(self.app_info(ctx).load_app().app_context())
         return name, command, rest
 
@@ -123,7 +147,7 @@ class Group(AppOwner):
         commands: dict[str, click.Command] = {}
         for one in plugins.collect("ctms_commands"):
             name = one.value.name
-            if name in self.commands:
+            if self._is_built_in(name):
                 raise PluginError(
                     f"{one.plugin.title}: ctms_commands yields {name!r}, a command that the service has: rename it",
                     one.plugin.name,

@@ -12,6 +12,7 @@ import click
 from flask.cli import with_appcontext
 
 from ctms.cli.actor import current_actor
+from ctms.cli.audit import record
 from ctms.cli.output import confirm, json_option, say, write_json, write_table, yes_option
 from ctms.contacts import duplicates, merging
 from ctms.database import pool
@@ -71,6 +72,7 @@ def merge_command(target: UUID, source: UUID, dry_run: bool, yes: bool, as_json:
             set_actor(connection, current_actor())
             with connection.transaction(force_rollback=True) if dry_run else nullcontext():
                 merged = merging.merge(connection, merging.lock(connection, target, source))
+                record(None, on=connection)
     except NotFound as error:
         missing = source if error.extra.get("field") == "from" else target
         into = error.extra.get("merged_into")

@@ -92,14 +92,15 @@ def names(found: Iterable[str]) -> str:
 
 def _write(table: Table, rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
-        table.add_row(*(Text(_shown(value)) for value in row))
+        table.add_row(*(Text(cell_text(value)) for value in row))
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def _shown(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Return a value as people read it in a table."""
     if value is None:
         return "-"
     if isinstance(value, bool):

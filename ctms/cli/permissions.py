@@ -8,6 +8,7 @@ import click
 from flask.cli import AppGroup
 
 from ctms.cli import values
+from ctms.cli.audit import record
 from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_table, yes_option
 from ctms.clients import roles as domain
 from ctms.clients.models import PermissionModel
@@ -50,6 +51,7 @@ def create_permission(name: str, description: str | None, as_json: bool) -> None
     """
     with db.session.begin():
         data = permission_data(domain.create_permission(name, description))
+        record(name)
     write_done(name, data, "created", as_json)
 
 
@@ -68,4 +70,5 @@ def delete_permission(name: str, yes: bool, as_json: bool) -> None:
     confirm(f"Delete the permission {name}, which these roles grant: {names(data['roles'])}?", yes)
     with db.session.begin():
         domain.delete_permission(name)
+        record(name)
     write_done(name, data, "deleted", as_json)

@@ -75,11 +75,13 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def at(self, done: int) -> None:
-        """Show that this many are done."""
+    def at(self, done: int, total: int | None = None) -> None:
+        """Show that this many are done; `total` replaces the previous one."""
         now = time.monotonic()
+        if total is not None:
+            self._total = total
         if self._bar:
-            self._bar.update(self._task, completed=done, text=self._speed(done, now))
+            self._bar.update(self._task, completed=done, total=self._total, text=self._speed(done, now))
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             of = f" of {self._total:,}" if self._total is not None else ""
@@ -87,7 +89,7 @@ class Progress:
 
     def _speed(self, done: int, now: float) -> str:
         rate = done / max(now - self._started, 0.001)
-        if self._total is None or not rate:
+        if self._total is None or not rate or done > self._total:
             return f"{rate:,.0f}/s"
         left = timedelta(seconds=round((self._total - done) / rate))
         return f"{rate:,.0f}/s, {left} left"

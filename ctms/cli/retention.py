@@ -14,6 +14,7 @@ from flask.cli import AppGroup
 
 from ctms.bulk.report import BulkReport
 from ctms.cli.actor import current_actor
+from ctms.cli.audit import record
 from ctms.cli.bulk import Stop, Stopped, check_report
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
 from ctms.cli.progress import Progress
@@ -120,6 +121,7 @@ def run_rules(
                 )
             return
 
+        record(None, on=connection, max_contacts=limit)
         with Progress("contacts") as progress:
 
             def on_commit(outcomes: Sequence[RetentionOutcome]) -> None:

@@ -8,6 +8,7 @@ import click
 from flask.cli import AppGroup
 
 from ctms.cli import values
+from ctms.cli.audit import record
 from ctms.cli.output import confirm, json_option, names, write_done, write_json, write_record, write_table, yes_option
 from ctms.clients import roles as domain
 from ctms.clients.models import Role
@@ -66,6 +67,7 @@ def create_role(name: str, description: str | None, as_json: bool) -> None:
     """
     with db.session.begin():
         data = role_data(domain.create_role(name, description))
+        record(name)
     write_done(name, data, "created", as_json)
 
 
@@ -85,6 +87,7 @@ def delete_role(name: str, yes: bool, as_json: bool) -> None:
     confirm(f"Delete the role {name}{losers}?", yes)
     with db.session.begin():
         domain.delete_role(name)
+        record(name)
     write_done(name, data, "deleted", as_json)
 
 
@@ -98,7 +101,8 @@ def grant_permission(name: str, permission: str, as_json: bool) -> None:
     It is no error if the role already has the permission. Exits with 4 if there is no such role or permission.
     """
     with db.session.begin():
-        changed = domain.grant_permission(name, permission)
+        if changed := domain.grant_permission(name, permission):
+            record(name, permission=permission)
         data = role_data(domain.find_role(name))
     write_done(name, data, f"has the permission {permission}" + ("" if changed else " already"), as_json)
 
@@ -114,7 +118,8 @@ def revoke_permission(name: str, permission: str, as_json: bool) -> None:
     10 for the role admin, which has every permission.
     """
     with db.session.begin():
-        changed = domain.revoke_permission(name, permission)
+        if changed := domain.revoke_permission(name, permission):
+            record(name, permission=permission)
         data = role_data(domain.find_role(name))
     remark = f"lost the permission {permission}" if changed else f"did not have the permission {permission}"
     write_done(name, data, remark, as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -23,6 +22,7 @@ from granian.log import LogLevels
 from granian.server import Server
 from granian.server.common import AbstractServer
 
+from ctms.cli.actor import current_actor
 from ctms.cli.first_requests import first_requests
 from ctms.cli.output import say_problems, say_warning
 from ctms.cli.setting_options import is_given, setting_option
@@ -92,7 +92,7 @@ def _prepare_database(settings: Settings) -> None:
     click.echo(f"CTMS: embedded PostgreSQL in {settings.data_dir}")
     upgrade()
     _check_migrated()
-    made = create_first_client()
+    made = create_first_client(current_actor())
     if made is not None:
         client_id, secret = made
         example = first_requests(_url(settings), client_id, secret)
@@ -113,7 +113,7 @@ def _serve(app: Flask, settings: Settings) -> None:
             os.environ["CTMS_SECRET_KEY"] = secret_key(settings)
             os.environ["CTMS_ERASURE_KEY"] = erasure_key(settings) or ""
         multiprocessing.set_start_method("spawn", force=True)
-        server = granian("ctms.cli.serve:worker_app", settings)
+        server = granian("ctms.cli.serving_process:worker_app", settings)
         with _announced(settings):
             server.serve()
 
@@ -147,38 +147,6 @@ def _is_listening(settings: Settings) -> bool:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         return probe.connect_ex(address) == 0
-
-
-def worker_app() -> Flask:
-    """Create the app of a serving process, which ends on a signal, or when its parent was killed."""
-    from ctms.app import create_app  # noqa: PLC0415  only these processes need it
-
-    if hasattr(signal, "pthread_sigmask"):
-        # A terminal's Ctrl-C and a supervisor's SIGTERM reach all processes, and then the parent repeats it. Granian
-        # loses requests in flight, or hangs, if it receives the signal twice: so one thread handles it once.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        threading.Thread(target=_end_when_told, name="end-when-told", daemon=True).start()
-    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    app = create_app()
-    # Existing objects stay: exempt them from garbage collection.
-    gc.collect()
-    gc.freeze()
-    return app
-
-
-def _end_when_told() -> None:
-    signal.sigwait({signal.SIGTERM})
-    handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler):  # not serving yet
-        os._exit(0)
-    handler(signal.SIGTERM, None)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def granian(factory: str, settings: Settings) -> AbstractServer[Any]:

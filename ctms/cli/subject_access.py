@@ -14,6 +14,7 @@ from flask.cli import with_appcontext
 from ctms.bulk.entries import make_entry, resolve_entries
 from ctms.cli import values
 from ctms.cli.actor import current_actor
+from ctms.cli.audit import record
 from ctms.cli.output import say
 from ctms.database import pool
 from ctms.database.pool import Connection
@@ -58,14 +59,15 @@ def subject_access(address: str, output: Path | None) -> None:
             (content, {name: copy.text for name, copy in copied[email_id].items()})
             for email_id, content in found.contacts.items()
         )
-        with pool.acquire() as connection:
-            requests.add_record(
+        with pool.acquire() as connection, connection.transaction():
+            request_id = requests.add_record(
                 connection,
                 by=current_actor(),
                 contacts=len(found.contacts),
                 copies=statuses.total() - statuses[copies.UNSUPPORTED],
                 failed=failed,
             )
+            record(str(request_id), on=connection)
         write(compose(found.result, texts))
     if not fingerprints().available:
         say(f"Warning: {UNKNOWN_WITHOUT_KEY}.")

@@ -11,6 +11,7 @@ from flask.cli import AppGroup
 from ctms.addresses import MAX_LENGTH, InvalidAddressError, normalize_entry
 from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
+from ctms.cli.audit import record
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
 from ctms.database import pool
@@ -108,8 +109,9 @@ def check_suppression(address: str, as_json: bool) -> None:
 def remove_suppression(address: str, as_json: bool) -> None:
     """Allow ADDRESS to be stored again. Exits with 4 if it is not suppressed."""
     require_key()
-    with pool.acquire() as connection:
-        removed = unsuppress(connection, fingerprints().all_of(address))
+    with pool.acquire() as connection, connection.transaction():
+        if removed := unsuppress(connection, fingerprints().all_of(address)):
+            record(None, on=connection, addresses=1)
     if not removed:
         raise NotFoundError("this address is not suppressed")
     if as_json:
@@ -146,8 +148,11 @@ def import_suppressions(file: BinaryIO, wanted: ReadOptions, as_json: bool) -> N
 
 
 def _suppress(addresses: Iterable[str], source: str) -> int:
-    """Suppress the addresses in one transaction; return how many were new."""
+    """Suppress the addresses in one transaction, and record it; return how many were new."""
     found = {one for address in addresses if (one := fingerprints().of(address)) is not None}
     with pool.acquire() as connection, connection.transaction():
         block_writers(connection, found)
-        return suppress(connection, found, source)
+        added = suppress(connection, found, source)
+        if added:
+            record(None, on=connection, addresses=added)
+        return added

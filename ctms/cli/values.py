@@ -5,19 +5,28 @@ Each function is a type for click: it takes the text and returns the value, or r
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import email_validator
 
+from ctms.clients.rate_limits import PERIODS
 from ctms.clients.registry import CLIENT_ID
+from ctms.search.conditions import Condition, ConditionError, parse_condition
 
 MAX_LENGTH = 255
 MAX_OVERLAP = timedelta(days=365)
+MAX_REQUESTS = 1_000_000
+"""Largest number of requests in a rate limit."""
 
 _NAME = re.compile(r"[-_.:a-zA-Z0-9]+")
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_RATE = re.compile(r"([0-9]{1,9})/([smh])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -72,6 +81,16 @@ def duration(value: str) -> timedelta:
     raise click.BadParameter("a duration is a number and s, m, h or d, as in 24h: from 1s to 365d")
 
 
+def rate(value: str) -> tuple[int, int]:
+    """Parse a rate: a number of requests, and the seconds in which they may be sent."""
+    found = _RATE.fullmatch(value)
+    if found is None or not 1 <= int(found[1]) <= MAX_REQUESTS:
+        raise click.BadParameter(
+            f"a rate is a number of requests, / and s, m or h, as in 100/s: from 1/h to {MAX_REQUESTS}/s"
+        )
+    return int(found[1]), PERIODS[found[2]]
+
+
 def moment(value: str) -> datetime:
     """Parse a past time: in ISO 8601, UTC by default, or as a duration before now."""
     if _DURATION.fullmatch(value):
@@ -84,3 +103,34 @@ def moment(value: str) -> datetime:
     if found > datetime.now(UTC):
         raise click.BadParameter("the time is in the future")
     return found
+
+
+class GivenCondition(NamedTuple):
+    """A condition of an operator: its data as JSON has them, and parsed."""
+
+    data: dict[str, Any]
+    parsed: Condition
+
+
+def condition(value: str) -> GivenCondition:
+    """Parse a condition on contacts: JSON text, which begins with {, or the path of a file in TOML or JSON."""
+    text, place = value, ""
+    if not value.lstrip().startswith("{"):
+        place = value
+        try:
+            text = Path(value).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise click.BadParameter(f"{value} cannot be read: {error.strerror}") from error
+        except ValueError as error:  # also of a path with U+0000
+            raise click.BadParameter(f"{value} cannot be read: it is not UTF-8 text") from error
+    is_json = text.lstrip().startswith("{")
+    try:
+        data = json.loads(text) if is_json else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = "JSON" if is_json else "TOML"
+        raise click.BadParameter(f"{place}: is not {kind}: {error}" if place else f"is not {kind}: {error}") from error
+    try:
+        parsed = parse_condition(data)
+    except ConditionError as error:
+        raise click.BadParameter(f"{place}: {error}" if place else str(error)) from error
+    return GivenCondition(json.loads(json.dumps(data, default=lambda time: time.isoformat())), parsed)

@@ -47,7 +47,7 @@ _NICENESS = 10
     "queues",
     multiple=True,
     type=click.Choice(sorted(set(QUEUES.values()))),
-    help="Work only for backends or for erasures; by default for both.",
+    help="Work only for backends, erasures or exports; by default for all. Repeatable.",
 )
 @click.option("--once", is_flag=True, help="Exit when nothing is due, and print a summary.")
 @with_appcontext
@@ -102,6 +102,8 @@ def worker(concurrency: int | None, queues: tuple[str, ...], once: bool) -> None
 
 def _receivers(service: BackgroundService) -> str:
     found = sorted({f"{lane.kind.replace('_', ' ')} {lane.name}" for lane in service.lanes})
+    if service.runs_exports:
+        found.append("exports")
     return ", ".join(found) or "no receivers: no plugin registers a backend or a deletion handler"
 
 

@@ -24,7 +24,7 @@ _PARTS = """
     UNION ALL SELECT email_id, false FROM mofo WHERE email_id = ANY(%(ids)s)"""
 
 _FIND = """
-    SELECT DISTINCT g.position, e.email_id FROM unnest(%s::int[], %s::text[]) AS g (position, address)
+    SELECT DISTINCT g.position, e.email_id FROM unnest(%b::int[], %b::text[]) AS g (position, address)
     JOIN emails e ON lower(e.primary_email) = lower(g.address) ORDER BY g.position, e.email_id"""
 
 _ADDRESSES = " UNION ALL ".join(
@@ -74,8 +74,11 @@ class BulkDeletion:
         """Return the outcomes for a batch without changing anything."""
         addresses = [item.address or "" for item in items]
         found: dict[int, list[UUID]] = defaultdict(list)
-        for position, email_id in connection.execute(_FIND, expand_spellings(addresses)).fetchall():
-            found[position].append(email_id)
+        known = [position for position, item in enumerate(items) if item.known]
+        if known:
+            asked = expand_spellings(addresses[position] for position in known)
+            for number, email_id in connection.execute(_FIND, asked).fetchall():
+                found[known[number]].append(email_id)
         others = accounts.find(connection, addresses, {email_id for ids in found.values() for email_id in ids})
         if self._order.include_fxa:
             for position, ids in others.items():
@@ -120,11 +123,14 @@ def _outcomes(
     """
     outcomes = []
     for position, item in enumerate(items):
-        of_item = [ItemOutcome(item, outcome, email_id, *had[email_id]) for email_id in found.get(position, ())] or [
-            ItemOutcome(item, ERASED_BEFORE if item.address in before else UNKNOWN)
-        ]
-        of_item[0] = of_item[0]._replace(also_known_in=tuple(others.get(position, ())))
-        outcomes += of_item
+        also = tuple(others.get(position, ()))  # once for each address
+        if ids := found.get(position):
+            first, *further = ids
+            outcomes.append(ItemOutcome(item, outcome, first, *had[first], also_known_in=also))
+            outcomes += [ItemOutcome(item, outcome, email_id, *had[email_id]) for email_id in further]
+        else:
+            nobody = ERASED_BEFORE if item.address in before else UNKNOWN
+            outcomes.append(ItemOutcome(item, nobody, also_known_in=also))
     return outcomes
 
 

@@ -62,7 +62,7 @@ _UPSERT_RECORD = f"""
         RETURNING id)
     INSERT INTO {ErasedAddress.__tablename__} (fingerprint, erasure_id)
     SELECT f, record.id FROM record, (
-        SELECT unnest(%(fingerprints)s::bytea[])
+        SELECT unnest(%(fingerprints)b::bytea[])
         UNION SELECT fingerprint FROM {MergedAddress.__tablename__} WHERE email_id = ANY(%(email_ids)s)) AS known (f)
     ON CONFLICT DO NOTHING"""
 
@@ -83,7 +83,7 @@ _INSERT_TASKS = f"""
     FROM unnest(%s::text[]) AS name, unnest(%s::text[]) AS identities, clock_timestamp() AS moment"""
 
 
-_FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)"
+_FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%b)"
 
 
 def lock_addresses_to_forget(connection: Connection, request: ErasureRequest, addresses: Iterable[str] | None) -> None:
@@ -160,8 +160,9 @@ def write_record(
 def find_erased(connection: Connection, addresses: Collection[str], erased_now: Iterable[str]) -> set[str]:
     """Return the addresses that were erased before or are among those `erased_now`; none without a key."""
     owners: dict[bytes, set[str]] = defaultdict(set)
+    all_of = fingerprints().all_of
     for address in addresses:
-        for one in fingerprints().all_of(address):
+        for one in all_of(address):
             owners[one].add(address)
     if not owners:
         return set()
@@ -176,4 +177,5 @@ def addresses_of(found: Iterable[LockedContact]) -> Iterable[str]:
 
 def _fingerprints(addresses: Iterable[str]) -> list[bytes]:
     """Return the distinct fingerprints of the addresses, sorted; none without a key."""
-    return sorted({found for address in addresses if (found := fingerprints().of(address)) is not None})
+    of = fingerprints().of
+    return sorted({found for address in addresses if (found := of(address)) is not None})

@@ -16,10 +16,13 @@ HANDLER = "deletion_handler"
 ACCESS = "access_request"
 """The kind of the lane that reads backends' copies for access requests."""
 
+EXPORT = "export"
+"""The kind of the lane that runs exports."""
+
 TASK = "ctms.drain"
 """The name of the task that drains a lane."""
 
-QUEUES = {BACKEND: "backends", HANDLER: "erasures", ACCESS: "backends"}
+QUEUES = {BACKEND: "backends", HANDLER: "erasures", ACCESS: "backends", EXPORT: "exports"}
 """The Procrastinate queue of each kind of lane: a worker may serve only some queues."""
 
 

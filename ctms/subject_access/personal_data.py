@@ -20,6 +20,7 @@ from ctms.addresses import spellings
 from ctms.contacts import merged_addresses
 from ctms.contacts.parts import Identity, Part
 from ctms.contacts.registry import IDENTITIES, PARTS
+from ctms.contacts.stored_documents import ContactDocument
 from ctms.database.engine import Model
 from ctms.database.pool import Connection
 from ctms.database.rendering import timestamp
@@ -64,8 +65,15 @@ def _stored(part: Part) -> str:
 
 
 def record_tables() -> list[Table]:
-    """Return the tables that are no parts, but whose rows belong to a contact by a foreign key."""
-    others = {*(part.table.name for part in PARTS.values()), AccessRequestContact.__tablename__}
+    """Return the tables that are no parts, but whose rows belong to a contact by a foreign key.
+
+    Reports, and documents rendered from the parts, are not among them.
+    """
+    others = {
+        *(part.table.name for part in PARTS.values()),
+        AccessRequestContact.__tablename__,
+        ContactDocument.__tablename__,
+    }
     return [
         table
         for name, table in sorted(Model.metadata.tables.items())

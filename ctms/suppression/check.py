@@ -6,7 +6,7 @@ Writers share the lock, a suppression holds it alone. So one of the two comes fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ctms.database.pool import Connection, Cursor
 from ctms.errors import Forbidden
@@ -21,6 +21,7 @@ _BUCKETS = 64
 
 _LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({_CLASS}, b) FROM unnest(%s::int[]) AS b"
 _LOCK = f"SELECT pg_advisory_xact_lock({_CLASS}, b) FROM unnest(%s::int[]) AS b"
+_SELECT = f"SELECT fingerprint FROM {Suppression.__tablename__} WHERE fingerprint = ANY(%s)"
 _FIND = f"SELECT true FROM {Suppression.__tablename__} WHERE fingerprint = ANY(%s) LIMIT 1"
 
 
@@ -42,6 +43,20 @@ class SuppressionCheck:
         """Raise `Forbidden` when one of the addresses is suppressed."""
         if self._result is not None and self._result.fetchone():
             raise Forbidden(SUPPRESSED)
+
+
+def find_suppressed(connection: Connection, addresses: Collection[str]) -> set[str]:
+    """Return which of the addresses are suppressed; the others cannot be suppressed until the transaction ends.
+
+    Call it before the transaction locks a row. Without a key it returns none.
+    """
+    found = {address: prints for address in addresses if (prints := fingerprints().all_of(address))}
+    if not found:
+        return set()
+    connection.execute(_LOCK_SHARED, (sorted({_bucket(prints[0]) for prints in found.values()}),))
+    wanted = [one for prints in found.values() for one in prints]
+    suppressed = {bytes(one) for (one,) in connection.execute(_SELECT, (wanted,)).fetchall()}
+    return {address for address, prints in found.items() if not suppressed.isdisjoint(prints)}
 
 
 def is_suppressed(connection: Connection, address: str) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hmac
 import unicodedata
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from flask import Flask
 
-from ctms.addresses import comparison_key, spellings
+from ctms.addresses import CACHE_SIZE, comparison_key, spellings
 from ctms.current import extension
 from ctms.database.generated_secrets import erasure_key
 from ctms.errors import OperatorError
@@ -54,7 +54,10 @@ class Fingerprints:
         """
         if self._key is None:
             return []
-        earlier = (unicodedata.normalize("NFC", one.strip()).lower() for one in spellings(address))
+        spelt = spellings(address)
+        if len(spelt) == 1 and address.isascii() and not address[:1].isspace() and not address[-1:].isspace():
+            return [self._digest(self._key, address.lower())]  # most addresses: both forms are the same
+        earlier = (unicodedata.normalize("NFC", one.strip()).lower() for one in spelt)
         return [self._digest(self._key, text) for text in dict.fromkeys((comparison_key(address), *earlier))]
 
     def of_text(self, purpose: str, text: str) -> bytes | None:
@@ -66,6 +69,7 @@ class Fingerprints:
         return None if self._key is None else hmac.digest(self._key, f"{purpose}\0{text}".encode(), "sha256")
 
     @staticmethod
+    @lru_cache(CACHE_SIZE)  # bulk work looks for an address under several aspects
     def _digest(key: bytes, text: str) -> bytes:
         return hmac.digest(key, text.encode(errors="surrogatepass"), "sha256")
 

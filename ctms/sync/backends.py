@@ -13,6 +13,7 @@ from uuid import UUID
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.database.pool import Connection
+from ctms.database.replicas import read_replica
 from ctms.hooks.receivers import Backend, ContactState
 from ctms.outbox import deletions
 from ctms.outbox.changes import LIVE, RESYNC
@@ -131,7 +132,8 @@ class BackendWork:
         keys = [item.key for item in items]
         # Before the documents: an erasure between the two changes the version in the outbox.
         to_delete = deletions.find(connection, self.lane.name, keys)
-        found = queries.documents_by_id(connection, keys)
+        # A replica that is used has at least the versions that were claimed.
+        found = read_replica(connection, lambda source: queries.documents_by_id(source, keys))
         documents: dict[Item, Any] = {}
         for item in items:
             push = _Push(to_delete.get(item.key, ()))

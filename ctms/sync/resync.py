@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from ctms.addresses import comparison_key, expand_spellings
 from ctms.database.pool import Connection
 from ctms.outbox.changes import CHANGED, RESYNC, outbox
+from ctms.search.conditions import Condition
 from ctms.sync import mirrored, synchronised
 
 BATCH = 2_000
@@ -23,7 +24,7 @@ BATCH = 2_000
 # A batch is the scanned contacts, not the matching ones: so each statement takes about as long, whatever matches.
 _PUT = f"""
     WITH looked AS MATERIALIZED (
-        SELECT e.email_id, e.update_timestamp FROM emails e WHERE {{range}} ORDER BY {{order}} LIMIT %(limit)s),
+        SELECT * FROM emails e WHERE {{range}} ORDER BY {{order}} LIMIT %(limit)s),
     put AS ({CHANGED.format(contacts="(SELECT e.email_id FROM looked e WHERE {which})")} RETURNING 1)
     SELECT e.email_id, e.update_timestamp, (SELECT count(*) FROM put)
     FROM looked e ORDER BY {{last}} LIMIT 1"""
@@ -46,11 +47,12 @@ _OF_ADDRESSES = """
 
 @dataclass(frozen=True)
 class Selection:
-    """The contacts to push: all, or those changed `since`, and with a newsletter and a waitlist."""
+    """The contacts to push: all, or those changed `since`, with a newsletter and a waitlist, and that match `where`."""
 
     since: datetime | None = None
     newsletter: str | None = None
     waitlist: str | None = None
+    where: Condition | None = None
 
 
 def resync(connection: Connection, backend: str, selection: Selection) -> Iterator[int]:
@@ -64,7 +66,13 @@ def resync(connection: Connection, backend: str, selection: Selection) -> Iterat
             yield 0
     lists = (("newsletters", "newsletter", selection.newsletter), ("waitlists", "waitlist", selection.waitlist))
     which = [_ON_LIST.format(table=table, kind=kind) for table, kind, name in lists if name is not None]
+    conditions: dict[str, Any] = {}
+    if selection.where is not None:
+        # As in a search, planned for a single contact: the entries of all contacts are not read for each batch.
+        matching, conditions = selection.where.bind_by_name("where_", datetime.now(UTC))
+        which.append(f"EXISTS (SELECT FROM (SELECT WHERE {matching} OFFSET 0) matching)")
     values: dict[str, Any] = {
+        **conditions,
         **{kind: name for _, kind, name in lists},
         "since": selection.since,
         "priority": RESYNC,

@@ -11,22 +11,13 @@ from uuid import UUID
 from ctms.contacts import queries
 from ctms.contacts.documents import with_status
 from ctms.database.pool import Connection
+from ctms.database.sampling import sample_contacts
 from ctms.hooks.comparison import differences
 from ctms.hooks.receivers import Backend
 from ctms.outbox.changes import RESYNC, outbox
 from ctms.sync import mirrored
 from ctms.sync.fetch import Fetch
 from ctms.sync.verdicts import sanitize_reason
-
-# Random pages, then random rows of those: every row is equally likely, and a large table is not read as a whole. About
-# four pages per row, so that rows of the same page are rare.
-_SAMPLE = """
-    SELECT email_id FROM {table} TABLESAMPLE SYSTEM (least(100, 100.0 * %(pages)s / greatest(1,
-        pg_relation_size('{table}') / current_setting('block_size')::int)))
-    WHERE {which} ORDER BY random() LIMIT %(number)s"""
-_ANY = _SAMPLE.format(table="emails", which="true")
-_MIRRORED = _SAMPLE.format(table="outbox_mirrored", which="backend = %(backend)s")
-_FEWEST_PAGES = 2_000
 
 _WAITING = "SELECT email_id, parked_at IS NOT NULL FROM outbox WHERE backend = %s AND email_id = ANY(%s)"
 
@@ -79,10 +70,10 @@ def repair(connection: Connection, backend: Backend, found: Findings) -> None:
 
 
 def _sample(connection: Connection, backend: Backend, number: int) -> list[UUID]:
-    values = {"backend": backend.name, "number": number, "pages": max(_FEWEST_PAGES, 4 * number)}
-    ids: dict[UUID, None] = {}
-    for sql in (_ANY, _MIRRORED) if backend.selects else (_ANY,):
-        ids |= {email_id: None for (email_id,) in connection.execute(sql, values).fetchall()}
+    ids = dict.fromkeys(sample_contacts(connection, "emails", number))
+    if backend.selects:
+        values = {"backend": backend.name}
+        ids |= dict.fromkeys(sample_contacts(connection, "outbox_mirrored", number, "backend = %(backend)s", values))
     return list(ids)
 
 

@@ -6,7 +6,6 @@ known beforehand start at 0: Prometheus' `rate()` sees no growth in a series tha
 
 from __future__ import annotations
 
-import gzip
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections import defaultdict
@@ -24,8 +23,10 @@ from prometheus_client.registry import Collector
 from prometheus_flask_exporter import PrometheusMetrics
 
 from ctms.clients.refusals import AuthFailure, TokenFailure
-from ctms.current import current_request
+from ctms.compression import GZIP, compress
+from ctms.contacts.newsletter_rules import SubscriptionFault
 from ctms.database.pool import Pool
+from ctms.database.replicas import ReplicaRead, find_replicas
 from ctms.telemetry.database_gauges import DatabaseGauges
 from ctms.telemetry.recorders import RequestRecorder
 from ctms.telemetry.requests import (
@@ -131,10 +132,24 @@ class ApiMetrics:
             ["method", "path_template", "status_code", "status_code_family"],
             registry=self.registry,
         )
+        self._replica_reads = Counter(
+            "ctms_replica_reads",
+            "Reads that may use a replica, by whether one was used.",
+            ["result"],
+            registry=self.registry,
+        )
+        for result in ReplicaRead:
+            self._replica_reads.labels(result)
         self._api_requests = Counter(
             "ctms_api_requests",
             "Requests of authenticated API clients.",
             ["client_id", "method", "path_template", "status_code_family"],
+            registry=self.registry,
+        )
+        self._rate_limited = Counter(
+            "ctms_rate_limited_requests",
+            "Requests that exceeded the rate limit of their API client.",
+            ["client_id"],
             registry=self.registry,
         )
         self._token_failures = _counters_by_cause(
@@ -159,6 +174,17 @@ class ApiMetrics:
             ["plugin"],
             registry=self.registry,
         )
+        unavailable = Counter(
+            "ctms_unavailable_newsletter_subscriptions",
+            "New subscriptions to newsletters that are unknown or retired, by cause and outcome.",
+            ["cause", "outcome"],
+            registry=self.registry,
+        )
+        self._unavailable = {
+            (fault, refused): unavailable.labels(fault.value, "refused" if refused else "accepted")
+            for fault in SubscriptionFault
+            for refused in (False, True)
+        }
         self._families: dict[tuple[str, str], set[int]] = {}
 
     def preinitialize(self, responses: Iterable[tuple[str, str, int]]) -> None:
@@ -180,6 +206,8 @@ class ApiMetrics:
             if labels.client_id is not None:
                 family = labels.status // 100
                 self._client_series(labels.client_id, labels.method, labels.path_template, family).inc(number)
+            if labels.is_rate_limited:
+                self._rate_limited.labels(labels.client_id).inc(number)
             if labels.auth_failure is not None:
                 self._auth_failures[labels.auth_failure].inc(number)
             if labels.token_failure is not None:
@@ -190,6 +218,14 @@ class ApiMetrics:
     def create_rule_metrics(self, plugin: str) -> tuple[Histogram, Counter]:
         """Return the durations and the failures of the plugin's waitlist rules, both starting at 0."""
         return self._rules_seconds.labels(plugin), self._rules_failures.labels(plugin)
+
+    def count_unavailable_newsletter(self, fault: SubscriptionFault, refused: bool) -> None:
+        """Count a new subscription to a newsletter that takes none."""
+        self._unavailable[fault, refused].inc()
+
+    def count_replica_read(self, result: ReplicaRead) -> None:
+        """Count a read that may use a replica."""
+        self._replica_reads.labels(result).inc()
 
     # prometheus_client looks labels up in a dictionary under a lock; requests need the same ones again and again.
     @cache  # noqa: B019  one object per app
@@ -203,7 +239,8 @@ class ApiMetrics:
     @cache  # noqa: B019
     def _client_series(self, client_id: str, method: str, path_template: str, family: int) -> Counter:
         # A client's first request to an operation starts all families of that operation at 0, so its first error is
-        # seen as growth.
+        # seen as growth. So does its first refusal by a rate limit.
+        self._rate_limited.labels(client_id)
         for other in self._families.get((method, path_template), ()):
             self._api_requests.labels(client_id, method, path_template, f"{other}xx")
         return self._api_requests.labels(client_id, method, path_template, f"{family}xx")
@@ -266,11 +303,8 @@ def _compress_on_request(view: Callable[[], Any]) -> Callable[[], Response]:
     @wraps(view)
     def compressed() -> Response:
         response = make_response(view())
-        response.vary.update(("Accept", "Accept-Encoding"))
-        if current_request().accept_encodings["gzip"] > 0:  # 0: refused, or not mentioned
-            response.data = gzip.compress(response.data, mtime=0)
-            response.content_encoding = "gzip"
-        return response
+        response.vary.add("Accept")
+        return compress(response, GZIP, min_size=0)
 
     return compressed
 
@@ -287,6 +321,8 @@ class _FilteredCollector(Collector):
 
 
 def init_metrics(app: Flask, metrics: ApiMetrics, slots: Slots | None, recorder: RequestRecorder) -> None:
-    """Serve `/metrics`, including the requests of the recorder, and observe the app's pool."""
+    """Serve `/metrics`, including the requests of the recorder, and observe the app's pool and replicas."""
     app.extensions["ctms.pool"].observer = metrics.pool
+    if (replicas := find_replicas(app)) is not None:
+        replicas.observe = metrics.count_replica_read
     Exporter(MetricsCollector(metrics, slots, recorder), metrics.registry).init_app(app)

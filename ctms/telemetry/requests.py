@@ -31,7 +31,8 @@ class RequestLabels(NamedTuple):
     """The labels of an answered request, which many requests share.
 
     `method` is one of `METHODS` or `OTHER`. `agent` is the user agent without any address in it. `client_id` is the
-    known client of a verified token of this request, else None; `client_allowed` says whether it was authorized.
+    known client of a verified token of this request, else None; `client_allowed` says whether it was authorized,
+    None if its rate limit refused the request before.
     """
 
     method: str
@@ -42,6 +43,11 @@ class RequestLabels(NamedTuple):
     client_allowed: bool | None = None
     auth_failure: AuthFailure | None = None
     token_failure: TokenFailure | None = None
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """True if the request exceeded the rate limit of its client, which was not authorized then."""
+        return self.status == 429 and self.client_id is not None and self.client_allowed is None
 
 
 class RequestRecord(NamedTuple):

@@ -3,90 +3,43 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-import psycopg
 import pytest
 from flask import Flask
 
 from ctms.api import MAX_BODY_IN_BYTES
-from ctms.clients.attempt_limiter import attempt_limiter
+from ctms.clients.rate_limits import RateLimit, rate_limiter
+from ctms.clients.registry import set_rate_limit
 from ctms.clients.tokens import tokens
+from ctms.contacts.documents import MEMBERS
 from ctms.database import pool
-from ctms.settings import app_settings
+from ctms.database.engine import db
+from tests.api.batching import mixed
 from tests.api.described import Described, described
+from tests.api.scene import Scene
 from tests.clients.factories import SECRET, create_client
 from tests.contacts.factories import full, minimal
 from tests.http import Answer, ApiClient
 
 UNKNOWN = "/ctms/93db83d4-4119-4e0c-af87-a713786fa81d"
+Request = tuple[str, str, dict[str, Any]]
+"""Method, path (of the scene's contact) and parameters."""
+
 LARGE = b" " * (MAX_BODY_IN_BYTES + 1)
 
 
-@dataclass
-class Scene:
-    """The app with one contact, clients of all kinds, and ways to break it."""
-
-    app: Flask
-    api: ApiClient
-    monkeypatch: pytest.MonkeyPatch
-
-    @cached_property
-    def contact(self) -> dict[str, Any]:
-        created: dict[str, Any] = self.api.post("/ctms", full()).json
-        return created
-
-    @property
-    def path(self) -> str:
-        return f"/ctms/{self.contact['email']['email_id']}"
-
-    @property
-    def address_path(self) -> str:
-        return f"/ctms/{self.contact['email']['primary_email']}"
-
-    def put_body(self, **email: Any) -> dict[str, Any]:
-        group = {key: value for key, value in self.contact["email"].items() if not key.endswith("timestamp")}
-        return {"email": {**group, **email}}
-
-    def other(self, **groups: Any) -> str:
-        """Create another contact and return its id."""
-        email_id: str = self.api.post("/ctms", full(**groups)).json["email"]["email_id"]
-        return email_id
-
-    def client(self, **kwargs: Any) -> ApiClient:
-        """Return a client of another kind than `api`."""
-        return ApiClient(self.app.test_client(), tokens().issue(create_client(f"id_{uuid.uuid4().hex}", **kwargs)))
-
-    def token(self, form: Any = None, **kwargs: Any) -> Answer:
-        return ApiClient(self.app.test_client(), None).request("POST", "/token", data=form, **kwargs)
-
-    def token_after_failures(self, client_id: str) -> Answer:
-        for _ in range(app_settings().token_failures_per_minute):
-            attempt_limiter().record_failure(client_id, "127.0.0.1")
-        return self.token({"client_id": client_id})
-
-    def database_is_away(self) -> None:
-        @contextmanager
-        def acquire() -> Iterator[Any]:
-            raise psycopg.OperationalError
-            yield
-
-        self.monkeypatch.setattr(pool, "acquire", acquire)
-
-    def view_raises(self, path: str, method: str) -> None:
-        def fail(**_: Any) -> Any:
-            raise RuntimeError
-
-        endpoint, _ = self.app.url_map.bind("").match(path, method)
-        self.monkeypatch.setitem(self.app.view_functions, endpoint, fail)
+def upsert(text: str = "", **email: Any) -> Request:
+    """Return the request that creates or replaces a contact, by default a new one."""
+    body = minimal(**({"primary_email": text} if text else {}), **email)
+    return "PUT", f"/ctms?primary_email={body['email']['primary_email']}", {"json": body}
 
 
-# One valid request per operation: method, path (of the scene's contact) and parameters.
-Request = tuple[str, str, dict[str, Any]]
+# One valid request per operation.
 GOOD: dict[str, Callable[[Scene], Request]] = {
     "find_contacts": lambda s: ("GET", f"/ctms?primary_email={s.contact['email']['primary_email']}", {}),
     "create_contact": lambda _: ("POST", "/ctms", {"json": full()}),
@@ -95,12 +48,20 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
     "patch_contact": lambda s: ("PATCH", s.path, {"json": {"email": {"first_name": "Joan"}}}),
     "delete_contact": lambda s: ("DELETE", s.address_path, {}),
     "merge_contact": lambda s: ("POST", f"{s.path}/merge", {"json": {"from": s.other()}}),
+    "search_contacts": lambda s: (
+        "POST",
+        "/ctms/search",
+        {"json": {"filter": {"has_fxa": True}, "limit": 1 + bool(s.contact), "count": True}},
+    ),
+    "upsert_contact": lambda _: upsert(),
+    "write_contacts": lambda s: ("POST", "/ctms/batch", {"json": mixed(s.contact, s.other())}),
     "list_updates": lambda s: ("GET", f"/updates?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
     "list_events": lambda s: ("GET", f"/events?start=2020-01-01&limit={1 + bool(s.contact)}", {}),
     "read_history": lambda s: ("GET", f"{s.path}/history?limit=1", {}),
     "find_identities": lambda s: ("GET", f"/identities?fxa_id={s.contact['fxa']['fxa_id']}", {}),
     "read_identity": lambda s: ("GET", s.path.replace("ctms", "identity"), {}),
     "list_waitlists": lambda _: ("GET", "/waitlists", {}),
+    "list_newsletters": lambda _: ("GET", "/newsletters", {}),
     "erase_contacts": lambda s: ("POST", "/erasures", {"json": {"emails": [s.contact["email"]["primary_email"]]}}),
     "read_erasure": lambda s: (
         "GET",
@@ -117,6 +78,10 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
         s.api.post("/access-requests", {"address": s.contact["email"]["primary_email"]}).headers["Location"],
         {},
     ),
+    "create_export": lambda _: ("POST", "/exports", {"json": {"fields": ["email"]}}),
+    "read_export": lambda s: ("GET", s.exported().rpartition("/files/")[0], {}),
+    "delete_export": lambda s: ("DELETE", s.exported().rpartition("/files/")[0], {}),
+    "download_export_file": lambda s: ("GET", s.exported(), {}),
     "create_token": lambda _: ("POST", "/token", {"data": {"client_id": "id_test", "client_secret": SECRET}}),
     "redirect_to_docs": lambda _: ("GET", "/", {}),
     "read_version": lambda _: ("GET", "/__version__", {}),
@@ -131,7 +96,11 @@ GOOD: dict[str, Callable[[Scene], Request]] = {
 
 
 def good(scene: Scene, name: str, client: ApiClient | None = None, **kwargs: Any) -> Answer:
-    method, path, more = GOOD[name](scene)
+    return send(scene, GOOD[name](scene), client, **kwargs)
+
+
+def send(scene: Scene, request: Request, client: ApiClient | None = None, **kwargs: Any) -> Answer:
+    method, path, more = request
     return (client or scene.api).request(method, path, **{**more, **kwargs})
 
 
@@ -147,16 +116,26 @@ def without_role(scene: Scene, name: str) -> Answer:
     return good(scene, name, scene.client())
 
 
+def limited(scene: Scene, name: str) -> Answer:
+    client_id, limit = f"id_{uuid.uuid4().hex}", RateLimit(1, 3600, 1)
+    client = ApiClient(scene.app.test_client(), tokens().issue(create_client(client_id, roles=["admin"])))
+    with db.session.begin():
+        set_rate_limit(client_id, limit)
+    for _ in range(2):
+        rate_limiter().update(client_id, limit, has_token=False)
+    return good(scene, name, client)
+
+
 def fault(scene: Scene, name: str) -> Answer:
-    method, path, more = GOOD[name](scene)
+    method, path, _ = request = GOOD[name](scene)
     scene.view_raises(path.split("?")[0], method)
-    return scene.api.request(method, path, **more)
+    return send(scene, request)
 
 
 def database_away(scene: Scene, name: str) -> Answer:
-    method, path, more = GOOD[name](scene)
+    request = GOOD[name](scene)
     scene.database_is_away()
-    return scene.api.request(method, path, **more)
+    return send(scene, request)
 
 
 def changed(scene: Scene, name: str) -> Answer:
@@ -185,6 +164,7 @@ ALIKE: dict[int, Callable[[Scene, str], Answer]] = {
     409: taken,
     412: changed,
     413: large,
+    429: limited,
     500: fault,
     503: database_away,
 }
@@ -192,6 +172,12 @@ ALIKE: dict[int, Callable[[Scene, str], Answer]] = {
 # Other statuses, and those with a specific reason.
 OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("create_contact", 200): lambda s: s.api.post("/ctms", _same(s.contact)),
+    ("upsert_contact", 200): lambda s: send(s, upsert(s.contact["email"]["primary_email"])),
+    ("upsert_contact", 409): lambda s: send(s, upsert(basket_token=s.contact["email"]["basket_token"])),
+    ("write_contacts", 409): lambda s: s.api.post("/ctms/batch?atomic=true", mixed(s.contact, s.other())),
+    ("upsert_contact", 422): lambda s: s.api.put("/ctms", minimal()),
+    ("write_contacts", 422): lambda s: s.api.post("/ctms/batch", {"items": []}),
+    ("write_contacts", 413): lambda s: s.api.post("/ctms/batch", data=LARGE * 10, content_type="application/json"),
     ("read_contact", 304): lambda s: s.api.get(s.path, headers={"If-None-Match": s.api.get(s.path).headers["ETag"]}),
     ("read_contact", 404): lambda s: s.api.get(UNKNOWN),
     ("patch_contact", 404): lambda s: s.api.patch(UNKNOWN, {}),
@@ -205,6 +191,7 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("read_contact", 422): lambda s: s.api.get("/ctms/1"),
     ("put_contact", 422): lambda s: s.api.put(UNKNOWN, s.put_body()),
     ("patch_contact", 422): lambda s: s.api.patch(s.path, {"amo": None}),
+    ("search_contacts", 422): lambda s: s.api.post("/ctms/search", {"filter": {"double_opt_in": True}}),
     ("list_events", 422): lambda s: s.api.get("/events"),
     ("read_history", 404): lambda s: s.api.get(f"{UNKNOWN}/history"),
     ("read_history", 422): lambda s: s.api.get(f"{s.path}/history?limit=0"),
@@ -216,6 +203,19 @@ OWN: dict[tuple[str, int], Callable[[Scene], Answer]] = {
     ("create_access_request", 422): lambda s: s.api.post("/access-requests", {}),
     ("read_access_request", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "access-requests")),
     ("read_access_request", 422): lambda s: s.api.get("/access-requests/1"),
+    ("create_export", 409): lambda s: s.exports_are_too_many(),
+    ("create_export", 422): lambda s: s.api.post("/exports", {"fields": []}),
+    ("create_export", 501): lambda s: s.exports_are_off(),
+    ("read_export", 404): lambda s: s.api.get(UNKNOWN.replace("ctms", "exports")),
+    ("read_export", 422): lambda s: s.api.get("/exports/1"),
+    ("delete_export", 404): lambda s: s.api.delete(UNKNOWN.replace("ctms", "exports")),
+    ("delete_export", 422): lambda s: s.api.delete("/exports/1"),
+    ("download_export_file", 403): lambda s: s.api.get(f"{s.exported()}x"),
+    ("download_export_file", 404): lambda s: s.api.get(
+        f"{UNKNOWN.replace('ctms', 'exports')}/files/a?"
+        + urlencode({"signature": tokens().sign_link(f"{UNKNOWN.replace('ctms', 'exports')}/files/a", 60)})
+    ),
+    ("download_export_file", 422): lambda s: s.api.get(s.exported().partition("?")[0]),
     ("read_identity", 422): lambda s: s.api.get("/identity/1"),
     ("create_token", 400): lambda s: s.token({"client_id": "id_test", "client_secret": "wrong"}),
     ("create_token", 401): lambda s: s.token(headers={"Authorization": "Basic aWRfdGVzdDp4"}),
@@ -233,7 +233,9 @@ def _same(contact: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def scene(app: Flask, api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(app: Flask, api: ApiClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scene:
+    settings = replace(app.extensions["ctms.settings"], export_dir=tmp_path / "exports")
+    monkeypatch.setitem(app.extensions, "ctms.settings", settings)
     return Scene(app, api, monkeypatch)
 
 
@@ -245,19 +247,24 @@ def document(app: Flask) -> Described:
 def pairs() -> list[tuple[str, int]]:
     """Return all producible statuses; `test_there_is_a_way_to_every_status` compares them with the document."""
     guarded = ["find_contacts", "read_contact", "list_updates", "find_identities", "read_identity", "list_waitlists"]
-    guarded += ["read_erasure", "list_events", "read_history", "read_access_request"]
-    writing = ["create_contact", "put_contact", "patch_contact"]
+    guarded += ["read_erasure", "list_events", "read_history", "read_access_request", "list_newsletters", "read_export"]
+    writing = ["create_contact", "put_contact", "patch_contact", "upsert_contact", "write_contacts"]
     every = [*guarded, *writing, "delete_contact", "merge_contact", "erase_contacts", "create_access_request"]
+    every += ["search_contacts", "create_export", "delete_export"]
     usual = {"create_contact": 201, "put_contact": 201, "erase_contacts": 202, "create_access_request": 202}
+    usual |= {"upsert_contact": 201, "write_contacts": 207, "create_export": 202, "delete_export": 204}
+    conditional = ("put_contact", "patch_contact", "upsert_contact", "delete_contact", "merge_contact")
     found = {
         *((name, usual.get(name, 200)) for name in GOOD if name != "crash"),
-        *((name, status) for name in every for status in (400, 401, 403, 503)),
+        *((name, status) for name in every for status in (400, 401, 403, 429, 503)),
         *((name, status) for name in writing for status in (409, 413)),
         ("erase_contacts", 413),
         ("merge_contact", 413),
+        ("search_contacts", 413),
         ("create_access_request", 413),
-        *((name, 412) for name in ("put_contact", "patch_contact", "delete_contact", "merge_contact")),
-        *(("crash", status) for status in (400, 401, 503)),
+        ("create_export", 413),
+        *((name, 412) for name in conditional),
+        *(("crash", status) for status in (400, 401, 429, 503)),
         *((name, 500) for name in GOOD),
         ("create_token", 503),
         *OWN,
@@ -326,6 +333,12 @@ class TestContacts:
         document.check("list_updates", last)
         assert last.json["next"] is None
 
+    def test_sparse_documents(self, api: ApiClient, document: Described) -> None:
+        api.post("/ctms", full())
+
+        for name in MEMBERS:
+            document.check("search_contacts", api.post("/ctms/search", {"filter": {"has_fxa": True}, "fields": [name]}))
+
     def test_updates_with_deletions(self, api: ApiClient, document: Described) -> None:
         start = api.post("/ctms", full()).json["email"]["update_timestamp"]
         departed = api.post("/ctms", full()).json["email"]["email_id"]
@@ -341,36 +354,3 @@ class TestContacts:
     def test_nobody(self, api: ApiClient, document: Described) -> None:
         document.check("find_contacts", api.get("/ctms?fxa_id=nobody"))
         document.check("find_identities", api.get("/identities?fxa_id=nobody"))
-
-
-class TestChecks:
-    """The checks above can fail."""
-
-    @pytest.fixture
-    def contact(self, api: ApiClient) -> Answer:
-        return api.post("/ctms", full())
-
-    def test_a_member_that_is_missing(self, document: Described, contact: Answer) -> None:
-        del contact.json["fxa"]["lang"]
-        with pytest.raises(AssertionError, match="'lang' is a required property"):
-            document.check("create_contact", contact)
-
-    def test_a_member_that_is_not_documented(self, document: Described, contact: Answer) -> None:
-        contact.json["waitlists"][0]["surprise"] = 1
-        with pytest.raises(AssertionError, match="surprise"):
-            document.check("create_contact", contact)
-
-    def test_a_value_of_another_kind(self, document: Described, contact: Answer) -> None:
-        contact.json["email"]["create_timestamp"] = "yesterday"
-        with pytest.raises(AssertionError, match="is not a 'date-time'"):
-            document.check("create_contact", contact)
-
-    def test_a_header_that_is_missing(self, document: Described, contact: Answer) -> None:
-        contact.headers.remove("ETag")
-        with pytest.raises(AssertionError, match="lacks the header ETag"):
-            document.check("create_contact", contact)
-
-    def test_a_status_that_is_not_documented(self, document: Described, contact: Answer) -> None:
-        contact.status_code = 418
-        with pytest.raises(AssertionError, match="does not document 418"):
-            document.check("create_contact", contact)

@@ -40,7 +40,7 @@ class TestUnmatched:
     @pytest.mark.parametrize(
         ("method", "path"),
         [
-            ("PUT", "/ctms"),
+            ("PATCH", "/ctms"),
             ("DELETE", "/ctms"),
             ("POST", "/ctms/x"),
             ("POST", "/updates"),
@@ -59,7 +59,7 @@ class TestUnmatched:
     @pytest.mark.parametrize(
         ("path", "allowed"),
         [
-            ("/ctms", {"GET", "HEAD", "POST", "OPTIONS"}),
+            ("/ctms", {"GET", "HEAD", "POST", "PUT", "OPTIONS"}),
             ("/ctms/x", {"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"}),
             ("/updates", {"GET", "HEAD", "OPTIONS"}),
             ("/token", {"POST", "OPTIONS"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +23,18 @@ UNDOCUMENTED = {"/docs/assets/{version}/{name}"}
 @pytest.fixture
 def document(app: Flask) -> Described:
     return described(app)
+
+
+def views(app: Flask, document: Described) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """Yield the view of every operation, its path, and the operation."""
+    found = {}
+    for rule in app.url_map.iter_rules():
+        view: Any = app.view_functions[rule.endpoint]
+        for method in rule.methods or ():
+            function = getattr(view.view_class, method.lower(), None) if hasattr(view, "view_class") else view
+            found[re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower()] = function
+    for method, path, operation in document.operations.values():
+        yield found[path, method], path, operation
 
 
 class TestDocument:
@@ -54,6 +67,7 @@ class TestDocument:
         for operation in operations:
             assert re.fullmatch(r"[a-z]+(_[a-z]+)*", operation["operationId"])
             assert operation["summary"].endswith(".")
+            assert "`" not in operation["summary"], "summaries are shown as plain text"
             assert set(operation["tags"]) <= tags
 
     def test_every_schema_is_described_and_used(self, document: Described) -> None:
@@ -80,14 +94,7 @@ class TestDocument:
 
 class TestSecurity:
     def test_operations_state_the_requirements_of_their_views(self, app: Flask, document: Described) -> None:
-        views = {}
-        for rule in app.url_map.iter_rules():
-            view: Any = app.view_functions[rule.endpoint]
-            for method in rule.methods or ():
-                function = getattr(view.view_class, method.lower(), None) if hasattr(view, "view_class") else view
-                views[re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower()] = function
-        for method, path, operation in document.operations.values():
-            view = views[path, method]
+        for view, path, operation in views(app, document):
             if hasattr(view, "_ctms_permission"):
                 assert operation["security"] == [{"OAuth2ClientCredentials": []}], path
                 assert operation.get("x-permission") == view._ctms_permission
@@ -95,7 +102,8 @@ class TestSecurity:
                 if view._ctms_permission:
                     assert f"Needs the permission `{view._ctms_permission}`." in operation["description"]
             else:
-                assert "403" not in operation["responses"], path
+                is_link = any(one.get("name") == "signature" for one in operation.get("parameters", ()))
+                assert ("403" in operation["responses"]) == is_link, path
                 # The credentials of a token request may come by HTTP Basic.
                 assert ("401" in operation["responses"]) == (path == "/token"), path
 
@@ -105,11 +113,32 @@ class TestSecurity:
         assert operation["security"] == [{}, {"ClientBasic": []}]
 
 
+class TestConditions:
+    def test_searches_and_exports_take_the_same(self, document: Described) -> None:
+        reference = {"$ref": "#/components/schemas/Condition"}
+        assert document.schemas["SearchRequest"]["properties"]["filter"] == reference
+        exported = document.schemas["ExportBody"]["properties"]["filter"]
+        assert exported["anyOf"] == [reference, {"type": "null"}]
+        assert exported["description"].startswith("Condition that contacts must match")
+
+
 class TestParameters:
     def parameters(self, document: Described, name: str) -> dict[str, Any]:
         _, path, operation = document.operations[name]
         given = [*document.document["paths"][path].get("parameters", []), *operation.get("parameters", [])]
         return {parameter["name"]: parameter for parameter in map(document.resolve, given)}
+
+    def test_every_parameter_that_a_view_takes_is_documented(self, app: Flask, document: Described) -> None:
+        for view, _, operation in views(app, document):
+            arguments = getattr(view, "_apidoc", {}).get("arguments", {}).get("parameters", [])
+            schemas = [one["schema"] for one in arguments if isinstance(one, dict) and one["in"] == "query"]
+            taken = {field.data_key or name for schema in schemas for name, field in schema.fields.items()}
+            found = self.parameters(document, operation["operationId"]).values()
+            assert taken == {one["name"] for one in found if one["in"] == "query"}, operation["operationId"]
+
+    @pytest.mark.parametrize(("name", "parameter"), [("write_contacts", "atomic"), ("upsert_contact", "primary_email")])
+    def test_a_query_beside_a_body(self, document: Described, name: str, parameter: str) -> None:
+        assert self.parameters(document, name)[parameter]["in"] == "query"
 
     def test_contacts_are_found_by_nine_identities(self, document: Described) -> None:
         for name in ("find_contacts", "find_identities"):
@@ -149,6 +178,10 @@ class TestParameters:
             ("put_contact", "If-Match"),
             ("patch_contact", "If-Match"),
             ("delete_contact", "If-Match"),
+            ("upsert_contact", "If-Match"),
+            ("merge_contact", "If-Match"),
+            ("write_contacts", "Idempotency-Key"),
+            ("erase_contacts", "Idempotency-Key"),
         ],
     )
     def test_conditions_are_headers(self, document: Described, name: str, header: str) -> None:

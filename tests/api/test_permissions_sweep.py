@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,8 +28,9 @@ OPEN = {
     "/__version__",
     "/__heartbeat__",
     "/__lbheartbeat__",
+    "/exports/<string:export_id>/files/<string:name>",
 }
-"""Routes without a token: the docs, `/token`, and the checks of the platform."""
+"""Routes without a token: the docs, `/token`, the checks of the platform, and links that are signed."""
 
 ASSETS = "/docs/"
 """The assets of the docs pages."""
@@ -94,14 +95,34 @@ def test_the_contact_routes_ask_for_the_permission_that_fits(app: Flask) -> None
     wanted = {"GET": "view_contacts", "DELETE": "delete_contacts"}
 
     history = [route for route in guarded(app) if route.rule == "/events" or route.rule.endswith("/history")]
-    others = ("/erasures", "/access-requests")
+    others = ("/erasures", "/access-requests", "/exports")
     found = [route for route in guarded(app) if not route.rule.startswith(others) and route not in history]
 
     assert {"/ctms", "/updates", "/identities"} <= {route.rule for route in found}
     for route in found:
-        fits = "merge_contacts" if route.rule.endswith("/merge") else wanted.get(route.method, "manage_contacts")
+        fits = wanted.get(route.method, "manage_contacts")
+        if route.rule == "/updates":
+            fits = "list_contacts"
+        elif route.rule.endswith("/merge"):
+            fits = "merge_contacts"
+        elif route.rule.endswith("/search"):
+            fits = "search_contacts"
         assert route.permission == fits, route
     assert {(route.method, route.permission) for route in history} == {("GET", "view_history")}
+
+
+@pytest.mark.parametrize(
+    ("permission", "allowed"), [("view_contacts", {"/identities"}), ("list_contacts", {"/updates"})]
+)
+def test_looking_up_and_listing_are_separate_rights(
+    make_client: Callable[..., ApiClient], permission: str, allowed: set[str]
+) -> None:
+    client = make_client(permission)
+    paths = {"/identities": "?primary_email=jane@example.com", "/updates": "?start=2026-01-01T00:00:00Z"}
+
+    found = {path for path, query in paths.items() if client.get(path + query).status_code == 200}
+
+    assert found == allowed
 
 
 def test_erasing_needs_the_permission_to_delete_and_reading_records_its_own(
@@ -118,6 +139,12 @@ def test_access_requests_have_a_permission_of_their_own(app: Flask) -> None:
     assert found == {("POST", "export_contacts"), ("GET", "export_contacts")}
 
 
+def test_exports_have_the_permission_to_export(app: Flask) -> None:
+    found = {(route.method, route.permission) for route in guarded(app) if route.rule.startswith("/exports")}
+
+    assert found == {(method, "export_contacts") for method in ("POST", "GET", "DELETE")}
+
+
 def test_a_client_without_roles_is_refused_everywhere(app: Flask, powerless: ApiClient) -> None:
     for route in guarded(app):
         assert_error(call(powerless, route), 403, f"Permission(s) required: {route.permission}")
@@ -127,7 +154,7 @@ def test_a_permission_of_another_kind_does_not_help(app: Flask) -> None:
     viewer = ApiClient(app.test_client(), tokens().issue(create_client("id_viewer", roles=["viewer"])))
 
     for route in guarded(app):
-        if route.permission != "view_contacts":
+        if route.permission not in {"view_contacts", "list_contacts"}:
             assert_error(call(viewer, route), 403, f"Permission(s) required: {route.permission}")
 
 

@@ -149,12 +149,12 @@ class TestWalk:
             contact = insert_contact(update_timestamp=at(second))
             insert("mofo", email_id=contact, mofo_relevant=second != 1, mofo_contact_id="c")
 
-        pages = walk(api, limit=1, mofo_relevant="yes")
+        pages = walk(api, limit=1, mofo_relevant="yes", stale_ok="1")
 
         assert [len(page["items"]) for page in pages] == [1, 1, 1]
         assert {page["items"][0]["mofo"]["mofo_relevant"] for page in pages} == {True}
         query = parse_qs(urlsplit(pages[0]["next"]).query)
-        assert query["mofo_relevant"] == ["true"]
+        assert query["mofo_relevant"] == query["stale_ok"] == ["true"]
         assert query["limit"] == ["1"]
         assert query["after"] == [pages[0]["after"]]
         assert datetime.fromisoformat(query["start"][0]) == datetime(2021, 5, 1, tzinfo=UTC)

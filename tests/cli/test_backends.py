@@ -218,6 +218,11 @@ def test_resync_and_verify_need_a_backend_that_is_installed(cli: CliRunner) -> N
         (("--since", "2h", "--newsletter", "club"), set()),
         (("--since", "2020-01-01", "--newsletter", "club", "--waitlist", "hub"), {0}),
         (("--newsletter", "news", "--waitlist", "hub"), set()),
+        (("--filter", '{"newsletters": {"name": "club", "state": "any"}}'), {0}),
+        (("--filter", '{"newsletters": "club"}'), set()),
+        (("--filter", '{"not": {"waitlists": "hub"}, "double_opt_in": false}'), {1, 2}),
+        (("--filter", '{"mailing_country": "xx"}'), set()),
+        (("--since", "2h", "--filter", '{"not": {"newsletters": "news"}}'), {2}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -238,6 +243,29 @@ def test_resync_of_a_selection(
     assert waiting() == {ids(contacts)[one] for one in who}
     assert waiting("club") == set()
     assert execute("SELECT DISTINCT priority FROM outbox") == ([(-1,)] if who else [])
+
+
+@pytest.mark.parametrize(
+    "content", ['newsletters = {name = "club", state = "any"}', '{"newsletters": {"name": "club", "state": "any"}}']
+)
+def test_resync_by_a_filter_in_a_file(
+    cli: CliRunner, contacts: list[dict[str, Any]], tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "filter"
+    file.write_text(content)
+
+    run(cli, "backends", "resync", "mail", "--filter", str(file))
+
+    assert waiting() == {ids(contacts)[0]}
+
+
+def test_the_place_of_a_problem_in_a_filter_is_shown(cli: CliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "filter.toml"
+    file.write_text('or = [{ has_fxa = true }, { country = "ca" }]')
+
+    said = run(cli, "backends", "resync", "mail", "--filter", str(file), status=2).stderr
+
+    assert "filter.toml: or[2].country: there is no such test; the tests are " in " ".join(said.split())
 
 
 @pytest.mark.usefixtures("contacts")
@@ -306,6 +334,11 @@ def test_resync_of_all_asks_for_confirmation(cli: CliRunner) -> None:
         ("--since", "2999-01-01"),
         ("--since", "soon"),
         ("--since", "99999d"),
+        ("--all", "--filter", '{"has_fxa": true}'),
+        ("--filter", "{}"),
+        ("--filter", '{"nonsense": true}'),
+        ("--filter", '{"has_fxa": tru'),
+        ("--filter", "/no/such/file"),
     ],
     ids=" ".join,
 )

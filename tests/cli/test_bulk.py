@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
 from psycopg import errors
@@ -21,6 +22,13 @@ from ctms.cli.bulk import BulkOptions, Job, Stop, Stopped, carry_out
 from ctms.cli.progress import Progress
 from ctms.database.pool import Connection
 from ctms.errors import UnfinishedError
+
+
+@pytest.fixture(autouse=True)
+def running_command() -> Iterator[None]:
+    """Run each test as a command, which the audit log names."""
+    with click.Context(click.Command("sweep")):
+        yield
 
 
 def job(work: Callable[[Connection, Sequence[WorkItem]], list[ItemOutcome]]) -> Job:

@@ -62,7 +62,7 @@ def test_create_for_scripts(cli: CliRunner, anonymous: ApiClient) -> None:
     assert made["email"] == "Shop@example.com"
     assert made["enabled"] is True
     assert made["roles"] == ["editor", "viewer"]
-    assert made["permissions"] == ["manage_contacts", "view_contacts"]
+    assert made["permissions"] == ["list_contacts", "manage_contacts", "view_contacts"]
     assert made["last_access"] is None
     assert gets_a_token(anonymous, made.pop("client_secret"))
     assert run_json(cli, "clients", "show", ID) == made
@@ -119,7 +119,7 @@ def test_list(cli: CliRunner, shop: ApiClient) -> None:
     lines = run(cli, "clients", "list").stdout.splitlines()
     found = run_json(cli, "clients", "list")
 
-    assert lines[0].split() == ["client_id", "email", "enabled", "roles", "last_access"]
+    assert lines[0].split() == ["client_id", "email", "enabled", "roles", "rate_limit", "last_access"]
     assert [line.split()[:4] for line in lines[1:]] == [
         ["id_books", "client@example.com", "no", "-"],
         [ID, "client@example.com", "yes", "viewer"],
@@ -311,3 +311,52 @@ def _expire() -> None:
             text("UPDATE api_client SET previous_secret_expires = now() - interval '1 second' WHERE client_id = :id"),
             {"id": ID},
         )
+
+
+def limit_of(cli: CliRunner) -> tuple[str | None, int | None]:
+    shown = run_json(cli, "clients", "show", ID)
+    (listed,) = (one for one in run_json(cli, "clients", "list") if one["client_id"] == ID)
+    found = shown["rate_limit"], shown["rate_limit_burst"]
+    assert (listed["rate_limit"], listed["rate_limit_burst"]) == found
+    return found
+
+
+def test_a_limit_is_set_changed_and_removed(cli: CliRunner) -> None:
+    create_client(ID)
+    assert limit_of(cli) == (None, None)
+
+    made = run(cli, "clients", "limit", ID, "--rate", "100/s", "--burst", "2000")
+    assert (made.stdout, made.stderr) == (f"{ID}\n", "limited to 100/s, 2,000 at once\n")
+    assert limit_of(cli) == ("100/s", 2000)
+    assert "100/s" in run(cli, "clients", "list").stdout
+
+    assert "already" in run(cli, "clients", "limit", ID, "--rate", "100/s", "--burst", "2000").stderr
+    assert run_json(cli, "clients", "limit", ID, "--rate", "30/m")["rate_limit_burst"] == 30
+    assert limit_of(cli) == ("30/m", 30)
+
+    assert run(cli, "clients", "limit", ID, "--remove").stderr == "without a rate limit\n"
+    assert limit_of(cli) == (None, None)
+    assert "already" in run(cli, "clients", "limit", ID, "--remove").stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["--burst", "5"],
+        ["--rate", "5/s", "--remove"],
+        ["--burst", "5", "--remove"],
+        ["--rate", "5"],
+        ["--rate", "0/s"],
+        ["--rate", "1.5/s"],
+        ["--rate", "5/d"],
+        ["--rate", "1000001/s"],
+        ["--rate", "5/s", "--burst", "0"],
+    ],
+)
+def test_a_wrong_limit_is_refused(cli: CliRunner, wrong: list[str]) -> None:
+    create_client(ID)
+
+    run(cli, "clients", "limit", ID, *wrong, status=2)
+
+    assert limit_of(cli) == (None, None)

@@ -45,6 +45,7 @@ COMMANDS = [
     "clients delete id_x --yes",
     "clients enable id_x",
     "clients disable id_x",
+    "clients limit id_x --rate 100/s",
     "clients rotate-secret id_x --overlap 1h",
     "clients grant id_x viewer",
     "clients revoke id_x viewer",

@@ -9,8 +9,10 @@ from flask import Flask
 from ctms.clients.access import (
     DELETE_CONTACTS,
     EXPORT_CONTACTS,
+    LIST_CONTACTS,
     MANAGE_CONTACTS,
     MERGE_CONTACTS,
+    SEARCH_CONTACTS,
     VIEW_CONTACTS,
     VIEW_ERASURES,
     VIEW_HISTORY,
@@ -36,14 +38,16 @@ def test_the_roles_that_are_there_from_the_start(cli: CliRunner) -> None:
         "admin": [
             DELETE_CONTACTS,
             EXPORT_CONTACTS,
+            LIST_CONTACTS,
             MANAGE_CONTACTS,
             MERGE_CONTACTS,
+            SEARCH_CONTACTS,
             VIEW_CONTACTS,
             VIEW_ERASURES,
             VIEW_HISTORY,
         ],
-        "editor": [MANAGE_CONTACTS, VIEW_CONTACTS],
-        "viewer": [VIEW_CONTACTS],
+        "editor": [LIST_CONTACTS, MANAGE_CONTACTS, VIEW_CONTACTS],
+        "viewer": [LIST_CONTACTS, VIEW_CONTACTS],
     }
     assert run(cli, "roles", "list").stdout.splitlines()[0].split() == ["name", "description", "permissions"]
 
@@ -83,7 +87,7 @@ def test_deleting_a_role_that_clients_have(cli: CliRunner, app: Flask) -> None:
 
 def test_a_role_that_exists(cli: CliRunner) -> None:
     assert run(cli, "roles", "create", "viewer", status=10).stderr == "Error: there is a role viewer already\n"
-    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
+    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [LIST_CONTACTS, VIEW_CONTACTS]
 
 
 @pytest.mark.parametrize("bad", ["", "two words", "é", "x" * 256, "tab\t"])
@@ -132,7 +136,7 @@ def test_an_unknown_permission(cli: CliRunner, command: str) -> None:
 def test_grant_and_revoke_are_idempotent(cli: CliRunner) -> None:
     assert "already" in run(cli, "roles", "grant", "viewer", VIEW_CONTACTS).stderr
     assert "did not have" in run(cli, "roles", "revoke", "viewer", DELETE_CONTACTS).stderr
-    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
+    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [LIST_CONTACTS, VIEW_CONTACTS]
 
 
 def test_deleting_a_permission_that_roles_give(cli: CliRunner) -> None:
@@ -142,7 +146,7 @@ def test_deleting_a_permission_that_roles_give(cli: CliRunner) -> None:
 
     assert run(cli, "permissions", "delete", "send_letters", "--yes").stdout == "send_letters\n"
 
-    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [VIEW_CONTACTS]
+    assert run_json(cli, "roles", "show", "viewer")["permissions"] == [LIST_CONTACTS, VIEW_CONTACTS]
     assert run(cli, "permissions", "delete", "send_letters", "--yes", status=4)
 
 

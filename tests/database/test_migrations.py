@@ -128,17 +128,19 @@ def test_an_existing_deployment_is_upgraded(flask: Flask, url: str) -> None:
     every = [
         "delete_contacts",
         "export_contacts",
+        "list_contacts",
         "manage_contacts",
         "merge_contacts",
+        "search_contacts",
         "view_contacts",
         "view_erasures",
         "view_history",
     ]
     assert roles == [
         ("admin", every),
-        ("auditor", ["delete_contact", "view_contacts"]),
-        ("editor", ["manage_contacts", "view_contacts"]),
-        ("viewer", ["view_contacts"]),
+        ("auditor", ["delete_contact", "list_contacts", "view_contacts"]),
+        ("editor", ["list_contacts", "manage_contacts", "view_contacts"]),
+        ("viewer", ["list_contacts", "view_contacts"]),
     ]
     grants = query(
         url,
@@ -146,7 +148,7 @@ def test_an_existing_deployment_is_upgraded(flask: Flask, url: str) -> None:
         " FROM api_client_roles g JOIN roles r ON r.id = g.role_id GROUP BY 1 ORDER BY 1",
     )
     assert grants == [("id_off", ["admin", "viewer"]), ("id_one", ["admin", "auditor"])]
-    assert query(url, "SELECT count(*) FROM role_permissions WHERE role_id = 11") == [(2,)]
+    assert query(url, "SELECT count(*) FROM role_permissions WHERE role_id = 11") == [(3,)]
     assert query(url, "SELECT description FROM roles WHERE name = 'viewer'") == [("Our own",)]
     assert query(url, "SELECT description FROM permissions WHERE name = 'view_contacts'") == [("Mine",)]
     assert query(url, "SELECT primary_email, basket_token FROM emails") == [("Odd one", "no-uuid")]
@@ -184,7 +186,7 @@ def test_revoked_roles_stay_revoked_after_a_downgrade(flask: Flask, url: str, ba
     assert [name for name, _ in roles] == ["admin", "editor"]
     given = "SELECT r.name, p.name FROM role_permissions g JOIN roles r ON r.id = role_id JOIN permissions p"
     given += " ON p.id = permission_id WHERE r.name <> 'admin' ORDER BY 1, 2"
-    assert query(url, given) == [("editor", "view_contacts")]
+    assert query(url, given) == [("editor", "list_contacts"), ("editor", "view_contacts")]
 
     for _ in range(2):  # the older service creates a client of its own each time
         flask("db", "downgrade", back_to)
@@ -194,7 +196,41 @@ def test_revoked_roles_stay_revoked_after_a_downgrade(flask: Flask, url: str, ba
 
         assert roles_of_clients(url) == {"id_one": [], "id_off": ["admin"], "id_new": [], "id_old": []}
         assert query(url, "SELECT name, description FROM roles ORDER BY name") == roles
-        assert query(url, given) == [("editor", "view_contacts")]
+        assert query(url, given) == [("editor", "list_contacts"), ("editor", "view_contacts")]
+
+
+def permission_grants(url: str, permission: str) -> list[str]:
+    """Return the names of the roles that grant a permission."""
+    found = query(
+        url,
+        "SELECT r.name FROM role_permissions g JOIN roles r ON r.id = role_id JOIN permissions p"
+        f" ON p.id = permission_id WHERE p.name = '{permission}' ORDER BY 1",
+    )
+    return [name for (name,) in found]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_roles_that_view_contacts_can_still_list_them(flask: Flask, url: str, is_known: bool) -> None:
+    flask("db", "upgrade", "e5927bc14d06")
+    query(url, "INSERT INTO roles (name) VALUES ('reader'), ('cleaner')")
+    grant = "INSERT INTO role_permissions (role_id, permission_id) SELECT r.id, p.id FROM roles r, permissions p WHERE"
+    query(url, f"{grant} (r.name, p.name) IN (('reader', 'view_contacts'), ('cleaner', 'delete_contacts'))")
+    if is_known:
+        query(url, "INSERT INTO permissions (name, description) VALUES ('list_contacts', 'Our own')")
+
+    flask("db", "upgrade", "f1a60c8d4e27")
+
+    assert permission_grants(url, "list_contacts") == ["admin", "editor", "reader", "viewer"]
+
+
+def test_the_revoked_right_to_list_contacts_stays_revoked_after_a_downgrade(flask: Flask, url: str) -> None:
+    flask("db", "upgrade")
+    flask("ctms", "roles", "revoke", "viewer", "list_contacts")
+
+    flask("db", "downgrade", "e5927bc14d06")
+    flask("db", "upgrade")
+
+    assert permission_grants(url, "list_contacts") == ["admin", "editor"]
 
 
 def test_two_at_once_do_no_harm(flask: Flask, url: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ctms.database.pool import libpq_url
 from ctms.paths import MIGRATIONS
 from tests import tables
 from tests.conftest import SECRET_KEY, empty_database
+from tests.database.plugin_rows import permissions_of, purges, query, tables_of
 from tests.docs.messages import is_documented
 from tests.hooks.distributions import install
 from tests.serving import environment_for, free_port, run_flask, upgrade_twice_at_once
@@ -58,22 +59,6 @@ def flask(url: str, site: Path, tmp_path: Path) -> Iterator[Flask]:
             connection.execute(f'DROP SCHEMA "{name}" CASCADE'.encode())
         if connection.execute("SELECT to_regclass('permissions')").fetchone() != (None,):
             connection.execute("DELETE FROM permissions WHERE name ~ ':'")
-
-
-def query(url: str, sql: str) -> list[Any]:
-    with psycopg.connect(libpq_url(url)) as connection:
-        cursor = connection.execute(sql.encode())
-        return cursor.fetchall() if cursor.description is not None else []
-
-
-def tables_of(url: str, schema: str = "plugin_stamps") -> list[str]:
-    found = query(url, f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}' ORDER BY 1")
-    return [name for (name,) in found]
-
-
-def permissions_of(url: str) -> dict[str, str | None]:
-    """Return whose each permission is."""
-    return dict(query(url, "SELECT name, plugin FROM permissions"))
 
 
 def migrations_of(flask: Flask, **variables: str) -> Any:
@@ -143,12 +128,13 @@ def test_the_life_of_a_plugin_with_a_table(flask: Flask, url: str, site: Path, t
     assert "drop plugin_stamps.stamps with all rows and delete the permissions stamps:read, stamps:write" in asked
     assert "(of stamper)" in asked
     assert tables_of(url) == ["alembic_version", "stamps"]
+    before = purges(url)
     assert flask("ctms", "plugins", "purge", "stamps", "--yes").stdout == "stamps\n"
-    assert query(url, "SELECT FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
+    assert purges(url) == before + 1
+    assert query(url, "SELECT nspname FROM pg_namespace WHERE nspname = 'plugin_stamps'") == []
     assert not {"stamps:read", "stamps:write"} & permissions_of(url).keys()
-    assert "stamps has stored nothing; those that have are none" in (
-        flask("ctms", "plugins", "purge", "stamps", "--yes", status=4).stderr
-    )
+    again = flask("ctms", "plugins", "purge", "stamps", "--yes", status=4).stderr
+    assert "stamps has stored nothing; those that have are none" in again
     flask("db", "check")
     flask("ctms", "roles", "delete", "stamper", "--yes")
 

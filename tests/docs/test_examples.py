@@ -51,6 +51,12 @@ def test_first_steps_work(page: Path, documented: Served, tmp_path: Path) -> Non
     pages.run(page, reader(documented.environment), tmp_path, here)
 
 
+def test_a_front_end_is_kept_in_sync(documented: Served, tmp_path: Path) -> None:
+    names = {**reader(documented.environment), "TOKEN": documented.token()}
+
+    pages.run(DOCS / "tutorials" / "front-end.md", names, tmp_path, {HERE: documented.url})
+
+
 def test_the_readme_shows_what_the_first_start_prints(documented: Served) -> None:
     shown = pages.marked(ROOT / "README.md", "shows: serve").replace(HERE, documented.url)
 
@@ -77,6 +83,18 @@ def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
     assert '"enabled": false' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
 
 
+def test_a_client_is_limited(documented: Served, tmp_path: Path) -> None:
+    documented.flask("ctms", "clients", "create", "id_example", "you@example.com", "--role", "viewer")
+
+    pages.run(HOW_TO / "limit-a-client.md", reader(documented.environment), tmp_path)
+
+    assert '"rate_limit": null' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
+
+
+def test_the_audit_log_is_read(documented: Served, tmp_path: Path) -> None:
+    pages.run(HOW_TO / "read-the-audit-log.md", reader(documented.environment), tmp_path)
+
+
 def test_duplicates_are_merged(documented: Served, tmp_path: Path) -> None:
     token = documented.token()
     account = {"primary_email": "account@example.com"}
@@ -92,6 +110,25 @@ def test_duplicates_are_merged(documented: Served, tmp_path: Path) -> None:
 
     gone = requests.get(f"{documented.url}/ctms/{ids[1]}", headers=headers, timeout=60)
     assert gone.json()["merged_into"] == ids[0]
+
+
+def test_contacts_are_exported(documented: Served, tmp_path: Path) -> None:
+    names = {"CTMS": documented.url, "TOKEN": documented.token()}
+
+    pages.run(HOW_TO / "export-contacts.md", {**reader(documented.environment), **names}, tmp_path)
+
+    assert (tmp_path / "export" / "manifest.json").exists()
+    assert (tmp_path / "canada.csv").read_text().startswith("email.email_id,email.primary_email,newsletters\n")
+
+
+def test_contacts_are_imported(documented: Served, tmp_path: Path) -> None:
+    for name in ("list.csv", "map.toml"):
+        (tmp_path / name).write_text(pages.marked(HOW_TO / "import-contacts.md", f"file: {name}"))
+
+    pages.run(HOW_TO / "import-contacts.md", reader(documented.environment), tmp_path)
+
+    outcomes = [line.split(",")[1] for line in (tmp_path / "imported.csv").read_text().splitlines()]
+    assert outcomes == ["outcome", "created", "created"]
 
 
 def test_an_auditor_may_read_the_history(documented: Served, tmp_path: Path) -> None:

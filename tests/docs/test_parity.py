@@ -18,6 +18,7 @@ from ctms.testing.plugins import bundled
 from tests.docs import pages
 from tests.docs.pages import DOCS, PAGES, ROOT
 from tools import plugin_api_reference, settings_reference
+from tools.cli_reference import below
 
 ALL = "\n".join(page.read_text() for page in PAGES)
 _CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
@@ -116,7 +117,7 @@ def test_a_setting_that_is_named_exists() -> None:
 def commands(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
     """Yield every command under `command`, as it is typed."""
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        for name, child in below(command).items():
             yield from commands(child, (*path, name))
     else:
         yield " ".join(path)

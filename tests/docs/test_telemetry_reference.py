@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ctms.clients.refusals import AuthFailure, TokenFailure
 from ctms.clients.tokens import tokens
+from ctms.database.replicas import ReplicaRead
 from ctms.outbox.lanes import Lane
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs
@@ -65,6 +66,17 @@ def test_every_metric_is_documented_and_every_documented_one_is_exported(app: Fl
     assert exported == documented()
 
 
+def test_how_to_combine_instances_is_documented_for_every_gauge() -> None:
+    gauges = [name for part in (API, WORKER) for name, (kind, _) in documented(part).items() if kind == "gauge"]
+    text = (DOCS / "how-to" / "monitor.md").read_text()
+    section = text[text.index("## Several instances") : text.index("## Set up InfluxDB")]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)
+
+    named = [name for metrics, _ in rows for name in re.findall(r"`(ctms_\w+)`", metrics)]
+
+    assert sorted(named) == sorted(gauges)
+
+
 def test_every_metric_of_the_background_service_is_documented() -> None:
     lanes = [Lane(kind, "mailing", 0) for kind in worker.METHODS]
     registry = worker.WorkerMetrics(lanes, retention=True).registry
@@ -92,6 +104,7 @@ def test_label_values_and_buckets_are_those_of_the_code() -> None:
     assert words(rows["method"]) == METHODS | {"other"}
     assert words(causes["ctms_auth_failures_total"]) == set(AuthFailure)
     assert words(causes["ctms_token_failures_total"]) == set(TokenFailure)
+    assert words(rows["result"]) == set(ReplicaRead)
     assert f"buckets {', '.join(map(str, BUCKETS))}." in METRICS
 
 

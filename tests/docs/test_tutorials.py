@@ -90,4 +90,4 @@ def test_it_begins_as_the_others_do(tutorial: str) -> None:
 
 
 def test_every_tutorial_is_followed() -> None:
-    assert {page.stem for page in (DOCS / "tutorials").iterdir()} == {*ALL_PLUGINS, "first-steps"}
+    assert {page.stem for page in (DOCS / "tutorials").iterdir()} == {*ALL_PLUGINS, "first-steps", "front-end"}

@@ -282,6 +282,18 @@ def test_a_preview_changes_nothing(api: ApiClient, connection: Connection, erasu
     assert [execute(f"SELECT count(*) FROM {table}") for table in ("emails", "erasures")] == [1, 0]
 
 
+def test_a_preview_looks_up_no_address_that_was_unknown(
+    api: ApiClient, connection: Connection, erasure_request: ErasureRequest
+) -> None:
+    before = [entry("first@example.com"), entry("second@example.com")]
+    worklist = work_list(connection, before)
+    assert [item.known for items in worklist.batches(10) for item in items] == [False, False]
+    for one in before:
+        assert api.post("/ctms", {"email": {"primary_email": one.address}}).status_code == 201
+
+    assert [one.outcome for one in outcomes(worklist, BulkDeletion(erasure_request).preview)] == ["unknown"] * 2
+
+
 def test_a_statement_for_a_batch_not_for_each_contact(
     connection: Connection,
     erasure_request: ErasureRequest,

@@ -2,86 +2,37 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Barrier
 from typing import Any
 
-import psycopg
 import pytest
 from flask import Flask
 
-from ctms.clients import registry
-from ctms.clients.tokens import tokens
-from ctms.database.engine import db
-from ctms.database.pool import libpq_url
-from ctms.suppression.fingerprints import Fingerprints
+from ctms.suppression.check import block_writers
+from ctms.suppression.fingerprints import fingerprints
 from ctms.testing.apps import Apps
 from ctms.testing.plugins import points_of
 from tests.contacts.factories import address, full, minimal
 from tests.erasure.handlers import Handlers
-from tests.http import Answer, ApiClient
+from tests.http import Answer
+from tests.races import PATIENCE, at_once, clients, committing_app, transaction, wait_until_someone_waits
 
-CLIENT = "id_of_races"
 AT_ONCE = 6
-PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
 def shared(apps: Apps) -> Iterator[Flask]:
-    """Return an app with real transactions, whose rows are deleted afterwards."""
-    app = apps.get(points_of(["default_waitlist", Handlers()]))
-    with app.app_context(), db.session.begin():
-        registry.create_client(CLIENT, "races@example.com", ["admin"])
-    with pytest.MonkeyPatch.context() as patches:
-        patches.setitem(app.extensions, "ctms.fingerprints", Fingerprints(lambda: "a key for tests only"))
+    with committing_app(apps, points_of(["default_waitlist", Handlers()])) as app:
         yield app
-    with app.app_context(), db.session.begin():
-        registry.delete_client(CLIENT)
-        tables = "emails, erasures, suppressions, outbox"
-        db.session.connection().exec_driver_sql(f"TRUNCATE {tables} CASCADE")
 
 
 @pytest.fixture
 def call(shared: Flask) -> Callable[..., Answer]:
     """Send a request, from any thread."""
-    with shared.app_context():
-        token = tokens().issue(CLIENT)
-    return lambda method, path, **kwargs: ApiClient(shared.test_client(), token).request(method, path, **kwargs)
-
-
-@contextmanager
-def transaction(url: str) -> Iterator[Any]:
-    """Return a slow concurrent transaction."""
-    with psycopg.connect(libpq_url(url)) as connection:
-        yield connection
-
-
-def wait_until_someone_waits(url: str) -> None:
-    """Return when a connection to the test's database waits for a lock."""
-    give_up = time.monotonic() + PATIENCE
-    waiting = """
-        SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"""
-    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
-        while connection.execute(waiting).fetchone() == (0,):
-            assert time.monotonic() < give_up, "nobody waits"
-            time.sleep(0.01)
-
-
-def at_once(calls: list[Callable[[], Answer]]) -> list[Answer]:
-    """Run the calls concurrently, and return their results in order."""
-    ready = Barrier(len(calls))
-
-    def one(call: Callable[[], Answer]) -> Answer:
-        ready.wait(timeout=PATIENCE)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as threads:
-        return list(threads.map(one, calls))
+    client = clients(shared)
+    return lambda method, path, **kwargs: client().request(method, path, **kwargs)
 
 
 def test_of_many_requests_with_one_key_one_is_done(call: Callable[..., Answer]) -> None:
@@ -124,6 +75,27 @@ def test_an_address_written_during_its_suppression_is_not_stored(call: Callable[
         assert call("GET", "/ctms", query_string={"primary_email": gone}).json == []
         refused = call("POST", "/ctms", json=minimal(primary_email=gone))
         assert (refused.status_code, refused.json) == (403, {"detail": "Address is suppressed"})
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_conditional_write_locks_its_address_before_its_contact(
+    shared: Flask, call: Callable[..., Answer], database_url: str, method: str
+) -> None:
+    """In the other order it would deadlock with an erasure that forgets the address."""
+    contact, new = minimal(), address()
+    created = call("POST", "/ctms", json=contact)
+    email_id = created.json["email"]["email_id"]
+    body = {"email": {"primary_email": new, **({"email_id": email_id} if method == "PUT" else {})}}
+    headers = {"If-Match": created.headers["ETag"]}
+    with transaction(database_url) as other, ThreadPoolExecutor(1) as threads:
+        with shared.app_context():
+            block_writers(other, fingerprints().all_of(new))
+        written = threads.submit(call, method, f"/ctms/{email_id}", json=body, headers=headers)
+        wait_until_someone_waits(database_url)
+        other.execute("SELECT FROM emails WHERE email_id = %s FOR UPDATE NOWAIT", (email_id,))
+        other.rollback()
+
+        assert written.result(PATIENCE).json["email"]["primary_email"] == new
 
 
 def test_handlers_get_the_final_identities_of_the_contact(call: Callable[..., Answer], database_url: str) -> None:

@@ -19,7 +19,7 @@ from ctms.database.pool import Connection
 from ctms.history import partitions
 from ctms.worker.housekeeping import run_jobs
 from tests.contacts.rows import execute, insert, insert_contact
-from tests.erasure.test_races import PATIENCE
+from tests.races import PATIENCE
 
 PARTITIONS = """
     SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid

@@ -169,5 +169,5 @@ def test_the_worker_gets_a_job(app: Flask, requested: tuple[str, list[str]]) -> 
 
 
 def test_a_worker_for_erasures_only_has_no_lane_for_it(app: Flask) -> None:
-    assert BackgroundService(app, WorkerOptions(1, ["erasures"]))._access == []
-    assert BackgroundService(app, WorkerOptions(1, ["backends"]))._access == [copies.LANE]
+    assert list(BackgroundService(app, WorkerOptions(1, ["erasures"]))._service_lanes) == []
+    assert list(BackgroundService(app, WorkerOptions(1, ["backends"]))._service_lanes) == [copies.LANE]

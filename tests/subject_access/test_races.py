@@ -9,39 +9,26 @@ import psycopg
 import pytest
 from flask import Flask
 
-from ctms.clients import registry
-from ctms.clients.tokens import tokens
-from ctms.database.engine import db
 from ctms.database.pool import libpq_url
 from ctms.testing.apps import Apps
 from ctms.testing.plugins import points_of
 from tests.contacts.factories import full
-from tests.erasure.test_races import transaction, wait_until_someone_waits
-from tests.http import Answer, ApiClient
+from tests.http import Answer
+from tests.races import clients, committing_app, transaction, wait_until_someone_waits
 from tests.sync.receiving import RECEIVING
-
-CLIENT = "id_of_access_races"
 
 
 @pytest.fixture(scope="module")
 def shared(apps: Apps) -> Iterator[Flask]:
-    """Return an app with real transactions, whose rows are deleted afterwards."""
-    app = apps.get(points_of(["default_waitlist", RECEIVING]))
-    with app.app_context(), db.session.begin():
-        registry.create_client(CLIENT, "races@example.com", ["admin"])
-    yield app
-    with app.app_context(), db.session.begin():
-        registry.delete_client(CLIENT)
-        tables = "emails, erasures, outbox, subscription_events, contact_tombstones, access_requests"
-        db.session.connection().exec_driver_sql(f"TRUNCATE {tables} CASCADE")
+    with committing_app(apps, points_of(["default_waitlist", RECEIVING])) as app:
+        yield app
 
 
 @pytest.fixture
 def call(shared: Flask) -> Callable[..., Answer]:
     """Send a request, from any thread."""
-    with shared.app_context():
-        token = tokens().issue(CLIENT)
-    return lambda method, path, **kwargs: ApiClient(shared.test_client(), token).request(method, path, **kwargs)
+    client = clients(shared)
+    return lambda method, path, **kwargs: client().request(method, path, **kwargs)
 
 
 def stored(url: str, mark: str) -> int:

@@ -138,7 +138,8 @@ def test_every_table_with_personal_data_about_a_contact_is_in_it_or_excused(app:
     pending = {"outbox", "outbox_mirrored", "erasure_deletions"}  # ids only, for a backend
     about_nobody_any_more = {"contact_tombstones"}
     reports = {"access_request_contacts", "access_request_copies"}
-    assert identified == shown | pending | about_nobody_any_more | reports
+    renderings = {"contact_documents", "outdated_documents"}  # of data that is in it
+    assert identified == shown | pending | about_nobody_any_more | reports | renderings
 
 
 def test_the_history_is_in_the_order_of_its_events(api: ApiClient) -> None:

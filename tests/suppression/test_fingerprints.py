@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import hmac
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ctms.addresses import comparison_key, spellings
 from ctms.database.generated_secrets import erasure_key
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import Fingerprints
+from tests.spellings import SPELLINGS, accepted_addresses
 
 KEY = "a key for tests only, of thirty-two bytes"
+ODD = (
+    *(
+        " Jane@Example.com",
+        "jane@example.com\n",
+        "\x1fjane@example.com",
+        '"Jane Doe"@Example.com',
+        "jane",
+        "",
+        "@",
+        " ",
+    ),
+    *("jane@XN--MNCHEN-3YA.de", "Jane <Jane@Example.com>", f"{'A' * 600}@Example.com", f" {'A' * 600}@Example.com"),
+)
 
 
 @pytest.fixture
@@ -33,6 +51,21 @@ def test_they_are_hmacs_that_outlive_a_version(fingerprints: Fingerprints) -> No
 @pytest.mark.parametrize("other", ["jane@example.org", "jane+a@example.com", "jane", ""])
 def test_another_address_has_another(fingerprints: Fingerprints, other: str) -> None:
     assert fingerprints.of(other) != fingerprints.of("jane@example.com")
+
+
+@given(
+    address=st.one_of(
+        accepted_addresses(),
+        st.sampled_from([*SPELLINGS.values(), *ODD]),
+        st.text(max_size=12),
+        st.text("aA@.x ", max_size=9),
+    )
+)
+def test_earlier_ones_are_those_of_each_spelling_in_lower_case(address: str) -> None:
+    earlier = [unicodedata.normalize("NFC", one.strip()).lower() for one in spellings(address)]
+    expected = [hmac.digest(KEY.encode(), one.encode(), "sha256") for one in (comparison_key(address), *earlier)]
+
+    assert Fingerprints(lambda: KEY).all_of(address) == list(dict.fromkeys(expected))
 
 
 def test_another_key_gives_others(fingerprints: Fingerprints) -> None:

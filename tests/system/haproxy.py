@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,13 +62,15 @@ class HAProxy:
 
 @contextmanager
 def haproxy(folder: Path, ports: Mapping[str, int]) -> Iterator[HAProxy]:
-    """Run HAProxy in front of the servers `blue` and `green`, of which one must be running, on these ports."""
+    """Run HAProxy in front of these servers, of which one must be running, on these ports."""
     port, control = free_port(), folder / "ha.sock"
     text = put(CONFIGURATION.read_text(), "127.0.0.1:8080", f"127.0.0.1:{port}")
-    for server, default in (("blue", 8001), ("green", 8002)):
-        text = put(text, f"127.0.0.1:{default}", f"127.0.0.1:{ports[server]}")
+    text = put(text, "/run/haproxy/ctms.sock", str(control))
+    servers = "".join(f"    server {name} 127.0.0.1:{one}\n" for name, one in ports.items())
+    text, replaced = re.subn(r"(?:    server \w+ 127\.0\.0\.1:\d+\n)+", servers, text)
+    assert replaced == 1, text
     configuration = folder / "haproxy.cfg"
-    configuration.write_text(put(text, "/run/haproxy/ctms.sock", str(control)))
+    configuration.write_text(text)
     url = f"http://127.0.0.1:{port}"
     with running(["haproxy", "-db", "-f", str(configuration)], f"{url}/__lbheartbeat__", folder / "haproxy.txt"):
         yield HAProxy(url, control, ports)

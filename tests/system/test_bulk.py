@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import psycopg
 import pytest
 import requests
 
+from tests.forked import ForkedCommand
 from tests.serving import FLASK, Served, serve
 from tests.system.conftest import Connect
 
@@ -83,16 +85,9 @@ def listed(tmp_path: Path) -> Path:
     return path
 
 
-def begin(served: Served, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [FLASK, "ctms", *map(str, arguments)],
-        env=served.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+def begin(served: Served, *arguments: str | Path) -> ForkedCommand:
+    folder = served.folder / f"command-{uuid.uuid4()}"
+    return ForkedCommand("ctms", *map(str, arguments), environment=served.environment, folder=folder)
 
 
 def count(connection: psycopg.Connection, query: str) -> int:
@@ -105,7 +100,7 @@ def doomed(connection: psycopg.Connection) -> int:
     return count(connection, "SELECT count(*) FROM emails WHERE primary_email LIKE 'doomed-%'")
 
 
-def wait_until_some_are_gone(connection: psycopg.Connection, process: subprocess.Popen[str], of: int = PEOPLE) -> None:
+def wait_until_some_are_gone(connection: psycopg.Connection, process: ForkedCommand, of: int = PEOPLE) -> None:
     give_up = time.monotonic() + 200
     while doomed(connection) == of:
         assert process.poll() is None, process.communicate()
@@ -147,7 +142,7 @@ def test_ctrl_c_and_sigterm_lose_nothing(
         process = begin(served, *arguments, "--batch-size", "20", "--pause", "1")
         wait_until_some_are_gone(connection, process, left)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=200)
+        output, errors = process.communicate()
         assert process.returncode == 3, errors
         assert errors.splitlines()[-1].startswith("Error: stopped: ")
         told.append(json.loads(output))
@@ -177,7 +172,7 @@ def test_kill_9_at_random_moments_loses_nothing(
         wait_until_some_are_gone(connection, process, left)
         time.sleep(chance.uniform(0, 0.3))
         process.kill()
-        process.communicate(timeout=200)
+        process.communicate()
     assert len(reports) > 1, "nothing was left to do after the first kill"
 
     reports.append(tmp_path / "last.csv")
@@ -199,7 +194,7 @@ def test_opting_out_is_taken_up_after_kill_9(served: Served, connection: psycopg
         assert time.monotonic() < give_up
         time.sleep(0.01)
     process.kill()
-    process.communicate(timeout=200)
+    process.communicate()
     done = count(connection, query)
     assert 0 < done < PEOPLE
 
@@ -244,7 +239,7 @@ def test_a_database_that_ends_the_connection(
     process = begin(served, *arguments, "--batch-size", "20", "--pause", "1")
     wait_until_some_are_gone(connection, process)
     connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ctms'")
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate()
 
     assert process.returncode == 3, errors
     assert errors.splitlines()[-1].startswith("Error: the database cannot be reached: ")
@@ -266,7 +261,7 @@ def test_readers_and_writers_go_on_meanwhile(served: Served, connection: psycopg
             )
             assert (found.status_code, changed.status_code) == (200, 200)
             answers += 1
-        process.communicate(timeout=200)
+        process.communicate()
 
     assert process.returncode == 0
     assert answers > 0

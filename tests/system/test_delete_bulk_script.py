@@ -94,8 +94,9 @@ def left(connection: psycopg.Connection, domain: str) -> int:
 
 
 def records(connection: psycopg.Connection) -> list[int]:
-    """Return the numbers of contacts of all erasures."""
-    return [row[0] for row in connection.execute("SELECT contacts FROM erasures WHERE origin = 'api'")]
+    """Return the numbers of contacts of all erasures, in their order."""
+    query = "SELECT contacts FROM erasures WHERE origin = 'api' ORDER BY requested_at"
+    return [row[0] for row in connection.execute(query)]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests import forked
 from tests.contacts.factories import full
 from tests.serving import Served, serve
 from tests.telemetry.sentry import Inbox, inbox
+from tools.cli_reference import below
 
 MARK = "janemarked"
 ADDRESS = f"{MARK}@example.com"
@@ -139,6 +141,9 @@ def test_the_whole_api(watched: tuple[Served, Inbox]) -> None:
 
 
 LISTS = {
+    "list.csv": f'Email,Name,Weekly,Day\n{MARK}@example.com,{MARK},yes,\n{MARK},x,{MARK},{MARK}\n"{MARK}\n',
+    "map.toml": 'email.primary_email = "Email"\nemail.first_name = "Name"\nnewsletters.weekly = "Weekly"\n'
+    'amo.last_login = "Day"\n',
     "delete.txt": f"{ADDRESS}\nnobody-{ADDRESS}\n{MARK}\n",
     "retention.toml": f"[rules.old]\naction = 'erase'\nwhen.mailing_country = '{MARK}'\n",
     "opt-out.csv": f"Email,Date,Reason\n{ADDRESS},2020-01-01,{MARK}\n{MARK},x,y\n",
@@ -154,6 +159,7 @@ ARGUMENTS = {
     "contacts check-addresses": [],
     "clients grant": ["id_new", "admin"],
     "clients revoke": ["id_new", "admin"],
+    "clients limit": ["id_new", "--rate", "100/s"],
     "clients rotate-secret": ["id_new", "--yes"],
     "clients delete": ["id_new", "--yes"],
     "permissions create": ["read_new"],
@@ -174,6 +180,10 @@ ARGUMENTS = {
     "backends resync": ["nothing", "--email-file", "delete.txt"],
     "subject-access": [ADDRESS, "--output", "report"],
     "opt-out": ["--yes", "opt-out.csv"],
+    "export": ["--output", "export", "--filter", json.dumps({"mailing_country": MARK})],
+    "import": ["list.csv", "--map", "map.toml", "--mode", "upsert"],
+    "documents build": [],
+    "documents verify": ["--sample", "10"],
     "duplicates": [],
     "merge": [UNKNOWN, str(uuid.UUID(int=1)), "--yes"],
     "delete-bulk": ["--yes", "--forget", "--email", f"x-{ADDRESS}", "--email-file", "delete.txt"],
@@ -191,6 +201,7 @@ ARGUMENTS = {
     "suppressions check": [f"y-{ADDRESS}"],
     "suppressions remove": [f"y-{ADDRESS}"],
     "suppressions import": ["delete.txt"],
+    "audit": [],
     "worker": ["--once"],
 }
 """How every command is called, in this order; data that operators ask for go to standard output."""
@@ -198,7 +209,7 @@ ARGUMENTS = {
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+        for name, child in below(command).items():
             yield from leaves(child, (*path, name))
     else:
         yield " ".join(path)

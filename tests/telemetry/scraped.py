@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client.parser import text_string_to_metric_families
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 """The name of a series and its labels."""
 
 
+@lru_cache(maxsize=8)  # tests look for hundreds of series in one text
 def series(text: str) -> dict[Series, float]:
     """Return the values of all series."""
     return {

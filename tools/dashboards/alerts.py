@@ -199,6 +199,13 @@ _WORKER = [
         thresholds=[("orange", 1.5)],
     ),
     _alert(
+        "CtmsStoredDocumentsDiffer",
+        "Stored documents of the last three hours that differ from rendered ones.",
+        "docs/runbooks/stored-documents-differ.md",
+        [_q('sum(increase(ctms_stored_documents_checked_total{ENV,result="different"}[3h]))', "different")],
+        thresholds=[("orange", 0)],
+    ),
+    _alert(
         "CtmsRetentionOverMax",
         "Contacts that the retention rules match, if more than their maximum.",
         "docs/runbooks/retention-over-max.md",

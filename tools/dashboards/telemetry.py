@@ -127,6 +127,13 @@ _CLIENT_PANELS = [
         unit="reqps",
     ),
     Panel(
+        "Rate-limited requests",
+        "Requests per second refused with 429 because of a rate limit, by API client.",
+        [_q("sum by (client_id) (rate(ctms_rate_limited_requests_total{ENV}[R]))", "{{client_id}}")],
+        unit="reqps",
+        width=4,
+    ),
+    Panel(
         "Token failures",
         "Failed requests to `/token` per second, by cause.",
         [_q("sum by (cause) (rate(ctms_token_failures_total{ENV}[R]))", "{{cause}}")],
@@ -188,6 +195,17 @@ _PLUGIN_PANELS = [
         "Waitlist rule errors",
         "Unexpected errors in the waitlist rules of plugins per minute; each failed a request.",
         [_q("sum by (plugin) (rate(ctms_waitlist_rules_failures_total{ENV}[R])) * 60", "{{plugin}}")],
+    ),
+    Panel(
+        "Unavailable newsletters",
+        "New subscriptions per minute to newsletters that are unknown or retired, while `CTMS_NEWSLETTERS` is warn or"
+        " enforce.",
+        [
+            _q(
+                "sum by (cause, outcome) (rate(ctms_unavailable_newsletter_subscriptions_total{ENV}[R])) * 60",
+                "{{cause}}, {{outcome}}",
+            )
+        ],
     ),
     Panel(
         "Oldest open erasure",

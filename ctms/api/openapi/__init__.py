@@ -15,6 +15,7 @@ from typing import cast
 import flask_smorest
 from flask import Flask
 
+from ctms.api.openapi import conditions
 from ctms.api.openapi.conventions import Conventions
 from ctms.api.openapi.errors import ERROR, error_responses, register_errors
 from ctms.api.openapi.inputs import Marshmallow
@@ -31,9 +32,13 @@ Contacts with one e-mail address each, their newsletters and waitlists, and data
 
 **Errors** are `{"detail": …}`: a sentence, or for validation errors a list of `{"loc", "msg", "type"}`.
 
-**Requests.** Unknown members are ignored. Booleans may also be `"yes"`, `"Y"`, `"on"`, `"t"`, `"true"`, `"1"`, `1` and
-their opposites. Blank query parameters count as absent. Text must not contain U+0000. The maximum size of a body is
-1 MiB; a larger one is refused, and up to 64 MiB of it are read and discarded.
+**Requests.** Unknown members of contacts are ignored; those of other bodies are refused where the schema says so.
+Booleans may also be `"yes"`, `"Y"`, `"on"`, `"t"`, `"true"`, `"1"`, `1` and their opposites. Blank query parameters
+count as absent. Text must not contain U+0000. The maximum size of a body is 1 MiB, and 10 MiB for `POST /ctms/batch`;
+a larger one is refused, and up to 64 MiB of it are read and discarded.
+
+**Rate limits.** A client may have a limit. Above it, a request gets 429 with `Retry-After`. The other responses to this
+client, except errors, have `RateLimit` and `RateLimit-Policy`, too (draft-ietf-httpapi-ratelimit-headers-10).
 
 Every `GET` route also supports `HEAD`, and every path `OPTIONS`. Other methods get 405 with `Allow`.
 """
@@ -63,6 +68,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
         )
         app.extensions["ctms.openapi"] = self
         register_errors(self.spec.components)
+        for name, schema in conditions.schemas().items():
+            self.spec.components.schema(name, schema)
         self.spec.components.security_scheme(
             SECURITY_SCHEME,
             {

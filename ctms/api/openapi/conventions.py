@@ -26,6 +26,16 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "required": True,
     },
+    "RateLimit": {
+        "description": "Remaining requests `r` of the API client; without any, the seconds `t` until the next one. Only"
+        " for clients with a rate limit (draft-ietf-httpapi-ratelimit-headers-10).",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "Rate limit of the API client: at most `q` requests at once, refilled in `w` seconds"
+        " (draft-ietf-httpapi-ratelimit-headers-10).",
+        "schema": {"type": "string"},
+    },
     "Erasure-Id": {
         "description": "Id of the erasure's record: `GET /erasures/{id}`.",
         "schema": {"type": "string", "format": "uuid"},
@@ -50,9 +60,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "Idempotency-Key": {
-        "description": "Unique key of this request for the client, at most 255 characters, hard to guess. A repeated"
-        " request with the same key and body has no further effect; a different body is a 422.",
-        "schema": {"type": "string", "maxLength": 255},
+        "description": "Unique key of this request for the client, at most 255 ASCII characters, hard to guess. A"
+        " repeated request with the same key and body has no further effect; a different body is a 422.",
+        "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     },
     "If-Match": {
         "description": "`ETag` that the contact must still have (`*`: the contact must exist), otherwise 412."

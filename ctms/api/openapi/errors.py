@@ -11,15 +11,16 @@ from ctms.api.openapi.conventions import REQUEST_ID
 ERROR = "Error"
 CONFLICT = "ConflictError"
 GONE = "GoneError"
+PROBLEM = "Problem"
 TOKEN_ERROR = "TokenError"  # noqa: S105  a name
 
 _DETAIL = {
     "description": "Error message, or the list of validation errors.",
-    "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": "Problem"}],
+    "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": PROBLEM}],
 }
 
 SCHEMAS: dict[str, dict[str, Any]] = {
-    "Problem": {
+    PROBLEM: {
         "description": "Validation error. The value is never repeated, since it may be personal data.",
         "type": "object",
         "required": ["loc", "msg", "type"],
@@ -58,7 +59,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         },
     },
     CONFLICT: {
-        "description": "Conflict with another contact.",
+        "description": "Conflict with another contact, or a limit is reached.",
         "type": "object",
         "required": ["detail"],
         "properties": {
@@ -113,7 +114,7 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     ),
     403: (
         "Forbidden",
-        "Missing permission, or suppressed address (its owner asked to be forgotten)",
+        "Missing permission, suppressed address (its owner asked to be forgotten), or invalid link",
         ERROR,
         {"missing permission": "Permission(s) required: manage_contacts", "suppressed": "Address is suppressed"},
         (),
@@ -121,9 +122,9 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     404: ("NotFound", "Unknown contact or erasure", ERROR, {"unknown contact": "Unknown email_id"}, ()),
     409: (
         "Conflict",
-        "Identity taken by another contact, or a different contact with this id or address exists",
+        "Identity taken by another contact, a different contact with this id or address exists, or too many exports",
         CONFLICT,
-        {"taken": "Contact already exists"},
+        {"taken": "Contact already exists", "exports": "The client has 30 exports that wait, run or have files: …"},
         (),
     ),
     410: (
@@ -150,7 +151,21 @@ RESPONSES: dict[int, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     ),
     413: ("TooLarge", "Body too large", ERROR, {"too large": "Request Entity Too Large"}, ()),
     422: ("Invalid", "Validation error", ERROR, _EXAMPLES, ()),
+    429: (
+        "TooManyRequests",
+        "Rate limit of the API client exceeded",
+        ERROR,
+        {"rate limit": "Too many requests: the limit of the client is 100/s"},
+        ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    ),
     500: ("InternalError", "Internal error", ERROR, {"internal error": "Internal Server Error"}, ()),
+    501: (
+        "NotConfigured",
+        "Not configured by the operator",
+        ERROR,
+        {"exports": "Exports are not configured: set CTMS_EXPORT_DIR"},
+        (),
+    ),
     503: (
         "Unavailable",
         "Database unavailable or too slow, or service too busy; the client may retry",

@@ -39,9 +39,33 @@ ERASE: dict[str, Any] = {
     },
 }
 ACCESS: dict[str, Any] = {"address": {"summary": "An address", "value": {"address": "jane@example.com"}}}
+EXPORT: dict[str, Any] = {
+    "all": {"summary": "All contacts", "value": {"format": "ndjson"}},
+    "some": {
+        "summary": "Addresses of subscribers in Canada",
+        "value": {
+            "format": "csv",
+            "filter": {"mailing_country": "ca", "newsletters": "common-voice"},
+            "fields": ["email.email_id", "email.primary_email"],
+        },
+    },
+}
 MERGE: dict[str, Any] = {
     "preview": {"summary": "Preview a merge", "value": {"from": _ID, "dry_run": True}},
     "merge": {"summary": "Merge a duplicate", "value": {"from": _ID}},
+}
+SEARCH: dict[str, Any] = {
+    "waitlist": {
+        "summary": "Who is on a waitlist, from Canada",
+        "value": {"filter": {"waitlists": {"name": "vpn", "fields": {"geo": "ca"}}}, "fields": ["email.primary_email"]},
+    },
+    "either": {
+        "summary": "Subscribers of a newsletter in two countries, without an account, and their number",
+        "value": {
+            "filter": {"newsletters": "hubs", "mailing_country": ["ca", "us"], "not": {"has_fxa": True}},
+            "count": True,
+        },
+    },
 }
 PATCH: dict[str, Any] = {
     "name": {"summary": "Correct a name", "value": {"email": {"last_name": "Roe"}}},
@@ -51,4 +75,22 @@ PATCH: dict[str, Any] = {
     },
     "unsubscribe": {"summary": "Unsubscribe from all newsletters", "value": {"newsletters": "UNSUBSCRIBE"}},
     "account deleted": {"summary": "Delete the account's data", "value": {"fxa": "DELETE"}},
+}
+BATCH: dict[str, Any] = {
+    "upsert": {
+        "summary": "Create or update two contacts",
+        "value": {
+            "items": [
+                {
+                    "match": {"primary_email": "jane@example.com"},
+                    "contact": {"newsletters": [{"name": "mozilla-welcome"}]},
+                },
+                {
+                    "match": {"fxa_id": "6eb6ed6ac3b64259968aa490c6c0b9df"},
+                    "mode": "update",
+                    "contact": {"email": {"email_lang": "de"}},
+                },
+            ]
+        },
+    },
 }

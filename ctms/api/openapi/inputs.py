@@ -17,8 +17,10 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from apispec.ext.marshmallow.schema_resolver import SchemaResolver
 
-from ctms.api.openapi.rows import ROWS, describe_choices, is_stored, row_name, row_schema
+from ctms.api.openapi.errors import PROBLEM
+from ctms.api.openapi.rows import ROWS, describe_choices, is_stored, row_name, row_schema, sparse_schema
 from ctms.contacts import fields
+from ctms.contacts.problems import ProblemSchema
 from ctms.contacts.schemas import ContactSchema
 
 DEFAULT = "Default: `{}`."
@@ -49,16 +51,21 @@ class Converter(OpenAPIConverter):
     def init_attribute_functions(self) -> None:
         """Add the functions for what apispec does not describe as this API does."""
         super().init_attribute_functions()  # type: ignore[no-untyped-call]
-        self.attribute_functions += [self.field2free, self.field2list, self.field2actions]
+        self.attribute_functions += [self.field2free, self.field2list, self.field2actions, self.field2component]
 
     def resolve_nested_schema(self, schema: Any) -> Any:
         """Return a reference to the schema, or in a response to its row if it has one."""
         cls = schema if isinstance(schema, type) else type(schema)
-        if not self._answering or cls not in ROWS:
+        if cls is ProblemSchema:
+            return self.spec.components.get_ref("schema", PROBLEM)
+        of = getattr(cls, "sparse_of", cls)
+        if not self._answering or of not in ROWS:
             return super().resolve_nested_schema(schema)  # type: ignore[no-untyped-call]
-        name = row_name(cls)
+        name, described = row_name(of), row_schema(of)
+        if of is not cls:
+            name, described = f"Sparse{name}", sparse_schema(of)
         if name not in self.spec.components.schemas:
-            self.spec.components.schema(name, {"description": inspect.getdoc(cls), **row_schema(cls)})
+            self.spec.components.schema(name, {"description": inspect.getdoc(cls), **described})
         return {"$ref": f"#/components/schemas/{name}"}
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
@@ -124,6 +131,16 @@ class Converter(OpenAPIConverter):
         value = {key: ret.pop(key) for key in list(ret)}
         words = [{"type": "string", "const": word, "description": _ACTIONS[word]} for word in actions]
         return {"anyOf": [value, *words]}
+
+    def field2component(self, field: ma.fields.Field[Any], ret: dict[str, Any]) -> dict[str, Any]:
+        """Refer to the schema of the document that a field names as its `component`."""
+        component = getattr(field, "component", None)
+        if component is None:
+            return {}
+        words = {name: ret[name] for name in ("description",) if name in ret}
+        ret.clear()
+        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{component}"}
+        return {**words, **({"anyOf": [schema, {"type": "null"}]} if field.allow_none else schema)}
 
 
 class Resolver(SchemaResolver):

@@ -15,10 +15,13 @@ from sqlalchemy.types import TypeEngine
 
 from ctms.contacts.documents import null_default
 from ctms.contacts.parts import Part
-from ctms.contacts.registry import PARTS, SUB_DOCUMENTS
+from ctms.contacts.registry import NEWSLETTERS, PARTS, SUB_DOCUMENTS
 
 ROWS: dict[type[ma.Schema], Part] = {part.schema: part for part in PARTS.values()}
 """The part of a contact whose sub-document or entry each schema describes."""
+
+# Its name in clients that are generated from the document, whatever the class of the model is called.
+_NAMES: dict[type[ma.Schema], str] = {NEWSLETTERS.schema: "Newsletter"}
 
 _KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
     (String, {"type": "string"}),
@@ -32,7 +35,7 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], dict[str, Any]], ...] = (
 
 def row_name(schema: type[ma.Schema]) -> str:
     """Return the name of the sub-document or entry in the OpenAPI document."""
-    return ROWS[schema].model.__name__
+    return _NAMES.get(schema, ROWS[schema].model.__name__)
 
 
 def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
@@ -43,6 +46,14 @@ def row_schema(schema: type[ma.Schema]) -> dict[str, Any]:
         for name, field in part.fields.items()
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def sparse_schema(schema: type[ma.Schema]) -> dict[str, Any]:
+    """Return the JSON Schema of the sub-document or entry with some members: always its id, or its name."""
+    part = ROWS[schema]
+    described = row_schema(schema)
+    always = [name for name in ("email_id", "name") if name in described["properties"]]
+    return {**described, "required": always} if part.required or part.many else described | {"required": []}
 
 
 def is_stored(field: ma.fields.Field[Any]) -> bool:
