@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ class InMemoryEntryPoint(EntryPoint):
 
 def bundled() -> list[EntryPoint]:
     """Return the bundled plugins."""
-    return [point for point in entry_points(group=GROUP) if point.dist and point.dist.name == _PACKAGE]
+    return [point for point in _installed() if point.dist and point.dist.name == _PACKAGE]
 
 
 def under_test(project: Path) -> list[EntryPoint]:
@@ -38,9 +40,8 @@ def under_test(project: Path) -> list[EntryPoint]:
     file = project / "pyproject.toml"
     if not file.is_file():
         return []
-    declared = tomllib.loads(file.read_text()).get("project", {}).get("entry-points", {}).get(GROUP, {})
-    installed = {(point.name, point.value): point for point in entry_points(group=GROUP)}
-    return [installed.get((name, value), EntryPoint(name, value, GROUP)) for name, value in declared.items()]
+    installed = {(point.name, point.value): point for point in _installed()}
+    return [installed.get((name, value), EntryPoint(name, value, GROUP)) for name, value in _declared(file.read_text())]
 
 
 def points_of(chosen: Iterable[object]) -> list[EntryPoint]:
@@ -49,7 +50,7 @@ def points_of(chosen: Iterable[object]) -> list[EntryPoint]:
     A plugin itself is a module or another object with hook implementations; its name is the last part of its
     `__name__`, or that of its class, in lower case. Raises `LookupError` for a name that is not installed.
     """
-    installed = {point.name: point for point in entry_points(group=GROUP)}
+    installed = {point.name: point for point in _installed()}
     points = []
     for one in chosen:
         if isinstance(one, EntryPoint):
@@ -64,3 +65,21 @@ def points_of(chosen: Iterable[object]) -> list[EntryPoint]:
                 f"no installed package has a plugin {one!r}; the plugins are {', '.join(sorted(installed))}"
             )
     return points
+
+
+def _installed() -> tuple[EntryPoint, ...]:
+    """Return the entry points of all installed plugins."""
+    return _installed_in(tuple(sys.path))
+
+
+@lru_cache
+def _installed_in(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001  `sys.path`, which Python searches
+    # Each test asks three times, and Python reads the metadata of every installed package each time.
+    return tuple(entry_points(group=GROUP))
+
+
+@lru_cache
+def _declared(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the names and values of the plugins that a `pyproject.toml` with this text declares."""
+    declared = tomllib.loads(text).get("project", {}).get("entry-points", {}).get(GROUP, {})
+    return tuple(declared.items())
