@@ -98,9 +98,34 @@ def store(connection: Connection, contacts: Sequence[Contact]) -> None:
                     copy.write_row([Json(value) if isinstance(value, dict) else value for value in values])
 
 
+class Oracle:
+    """Which of many contacts match a condition; each test on its own is evaluated once."""
+
+    def __init__(self, contacts: Sequence[Contact]) -> None:
+        self._contacts = contacts
+        self._all = frozenset(range(len(contacts)))
+        self._found: dict[str, frozenset[int]] = {}
+
+    def matching(self, condition: Mapping[str, Any]) -> frozenset[int]:
+        """Return the indexes of the contacts that match."""
+        return self._all.intersection(*(self._matching_test(name, value) for name, value in condition.items()))
+
+    def _matching_test(self, name: str, value: Any) -> frozenset[int]:
+        if name == "and":
+            return self._all.intersection(*map(self.matching, value))
+        if name == "or":
+            return frozenset().union(*map(self.matching, value))
+        if name == "not":
+            return self._all - self.matching(value)
+        key = repr((name, value))
+        if key not in self._found:
+            self._found[key] = frozenset(i for i in self._all if _matches_test(name, value, self._contacts[i]))
+        return self._found[key]
+
+
 def matches(condition: Mapping[str, Any], contact: Contact) -> bool:
     """Return whether a contact matches a condition."""
-    return all(_matches_test(name, value, contact) for name, value in condition.items())
+    return bool(Oracle([contact]).matching(condition))
 
 
 def _matches_test(name: str, value: Any, contact: Contact) -> bool:
@@ -177,9 +202,6 @@ def _has(part: str) -> Callable[[Any, Contact], bool]:
 
 
 _ORACLES: Mapping[str, Callable[[Any, Contact], bool]] = {
-    "and": lambda value, contact: all(matches(one, contact) for one in value),
-    "or": lambda value, contact: any(matches(one, contact) for one in value),
-    "not": lambda value, contact: not matches(value, contact),
     "create_timestamp": _of_time("create_timestamp"),
     "update_timestamp": _of_time("update_timestamp"),
     "double_opt_in": _of_flag("email", "double_opt_in"),
