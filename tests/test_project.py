@@ -49,6 +49,7 @@ LAYERS = (
         "ctms.current",
         "ctms.database_urls",
         "ctms.errors",
+        "ctms.startup",
         "ctms.threads",
         "ctms.words",
     },

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ctms.cli.group import Group
+from ctms.startup import quick_imports
+
+with quick_imports():
+    from ctms.cli.group import Group
 
 COMMANDS = {
     "audit": "ctms.cli.audit:audit",

@@ -21,6 +21,7 @@ from ctms.errors import OperatorError, PluginError
 from ctms.hooks.manager import Plugins
 from ctms.hooks.plugin import Plugin
 from ctms.settings import app_settings
+from ctms.startup import quick_imports
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,10 @@ class AppOwner(AppGroup):
 
     def create_app(self) -> Flask:
         """Create the app."""
-        from ctms.app import create_app  # noqa: PLC0415  not needed for the help of a command
+        with quick_imports():
+            from ctms.app import create_app  # noqa: PLC0415  not needed for the help of a command
 
-        return create_app()
+            return create_app()
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; end it with one line and an exit status for any `OperatorError`."""
@@ -109,7 +111,8 @@ class Group(AppOwner):
         return super().get_command(ctx, cmd_name) or self._of_plugins(ctx).get(cmd_name)
 
     def _import(self, name: str) -> click.Command:
-        command: click.Command = resolve_name(self._references[name])
+        with quick_imports():
+            command: click.Command = resolve_name(self._references[name])
         return command
 
     def _is_built_in(self, name: str) -> bool:

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-import flask_migrate
 from flask import g
 from flask.cli import with_appcontext
-from flask_migrate.cli import db as commands
 
-from ctms.cli.group import AppOwner
-from ctms.database import migrations
-from ctms.errors import NotFoundError, OperatorError
+from ctms.startup import quick_imports
+
+with quick_imports():
+    import flask_migrate
+    from flask_migrate.cli import db as commands
+
+    from ctms.cli.group import AppOwner
+    from ctms.database import migrations
+    from ctms.errors import NotFoundError, OperatorError
 
 _NEWEST = ("head", "heads")
 _WRITING = ("revision", "migrate", "merge", "edit")

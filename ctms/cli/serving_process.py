@@ -10,7 +10,10 @@ import threading
 
 from flask import Flask
 
-from ctms.app import create_app
+from ctms.startup import quick_imports
+
+with quick_imports():
+    from ctms.app import create_app
 
 
 def worker_app() -> Flask:
@@ -21,7 +24,8 @@ def worker_app() -> Flask:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         threading.Thread(target=_end_on_signal, name="end-on-signal", daemon=True).start()
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
-    app = create_app()
+    with quick_imports():
+        app = create_app()
     # Existing objects stay: exempt them from garbage collection.
     gc.collect()
     gc.freeze()
