@@ -25,6 +25,8 @@ from ctms.settings import Settings
 from tests.conftest import SECRET_KEY
 from tests.serving import Served
 
+pytestmark = pytest.mark.long
+
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.contacts.factories import minimal
@@ -14,6 +15,8 @@ from tests.forked import ForkedFlask
 from tests.serving import Served, end, serve
 from tests.system.replication import admin_of, replicated, settings_for
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.long
 
 BOUND_IN_SECONDS = 10
 """Maximum time from the promotion to the first write."""

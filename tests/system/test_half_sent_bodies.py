@@ -102,6 +102,7 @@ def test_the_service_keeps_serving(served: Served, token: str, contact: str, pat
     assert_answers(served, token, contact)
 
 
+@pytest.mark.long
 def test_the_service_keeps_serving_beyond_the_limit(served: Served, token: str, contact: str) -> None:
     with hanging(served, "/ctms"):
         over = time.monotonic() + MAX_DRAIN_SECONDS + 3

@@ -23,7 +23,7 @@ from tests.system.retrying import RetryingLoad, Written, retrying_load
 from tests.telemetry.scraped import total
 from tests.waiting import wait_until
 
-pytestmark = needs("haproxy", "pgbouncer")
+pytestmark = [needs("haproxy", "pgbouncer"), pytest.mark.long]
 
 UNKNOWN = "/ctms/332de237-cab7-4461-bcc3-48e68f42bd5c"
 ROUTE = {"method": "GET", "path_template": "/ctms/{email_id}"}

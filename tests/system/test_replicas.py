@@ -18,6 +18,8 @@ from tests.contacts.factories import minimal
 from tests.serving import Served, serve
 from tests.system.replication import Server, admin_of, replicated, settings_for
 
+pytestmark = pytest.mark.long
+
 NEWSLETTER = "replicated"
 # Parts of the statements, as the log of a server has them.
 SEARCH = "WITH ids AS MATERIALIZED"

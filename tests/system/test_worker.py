@@ -199,6 +199,7 @@ def test_contacts_reach_the_backend_and_leave_it(running: Running) -> None:
     assert running.database.execute("SELECT count(*) FROM procrastinate_workers").fetchone() == (0,)
 
 
+@pytest.mark.long
 def test_the_batch_of_a_killed_worker_is_taken_over(running: Running) -> None:
     running.hold.touch()
     made = running.make(1)
