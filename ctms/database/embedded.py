@@ -98,6 +98,11 @@ class EmbeddedServer:
         return server
 
     def _start(self) -> None:
+        if postmaster.REFUSED_IN_PATHS & set(str(self._folder.absolute())):
+            raise OperatorError(
+                f"CTMS_DATA_DIR {self._folder} has a character in its path that pg_ctl does not accept: set"
+                ' CTMS_DATA_DIR to a folder without " $ ` \\ in its path'
+            )
         make_folder(self._folder)
         # Blocks while the last user of the server stops it: then it is started again, not used while it stops.
         self._in_use = (self._folder / "in-use.lock").open("w")
@@ -111,7 +116,7 @@ class EmbeddedServer:
             self._initialise(server, data)
             self._start_patiently(server)
         self._server = server
-        self.url = server.get_uri(driver="psycopg")
+        self.url = postmaster.url_of(server)
         self._supervisor.start()
 
     def _server_of(self, data: Path, lock: InterProcessLock) -> PostgresServer:

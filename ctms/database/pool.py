@@ -177,7 +177,9 @@ def failover_arguments(url: str | None) -> dict[str, Any]:
 def libpq_url(url: str) -> str:
     """Convert an SQLAlchemy URL to one that libpq accepts."""
     rendered = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    return rendered.replace(" ", "%20")  # SQLAlchemy keeps spaces in a password, which libpq rejects
+    # SQLAlchemy keeps spaces in a password, which libpq rejects, and writes those of parameters as in a form.
+    server, mark, parameters = rendered.partition("?")
+    return f"{server}{mark}{parameters.replace('+', '%20')}".replace(" ", "%20")
 
 
 def connect_with_retry(url: str, kind: type[Connection] = psycopg.Connection, **parameters: Any) -> Connection:

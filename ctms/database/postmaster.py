@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from sqlalchemy import URL
 
 from ctms.database.programs import run_program
 
@@ -24,6 +25,9 @@ with warnings.catch_warnings():
 
 START_ATTEMPT_TIMEOUT_IN_SECONDS = 10
 """How long one attempt waits for the server, which continues to start after that."""
+
+REFUSED_IN_PATHS = frozenset('"$`\\')
+"""What `pg_ctl` does not quote for the shell that it starts the server with."""
 
 
 def start(server: PostgresServer) -> bool:
@@ -44,9 +48,15 @@ def start(server: PostgresServer) -> bool:
         info = _information(data)
         if info is None or not info.is_running() or info.status != "ready":
             return False
-        server._postmaster_info = info  # noqa: SLF001  which it reads for its URL
+        server._postmaster_info = info  # noqa: SLF001  which it stops, and whose socket is used
         _restart_is_due(data).unlink(missing_ok=True)
     return True
+
+
+def url_of(server: PostgresServer) -> str:
+    """Return the SQLAlchemy URL of a server that was started. The wheel's own fails for folders such as `a+b`."""
+    name, folder = server.postgres_user, server.get_postmaster_info().socket_dir
+    return URL.create("postgresql+psycopg", name, database=name, query={"host": str(folder)}).render_as_string()
 
 
 def stop(server: PostgresServer) -> None:

@@ -254,6 +254,21 @@ def test_its_log_repeats_no_values(tmp_path: Path) -> None:
     assert "jane.private" not in log
 
 
+@pytest.mark.parametrize("name", ["a b", "a+b", "it's", "100%", "a&b", "a#b", "a?b=c", "n\u00e4chste"])
+def test_a_folder_with_any_name(tmp_path: Path, name: str) -> None:
+    with EmbeddedServer.acquire(tmp_path / name) as server:
+        assert answers(server.url)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a$b", "a`b", "a\\b"])
+def test_a_folder_that_pg_ctl_cannot_use(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OperatorError, match="has a character in its path that pg_ctl does not accept") as refused:
+        EmbeddedServer.acquire(tmp_path / name)
+
+    assert is_documented(refused.value.message)
+    assert not (tmp_path / name).exists()
+
+
 def test_a_start_that_fails_does_not_repeat_the_log_of_postgresql(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
