@@ -20,6 +20,7 @@ import pytest
 from ctms.database import embedded, postmaster, programs
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import libpq_url
+from ctms.database.system_user import server_user
 from ctms.errors import OperatorError
 from tests.chaos.postgresql import kill, wait_until_it_answers
 from tests.docs.messages import is_documented
@@ -209,7 +210,7 @@ def test_a_server_that_is_stopped_stays_stopped(tmp_path: Path) -> None:
 
 def zombie() -> subprocess.Popen[bytes]:
     """Return a zombie: a process that has ended without being waited for."""
-    process = subprocess.Popen(["true"])
+    process = subprocess.Popen(["true"], user=server_user())  # PostgreSQL ignores those of others
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     return process
@@ -217,7 +218,7 @@ def zombie() -> subprocess.Popen[bytes]:
 
 def another() -> subprocess.Popen[bytes]:
     """Return a process that has nothing to do with PostgreSQL."""
-    return subprocess.Popen(["sleep", "600"])
+    return subprocess.Popen(["sleep", "600"], user=server_user())
 
 
 @pytest.mark.parametrize("taken", [zombie, another])
