@@ -17,11 +17,11 @@ from sqlalchemy import text
 from ctms.clients import rate_limits, registry
 from ctms.clients.rate_limits import Quota, RateLimit, RateLimiter
 from ctms.clients.tokens import tokens
-from ctms.database import pool
 from ctms.database.engine import db
 from ctms.errors import TooManyRequests, Unavailable
 from tests.clients.factories import create_client
 from tests.contacts.factories import minimal
+from tests.counted import count_connections
 from tests.http import ApiClient, assert_error
 from tests.telemetry.scraped import values
 
@@ -51,17 +51,7 @@ def never_denied(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def leases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list with an entry for each lease."""
-    found: list[str] = []
-    reading = pool.reading
-
-    @contextmanager
-    def counted() -> Iterator[Any]:
-        found.append("lease")
-        with reading() as connection:
-            yield connection
-
-    monkeypatch.setattr(rate_limits, "reading", counted)
-    return found
+    return count_connections(monkeypatch, rate_limits, "reading")
 
 
 def set_limit(limit: RateLimit | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from ctms.database import engine, migrations
 from ctms.settings import Settings
 from ctms.telemetry import health
 from tests.conftest import empty_database
+from tests.counted import count_connections
 from tests.http import Answer, ApiClient
 
 ERASURE_KEY = "k" * 32
@@ -57,16 +57,7 @@ def test_a_hanging_database_times_out_after_two_seconds(settings: Settings, sile
 def test_a_hanging_check_is_not_restarted(
     settings: Settings, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    real = engine.quick_connection
-
-    @contextmanager
-    def counting() -> Iterator[Any]:
-        asked.append("")
-        with real() as connection:
-            yield connection
-
-    monkeypatch.setattr(health, "quick_connection", counting)
+    asked = count_connections(monkeypatch, health, "quick_connection")
     client = create_app(replace(settings, db_url=url(silent)), []).test_client()
     monkeypatch.setattr(health, "CHECK_TIMEOUT_IN_SECONDS", 0.01)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from ctms.settings import Settings
 from ctms.telemetry import database_gauges
 from ctms.telemetry.database_gauges import DatabaseCounts, DatabaseGauges
 from tests.conftest import empty_database
+from tests.counted import count_connections
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,7 @@ def execute(counted: Flask) -> Iterator[Callable[..., Any]]:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows with each query."""
-    times: list[str] = []
-    real = engine.quick_connection
-
-    @contextmanager
-    def counting() -> Iterator[Any]:
-        times.append("")
-        with real() as connection:
-            yield connection
-
-    monkeypatch.setattr(database_gauges, "quick_connection", counting)
-    return times
+    return count_connections(monkeypatch, database_gauges, "quick_connection")
 
 
 def read(app: Flask) -> DatabaseCounts:
