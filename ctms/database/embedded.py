@@ -39,7 +39,7 @@ CHECK_INTERVAL_IN_SECONDS = 0.5
 
 _logger = logging.getLogger(__name__)
 
-# The wheel keeps one object per folder and process, whose lock excludes other processes, but not threads.
+# The lock in the folder excludes other processes, but not threads of this one.
 _starting = threading.RLock()
 
 # Settings for a small service on a laptop or for tests, with default durability. The server's log contains neither
