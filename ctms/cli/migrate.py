@@ -17,6 +17,7 @@ with quick_imports():
 
     from ctms.cli.group import AppOwner
     from ctms.database import migrations
+    from ctms.database.alembic_config import chosen, init_flask_migrate
     from ctms.errors import NotFoundError, OperatorError
 
 _NEWEST = ("head", "heads")
@@ -34,6 +35,7 @@ def db(ctx: click.Context, plugin: str | None, x_arg: tuple[str, ...]) -> None:
     `upgrade`, `current` and `check` include enabled plugins. The other commands work on the tables of CTMS; with
     --plugin, all commands work on those of one plugin.
     """
+    init_flask_migrate()
     g.directory, g.x_arg = None, x_arg  # as Flask-Migrate's own group
     ctx.obj.data["plugin"] = plugin
     if plugin is None:
@@ -42,7 +44,7 @@ def db(ctx: click.Context, plugin: str | None, x_arg: tuple[str, ...]) -> None:
     if plugin not in there:
         names = ", ".join(there) or "none"
         raise NotFoundError(f"no enabled plugin {plugin} has migrations; plugins with migrations: {names}")
-    ctx.with_resource(migrations.chosen(there[plugin]))
+    ctx.with_resource(chosen(there[plugin]))
 
 
 def _extended(command: click.Command) -> Callable[[Callable[..., None]], click.Command]:

@@ -6,15 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ctms.errors import OperatorError
 from ctms.telemetry.health import find_problems
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,11 +39,15 @@ def write_json(data: Any) -> None:
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table with a heading: fitted to a terminal, unwrapped anywhere else."""
+    from rich.table import Table  # noqa: PLC0415  commands without a table do without
+
     _write(Table(*columns, box=None, pad_edge=False, header_style="bold"), rows)
 
 
 def write_record(record: Mapping[str, Any]) -> None:
     """Write one object, a line for each of its members."""
+    from rich.table import Table  # noqa: PLC0415
+
     rows = [(f"{name}:", value) for name, value in record.items()]
     _write(Table(box=None, show_header=False, pad_edge=False), rows)
 
@@ -91,6 +95,9 @@ def names(found: Iterable[str]) -> str:
 
 
 def _write(table: Table, rows: Iterable[Sequence[Any]]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     for row in rows:
         table.add_row(*(Text(cell_text(value)) for value in row))
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING
 
 from ctms.cli.output import say
 from ctms.errors import UnfinishedError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 SECONDS_BETWEEN_LINES = 10
 
@@ -55,6 +55,10 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         self._bar: Bar | None = None
         if sys.stderr.isatty():
+            from rich.console import Console  # noqa: PLC0415  without a terminal, there is no bar
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
+            from rich.progress import Progress as Bar  # noqa: PLC0415
+
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),

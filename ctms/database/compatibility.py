@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic.script import Script, ScriptDirectory
 from psycopg import sql
 
 from ctms.database.pool import Connection
+
+if TYPE_CHECKING:
+    from alembic.script import Script, ScriptDirectory
 
 VERSION_TABLE = "alembic_version"
 ATTRIBUTE = "oldest_compatible"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from flask import Flask
-from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
 from sqlalchemy.engine import Dialect
@@ -26,7 +25,6 @@ from ctms.database.pool import (
     libpq_url,
 )
 from ctms.database.replicas import find_replicas, init_replicas
-from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
 
 
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     Model = Base
 else:
     Model = db.Model
-migrate = Migrate()
 
 
 def session_connection() -> Connection:
@@ -85,7 +82,6 @@ def init_database(app: Flask, settings: Settings) -> None:
         "hide_parameters": True,
     }
     db.init_app(app)
-    migrate.init_app(app, db, directory=str(MIGRATIONS))
     init_pool(app, settings, database_url(app))
     init_replicas(app, settings)
     with app.app_context():

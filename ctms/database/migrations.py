@@ -9,24 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any, cast
 
-import alembic.command
-import flask_migrate
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from flask import Flask
 from psycopg import sql
 
 from ctms.current import extension
 from ctms.database.compatibility import VERSION_TABLE, TableState, read_state
-from ctms.database.engine import db, migrate
+from ctms.database.engine import db
 from ctms.database.plugin_migrations import PluginMigrations
 from ctms.database.pool import Connection
-from ctms.database.revisions import SCHEMA_COMMENT, SCHEMA_PREFIX, Revisions, schema_of
+from ctms.database.revisions import SCHEMA_COMMENT, SCHEMA_PREFIX, schema_of
 from ctms.errors import OperatorError, PluginError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Registered
@@ -57,8 +51,6 @@ _OWNERS = "SELECT name, plugin FROM permissions WHERE name = ANY(%s)"
 _PLUGINS = """
     SELECT plugin FROM pg_namespace CROSS JOIN LATERAL substr(nspname, length(%(prefix)s) + 1) AS plugin
     WHERE nspname = %(prefix)s || plugin AND obj_description(oid, 'pg_namespace') = %(comment)s || plugin ORDER BY 1"""
-
-_chosen: ContextVar[PluginMigrations | None] = ContextVar("the plugin whose migrations Alembic works on", default=None)
 
 
 class PluginSchemas:
@@ -151,33 +143,11 @@ def plugin_schemas() -> PluginSchemas:
     return cast(PluginSchemas, extension("ctms.plugin_schemas"))
 
 
-@contextmanager
-def chosen(plugin: PluginMigrations) -> Iterator[None]:
-    """Let Alembic work on the migrations of a plugin in the block."""
-    token = _chosen.set(plugin)
-    try:
-        yield
-    finally:
-        _chosen.reset(token)
-
-
-@migrate.configure  # type: ignore[untyped-decorator]
-def _configure(config: Config) -> Config:
-    """Configure Alembic's migrations; `migrations/env.py` reads the attributes."""
-    plugin = _chosen.get()
-    if plugin is not None:
-        for name in ("path_separator", "version_path_separator"):  # earlier versions use the second one
-            config.set_main_option(name, "os")
-        config.set_main_option("version_locations", str(plugin.folder).replace("%", "%%"))
-    config.attributes["revisions"] = (
-        Revisions(MIGRATIONS / "versions") if plugin is None else Revisions(plugin.folder, plugin.plugin)
-    )
-    return config
-
-
 @cache
 def head() -> str:
     """Return the newest migration's revision."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  see `alembic_config`
+
     found = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     assert found is not None  # noqa: S101  a test holds it
     return found
@@ -185,6 +155,8 @@ def head() -> str:
 
 @cache
 def _known() -> Container[str]:
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  see `alembic_config`
+
     return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
 
 
@@ -234,8 +206,10 @@ def upgrade(report: Callable[[str], None] = lambda _: None, **options: Any) -> N
         _check_compatible(newer)
         report(f"CTMS: nothing to do: {NEWER_AND_COMPATIBLE}")
     else:
+        from ctms.database.alembic_config import upgrade_own_tables  # noqa: PLC0415  it imports Alembic
+
         before = current_revision()
-        flask_migrate.upgrade(**{"directory": str(MIGRATIONS), **options})
+        upgrade_own_tables(**options)
         report(f"CTMS: {upgraded(before, current_revision())}")
     upgrade_plugins(report=report)
 
@@ -254,8 +228,10 @@ def upgrade_plugins(names: Container[str] | None = None, report: Callable[[str],
         if state.is_compatible(one.head):
             report(f"plugin {one.plugin.name}: nothing to do: {NEWER_AND_COMPATIBLE}")
             continue
-        with _explained(one) as before, chosen(one):
-            alembic.command.upgrade(migrate.get_config(str(MIGRATIONS)), "head")
+        from ctms.database.alembic_config import upgrade_tables_of  # noqa: PLC0415  it imports Alembic
+
+        with _explained(one) as before:
+            upgrade_tables_of(one)
         report(f"plugin {one.plugin.name}: {upgraded(before, one.head)}")
     wanted.store_permissions()
 
@@ -293,6 +269,8 @@ def upgraded(before: str | None, after: str | None) -> str:
 @contextmanager
 def _explained(one: PluginMigrations) -> Iterator[str | None]:
     """Yield the revision of a plugin's schema; raise `PluginError` for any error of its migrations."""
+    from alembic.util import CommandError  # noqa: PLC0415  see `alembic_config`
+
     with rolled_back_connection() as connection:
         current = revision_of(connection, one.plugin.name)
     if current is not None and current not in one.revisions:

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
-from alembic.util import load_python_file
-
 from ctms.database.compatibility import compatible_revisions
 from ctms.database.revisions import SCHEMA_PREFIX, place_in
 from ctms.errors import PluginError
@@ -45,6 +42,8 @@ class PluginMigrations:
 
     def _read(self) -> Sequence[str]:
         """Return the ids of the revisions, newest first."""
+        from alembic.script import ScriptDirectory  # noqa: PLC0415  see `alembic_config`
+
         what = f"ctms_migrations yields the folder {self.folder}"
         try:
             self._check_ids(what)
@@ -71,6 +70,8 @@ class PluginMigrations:
 
     def _check_ids(self, what: str) -> None:
         """Raise `PluginError` for ids that Alembic reports without the file's name, or that the table cannot store."""
+        from alembic.util import load_python_file  # noqa: PLC0415  see `alembic_config`
+
         files: dict[str, str] = {}
         for path in sorted(self.folder.glob("*.py")):
             if path.name.startswith((".#", "__init__")):  # Alembic ignores these

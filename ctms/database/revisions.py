@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic.migration import MigrationContext
-from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import StatementError
 
@@ -24,6 +22,10 @@ from ctms.database.operator_errors import database_problem
 from ctms.errors import OperatorError
 from ctms.hooks import checks
 from ctms.hooks.plugin import Plugin
+
+if TYPE_CHECKING:
+    from alembic.migration import MigrationContext
+    from alembic.script import Script, ScriptDirectory
 
 SCHEMA_PREFIX = "plugin_"
 """The prefix of the schemas of plugins."""

@@ -18,7 +18,6 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-import sentry_sdk
 from dockerflow.logging import MozlogFormatter
 from flask import has_request_context
 
@@ -159,6 +158,8 @@ def _atomic_blocks(lines: bytes) -> Iterator[bytes]:
 
 def _init_sentry(settings: Settings) -> None:
     if settings.sentry_dsn:
+        import sentry_sdk  # noqa: PLC0415  most commands and installations do without, and it takes long to import
+
         sentry_sdk.init(
             dsn=settings.sentry_dsn,
             debug=settings.sentry_debug,

@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
-
-import requests
+from typing import TYPE_CHECKING, Any
 
 from ctms.plugins import Outcome, Pause, Refused, SlowDown, TryLater
+
+if TYPE_CHECKING:
+    import requests
 
 _USUAL_WAIT_IN_SECONDS = 60.0
 _LONGEST_WAIT_IN_SECONDS = 3600.0
@@ -46,7 +47,7 @@ class BrazeResponse:
         return f"HTTP {self.status}: {_readable(self.body.get('message'))}"
 
 
-class _Bearer(requests.auth.AuthBase):
+class _Bearer:
     # Without this, requests would use a .netrc file.
     def __init__(self, key: str) -> None:
         self._key = key
@@ -60,6 +61,8 @@ class BrazeClient:
     """A client of one workspace. A path whose limit is used up is not called until Braze resets it."""
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
+        import requests  # noqa: PLC0415  installations without Braze do without, and it takes long to import
+
         self._url = url.rstrip("/")
         self._timeout = timeout
         self._session = requests.Session()
@@ -91,7 +94,7 @@ class BrazeClient:
 def _read(answer: requests.Response) -> BrazeResponse | Outcome:
     try:
         body = answer.json()
-    except requests.exceptions.JSONDecodeError:
+    except ValueError:  # requests' JSONDecodeError
         body = None
     if isinstance(body, dict) and (not answer.ok or not body.keys().isdisjoint(_SAID_OF_SUCCESS)):
         return BrazeResponse(answer.status_code, body)

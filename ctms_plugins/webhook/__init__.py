@@ -1,4 +1,7 @@
-"""Signed messages about contacts (Standard Webhooks), sent to your URL; disabled without a URL."""
+"""Signed messages about contacts (Standard Webhooks), sent to your URL; disabled without a URL.
+
+Without a URL nothing else of the package is imported: `requests` takes long to import.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import marshmallow as ma
 
 from ctms.plugins import Backend, DeletionHandler, HealthCheck, RegistrationError, hookimpl, setting
-from ctms_plugins.webhook.backend import ChangeMessages
-from ctms_plugins.webhook.client import WebhookClient
-from ctms_plugins.webhook.erasure import ErasureMessages, VerifiedErasureMessages
+
+if TYPE_CHECKING:
+    from ctms_plugins.webhook.client import WebhookClient
 
 
 def _check_url(url: str) -> None:
@@ -70,6 +74,8 @@ class Settings:
 
 
 def _client(settings: Settings, *urls: str) -> WebhookClient:
+    from ctms_plugins.webhook.client import WebhookClient  # noqa: PLC0415
+
     if not settings.secrets:
         raise RegistrationError("messages are signed: set CTMS_PLUGIN_WEBHOOK_SECRETS")
     if not settings.allow_private and any(urlsplit(url).scheme != "https" for url in urls):
@@ -83,6 +89,8 @@ def _client(settings: Settings, *urls: str) -> WebhookClient:
 def ctms_backends(settings: Settings) -> Iterator[Backend]:
     """Declare the backend if a URL is set. Each message, and so each call, is about one contact."""
     if settings.url:
+        from ctms_plugins.webhook.backend import ChangeMessages  # noqa: PLC0415
+
         yield Backend(
             name="webhook",
             implementation=ChangeMessages(_client(settings, settings.url), settings.url, document=settings.document),
@@ -100,6 +108,8 @@ def ctms_deletion_handlers(settings: Settings) -> Iterator[DeletionHandler]:
         raise RegistrationError("nothing to verify: set CTMS_PLUGIN_WEBHOOK_ERASURE_URL too")
     if settings.erasure_url is None:
         return
+    from ctms_plugins.webhook.erasure import ErasureMessages, VerifiedErasureMessages  # noqa: PLC0415
+
     if settings.verify_url is None:
         erasures = ErasureMessages(_client(settings, settings.erasure_url), settings.erasure_url)
     else:

@@ -15,11 +15,11 @@ from flask.cli import ScriptInfo
 
 from ctms.app import create_app
 from ctms.cli.migrate import db
+from ctms.database.alembic_config import chosen, init_flask_migrate
 from ctms.database.compatibility import ATTRIBUTE, compatible_revisions
 from ctms.database.engine import release_database
 from ctms.database.migrations import (
     check_migrated,
-    chosen,
     head,
     plugin_schemas,
     read_own_state,
@@ -187,6 +187,7 @@ def test_a_comment_of_somebody_else(comment: str, app: Flask) -> None:
 def test_each_command_that_changes_the_revision_stores_what_is_compatible() -> None:
     directory = ScriptDirectory(str(MIGRATIONS))
     folder = str(MIGRATIONS)
+    init_flask_migrate()
 
     assert read_own_state().compatible == set(compatible_revisions(directory, head()))
     flask_migrate.downgrade(directory=folder, revision=BEFORE_DECLARATIONS)

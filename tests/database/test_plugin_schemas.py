@@ -14,8 +14,9 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.engine import make_url
 
+from ctms.database.alembic_config import chosen
 from ctms.database.engine import db
-from ctms.database.migrations import check_migrated, chosen, plugin_schemas, upgrade, upgrade_plugins
+from ctms.database.migrations import check_migrated, plugin_schemas, upgrade, upgrade_plugins
 from ctms.database.pool import libpq_url
 from ctms.database.purge import purge
 from ctms.errors import OperatorError, PluginError
