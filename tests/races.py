@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -69,15 +68,3 @@ def transaction(url: str) -> Iterator[Any]:
     """Return a slow concurrent transaction."""
     with psycopg.connect(libpq_url(url)) as connection:
         yield connection
-
-
-def wait_until_someone_waits(url: str) -> None:
-    """Return when a connection to the test's database waits for a lock."""
-    give_up = time.monotonic() + PATIENCE
-    waiting = """
-        SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()"""
-    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
-        while connection.execute(waiting).fetchone() == (0,):
-            assert time.monotonic() < give_up, "nobody waits"
-            time.sleep(0.01)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from ctms.testing.plugins import points_of
 from tests.conftest import empty_database
 from tests.contacts.factories import minimal
 from tests.http import Answer, ApiClient, assert_error
+from tests.sessions import wait_until_someone_waits
 
 Body = dict[str, Any]
 
@@ -351,17 +351,11 @@ def test_the_stored_state_is_read_under_the_lock_of_the_contact(
 
         repeating = threading.Thread(target=repeat)
         plain = url.replace("postgresql+psycopg", "postgresql")
-        with psycopg.connect(plain) as other, psycopg.connect(plain, autocommit=True) as watching:
+        with psycopg.connect(plain) as other:
             other.execute("SELECT FROM emails WHERE email_id = %s FOR NO KEY UPDATE", (email_id,))
             other.execute("UPDATE newsletters SET subscribed = false WHERE email_id = %s", (email_id,))
             repeating.start()
-            waiting = (
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            deadline = time.monotonic() + 60
-            while watching.execute(waiting).fetchone() != (1,):
-                assert time.monotonic() < deadline, "the PATCH does not wait"
-                time.sleep(0.01)
+            wait_until_someone_waits(url)
         repeating.join()
 
     apps.release()

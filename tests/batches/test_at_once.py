@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from tests.batches.oracle import PEOPLE, find, identity, one_by_one, random_item
 from tests.contacts.factories import address
 from tests.http import Answer, ApiClient
 from tests.races import PATIENCE, at_once, clients, committing_app
+from tests.sessions import wait_until_someone_waits
 
 AT_ONCE = 16
 SHARED = 12
@@ -135,19 +135,6 @@ def test_batches_and_single_writers(client: Callable[[], ApiClient]) -> None:
         assert names == {f"{kind}{number}" for kind in "bs" for number in range(6)}
 
 
-def wait_until_one_waits(shared: Flask, behind: int | None = None) -> None:
-    """Return when a transaction waits for a lock, of the session `behind` if one is given."""
-    waiting = """
-        SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-            AND (%(behind)s::int IS NULL OR %(behind)s = ANY(pg_blocking_pids(pid)))"""
-    give_up = time.monotonic() + PATIENCE
-    # A connection of its own: a transaction sees the state of its first look only.
-    with psycopg.connect(libpq_url(database_url(shared)()), autocommit=True) as connection:
-        while connection.execute(waiting, {"behind": behind}).fetchone() == (0,):
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-
-
 def test_an_identity_taken_after_it_was_looked_up(shared: Flask, client: Callable[[], ApiClient]) -> None:
     text, other = address(), address()
     with psycopg.connect(libpq_url(database_url(shared)())) as rival, ThreadPoolExecutor(1) as threads:
@@ -158,7 +145,7 @@ def test_an_identity_taken_after_it_was_looked_up(shared: Flask, client: Callabl
             {"match": {"primary_email": other}, "contact": {}},
         ]
         sent = threads.submit(lambda: statuses(send(client(), items)))
-        wait_until_one_waits(shared)
+        wait_until_someone_waits(database_url(shared)())
         rival.commit()
 
         assert sent.result(PATIENCE) == ["updated", "conflict", "created"]
@@ -174,7 +161,7 @@ def test_a_deadlock_is_resolved_inside(shared: Flask, client: Callable[[], ApiCl
         rival.execute("SET deadlock_timeout = '1h'")  # the batch is the one to detect it
         rival.execute(lock, (last,))
         sent = threads.submit(lambda: statuses(send(client(), items)))
-        wait_until_one_waits(shared)
+        wait_until_someone_waits(database_url(shared)())
         rival.execute(lock, (first,))
         rival.commit()
 
@@ -192,7 +179,7 @@ def test_a_deadlock_of_a_later_wave_lets_the_others_continue(shared: Flask, clie
         rival.execute("SET deadlock_timeout = '1h'")  # the batch is the one to detect it
         rival.execute("INSERT INTO emails (primary_email) VALUES (%s)", (taken,))
         sent = threads.submit(lambda: statuses(send(client(), items)))
-        wait_until_one_waits(shared)
+        wait_until_someone_waits(database_url(shared)())
         rival.execute("SELECT FROM emails WHERE email_id = %s FOR UPDATE", (created["email"]["email_id"],))
         assert not sent.done()
         rival.commit()
@@ -223,7 +210,7 @@ def test_a_later_wave_waits_for_no_contact(
 
         monkeypatch.setattr(writer, "write_rows", write_rows)
         sent = threads.submit(lambda: statuses(send(client(), items)))
-        wait_until_one_waits(shared, behind=rival.info.backend_pid)
+        wait_until_someone_waits(database_url(shared)(), behind=rival.info.backend_pid)
         with psycopg.connect(libpq_url(database_url(shared)())) as other:
             other.execute(f"{lock} NOWAIT", (last,))
         monkeypatch.setattr(writer, "write_rows", rows.write_rows)
@@ -245,9 +232,9 @@ def test_after_deadlocks_batches_take_turns(shared: Flask, client: Callable[[], 
         rival.execute("SET deadlock_timeout = '1h'")  # the batch is the one to detect it
         rival.execute(lock, (last,))
         sent = threads.submit(lambda: statuses(send(client(), items)))
-        wait_until_one_waits(shared)
+        wait_until_someone_waits(database_url(shared)())
         rival.execute(lock, (first,))
-        wait_until_one_waits(shared, behind=other.info.backend_pid)
+        wait_until_someone_waits(database_url(shared)(), behind=other.info.backend_pid)
         rival.commit()
         other.commit()
         assert sent.result(PATIENCE) == ["updated"] * 2
@@ -267,7 +254,7 @@ def test_a_repeated_batch_waits_for_the_first(
         found = really(connection, valid)
         if len(calls) == 1:
             barrier.wait(PATIENCE)
-            wait_until_one_waits(shared)
+            wait_until_someone_waits(database_url(shared)())
             if not commits:
                 raise psycopg.OperationalError("the connection is lost")
         return found

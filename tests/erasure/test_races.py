@@ -17,7 +17,8 @@ from ctms.testing.plugins import points_of
 from tests.contacts.factories import address, full, minimal
 from tests.erasure.handlers import Handlers
 from tests.http import Answer
-from tests.races import PATIENCE, at_once, clients, committing_app, transaction, wait_until_someone_waits
+from tests.races import PATIENCE, at_once, clients, committing_app, transaction
+from tests.sessions import wait_until_someone_waits
 
 AT_ONCE = 6
 

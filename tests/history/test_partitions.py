@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from ctms.history import partitions
 from ctms.worker.housekeeping import run_jobs
 from tests.contacts.rows import execute, insert, insert_contact
 from tests.races import PATIENCE
+from tests.sessions import wait_until_someone_waits
 
 PARTITIONS = """
     SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -162,9 +162,9 @@ def test_events_that_move_are_seen_by_concurrent_statements(
         blocker.execute("LOCK TABLE subscription_events_default IN ROW SHARE MODE")
         creation = threads.submit(partitions.create_partitions, creator, 14)
         try:
-            wait_until_waiting(blocker, 1)
+            wait_until_someone_waits(url)
             using = threads.submit(use, other)
-            wait_until_waiting(blocker, 2)
+            wait_until_someone_waits(url, 2)
             blocker.rollback()
 
             assert using.result(PATIENCE) == (expected,)
@@ -174,13 +174,3 @@ def test_events_that_move_are_seen_by_concurrent_statements(
                 creator.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
             creator.execute("DELETE FROM emails WHERE email_id = %s", (EVENT,))
             creator.execute("DELETE FROM contact_tombstones WHERE email_id = %s", (EVENT,))
-
-
-def wait_until_waiting(connection: psycopg.Connection[Any], number: int) -> None:
-    """Wait until so many sessions wait for a lock."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    give_up = time.monotonic() + PATIENCE
-    while connection.execute(waiting).fetchone() != (number,):
-        assert time.monotonic() < give_up, "too few sessions wait"
-        connection.execute("SELECT pg_stat_clear_snapshot()")
-        time.sleep(0.01)

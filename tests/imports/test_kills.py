@@ -19,6 +19,8 @@ from ctms.settings import Settings
 from ctms.testing.commands import CommandRunner
 from tests.forked import ForkedCommand
 from tests.imports.listed import WEEKLY, counts, run_import, scalar, stored, write
+from tests.sessions import client_sessions
+from tests.waiting import wait_until
 
 ROWS = 3_000
 PEOPLE = 1_200
@@ -60,20 +62,14 @@ def wait_for_some(connection: Connection, process: ForkedCommand, number: int = 
         time.sleep(0.01)
 
 
-_OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-
-
 def kill(settings: Settings, connection: Connection, listed: Path, number: int, *options: str) -> None:
     """Kill an import that has stored this many contacts, and wait until its processes have ended."""
-    others = scalar(connection, _OTHERS)
+    others = client_sessions(str(settings.db_url))
     with running(settings, listed, *options) as process:
         wait_for_some(connection, process, number)
         process.kill()
         process.communicate(timeout=60)
-    give_up = time.monotonic() + 30
-    while scalar(connection, _OTHERS) > others:
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    wait_until(lambda: client_sessions(str(settings.db_url)) <= others)
 
 
 def state(connection: Connection) -> Any:

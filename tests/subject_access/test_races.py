@@ -14,7 +14,8 @@ from ctms.testing.apps import Apps
 from ctms.testing.plugins import points_of
 from tests.contacts.factories import full
 from tests.http import Answer
-from tests.races import clients, committing_app, transaction, wait_until_someone_waits
+from tests.races import clients, committing_app, transaction
+from tests.sessions import wait_until_someone_waits
 from tests.sync.receiving import RECEIVING
 
 
