@@ -29,7 +29,7 @@ class InMemoryEntryPoint(EntryPoint):
 
 def bundled() -> list[EntryPoint]:
     """Return the bundled plugins."""
-    return [point for point in _installed() if point.dist and point.dist.name == _PACKAGE]
+    return list(_bundled_in(tuple(sys.path)))
 
 
 def under_test(project: Path) -> list[EntryPoint]:
@@ -76,6 +76,12 @@ def _installed() -> tuple[EntryPoint, ...]:
 def _installed_in(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001  `sys.path`, which Python searches
     # Each test asks three times, and Python reads the metadata of every installed package each time.
     return tuple(entry_points(group=GROUP))
+
+
+@lru_cache
+def _bundled_in(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    # Python also reads and parses the metadata of a package for its name.
+    return tuple(point for point in _installed_in(path) if point.dist and point.dist.name == _PACKAGE)
 
 
 @lru_cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 from flask import Flask
@@ -23,9 +24,9 @@ class Described:
     Checks are strict in both ways: a response may not have members that the document does not name.
     """
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.document = document
-        strict = deepcopy(document)
+    def __init__(self, text: str) -> None:
+        self.document: dict[str, Any] = json.loads(text)
+        strict = json.loads(text)
         for schema in strict["components"]["schemas"].values():
             if "properties" in schema:
                 schema.setdefault("additionalProperties", False)
@@ -34,7 +35,7 @@ class Described:
         self._registry: Registry[Any] = Registry().with_resource(_URI, resource)
         self.operations = {
             operation["operationId"]: (method, path, operation)
-            for path, item in document["paths"].items()
+            for path, item in self.document["paths"].items()
             for method, operation in item.items()
             if method in METHODS
         }
@@ -94,9 +95,12 @@ class Described:
 
 def described(app: Flask) -> Described:
     """Read the document as clients do."""
-    document = app.test_client().get("/openapi.json").get_json()
-    assert isinstance(document, dict)
-    return Described(document)
+    return _described(app.test_client().get("/openapi.json").text)
+
+
+@lru_cache(maxsize=4)
+def _described(text: str) -> Described:
+    return Described(text)
 
 
 def _absolute(schema: Any) -> Any:

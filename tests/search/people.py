@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from hypothesis import strategies as st
@@ -99,12 +100,13 @@ def store(connection: Connection, contacts: Sequence[Contact]) -> None:
 
 
 class Oracle:
-    """Which of many contacts match a condition; each test on its own is evaluated once."""
+    """Which of many contacts match a condition; each test on its own is evaluated once for equal values."""
 
     def __init__(self, contacts: Sequence[Contact]) -> None:
         self._contacts = contacts
         self._all = frozenset(range(len(contacts)))
         self._found: dict[str, frozenset[int]] = {}
+        self._groups: dict[str, list[tuple[Contact, list[int]]]] = {}
 
     def matching(self, condition: Mapping[str, Any]) -> frozenset[int]:
         """Return the indexes of the contacts that match."""
@@ -119,8 +121,29 @@ class Oracle:
             return self._all - self.matching(value)
         key = repr((name, value))
         if key not in self._found:
-            self._found[key] = frozenset(i for i in self._all if _matches_test(name, value, self._contacts[i]))
+            matching = [indexes for one, indexes in self._grouped(name) if _matches_test(name, value, one)]
+            self._found[key] = frozenset(chain.from_iterable(matching))
         return self._found[key]
+
+    def _grouped(self, name: str) -> list[tuple[Contact, list[int]]]:
+        """Return contacts with all different values that the test `name` reads, each with the indexes of its equals."""
+        if name not in self._groups:
+            groups: dict[str, tuple[Contact, list[int]]] = {}
+            for index, contact in enumerate(self._contacts):
+                for one in _read_by(name, contact):
+                    groups.setdefault(repr(one), (one, []))[1].append(index)
+            self._groups[name] = list(groups.values())
+        return self._groups[name]
+
+
+def _read_by(name: str, contact: Contact) -> Iterable[Contact]:
+    """Return what the test `name` reads of a contact: for entries, one of which must match, a part for each."""
+    if name in LISTS:
+        return [{name: {one: entry}} for one, entry in contact[name].items()]
+    if name in contact["email"]:
+        return [{"email": {name: contact["email"][name]}}]
+    parts = LISTS if name == "has_subscription" else ("amo", "fxa", "mofo")
+    return [{part: contact[part] for part in parts}]
 
 
 def matches(condition: Mapping[str, Any], contact: Contact) -> bool:
