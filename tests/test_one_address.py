@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import flask_migrate
 import pytest
 from click.testing import CliRunner
 from flask import Flask
@@ -21,8 +20,8 @@ from hypothesis import strategies as st
 
 from ctms.addresses import normalize
 from ctms.app import create_app
+from ctms.database.alembic_config import upgrade_own_tables
 from ctms.database.engine import release_database
-from ctms.paths import MIGRATIONS
 from ctms.settings import Settings
 from ctms.testing.apps import Apps
 from ctms.testing.plugins import bundled
@@ -48,7 +47,7 @@ def apps(postgres: str, worker_id: str) -> Iterator[Apps]:
     options = Settings(db_url=url, secret_key=SECRET_KEY, use_mozlog=False)
     existing = create_app(options, bundled())
     with existing.app_context():
-        flask_migrate.upgrade(directory=str(MIGRATIONS), revision=FIRST)
+        upgrade_own_tables(revision=FIRST)
         for number, spelling in enumerate(STORED.values()):
             insert_contact(primary_email=spelling.format(f"{OWN}{number}"))
             owner = insert_contact()
