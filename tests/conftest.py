@@ -53,8 +53,18 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the long tests first; keep the shuffled order of the others."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Start the long tests first, in all processes of the run; keep the shuffled order of the others."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    # pytest-xdist gives each process one part of the list.
+    number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ends = [len(items) * process // number for process in range(1, number + 1)]
+    items.clear()
+    for process, end in enumerate(ends):
+        items += long[process::number]
+        taken = max(0, end - len(items))
+        items += others[:taken]
+        del others[:taken]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Throw-away virtual environments: CTMS is installed from its wheel, and whatever a test installs is only there.
 
-The packages that CTMS needs are links to those of the environment that runs the tests: nothing is downloaded, and pip
-finds them installed. The wheel is built once for a test run, and installed once: each environment is a copy.
+The packages that CTMS, its tests' extra and a build need are links to those of the environment that runs the tests:
+nothing is downloaded, and pip finds them installed. What only our own tests need is not there. The wheel is built once
+for a test run, and installed once: each environment is a copy.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from collections.abc import Iterator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.prepared import FOLDER_OF_RUN
 from tests.serving import environment_for
@@ -112,12 +115,26 @@ def _install(folder: Path) -> None:
 
 
 def _packages_below() -> Iterator[Path]:
-    """Yield the packages installed where the tests run, except CTMS, and files that change the path."""
-    site = Path(sysconfig.get_path("purelib"))
-    ours = {file.parts[0] for file in distribution("ctms").files or ()}
-    for path in sorted(site.iterdir()):
-        if path.name not in ours and path.suffix != ".pth" and path.name != "__pycache__":
-            yield path
+    """Yield the installed files and folders of the packages that a reader has, except CTMS."""
+    for name in _needed("ctms[testing]", "editables", "hatchling", "pip") - {"ctms"}:
+        found = distribution(name)
+        for path in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            yield Path(str(found.locate_file(path)))
+
+
+def _needed(*requirements: str) -> set[str]:
+    """Return the names of packages and of all that they require here."""
+    found: set[tuple[str, str]] = set()
+    waiting = [Requirement(one) for one in requirements]
+    while waiting:
+        one = waiting.pop()
+        for extra in {"", *one.extras}:
+            key = canonicalize_name(one.name), extra
+            if key not in found:
+                found.add(key)
+                required = map(Requirement, distribution(one.name).requires or ())
+                waiting += [of for of in required if of.marker is None or of.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
 
 
 def _packages(environment: Path) -> Path:
