@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from flask import Flask
@@ -26,6 +27,8 @@ from tests.serving import Served, serve_as_is
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks", "tests.plugin_databases"]
 
 __all__ = ["SECRET_KEY", "empty_database"]
+
+T = TypeVar("T")
 
 # The duration of an example depends on the machine, not on the code.
 settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,15 +59,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the long tests first, in all processes of the run; keep the shuffled order of the others."""
     long = [item for item in items if item.get_closest_marker("long")]
     others = [item for item in items if not item.get_closest_marker("long")]
-    # pytest-xdist gives each process one part of the list.
-    number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    ends = [len(items) * process // number for process in range(1, number + 1)]
-    items.clear()
-    for process, end in enumerate(ends):
-        items += long[process::number]
-        taken = max(0, end - len(items))
-        items += others[:taken]
-        del others[:taken]
+    items[:] = long_first(long, others, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def long_first(long: Sequence[T], others: Sequence[T], processes: int) -> list[T]:
+    """Return both in one list, such that equal parts of it, one for each process, begin with as many long ones.
+
+    pytest-xdist gives each process such a part, and later moves tests from the end of one to another.
+    """
+    total = len(long) + len(others)
+    found: list[T] = []
+    taken = 0
+    for process in range(processes):
+        found += long[process::processes]
+        end = total * (process + 1) // processes
+        wanted = max(taken, taken + end - len(found))
+        found += others[taken:wanted]
+        taken = wanted
+    return found
 
 
 @pytest.fixture(scope="session")
