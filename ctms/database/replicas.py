@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -90,13 +91,22 @@ class Replicas:
         problem = ReplicaRead.ASYNCHRONOUS
         if position is not None:
             try:
-                # One transaction, so that a proxy uses one server for both statements.
-                with acquire_from(self.pool) as replica, timed(replica, "read"), replica.transaction():
-                    problem = self._wait_for(replica, position)
-                    if problem is ReplicaRead.REPLICA:
-                        found = run(replica)
+                with acquire_from(self.pool) as replica, timed(replica, "read"):
+                    found: list[T] = []
+
+                    def attempt() -> ReplicaRead:
+                        # One transaction, so that a proxy uses one server for both statements. It ends before a pause:
+                        # the replay of a vacuum may wait until a transaction ends, so none may wait for the replay.
+                        with replica.transaction():
+                            state = _state(replica, position)
+                            if state is ReplicaRead.REPLICA:
+                                found.append(run(replica))
+                        return state
+
+                    problem = self._wait_for(attempt)
+                    if found:
                         self._note(problem)
-                        return found
+                        return found[0]
             except errors.QueryCanceled:
                 raise
             except (psycopg.OperationalError, PoolTimeout) as error:
@@ -112,7 +122,7 @@ class Replicas:
         if position is not None:
             try:
                 replica = psycopg.connect(libpq_url(self.url), **{**parameters, **FAILOVER_ARGUMENTS})
-                result = self._wait_for(replica, position)
+                result = self._wait_for(partial(_state, replica, position))
                 if result is not ReplicaRead.REPLICA:
                     replica.close()
             except psycopg.OperationalError:
@@ -120,22 +130,14 @@ class Replicas:
         self._note(result)
         return replica if result is ReplicaRead.REPLICA else None
 
-    def _wait_for(self, replica: Connection, position: str) -> ReplicaRead:
-        """Wait until the replica has replayed the log up to the position, or for the maximum lag."""
+    def _wait_for(self, attempt: Callable[[], ReplicaRead]) -> ReplicaRead:
+        """Call a function until its result is no longer that the replica is behind, or for the maximum lag."""
         give_up = time.monotonic() + self._max_lag
         pause = 0.001
-        while True:
-            row = replica.execute(_HAS_REPLAYED, (position,)).fetchone()
-            assert row is not None  # noqa: S101  a SELECT without FROM has one row
-            is_replica, has_replayed = row
-            if not is_replica:
-                return ReplicaRead.PROMOTED
-            if has_replayed:
-                return ReplicaRead.REPLICA
-            if time.monotonic() + pause > give_up:
-                return ReplicaRead.BEHIND
+        while (result := attempt()) is ReplicaRead.BEHIND and time.monotonic() + pause <= give_up:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
+        return result
 
     def _note(self, result: ReplicaRead) -> None:
         """Count the result, and log it if it differs from the last one."""
@@ -160,6 +162,16 @@ def _position(primary: Connection) -> str | None:
     assert row is not None  # noqa: S101  a SELECT without FROM has one row
     position: str | None = row[0]
     return position
+
+
+def _state(replica: Connection, position: str) -> ReplicaRead:
+    """Return whether a replica has replayed the log up to the position, is behind, or no replica any more."""
+    row = replica.execute(_HAS_REPLAYED, (position,)).fetchone()
+    assert row is not None  # noqa: S101  a SELECT without FROM has one row
+    is_replica, has_replayed = row
+    if not is_replica:
+        return ReplicaRead.PROMOTED
+    return ReplicaRead.REPLICA if has_replayed else ReplicaRead.BEHIND
 
 
 def init_replicas(app: Flask, settings: Settings) -> None:

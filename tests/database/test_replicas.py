@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from flask import Flask
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 
 from ctms.database import pool, replicas
 from ctms.database.pool import Connection
@@ -191,3 +194,26 @@ def test_a_separate_connection(reads: Reads, primary: Connection, monkeypatch: p
     monkeypatch.setattr(reads.replicas, "url", "postgresql+psycopg://nobody@127.0.0.1:1/none")
     assert reads.replicas.open_connection(primary) is None
     assert reads.results == [ReplicaRead.REPLICA, ReplicaRead.BEHIND, ReplicaRead.UNREACHABLE]
+
+
+def test_no_transaction_is_open_while_it_waits(
+    reads: Reads, primary: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay may wait for the end of a transaction that waits for it."""
+    looks: list[Connection] = []
+    waits: list[TransactionStatus] = []
+
+    def state(replica: Connection, _position: str) -> ReplicaRead:
+        looks.append(replica)
+        return ReplicaRead.BEHIND if len(looks) < 3 else ReplicaRead.REPLICA
+
+    def sleep(_seconds: float) -> None:
+        waits.append(looks[-1].info.transaction_status)
+
+    monkeypatch.setattr(reads.replicas, "_max_lag", 60)
+    monkeypatch.setattr(replicas, "_state", state)
+    monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+
+    assert reads.read(primary) == "found"
+    assert waits == [TransactionStatus.IDLE] * 2
+    assert reads.used == [looks[-1]]
