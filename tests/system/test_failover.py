@@ -18,8 +18,8 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
-BOUND_IN_SECONDS = 30
-"""Maximum time from the promotion to the first write, also on a busy machine."""
+BOUND_IN_SECONDS = 10
+"""Maximum time from the promotion to the first write."""
 
 
 def write(session: requests.Session, running: Served) -> requests.Response:

@@ -102,7 +102,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with replicated(folder) as (primary, replica):
         variables = {
             "CTMS_DB_READ_URL": replica.url,
-            "CTMS_DB_READ_MAX_LAG_SECONDS": "10",  # far more than a busy machine needs to resume the replay
+            "CTMS_DB_READ_MAX_LAG_SECONDS": "3",
             "CTMS_PLUGIN_JSONL_PATH": str(folder / "contacts.jsonl"),
         }
         with serve(folder, **settings_for(primary), **variables) as running:
