@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
-from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -92,21 +91,18 @@ class Replicas:
         if position is not None:
             try:
                 with acquire_from(self.pool) as replica, timed(replica, "read"):
-                    found: list[T] = []
-
-                    def attempt() -> ReplicaRead:
+                    for _ in self._attempts():
                         # One transaction, so that a proxy uses one server for both statements. It ends before a pause:
                         # the replay of a vacuum may wait until a transaction ends, so none may wait for the replay.
                         with replica.transaction():
-                            state = _state(replica, position)
-                            if state is ReplicaRead.REPLICA:
-                                found.append(run(replica))
-                        return state
-
-                    problem = self._wait_for(attempt)
-                    if found:
+                            problem = _state(replica, position)
+                            if problem is ReplicaRead.REPLICA:
+                                found = run(replica)
+                        if problem is not ReplicaRead.BEHIND:
+                            break
+                    if problem is ReplicaRead.REPLICA:
                         self._note(problem)
-                        return found[0]
+                        return found
             except errors.QueryCanceled:
                 raise
             except (psycopg.OperationalError, PoolTimeout) as error:
@@ -122,7 +118,10 @@ class Replicas:
         if position is not None:
             try:
                 replica = psycopg.connect(libpq_url(self.url), **{**parameters, **FAILOVER_ARGUMENTS})
-                result = self._wait_for(partial(_state, replica, position))
+                for _ in self._attempts():
+                    result = _state(replica, position)
+                    if result is not ReplicaRead.BEHIND:
+                        break
                 if result is not ReplicaRead.REPLICA:
                     replica.close()
             except psycopg.OperationalError:
@@ -130,14 +129,15 @@ class Replicas:
         self._note(result)
         return replica if result is ReplicaRead.REPLICA else None
 
-    def _wait_for(self, attempt: Callable[[], ReplicaRead]) -> ReplicaRead:
-        """Call a function until its result is no longer that the replica is behind, or for the maximum lag."""
+    def _attempts(self) -> Iterator[None]:
+        """Yield once, and then again after each pause, until the replica has been behind for the maximum lag."""
         give_up = time.monotonic() + self._max_lag
         pause = 0.001
-        while (result := attempt()) is ReplicaRead.BEHIND and time.monotonic() + pause <= give_up:
+        yield
+        while time.monotonic() + pause <= give_up:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
-        return result
+            yield
 
     def _note(self, result: ReplicaRead) -> None:
         """Count the result, and log it if it differs from the last one."""
