@@ -131,7 +131,17 @@ class BackgroundService:
                 logger.warning("the database is not available: %s", type(cause).__name__)
             if self._options.once:
                 return
-            self.stopping.wait(1)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait for a second, or until stopped.
+
+        Not for the event: `stop` may be called from a signal handler, in this thread, and would then wait for the lock
+        that this thread holds in `Event.wait`.
+        """
+        end = time.monotonic() + 1
+        while not self.stopping.is_set() and time.monotonic() < end:
+            time.sleep(0.05)
 
     async def _run(self) -> None:
         # The loop's default executor has only as many threads as cores, plus four: lanes would wait for each other.
@@ -145,10 +155,12 @@ class BackgroundService:
                     await asyncio.to_thread(self._keep_house)
                     return
                 worker = self._make_worker(jobs)
-                beside = asyncio.create_task(self._maintain(worker))
+                ended = asyncio.Event()
+                beside = asyncio.create_task(self._maintain(worker, ended))
                 try:
                     await worker.run()  # type: ignore[no-untyped-call]
                 finally:
+                    ended.set()
                     beside.cancel()
                     with suppress(asyncio.CancelledError):
                         await beside
@@ -210,8 +222,11 @@ class BackgroundService:
         with self._app.app_context():
             Drain(self._process, _work(found, receiver)).run()
 
-    async def _maintain(self, worker: Worker) -> None:
-        """Send heartbeats, and poll for a stop, for due entries and for jobs of dead workers, until cancelled.
+    async def _maintain(self, worker: Worker, ended: asyncio.Event) -> None:
+        """Send heartbeats, and poll for a stop, for due entries and for jobs of dead workers, until `ended` is set.
+
+        To cancel it ends it sooner, but does not always end it: until Python 3.12 `asyncio.wait_for`, in which it may
+        wait for a connection of the pool, ignores a cancellation at the moment when the connection comes.
 
         Housekeeping runs beside it: its jobs may take longer than the heartbeat's timeout.
 
@@ -223,7 +238,7 @@ class BackgroundService:
         next_recovery = next_beat = 0.0
         jobs: asyncio.Task[None] | None = None
         try:
-            while True:
+            while not ended.is_set():
                 if self.stopping.is_set():
                     worker.stop()  # type: ignore[no-untyped-call]
                 if worker.worker_id is not None and time.monotonic() >= next_beat:

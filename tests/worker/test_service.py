@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask
+from procrastinate.manager import JobManager
 from procrastinate.worker import Worker as ProcrastinateWorker
 
 from ctms.database import pool
@@ -81,8 +85,11 @@ def test_it_sends_heartbeats_until_it_stops(app: Flask, monkeypatch: pytest.Monk
     service = Swept(app, WorkerOptions(1))
     monkeypatch.setattr(service, "_recover", lambda _: None)
 
+    async def maintain() -> None:
+        await service._maintain(worker, asyncio.Event())
+
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(service._maintain(worker))
+        asyncio.run(maintain())
 
     assert beats == [7, 7, 7]
 
@@ -101,6 +108,54 @@ def test_a_stop_during_the_start_is_not_lost(migrated_app: Flask, monkeypatch: p
     running.join(60)
 
     assert not running.is_alive()
+
+
+def test_a_lost_cancellation_does_not_keep_it_running(migrated_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`asyncio.wait_for` loses one until Python 3.12, in a pool of connections at the moment when one comes back."""
+    begun = threading.Event()
+
+    class EndedWorker(ProcrastinateWorker):
+        async def run(self) -> None:
+            self.worker_id = 7
+            while not begun.is_set():
+                await asyncio.sleep(0.01)
+            service.stop()
+
+    async def lose(_jobs: JobManager, _worker: int) -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(module, "Worker", EndedWorker)
+    monkeypatch.setattr(JobManager, "update_heartbeat", lose)
+    service = BackgroundService(migrated_app, WorkerOptions(1))
+    running = Thread(target=service.run, daemon=True)
+
+    running.start()
+    running.join(30)
+
+    assert not running.is_alive()
+
+
+def test_a_signal_while_it_waits_for_the_database_ends_it(app: Flask) -> None:
+    """Whatever the waiting thread executes when the handler interrupts it: it may hold a lock of the event."""
+
+    def interrupt(frame: FrameType, _event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename == threading.__file__ or frame.f_code.co_name == "_pause":
+            service.stop()
+        return interrupt
+
+    def pause() -> None:
+        sys.settrace(interrupt)
+        service._pause()
+
+    service = BackgroundService(app, WorkerOptions(1))
+    waiting = Thread(target=pause, daemon=True)
+
+    waiting.start()
+    waiting.join(30)
+
+    assert not waiting.is_alive()
 
 
 def test_pending_contacts_are_measured(make: Make) -> None:
