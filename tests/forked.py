@@ -127,8 +127,13 @@ class ForkedCommand(ForkedFlask):
 
 
 def _run(arguments: Sequence[str], environment: dict[str, str], cwd: str, written: Sequence[str]) -> None:
-    for number, path in ((0, os.devnull), *enumerate(written, 1)):
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    streams = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) for path in (os.devnull, *written)]
+    run_with_streams(arguments, environment, cwd, streams)
+
+
+def run_with_streams(arguments: Sequence[str], environment: dict[str, str], cwd: str, streams: Sequence[int]) -> None:
+    """Run a `flask` command in this process, which has just been forked, with these three file descriptors."""
+    for number, opened in enumerate(streams):
         os.dup2(opened, number)
         os.close(opened)
     # The existing streams belong to the parent. Modules may refer to them since their import (Alembic does, as a

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from pathlib import Path
 
 from ctms.subject_access.report import FORMAT, SCHEMA, VERSION
 from tests.contacts.factories import minimal
 from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT
+from tests.forked_shell import activated
 from tests.serving import Served
 
 PAGE = DOCS / "how-to" / "answer-an-access-request.md"
@@ -21,9 +20,8 @@ def test_a_request_is_answered(served: Served, tmp_path: Path) -> None:
     with served.session() as session:
         session.delete(f"{served.url}/ctms/{address}", timeout=30)  # another page's test may have created it
         assert session.post(f"{served.url}/ctms", json=minimal(primary_email=address), timeout=30).status_code == 201
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    pages.run(PAGE, {**served.environment, "PATH": path}, tmp_path)
+    pages.run(PAGE, activated(served.environment), tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 

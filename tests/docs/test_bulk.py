@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,10 +13,10 @@ from tests.conftest import SECRET_KEY, empty_database
 from tests.contacts.factories import minimal
 from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT
+from tests.forked_shell import activated
 from tests.serving import Served, environment_for, run_flask
 
 HOW_TO = DOCS / "how-to"
-PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def run(
@@ -31,7 +29,7 @@ def run(
             made = session.post(f"{served.url}/ctms", json=minimal(primary_email=address), timeout=30)
             assert made.status_code == 201, made.text
     (folder / file).write_text(pages.marked(page, f"file: {file}"))
-    pages.run(page, {**served.environment, "PATH": PATH}, folder, says)
+    pages.run(page, activated(served.environment), folder, says)
 
 
 def test_many_are_erased(served: Served, tmp_path: Path) -> None:
@@ -65,7 +63,7 @@ def test_contacts_that_are_no_longer_needed_are_deleted(postgres: str, tmp_path:
     for name in ("hold.txt", "retention.toml"):
         (tmp_path / name).write_text(pages.marked(page, f"file: {name}"))
 
-    pages.run(page, {**environment, "PATH": PATH}, tmp_path)
+    pages.run(page, activated(environment), tmp_path)
 
     with psycopg.connect(libpq_url(url)) as connection:
         assert connection.execute("SELECT primary_email FROM emails").fetchall() == [("ada@example.com",)]

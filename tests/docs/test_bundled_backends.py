@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from ctms_plugins.braze.mapping import attributes_of
 from ctms_plugins.webhook.backend import ChangeMessages
 from tests.docs import pages
 from tests.docs.pages import DOCS
+from tests.forked_shell import activated
 from tests.plugins.webhook_client import OLD, client
 from tests.serving import environment_for
 
@@ -33,9 +32,8 @@ def page(plugin: str) -> Path:
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_the_instructions_for_operators_work(plugin: str, tmp_path: Path) -> None:
     (tmp_path / "braze-key").write_text("a-key\n")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-    pages.run(page(plugin), {**environment_for(tmp_path / "data"), "PATH": path}, tmp_path)
+    pages.run(page(plugin), activated(environment_for(tmp_path / "data")), tmp_path)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

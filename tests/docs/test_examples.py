@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +17,12 @@ from ctms.database.pool import libpq_url
 from tests.conftest import empty_database
 from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT
+from tests.forked_shell import activated
 from tests.serving import Served, environment_for, free_port, run_flask, serve, serve_as_is, wait_until_up
 
 HOW_TO = DOCS / "how-to"
 HERE = "http://127.0.0.1:8000"
 SECRET_KEY = "the key of the deployment that the docs speak of"
-COMMANDS = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +30,6 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service that only the docs use."""
     with serve_as_is(tmp_path_factory.mktemp("documented"), CTMS_WORKERS="2") as running:
         yield running
-
-
-def reader(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a reader with an activated virtual environment."""
-    return {**environment, "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}"}
 
 
 def with_database(postgres: str, name: str, folder: Path) -> dict[str, str]:
@@ -48,11 +41,11 @@ def with_database(postgres: str, name: str, folder: Path) -> dict[str, str]:
 def test_first_steps_work(page: Path, documented: Served, tmp_path: Path) -> None:
     here = {HERE: documented.url, "secret_…": documented.client_secret}
 
-    pages.run(page, reader(documented.environment), tmp_path, here)
+    pages.run(page, activated(documented.environment), tmp_path, here)
 
 
 def test_a_front_end_is_kept_in_sync(documented: Served, tmp_path: Path) -> None:
-    names = {**reader(documented.environment), "TOKEN": documented.token()}
+    names = {**activated(documented.environment), "TOKEN": documented.token()}
 
     pages.run(DOCS / "tutorials" / "front-end.md", names, tmp_path, {HERE: documented.url})
 
@@ -78,7 +71,7 @@ def test_the_readme_has_the_two_commands(documented: Served) -> None:
 def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
     documented.flask("ctms", "clients", "create", "id_example", "you@example.com", "--role", "viewer")
 
-    pages.run(HOW_TO / "rotate-a-clients-secret.md", reader(documented.environment), tmp_path)
+    pages.run(HOW_TO / "rotate-a-clients-secret.md", activated(documented.environment), tmp_path)
 
     assert '"enabled": false' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
 
@@ -86,13 +79,13 @@ def test_a_secret_is_rotated(documented: Served, tmp_path: Path) -> None:
 def test_a_client_is_limited(documented: Served, tmp_path: Path) -> None:
     documented.flask("ctms", "clients", "create", "id_example", "you@example.com", "--role", "viewer")
 
-    pages.run(HOW_TO / "limit-a-client.md", reader(documented.environment), tmp_path)
+    pages.run(HOW_TO / "limit-a-client.md", activated(documented.environment), tmp_path)
 
     assert '"rate_limit": null' in documented.flask("ctms", "clients", "show", "id_example", "--json").stdout
 
 
 def test_the_audit_log_is_read(documented: Served, tmp_path: Path) -> None:
-    pages.run(HOW_TO / "read-the-audit-log.md", reader(documented.environment), tmp_path)
+    pages.run(HOW_TO / "read-the-audit-log.md", activated(documented.environment), tmp_path)
 
 
 def test_duplicates_are_merged(documented: Served, tmp_path: Path) -> None:
@@ -106,7 +99,7 @@ def test_duplicates_are_merged(documented: Served, tmp_path: Path) -> None:
         ids.append(created.json()["email"]["email_id"])
     names = {"TARGET": ids[0], "SOURCE": ids[1], "CTMS": documented.url, "TOKEN": token}
 
-    pages.run(HOW_TO / "merge-duplicates.md", {**reader(documented.environment), **names}, tmp_path)
+    pages.run(HOW_TO / "merge-duplicates.md", {**activated(documented.environment), **names}, tmp_path)
 
     gone = requests.get(f"{documented.url}/ctms/{ids[1]}", headers=headers, timeout=60)
     assert gone.json()["merged_into"] == ids[0]
@@ -115,7 +108,7 @@ def test_duplicates_are_merged(documented: Served, tmp_path: Path) -> None:
 def test_contacts_are_exported(documented: Served, tmp_path: Path) -> None:
     names = {"CTMS": documented.url, "TOKEN": documented.token()}
 
-    pages.run(HOW_TO / "export-contacts.md", {**reader(documented.environment), **names}, tmp_path)
+    pages.run(HOW_TO / "export-contacts.md", {**activated(documented.environment), **names}, tmp_path)
 
     assert (tmp_path / "export" / "manifest.json").exists()
     assert (tmp_path / "canada.csv").read_text().startswith("email.email_id,email.primary_email,newsletters\n")
@@ -125,14 +118,14 @@ def test_contacts_are_imported(documented: Served, tmp_path: Path) -> None:
     for name in ("list.csv", "map.toml"):
         (tmp_path / name).write_text(pages.marked(HOW_TO / "import-contacts.md", f"file: {name}"))
 
-    pages.run(HOW_TO / "import-contacts.md", reader(documented.environment), tmp_path)
+    pages.run(HOW_TO / "import-contacts.md", activated(documented.environment), tmp_path)
 
     outcomes = [line.split(",")[1] for line in (tmp_path / "imported.csv").read_text().splitlines()]
     assert outcomes == ["outcome", "created", "created"]
 
 
 def test_an_auditor_may_read_the_history(documented: Served, tmp_path: Path) -> None:
-    pages.run(HOW_TO / "prove-consent.md", reader(documented.environment), tmp_path)
+    pages.run(HOW_TO / "prove-consent.md", activated(documented.environment), tmp_path)
 
     shown = documented.flask("ctms", "roles", "show", "auditor", "--json").stdout
     assert '"view_history"' in shown
@@ -143,7 +136,7 @@ def test_an_external_postgresql_is_set_up(postgres: str, tmp_path: Path) -> None
     url = empty_database(postgres, "own")
     says = {"postgresql://ctms:password@db.example.com/ctms": url}
 
-    pages.run(HOW_TO / "use-your-own-postgresql.md", reader(environment_for(tmp_path)), tmp_path, says)
+    pages.run(HOW_TO / "use-your-own-postgresql.md", activated(environment_for(tmp_path)), tmp_path, says)
 
     with serve(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, CTMS_ERASURE_KEY="k" * 32) as running:
         heartbeat = requests.get(f"{running.url}/__heartbeat__", timeout=30)
@@ -167,7 +160,7 @@ def test_an_existing_database_is_adopted_and_given_back(postgres: str, tmp_path:
     )
     execute(environment["CTMS_DB_URL"], add_client)
 
-    pages.run(HOW_TO / "adopt-an-existing-database.md", reader(environment), tmp_path)
+    pages.run(HOW_TO / "adopt-an-existing-database.md", activated(environment), tmp_path)
 
     roles = (
         "SELECT array_agg(name) FROM api_client_roles g JOIN roles r ON r.id = g.role_id"
@@ -180,7 +173,7 @@ def test_the_embedded_database_is_opened(documented: Served, tmp_path: Path) -> 
     command = pages.marked(HOW_TO / "deploy.md", "run: shell")
 
     printed = subprocess.check_output(
-        ["bash", "-euc", command], env=reader(documented.environment), cwd=tmp_path, text=True
+        ["bash", "-euc", command], env=activated(documented.environment), cwd=tmp_path, text=True
     )
 
     assert "(1 row)" in printed
@@ -196,7 +189,7 @@ def test_examples_need_no_new_curl_and_no_variable_of_flask(page: Path) -> None:
 def test_the_tables_are_upgraded(postgres: str, tmp_path: Path) -> None:
     environment = with_database(postgres, "upgraded", tmp_path)
 
-    pages.run(HOW_TO / "upgrade.md", reader(environment), tmp_path)
+    pages.run(HOW_TO / "upgrade.md", activated(environment), tmp_path)
 
 
 def test_the_signing_key_is_rotated(postgres: str, tmp_path: Path) -> None:
@@ -244,7 +237,7 @@ def wsgi_server(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
     with output.open("w") as file:
         process = subprocess.Popen(
             ["bash", "-euc", command.replace("\ngranian", "\nexec granian")],
-            env={**reader(environment), "TMPDIR": str(folder)},
+            env={**activated(environment), "TMPDIR": str(folder)},
             cwd=folder,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ import requests
 from tests.contacts.factories import full, minimal
 from tests.docs import pages
 from tests.docs.pages import DOCS
-from tests.docs.test_examples import reader
+from tests.forked_shell import activated
 from tests.serving import Served
 
 
@@ -76,7 +76,7 @@ def test_the_example_follows(served: Served, mirror: Mirror, tmp_path: Path) -> 
 
         session.delete(f"{served.url}/ctms/{lost['primary_email']}", timeout=60)
         restored = pages.marked(DOCS / "runbooks" / "follower-lost-its-place.md", "run: restored")
-        subprocess.run(["bash", "-euc", restored], env=reader(served.environment), cwd=tmp_path, check=True)
+        subprocess.run(["bash", "-euc", restored], env=activated(served.environment), cwd=tmp_path, check=True)
         third = mirror.run()
         assert lost["email_id"] not in third
         assert third == everything(session, served.url)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -34,6 +32,7 @@ from tests.cli.running import run
 from tests.conftest import empty_database
 from tests.docs import pages
 from tests.docs.pages import DOCS
+from tests.forked_shell import activated
 from tests.hooks.distributions import Site
 from tests.serving import environment_for
 
@@ -247,7 +246,6 @@ def installed(name: str) -> EntryPoint:
 
 
 def test_the_how_to_guide_works(tmp_path: Path) -> None:
-    environment = environment_for(tmp_path / "data")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = activated(environment_for(tmp_path / "data"))
 
-    pages.run(DOCS / "how-to" / "plugins.md", {**environment, "PATH": path}, tmp_path)
+    pages.run(DOCS / "how-to" / "plugins.md", environment, tmp_path)

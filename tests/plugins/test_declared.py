@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from ctms.settings import Settings
 from ctms_plugins import declared
 from ctms_plugins.declared.causes import regex_problem
 from tests.docs import pages
+from tests.forked_shell import activated
 from tests.serving import serve
 
 HUB = """\
@@ -390,6 +389,5 @@ def test_the_how_to_works(tmp_path: Path) -> None:
     file.write_text(pages.marked(page, "file: lists/hub.toml"))
 
     with serve(tmp_path, CTMS_PLUGIN_DECLARED_PATH=str(file.parent)) as running:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         says = {"http://127.0.0.1:8000": running.url, "secret_…": running.client_secret}
-        pages.run(page, {**running.environment, "PATH": path}, tmp_path, says)
+        pages.run(page, activated(running.environment), tmp_path, says)

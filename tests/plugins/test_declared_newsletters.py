@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from ctms.plugins import Newsletter, OperatorError, RegistrationError
 from ctms.settings import Settings
 from ctms_plugins import declared
 from tests.docs import pages
+from tests.forked_shell import activated
 from tests.serving import serve
 
 WEEKLY = """\
@@ -168,6 +167,5 @@ def test_the_how_to_works(tmp_path: Path) -> None:
     variables = {"CTMS_PLUGIN_DECLARED_NEWSLETTERS_PATH": str(file.parent), "CTMS_NEWSLETTERS": "enforce"}
 
     with serve(tmp_path, **variables) as running:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         says = {"http://127.0.0.1:8000": running.url, "secret_…": running.client_secret}
-        pages.run(page, {**running.environment, "PATH": path}, tmp_path, says)
+        pages.run(page, activated(running.environment), tmp_path, says)
