@@ -225,8 +225,8 @@ class BackgroundService:
     async def _maintain(self, worker: Worker, ended: asyncio.Event) -> None:
         """Send heartbeats, and poll for a stop, for due entries and for jobs of dead workers, until `ended` is set.
 
-        To cancel it ends it sooner, but does not always end it: until Python 3.12 `asyncio.wait_for`, in which it may
-        wait for a connection of the pool, ignores a cancellation at the moment when the connection comes.
+        A cancellation alone may be lost: before Python 3.12, `asyncio.wait_for`, in which a heartbeat waits for a
+        connection of the pool, ignores one that comes together with the connection. It only makes the end sooner.
 
         Housekeeping runs beside it: its jobs may take longer than the heartbeat's timeout.
 
