@@ -66,7 +66,7 @@ def _answer(script: socket.socket) -> None:
         _, streams, _, _ = socket.recv_fds(script, 1, 3)
         arguments, environment, folder = json.loads(script.makefile("rb").read())
         command = (arguments, environment, folder, _Streams(streams))
-        process = forked.context().Process(target=_run, args=command, daemon=True)
+        process = forked.context().Process(target=forked.run_with_streams, args=command, daemon=True)
         process.start()
         for stream in streams:
             os.close(stream)
@@ -75,18 +75,14 @@ def _answer(script: socket.socket) -> None:
 
 
 class _Streams:
-    """File descriptors that are passed to a forked process when they are pickled."""
+    """File descriptors that pickling passes to a forked process, which gets a list of its own."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        self.numbers = numbers
+        self._numbers = numbers
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, tuple(DupFd(number) for number in self.numbers)
+        return _received, tuple(DupFd(number) for number in self._numbers)
 
 
-def _received(*passed: Any) -> _Streams:
-    return _Streams([one.detach() for one in passed])
-
-
-def _run(arguments: Sequence[str], environment: dict[str, str], folder: str, streams: _Streams) -> None:
-    forked.run_with_streams(arguments, environment, folder, streams.numbers)
+def _received(*passed: Any) -> list[int]:
+    return [one.detach() for one in passed]
