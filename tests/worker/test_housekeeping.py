@@ -153,11 +153,8 @@ def test_the_worker_starts_it_hourly_and_beside_its_heartbeats(app: Flask, monke
     service = Swept(app, WorkerOptions(1))
     monkeypatch.setattr(service, "_recover", lambda _: None)
 
-    async def maintain() -> None:
-        await service._maintain(worker, asyncio.Event())
-
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(maintain())
+        asyncio.run(service._maintain(worker, asyncio.Event()))
 
     assert started == [0, 3600, 7200]
 

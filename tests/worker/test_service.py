@@ -26,6 +26,14 @@ from tests.sync.working import Worker, row, rows
 Make = Callable[[int], list[str]]
 
 
+def ends(function: Callable[[], object], *, within: float) -> bool:
+    """Call it in a thread; return whether it ends within so many seconds."""
+    thread = Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(within)
+    return not thread.is_alive()
+
+
 def test_it_drains_only_the_chosen_queues(app: Flask) -> None:
     backend, handler = Lane(BACKEND, "other", 0), Lane(HANDLER, "other", 0)
 
@@ -85,11 +93,8 @@ def test_it_sends_heartbeats_until_it_stops(app: Flask, monkeypatch: pytest.Monk
     service = Swept(app, WorkerOptions(1))
     monkeypatch.setattr(service, "_recover", lambda _: None)
 
-    async def maintain() -> None:
-        await service._maintain(worker, asyncio.Event())
-
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(maintain())
+        asyncio.run(service._maintain(worker, asyncio.Event()))
 
     assert beats == [7, 7, 7]
 
@@ -102,12 +107,8 @@ def test_a_stop_during_the_start_is_not_lost(migrated_app: Flask, monkeypatch: p
 
     monkeypatch.setattr(module, "Worker", StoppedWorker)
     service = BackgroundService(migrated_app, WorkerOptions(1))
-    running = Thread(target=service.run, daemon=True)
 
-    running.start()
-    running.join(60)
-
-    assert not running.is_alive()
+    assert ends(service.run, within=60)
 
 
 def test_a_lost_cancellation_does_not_keep_it_running(migrated_app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,12 +130,8 @@ def test_a_lost_cancellation_does_not_keep_it_running(migrated_app: Flask, monke
     monkeypatch.setattr(module, "Worker", EndedWorker)
     monkeypatch.setattr(JobManager, "update_heartbeat", lose)
     service = BackgroundService(migrated_app, WorkerOptions(1))
-    running = Thread(target=service.run, daemon=True)
 
-    running.start()
-    running.join(30)
-
-    assert not running.is_alive()
+    assert ends(service.run, within=30)
 
 
 def test_a_signal_while_it_waits_for_the_database_ends_it(app: Flask) -> None:
@@ -150,12 +147,8 @@ def test_a_signal_while_it_waits_for_the_database_ends_it(app: Flask) -> None:
         service._pause()
 
     service = BackgroundService(app, WorkerOptions(1))
-    waiting = Thread(target=pause, daemon=True)
 
-    waiting.start()
-    waiting.join(30)
-
-    assert not waiting.is_alive()
+    assert ends(pause, within=30)
 
 
 def test_pending_contacts_are_measured(make: Make) -> None:
