@@ -50,6 +50,8 @@ DEAD_AFTER_SECONDS = 15.0
 """A worker without a heartbeat for this long was killed: its jobs are recovered."""
 
 _PAUSE_IN_SECONDS = 0.2
+_CONNECTION_TIMEOUT_IN_SECONDS = 10
+"""How long Procrastinate waits for a connection, in particular one to sign off with while the database is down."""
 _ERRORS = (*DATABASE_ERRORS, ConnectorException)
 
 
@@ -147,13 +149,10 @@ class BackgroundService:
         # The loop's default executor has only as many threads as cores, plus four: lanes would wait for each other.
         threads = ThreadPoolExecutor(self._options.concurrency + 3, thread_name_prefix="lane")
         asyncio.get_running_loop().set_default_executor(threads)
+        due = await self._swept()  # it fails at once while the database is down, for which Procrastinate would wait
         jobs = self._jobs()
         async with jobs.open_async():
-            while True:
-                due = await self._swept()
-                if self._options.once and not due:
-                    await asyncio.to_thread(self._keep_house)
-                    return
+            while due or not self._options.once:
                 worker = self._make_worker(jobs)
                 ended = asyncio.Event()
                 beside = asyncio.create_task(self._maintain(worker, ended))
@@ -167,6 +166,8 @@ class BackgroundService:
                 if self.stopping.is_set() or not self._options.once:
                     return
                 await asyncio.sleep(_PAUSE_IN_SECONDS)  # due entries may be in flight in another worker
+                due = await self._swept()
+        await asyncio.to_thread(self._keep_house)
 
     def _jobs(self) -> procrastinate.App:
         """Return Procrastinate's app, with its single task."""
@@ -178,7 +179,9 @@ class BackgroundService:
             **failover_arguments(url),
             **preparation_arguments(settings),
         }
-        connector = procrastinate.PsycopgConnector(conninfo=libpq_url(url), kwargs=arguments, min_size=1, max_size=4)
+        connector = procrastinate.PsycopgConnector(
+            conninfo=libpq_url(url), kwargs=arguments, min_size=1, max_size=4, timeout=_CONNECTION_TIMEOUT_IN_SECONDS
+        )
         jobs = procrastinate.App(connector=connector)
         jobs.task(name=TASK, pass_context=True)(self._drain_lane)
         return jobs

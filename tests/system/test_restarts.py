@@ -49,6 +49,12 @@ def pg_ctl(folder: Path, *arguments: str) -> None:
         assert done.returncode == 0, output.read()
 
 
+def start_again(folder: Path) -> None:
+    """Start the stopped server of this folder with the same options."""
+    options = (folder / "postgresql" / "postmaster.opts").read_text().split(maxsplit=3)[3]
+    pg_ctl(folder, "-o", options.strip(), "start")
+
+
 def workers(running: Served) -> list[psutil.Process]:
     """The processes that answer, as many as there are just now."""
     found = []
@@ -168,8 +174,7 @@ def test_an_unreachable_server_is_a_503_until_it_is_back(running: Served, token:
         beat = requests.get(f"{running.url}/__heartbeat__", timeout=60)
         alive = requests.get(f"{running.url}/__lbheartbeat__", timeout=60)
     finally:
-        options = (running.folder / "postgresql" / "postmaster.opts").read_text().split(maxsplit=3)[3]
-        pg_ctl(running.folder, "-o", options.strip(), "start")
+        start_again(running.folder)
 
     assert away.status_code == 503
     assert away.json() == {"detail": "the database is not available"}

@@ -23,7 +23,7 @@ from ctms.sync.backends import _DONE
 from ctms.testing import contact_body
 from tests.forked import ForkedFlask
 from tests.serving import STOP_TIMEOUT_IN_SECONDS, Served, environment_for, free_port, run_flask, serve
-from tests.system.test_restarts import pg_ctl
+from tests.system.test_restarts import pg_ctl, start_again
 
 PLUGIN = """
 import json, os, time
@@ -342,6 +342,31 @@ def test_it_outlives_a_restart_of_the_database(running: Running) -> None:
         connection.execute("TRUNCATE procrastinate_workers CASCADE")
     assert "Traceback (most recent call last)" not in running.text()
     assert running.text().startswith(before)
+
+
+def test_sigterm_ends_it_soon_while_the_database_is_down(running: Running) -> None:
+    """Both one that still waits for a connection to sign off with, and one that tries to begin again."""
+
+    def seconds_of_stop(worker: ForkedFlask) -> float:
+        began = time.monotonic()
+        assert running.stop(worker) == 0
+        return time.monotonic() - began
+
+    working, retrying = running.start(), running.start()
+    running.until(lambda: running.text().count("working for") == 2)
+    pg_ctl(running.served.folder, "-m", "immediate", "stop")
+    try:
+        time.sleep(9)  # both have noticed it
+        first = seconds_of_stop(working)
+        warnings = running.text().count("the database is not available")
+        running.until(lambda: running.text().count("the database is not available") > warnings)
+        time.sleep(3)  # longer than its pause
+        second = seconds_of_stop(retrying)
+    finally:
+        start_again(running.served.folder)
+
+    # Procrastinate would wait 30 seconds for each connection.
+    assert (first < 40, second < 20) == (True, True), (first, second)
 
 
 def test_without_a_plugin_it_has_nothing_to_do(tmp_path: Path) -> None:
