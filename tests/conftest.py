@@ -23,6 +23,7 @@ from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, let_server_enter, process_name
 from tests.serving import Served, serve_as_is
+from tests.temporary import choose_temporary_folder
 
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks", "tests.plugin_databases"]
 
@@ -35,6 +36,7 @@ settings.register_profile("patient", settings.default, deadline=None, suppress_h
 settings.load_profile("patient")
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
+    choose_temporary_folder(os.environ)
     # pytest makes its temporary folder inaccessible to other users, and as root the embedded server runs as another
     # user: concurrent runs would block each other's database. So each run has its own folder.
     # Its name is short, because the path of a Unix socket has at most 107 characters.
