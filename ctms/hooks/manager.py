@@ -99,15 +99,14 @@ def survey_plugins(settings: Settings, found: Iterable[EntryPoint] | None = None
     The error of a plugin is stored in `problems`, and does not affect others.
     """
     plugins = Plugins(trace=settings.plugins_trace)
-    points = sorted(entry_points(group=GROUP) if found is None else found, key=lambda point: point.name)
-    plugins.problems += _unknown(settings, [point.name for point in points])
-    twins = _twins(points)
-    for point in points:
+    named = _by_name(entry_points(group=GROUP) if found is None else found)
+    plugins.problems += _unknown(settings, list(named))
+    for point in (point for same in named.values() for point in same):
         plugin = _described(point, settings)
         plugins.add(plugin)
         if plugin.disabled_reason is None:
             try:
-                _refuse_name(plugin, twins)
+                _refuse_name(plugin, named[plugin.name])
                 plugins.load(plugin, point)
             except PluginError as error:
                 plugins.problems.append(error)
@@ -164,22 +163,26 @@ def _imported(plugin: Plugin, point: EntryPoint) -> object:
         raise checks.problem(plugin, f"it cannot be imported ({checks.reason(error)})", place=place) from error
 
 
-def _twins(points: Sequence[EntryPoint]) -> Mapping[str, list[EntryPoint]]:
-    by_name: dict[str, list[EntryPoint]] = {}
-    for point in points:
-        by_name.setdefault(point.name, []).append(point)
-    return {name: same for name, same in by_name.items() if len(same) > 1}
+def _by_name(found: Iterable[EntryPoint]) -> Mapping[str, list[EntryPoint]]:
+    """Return the entry points of each name, in the order of names, and of packages: Python finds them in any order."""
+    named: dict[str, list[EntryPoint]] = {}
+    for point in sorted(found, key=lambda point: point.name):
+        named.setdefault(point.name, []).append(point)
+    for same in named.values():
+        if len(same) > 1:  # for the package's name Python reads its metadata
+            same.sort(key=lambda point: point.dist.name if point.dist else "")
+    return named
 
 
-def _refuse_name(plugin: Plugin, twins: Mapping[str, list[EntryPoint]]) -> None:
+def _refuse_name(plugin: Plugin, same: Sequence[EntryPoint]) -> None:
     if not _NAME.fullmatch(plugin.name):
         raise checks.problem(
             plugin,
             "a plugin's name consists of lower-case letters, digits and _ and begins with a letter",
             f"rename the entry point in the group {GROUP!r}",
         )
-    if plugin.name in twins:
-        packages = " and ".join(f"{point.dist.name} {point.dist.version}" for point in twins[plugin.name] if point.dist)
+    if len(same) > 1:
+        packages = " and ".join(f"{point.dist.name} {point.dist.version}" for point in same if point.dist)
         raise PluginError(
             f"plugin {plugin.name!r} comes with {packages}, and a name is one plugin's: uninstall one of them, rename"
             f" an entry point, or set CTMS_PLUGINS_DISABLED={plugin.name}",
@@ -191,7 +194,7 @@ def _unknown(settings: Settings, installed: Sequence[str]) -> Iterator[PluginErr
     for variable, names in (("CTMS_PLUGINS", settings.plugins), ("CTMS_PLUGINS_DISABLED", settings.plugins_disabled)):
         unknown = sorted(set(names or ()) - set(installed))
         if unknown:
-            there = ", ".join(dict.fromkeys(installed)) or "none"
+            there = ", ".join(installed) or "none"
             yield PluginError(
                 f"{variable} names {', '.join(unknown)}, which no installed package brings:"
                 f" install it or remove the name (the plugins are {there})"

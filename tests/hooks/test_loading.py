@@ -15,7 +15,7 @@ from ctms.clients.tokens import tokens
 from ctms.contacts.waitlist_rules import waitlist_registry
 from ctms.errors import PluginError
 from ctms.hooks import trials
-from ctms.hooks.manager import GROUP, Plugins, load_plugins
+from ctms.hooks.manager import GROUP, Plugins, load_plugins, survey_plugins
 from ctms.settings import Settings
 from ctms.telemetry.logs import init_logs
 from ctms.testing.apps import Apps, rolled_back
@@ -62,6 +62,21 @@ def test_plugins_are_loaded_in_the_order_of_their_names(site: Site) -> None:
     found = plugins.get("alpha")
     assert found is not None
     assert (found.package, found.version, found.hooks) == ("ctms-alpha", "1.2.3", ("ctms_waitlists",))
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_plugins_of_one_name_are_listed_in_the_order_of_their_packages(site: Site, step: int) -> None:
+    """In whichever order Python finds them: that is the file system's."""
+    for package in ("ctms-bolt", "ctms-acme", "ctms-core"):
+        module = package.replace("-", "_")
+        site.install(package, {module: START + HUB}, acme=module)
+    found = sorted(named("acme"), key=lambda point: point.value)[::step]
+
+    plugins = survey_plugins(Settings(), found)
+
+    assert [plugin.package for plugin in plugins] == ["ctms-acme", "ctms-bolt", "ctms-core"]
+    for problem in plugins.problems:
+        assert "comes with ctms-acme 1.2.3 and ctms-bolt 1.2.3 and ctms-core 1.2.3" in str(problem)
 
 
 def test_only_some_are_loaded(site: Site) -> None:
