@@ -23,7 +23,7 @@ from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, let_server_enter, process_name
 from tests.serving import Served, serve_as_is
-from tests.temporary import choose_temporary_folder
+from tests.temporary import folder_of_runs
 
 pytest_plugins = ["ctms.testing.fixtures", "tests.hooks.monitor", "tests.leaks", "tests.plugin_databases"]
 
@@ -36,13 +36,14 @@ settings.register_profile("patient", settings.default, deadline=None, suppress_h
 settings.load_profile("patient")
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    choose_temporary_folder(os.environ)
     # pytest makes its temporary folder inaccessible to other users, and as root the embedded server runs as another
-    # user: concurrent runs would block each other's database. So each run has its own folder.
+    # user: concurrent runs would block each other's database. So each run has its own folder, also for what the
+    # service and other programs put into the temporary folder: nothing is left there at the end.
     # Its name is short, because the path of a Unix socket has at most 107 characters.
-    _folder = Path(tempfile.gettempdir(), f"c{os.getpid()}")
+    _folder = folder_of_runs(os.environ) / f"c{os.getpid()}"
     _folder.mkdir(exist_ok=True)
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_folder)
+    os.environ |= {"PYTEST_DEBUG_TEMPROOT": str(_folder), "TMPDIR": str(_folder)}
+    tempfile.tempdir = None  # look again
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 
 

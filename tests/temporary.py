@@ -1,14 +1,14 @@
 """Where a test run keeps its files: in memory, if there is room.
 
 Databases that tests create, copy and drop are most of these files. On a disk, the kernel needs four times as much
-CPU time for them, and the tests with many databases take an eighth longer.
+CPU time for them, and tests with many databases take an eighth longer.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -16,15 +16,15 @@ import psutil
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the folder itself
 """Linux's file system in memory. In a container it is often small, or forbids programs."""
 
-NEEDED_BYTES = 8 * 2**30
-"""Free memory from which on the files are kept there: several times what the whole test run needs at once."""
+NEEDED_BYTES = 6 * 2**30
+"""Free memory from which on the files are kept there: at least twice what all tests need at once."""
 
 
-def choose_temporary_folder(environment: MutableMapping[str, str]) -> None:
-    """Set `TMPDIR` to the folder in memory, unless it is set already, or `is_roomy` says no."""
+def folder_of_runs(environment: Mapping[str, str]) -> Path:
+    """Return the folder in memory if `is_roomy`; otherwise, or if `TMPDIR` is set, the system's temporary folder."""
     if "TMPDIR" not in environment and is_roomy(SHARED_MEMORY):
-        environment["TMPDIR"] = str(SHARED_MEMORY)
-        tempfile.tempdir = None  # look again
+        return SHARED_MEMORY
+    return Path(tempfile.gettempdir())
 
 
 def is_roomy(folder: Path) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.generated_secrets import load_or_create_secret
 from ctms.database.pool import libpq_url
-from ctms.database.storage import is_root, make_folder
+from ctms.database.storage import is_root
 from ctms.database.system_user import POSTGRES_PROGRAMS, USER, first_closed, place_programs
 from ctms.errors import OperatorError
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.skipif(not is_root(), reason="what a service does that 
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a separate temporary folder of the system for this test."""
-    folder = tmp_path / "tmp"
-    make_folder(folder)
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a separate temporary folder of the system for this test, with a short path: sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="c") as folder:
+        Path(folder).chmod(0o711)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def closed(temporary: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def unchanged(tmp_path: Path) -> Iterator[None]:
+def unchanged(tmp_path: Path, temporary: Path) -> Iterator[None]:
     """No folder above those of a test gets another mode."""
-    before = modes(tmp_path)
+    before = modes(tmp_path), modes(temporary)
     yield
-    assert modes(tmp_path) == before
+    assert (modes(tmp_path), modes(temporary)) == before
 
 
 def modes(folder: Path) -> dict[Path, int]:
