@@ -24,6 +24,7 @@ import requests
 from ctms.database.embedded import EmbeddedServer
 from ctms.database.pool import libpq_url
 from tests.docs import pages
+from tests.prepared import FOLDER_OF_RUN
 from tests.serving import Served, serve
 from tools.clients import GENERATED_PYTHON, TYPESCRIPT, search_path
 
@@ -34,6 +35,9 @@ URL_OF_THE_DOCS = "http://127.0.0.1:8000"
 
 # It is imported by those tests. `tox -e generated-clients` generates it first.
 collect_ignore = [] if GENERATED_PYTHON.exists() else ["installable"]
+
+STRICT = ("--config-file", "", "--strict")
+"""Options of mypy for code that has no configuration."""
 
 GENERATORS = ("openapi-generator", "openapi-python-client", "openapi-typescript")
 TIMEOUT_IN_SECONDS = 600
@@ -79,6 +83,12 @@ def run(*command: str, cwd: Path, **variables: str) -> str:
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
     return done.stdout
+
+
+def mypy(*options: str, cwd: Path, **variables: str) -> None:
+    """Check types with mypy. Its results for libraries, which take most of the time, are kept for the next check."""
+    cache = Path(os.environ[FOLDER_OF_RUN], "mypy")
+    run(sys.executable, "-m", "mypy", "--cache-dir", str(cache), *options, cwd=cwd, **variables)
 
 
 @pytest.fixture(scope="session")
@@ -161,14 +171,13 @@ def check_types(generated: Generated) -> None:
     if generated.generator == "openapi-typescript":
         run("npx", "tsc", "--project", ".", cwd=generated.workspace)
         return
-    mypy = (sys.executable, "-m", "mypy", "--cache-dir", str(generated.workspace / ".mypy_cache"))
-    strict = (*mypy, "--config-file", "", "--strict", "--follow-imports", "silent")
+    strict = (*STRICT, "--follow-imports", "silent")
     here: dict[str, Any] = {"cwd": generated.folder, "MYPYPATH": str(generated.folder)}
     if generated.generator == "openapi-generator":  # its mypy configuration is less than strict
-        run(*mypy, "--config-file", "pyproject.toml", "-p", "ctms_client", **here)
+        mypy("--config-file", "pyproject.toml", "-p", "ctms_client", **here)
     else:  # `client.py` is the same whatever the document is, and has errors of its own
-        run(*strict, "-p", "ctms_client.api", "-p", "ctms_client.models", **here)
-    run(*strict, str(generated.driver), str(generated.example), **here)
+        mypy(*strict, "-p", "ctms_client.api", "-p", "ctms_client.models", **here)
+    mypy(*strict, str(generated.driver), str(generated.example), **here)
 
 
 def documented(name: str, service: Served, what: str = "run") -> str:

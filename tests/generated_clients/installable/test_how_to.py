@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.docs import pages
-from tests.generated_clients.conftest import DRIVER, URL_OF_THE_DOCS, run
+from tests.generated_clients.conftest import DRIVER, STRICT, URL_OF_THE_DOCS, mypy, run
 from tests.serving import Served
 from tools.clients import PYTHON, TYPESCRIPT
 
@@ -35,8 +35,8 @@ def test_the_python_client(service: Served, tmp_path: Path) -> None:
     names = examples(PYTHON_GUIDE, tmp_path, service)
     source = str(PYTHON / "src")
 
-    mypy = (sys.executable, "-m", "mypy", "--config-file", "", "--strict", "--follow-imports", "silent")
-    run(*mypy, "--scripts-are-modules", *names, cwd=tmp_path, MYPYPATH=source)
+    options = ("--follow-imports", "silent", "--scripts-are-modules")
+    mypy(*STRICT, *options, *names, cwd=tmp_path, MYPYPATH=source)
     for name in names:
         for _ in range(2):  # the second time with what the first one left
             printed = run(sys.executable, "-W", "error", name, cwd=tmp_path, PYTHONPATH=source)

@@ -17,7 +17,7 @@ import ctms_client
 import pytest
 from packaging.requirements import Requirement
 
-from tests.generated_clients.conftest import DRIVER, run
+from tests.generated_clients.conftest import DRIVER, STRICT, mypy, run
 from tests.serving import Served
 from tools.clients import PYTHON, ROOT, TYPESCRIPT, build
 
@@ -206,10 +206,9 @@ def test_a_build_without_the_generated_code_fails(tmp_path: Path) -> None:
     assert f"{NAME}/generated" in done.stderr
 
 
-def test_the_types_of_the_python_client_are_checked_strictly(tmp_path: Path) -> None:
+def test_the_types_of_the_python_client_are_checked_strictly() -> None:
     own = [str(path) for path in sorted(Path(ctms_client.__file__).parent.glob("*.py"))]
     tests = [str(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
-    mypy = (sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "--config-file", "", "--strict")
     options = ("--follow-imports", "silent", "--python-version", "3.11", "--explicit-package-bases")
 
-    run(*mypy, *options, *own, *tests, cwd=ROOT, MYPYPATH=f"{PYTHON / 'src'}:{ROOT}")
+    mypy(*STRICT, *options, *own, *tests, cwd=ROOT, MYPYPATH=f"{PYTHON / 'src'}:{ROOT}")
