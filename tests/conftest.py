@@ -23,6 +23,7 @@ from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
 from ctms.testing.servers import empty_database, folder_of_run, let_server_enter, process_name
+from tests.prepared import FOLDER_OF_RUN
 from tests.serving import Served, serve_as_is
 from tests.temporary import folder_of_runs
 
@@ -47,7 +48,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Its name is short, because the path of a Unix socket has at most 107 characters.
     _folder = folder_of_runs(os.environ) / f"c{os.getpid()}"
     _folder.mkdir(exist_ok=True)
-    os.environ |= {"PYTEST_DEBUG_TEMPROOT": str(_folder), "TMPDIR": str(_folder)}
+    os.environ |= {FOLDER_OF_RUN: str(_folder), "TMPDIR": str(_folder)}
     tempfile.tempdir = None  # look again
     atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 

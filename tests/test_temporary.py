@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests import temporary
+from tests.prepared import FOLDER_OF_RUN
 from tests.temporary import NEEDED_BYTES, folder_of_runs, is_roomy
 
 
@@ -54,6 +55,6 @@ def test_a_system_without_such_a_folder(tmp_path: Path) -> None:
     assert not is_roomy(tmp_path / "missing")
 
 
-def test_what_tests_put_into_the_temporary_folder_is_deleted_with_the_files_of_the_run(shared_folder: Path) -> None:
+def test_the_temporary_folder_is_the_folder_of_the_run(shared_folder: Path) -> None:
     assert shared_folder.is_relative_to(tempfile.gettempdir())
-    assert str(Path(tempfile.gettempdir())) == os.environ["TMPDIR"] == os.environ["PYTEST_DEBUG_TEMPROOT"]
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == os.environ[FOLDER_OF_RUN]
