@@ -101,9 +101,13 @@ def is_enabled() -> bool:
 
 
 # Only a contact that is not being deleted gets a document: the foreign key would wait for the deletion, and then fail.
-# The lock, which writers of contacts do not wait for, keeps the contact until its document exists. It is separate from
-# the query that renders: a query that locks mixes the newest rows with those of its snapshot.
-_LOCKED = "SELECT email_id FROM emails WHERE email_id {} FOR KEY SHARE SKIP LOCKED"
+# The lock keeps the contact until its document exists. It is separate from the query that renders: a query that locks
+# mixes the newest rows with those of its snapshot. A writer takes the lock of all writers, which it has already if it
+# has changed the contact. With a weaker lock, one that has not could store the document of a contact that another
+# writer has locked. The other would wait for that row, and the first, when it tries again to write, for the contact.
+_LOCKED = "SELECT email_id FROM emails WHERE email_id {} SKIP LOCKED"
+_WRITERS_LOCK = "= %s FOR NO KEY UPDATE"
+_FILLERS_LOCK = "= ANY(%s) ORDER BY email_id FOR KEY SHARE"  # writers of contacts do not wait for it
 # Nothing is stored where a document was stored that the statement does not see. It may be a newer one.
 _STORE = f"""
     INSERT INTO contact_documents AS s (email_id, update_timestamp, format, version, document)
@@ -117,7 +121,7 @@ _RENDERED = f"""
     FROM emails e {FROM_CONTACT}"""
 
 STORE_WRITTEN = compact(f"""
-    WITH locked AS MATERIALIZED ({_LOCKED.format("= %s")}),
+    WITH locked AS MATERIALIZED ({_LOCKED.format(_WRITERS_LOCK)}),
     rendered AS MATERIALIZED ({_RENDERED} WHERE e.email_id = %s),
     stored AS ({_STORE})
     SELECT document FROM rendered""")
@@ -129,7 +133,7 @@ RENDER = f"SELECT {DOCUMENT} FROM emails e {FROM_CONTACT} WHERE e.email_id = %s"
 # Rows of `outdated_documents` are removed only if the document that makes them needless was stored, and only those that
 # the statement sees: its document has the changes of these.
 _FILL = f"""
-    WITH locked AS MATERIALIZED ({_LOCKED.format("= ANY(%s) ORDER BY email_id")}),
+    WITH locked AS MATERIALIZED ({_LOCKED.format(_FILLERS_LOCK)}),
     rendered AS MATERIALIZED (
         {_RENDERED} JOIN locked ON locked.email_id = e.email_id
         WHERE {stored("e")} IS NULL ORDER BY e.email_id),
@@ -145,7 +149,7 @@ _REMOVE_ORPHANS = """
 def store_written(connection: Connection, email_id: UUID) -> str | None:
     """Return the document of a contact that this transaction has written, None if it does not exist, and store it.
 
-    It is not stored if the transaction has found a contact that another one is deleting.
+    It is not stored if the transaction has not written the contact after all, and another one has locked it.
     """
     if is_enabled():
         row = connection.execute(STORE_WRITTEN, (email_id, email_id)).fetchone()

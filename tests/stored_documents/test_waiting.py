@@ -1,4 +1,4 @@
-"""A fill that does not wait long for a writer of this service, since others would wait for the fill."""
+"""Storing documents: it does not wait long for a writer of this service, since others would wait for it."""
 
 from __future__ import annotations
 
@@ -61,3 +61,26 @@ def test_a_fill_does_not_wait_for_a_slow_writer(
 
     fill_all(store)
     assert (valid(store), differing(store)) == (2, [])
+
+
+def test_a_contact_that_another_writer_has_locked_is_skipped(
+    store: Connection, store_app: Any, connect: Connect, contacts: list[UUID], write: Write
+) -> None:
+    """A writer may find neither the contact nor a free address, and then a contact that was created meanwhile.
+
+    It tries to write that contact, so it waits for the writer that has locked it, which must not wait for the document.
+    """
+    holder, finder = connect(), connect()
+    holder.execute("BEGIN")
+    holder.execute("SET LOCAL ctms.stamps = 'on'")
+    holder.execute("UPDATE emails SET update_timestamp = clock_timestamp() WHERE email_id = %s", (contacts[0],))
+    finder.execute("BEGIN")
+    with store_app.app_context():
+        assert store_written(finder, contacts[0]) is not None
+
+    holder.execute("SET LOCAL lock_timeout = '5s'")
+    write(holder, contacts[0])
+    holder.execute("COMMIT")
+    finder.execute("COMMIT")
+
+    assert (valid(store), differing(store)) == (1, [])
