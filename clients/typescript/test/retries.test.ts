@@ -114,7 +114,7 @@ test("a service that cannot be reached", async () => {
 });
 
 test("a slow service", async () => {
-    const ctms = client({ maxAttempts: 2 }, 0.5);
+    const ctms = client({ maxAttempts: 2 }, 2);
     await ctms.contacts.find({ sfdc_id: "1" });
     stub.replies = [{ waits: true }];
 

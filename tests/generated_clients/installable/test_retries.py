@@ -121,8 +121,8 @@ def test_a_service_that_cannot_be_reached(make: Make, delays: list[float]) -> No
 
 
 def test_a_slow_service(make: Make, stub: StubService, delays: list[float]) -> None:
-    client = make(stub.url, "id", "secret", timeout=0.2, retries=Retries(max_attempts=2))
-    client.contacts.find(sfdc_id="1")
+    timeout = httpx.Timeout(60, read=0.2)
+    client = make(stub.url, "id", "secret", timeout=timeout, retries=Retries(max_attempts=2))
     stub.replies = [StubServer.FAILURES["slow"]]
 
     with pytest.raises(TransportError, match="GET failed: ReadTimeout"):
