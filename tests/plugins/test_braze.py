@@ -19,6 +19,7 @@ from ctms_plugins.braze.backend import NoExport, Profiles
 from ctms_plugins.braze.calls import BrazeBatchRefused
 from ctms_plugins.braze.client import BrazeClient
 from tests.plugins.braze_workspace import KEY, Workspace
+from tests.waiting import timeout_of_requests
 
 ENVIRONMENT = {"CTMS_PLUGIN_BRAZE_URL": "https://rest.example.com", "CTMS_PLUGIN_BRAZE_KEY": KEY}
 
@@ -36,7 +37,7 @@ def workspace(stub_server: StubServer) -> Workspace:
 @pytest.fixture
 def profiles(workspace: Workspace, stub_server: StubServer) -> Profiles:  # noqa: ARG001  answers there
     """The backend, talking to it."""
-    return Profiles(BrazeClient(stub_server.url, KEY, 0.5))
+    return Profiles(BrazeClient(stub_server.url, KEY, timeout_of_requests()))
 
 
 def state(document: dict[str, Any]) -> ContactState:
@@ -60,16 +61,14 @@ class TestContract(BackendContract):
         return profiles
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])
-    def failing_implementation(
-        self, profiles: Profiles, stub_server: StubServer, request: pytest.FixtureRequest
-    ) -> Profiles:
+    def failing_implementation(self, stub_server: StubServer, request: pytest.FixtureRequest) -> Profiles:
         """The same while Braze fails."""
         wrong = {"no JSON": b"<h1>Sign in</h1>", "another's JSON": {"ok": True}, "a list": []}
         if request.param in wrong:
             stub_server.reply = Reply(200, body=wrong[request.param])
         else:
             stub_server.fails(request.param)
-        return profiles
+        return Profiles(BrazeClient(stub_server.url, KEY, timeout_of_requests(request.param)))
 
 
 class TestMapping:
@@ -159,7 +158,7 @@ class TestMapping:
         make_contact: MakeContact,
     ) -> None:
         contact = make_contact(email={"has_opted_out_of_email": opted_out, "double_opt_in": double})
-        profiles = Profiles(BrazeClient(stub_server.url, KEY, 5), resubscribe=resubscribe)
+        profiles = Profiles(BrazeClient(stub_server.url, KEY, timeout_of_requests()), resubscribe=resubscribe)
 
         profiles.push([state(contact)], "key")
 

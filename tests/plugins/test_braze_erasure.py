@@ -18,6 +18,7 @@ from ctms_plugins.braze.calls import BrazeBatchRefused
 from ctms_plugins.braze.client import BrazeClient
 from ctms_plugins.braze.erasure import LEFT, ProfileErasures
 from tests.plugins.braze_workspace import KEY, Workspace
+from tests.waiting import TIMEOUT_IN_SECONDS, timeout_of_requests
 
 MakeContact = Callable[..., dict[str, Any]]
 
@@ -36,7 +37,7 @@ def workspace(stub_server: StubServer) -> Workspace:
 @pytest.fixture
 def erasures(workspace: Workspace, stub_server: StubServer) -> ProfileErasures:  # noqa: ARG001  answers there
     """The deletion handler, talking to it."""
-    return ProfileErasures(BrazeClient(stub_server.url, KEY, 0.5), patience=5)
+    return ProfileErasures(BrazeClient(stub_server.url, KEY, timeout_of_requests()), patience=TIMEOUT_IN_SECONDS)
 
 
 def add(workspace: Workspace, person: Identities, number: int, **more: Any) -> None:
@@ -61,16 +62,15 @@ class TestContract(DeletionHandlerContract):
         return erasures
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON", "another's JSON", "a list"])
-    def failing_implementation(
-        self, erasures: ProfileErasures, stub_server: StubServer, request: pytest.FixtureRequest
-    ) -> ProfileErasures:
+    def failing_implementation(self, stub_server: StubServer, request: pytest.FixtureRequest) -> ProfileErasures:
         """The same while Braze fails."""
         wrong = {"no JSON": b"<h1>Sign in</h1>", "another's JSON": {"ok": True}, "a list": []}
         if request.param in wrong:
             stub_server.reply = Reply(200, body=wrong[request.param])
         else:
             stub_server.fails(request.param)
-        return erasures
+        client = BrazeClient(stub_server.url, KEY, timeout_of_requests(request.param))
+        return ProfileErasures(client, patience=TIMEOUT_IN_SECONDS)
 
 
 class TestErase:
@@ -79,7 +79,7 @@ class TestErase:
     ) -> None:
         ours, kept = make_contact(), make_contact()
         states = [ContactState(one["email"]["email_id"], one) for one in (ours, kept)]
-        Profiles(BrazeClient(stub_server.url, KEY, 5)).push(states, "key")
+        Profiles(BrazeClient(stub_server.url, KEY, timeout_of_requests())).push(states, "key")
         person = stranger(email_id=ours["email"]["email_id"], primary_email=ours["email"]["primary_email"])
         add(workspace, person, 2)
         add(workspace, person, 1, external_id="another-app's")
@@ -167,13 +167,14 @@ class TestVerify:
 
     def test_exports_end_in_time(self, workspace: Workspace, stub_server: StubServer) -> None:
         def slow(request: ReceivedRequest) -> Reply:
-            time.sleep(0.2)
+            time.sleep(1)
             return workspace(request)
 
         stub_server.reply = slow
         people = [stranger() for _ in range(10)]
 
-        found = list(ProfileErasures(BrazeClient(stub_server.url, KEY, 5), patience=0.3).verify(people).values())
+        client = BrazeClient(stub_server.url, KEY, timeout_of_requests())
+        found = list(ProfileErasures(client, patience=2).verify(people).values())
 
         assert found[0] == Done()
         assert found[-1] == TryLater(1, "not exported yet")

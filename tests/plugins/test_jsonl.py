@@ -209,7 +209,8 @@ def test_several_processes_write_it(path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
+        assert process.exitcode == 0
 
     found = [line["email_id"] for file in (*aside(path), path) for line in lines(file)]
     assert sorted(found) == sorted(

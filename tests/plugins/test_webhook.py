@@ -49,12 +49,10 @@ class TestContract(BackendContract):
         return changes
 
     @pytest.fixture(params=StubServer.FAILURES)
-    def failing_implementation(
-        self, changes: ChangeMessages, stub_server: StubServer, request: pytest.FixtureRequest
-    ) -> ChangeMessages:
+    def failing_implementation(self, stub_server: StubServer, request: pytest.FixtureRequest) -> ChangeMessages:
         """The backend, connected to a stub server that fails."""
         stub_server.fails(request.param)
-        return changes
+        return ChangeMessages(client(failure=request.param), stub_server.url)
 
 
 class TestMessages:
@@ -164,8 +162,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_outcomes_without_a_response(how: str, changes: ChangeMessages, stub_server: StubServer) -> None:
+def test_outcomes_without_a_response(how: str, stub_server: StubServer) -> None:
     stub_server.fails(how)
+    changes = ChangeMessages(client(failure=how), stub_server.url)
 
     assert changes.push([JANE], "key") == {"an-id": TryLater(None, BROKEN[how])}
 

@@ -27,7 +27,12 @@ def looks(request: ReceivedRequest) -> Reply:
 def erasures(stub_server: StubServer) -> VerifiedErasureMessages:
     """The deletion handler, connected to the stub server."""
     stub_server.reply = looks
-    return VerifiedErasureMessages(client(), f"{stub_server.url}/erase", f"{stub_server.url}/verify")
+    return handler(stub_server)
+
+
+def handler(stub_server: StubServer, failure: str = "") -> VerifiedErasureMessages:
+    """Connect a deletion handler to the stub server, which fails in this way."""
+    return VerifiedErasureMessages(client(failure=failure), f"{stub_server.url}/erase", f"{stub_server.url}/verify")
 
 
 class TestContract(DeletionHandlerContract):
@@ -48,14 +53,14 @@ class TestContract(DeletionHandlerContract):
 
     @pytest.fixture(params=[*StubServer.FAILURES, "no JSON"])
     def failing_implementation(
-        self, erasures: VerifiedErasureMessages, stub_server: StubServer, request: pytest.FixtureRequest
+        self, stub_server: StubServer, request: pytest.FixtureRequest
     ) -> VerifiedErasureMessages:
         """The handler, connected to a stub server that fails."""
         if request.param == "no JSON":
             stub_server.reply = lambda one: Reply(200 if one.path == "/verify" else 500, body=b"<h1>Sign in</h1>")
         else:
             stub_server.fails(request.param)
-        return erasures
+        return handler(stub_server, request.param)
 
 
 def test_one_message_has_the_identities_of_all(erasures: ErasureMessages, stub_server: StubServer) -> None:

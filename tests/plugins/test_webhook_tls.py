@@ -18,6 +18,7 @@ from ctms_plugins.webhook.backend import ChangeMessages
 from ctms_plugins.webhook.client import WebhookClient
 from tests.plugins.test_webhook_addresses import Names
 from tests.plugins.webhook_client import OLD
+from tests.waiting import timeout_of_requests
 
 GONE = ContactState("an-id", None)
 _MAKE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=hooks"
@@ -85,6 +86,8 @@ def test_the_name_counts(
 ) -> None:
     Names(monkeypatch, ["127.0.0.1"])
     monkeypatch.setattr(addresses, "is_public", lambda _: True)
-    client = WebhookClient([OLD], allow_private=allow_private, timeout=5, ca_file=authority if trusted else None)
+    client = WebhookClient(
+        [OLD], allow_private=allow_private, timeout=timeout_of_requests(), ca_file=authority if trusted else None
+    )
 
     assert ChangeMessages(client, f"https://{host}:{port}").push([GONE], "key") == {"an-id": outcome}

@@ -9,6 +9,7 @@ from standardwebhooks import Webhook
 
 from ctms.testing import ReceivedRequest
 from ctms_plugins.webhook.client import WebhookClient
+from tests.waiting import timeout_of_requests
 
 OLD, NEW = (f"whsec_{base64.b64encode(bytes([number]) * 32).decode()}" for number in (1, 2))
 ENVIRONMENT = {
@@ -17,9 +18,9 @@ ENVIRONMENT = {
 }
 
 
-def client(*secrets: str, timeout: float = 0.5, allow_private: bool = True) -> WebhookClient:
-    """Make a client that may call this machine."""
-    return WebhookClient(secrets or (OLD,), allow_private=allow_private, timeout=timeout)
+def client(*secrets: str, failure: str = "", allow_private: bool = True) -> WebhookClient:
+    """Make a client that may call this machine, where a stub server fails in this way."""
+    return WebhookClient(secrets or (OLD,), allow_private=allow_private, timeout=timeout_of_requests(failure))
 
 
 def verified(request: ReceivedRequest, secret: str = OLD) -> Any:

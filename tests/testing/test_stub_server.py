@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from ctms.testing import Reply, StubServer
+from tests.waiting import timeout_of_requests
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_it_fails(how: str, stub_server: StubServer) -> None:
 
     if how in RAISED:
         with pytest.raises(RAISED[how]):
-            requests.post(stub_server.url, data=b"x", timeout=(60, 0.2))
+            requests.post(stub_server.url, data=b"x", timeout=(60, timeout_of_requests(how)))
         while not stub_server.received:  # it may be slower than the client
             time.sleep(0.01)
     else:

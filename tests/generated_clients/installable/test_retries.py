@@ -128,7 +128,7 @@ def test_a_slow_service(make: Make, stub: StubService, delays: list[float]) -> N
     with pytest.raises(TransportError, match="GET failed: ReadTimeout"):
         client.contacts.get(ID)
 
-    assert len(delays) == 1
+    assert delays
 
 
 @pytest.mark.parametrize(
