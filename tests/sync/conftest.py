@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from ctms.sync import circuit_breaker, verdicts
 from ctms.testing import ApiClient
 from tests.sync.working import OTHER, PLUGIN, Other, Worker, rows
 
@@ -15,6 +16,13 @@ from tests.sync.working import OTHER, PLUGIN, Other, Worker, rows
 @pytest.fixture
 def ctms_plugins() -> Iterable[object]:
     return ["default_waitlist", PLUGIN]
+
+
+@pytest.fixture(autouse=True)
+def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delay what is retried, and close the breaker, for so long that nothing is due again during a slow test."""
+    monkeypatch.setattr(verdicts, "back_off", lambda attempts: 3600.0 + attempts)
+    monkeypatch.setattr(circuit_breaker, "_MIN_COOL_DOWN_SECONDS", 20.0)
 
 
 @pytest.fixture
