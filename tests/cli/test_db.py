@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ctms.cli.db import connection_of
 from ctms.database.embedded import EmbeddedServer
+from ctms.database.pool import libpq_url
 from ctms.database.postmaster import is_running
 from tests.conftest import SECRET_KEY
 from tests.docs.messages import is_documented
 from tests.serving import FLASK, environment_for, run_flask
+from tests.waiting import wait_until
 
 PASSWORD = "p@ss word%"
 
@@ -43,10 +45,13 @@ def test_it_reads_standard_input(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
 
 
+SLEEPING = "SELECT true FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep'"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_for_psql(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C stops a statement and not the shell; a signal that ends the shell ends psql, and releases the server."""
-    with EmbeddedServer.acquire(tmp_path):
+    with EmbeddedServer.acquire(tmp_path) as server:
         # A terminal interrupts all processes of its group.
         process = subprocess.Popen(
             [FLASK, "ctms", "db", "shell", "--", "-At"],
@@ -62,12 +67,13 @@ def test_a_signal_is_for_psql(tmp_path: Path, number: signal.Signals) -> None:
         assert process.stdout is not None
         process.stdin.write("SELECT 'begun';\nSELECT pg_sleep(600);\n")
         assert process.stdout.readline() == "begun\n"
-        time.sleep(0.5)  # until it sleeps; earlier than that, psql would end
+        with psycopg.connect(libpq_url(server.url), autocommit=True) as other:  # earlier than that, psql would end
+            wait_until(lambda: other.execute(SLEEPING).fetchone())
         if number is signal.SIGINT:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
 
     if number is signal.SIGINT:
         assert process.returncode == 3, "psql's own status, where it has no terminal"

@@ -26,6 +26,7 @@ from ctms.telemetry.health import run_health_checks
 from tests import tables
 from tests.docs.messages import is_documented
 from tests.plugin_databases import Heir, MakeApp, Stamps, query
+from tests.waiting import wait_until
 
 
 def refused(app: Flask) -> str:
@@ -231,6 +232,9 @@ def test_the_sql_script_of_a_first_upgrade_marks_the_schema(
         check_migrated()
 
 
+WAITING = "another process migrates the database: waiting until it has finished"
+
+
 @pytest.mark.parametrize("work", [upgrade, lambda: plugin_schemas().store_permissions()])
 def test_a_second_upgrade_waits_without_limit(
     work: Callable[[], None],
@@ -249,6 +253,8 @@ def test_a_second_upgrade_waits_without_limit(
     with ThreadPoolExecutor() as threads, psycopg.connect(url, autocommit=True) as first:
         first.execute("SELECT pg_advisory_lock(hashtext('ctms migrations'))")
         done = threads.submit(run)
+        if work is upgrade:
+            wait_until(lambda: WAITING in caplog.messages)
         time.sleep(1.5)
         assert not done.done(), f"it did not wait: {done.exception()}"
         # It does not wait inside a statement, for which CREATE INDEX CONCURRENTLY of the first would wait.
@@ -259,7 +265,7 @@ def test_a_second_upgrade_waits_without_limit(
         done.result()
 
     if work is upgrade:
-        assert caplog.messages.count("another process migrates the database: waiting until it has finished") == 1
+        assert caplog.messages.count(WAITING) == 1
 
 
 def test_a_name_that_is_too_long_for_a_schema(make_app: MakeApp, tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from ctms.database.pool import Connection
+from ctms.database.pool import Connection, libpq_url
 from ctms.settings import Settings
 from ctms.testing.commands import CommandRunner
 from tests.forked import ForkedCommand
@@ -51,6 +52,15 @@ def running(settings: Settings, listed: Path, *more: str) -> Iterator[ForkedComm
     finally:
         process.kill()
         process.wait(60)
+
+
+@contextmanager
+def holding_up(settings: Settings) -> Iterator[Callable[[], None]]:
+    """Have an import wait for a contact that another transaction has begun to create; returns what ends the wait."""
+    other = psycopg.connect(libpq_url(str(settings.db_url)))
+    other.execute("INSERT INTO emails (primary_email) VALUES ('p1100@example.com')")
+    with closing(other):
+        yield other.close
 
 
 def wait_for_some(connection: Connection, process: ForkedCommand, number: int = 200) -> None:
@@ -109,9 +119,10 @@ def test_a_signal_ends_it_after_the_batches(
 ) -> None:
     report = listed.with_name("report.csv")
     options = ("--processes", processes, "--report", str(report), "--resume")
-    with running(export_settings, listed, *options) as process:
+    with holding_up(export_settings) as release, running(export_settings, listed, *options) as process:
         wait_for_some(connection, process)
         process.send_signal(signal.SIGTERM)
+        release()
         output, errors = process.communicate(timeout=60)
 
     assert process.returncode == 3
@@ -128,10 +139,14 @@ def test_a_signal_ends_it_after_the_batches(
 
 
 def test_a_killed_process_of_it_is_noticed(export_settings: Settings, connection: Connection, listed: Path) -> None:
-    with running(export_settings, listed, "--processes", "2") as process:
+    with (
+        holding_up(export_settings) as release,
+        running(export_settings, listed, "--processes", "2") as process,
+    ):
         wait_for_some(connection, process)
         [child, *_] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGKILL)
+        release()
         output, errors = process.communicate(timeout=60)
 
     assert process.returncode == 3
@@ -140,7 +155,7 @@ def test_a_killed_process_of_it_is_noticed(export_settings: Settings, connection
 
 
 def test_a_lost_database_is_reported(export_settings: Settings, connection: Connection, listed: Path) -> None:
-    with running(export_settings, listed, "--processes", "2") as process:
+    with holding_up(export_settings), running(export_settings, listed, "--processes", "2") as process:
         wait_for_some(connection, process)
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
