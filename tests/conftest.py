@@ -17,8 +17,10 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
+from ctms.database import engine
 from ctms.database.engine import db
 from ctms.suppression.fingerprints import Fingerprints
+from ctms.telemetry import health
 from ctms.testing.apps import Apps
 from ctms.testing.fixtures import SECRET_KEY
 from ctms.testing.plugins import bundled
@@ -40,6 +42,12 @@ gc.set_threshold(10_000)
 # The duration of an example depends on the machine, not on the code.
 settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# So does how soon the database responds to a health check.
+LIMIT_OF_CHECKS = engine.CHECK_TIMEOUT_IN_SECONDS
+PATIENCE_OF_CHECKS = 60
+for _module in (engine, health):
+    vars(_module)["CHECK_TIMEOUT_IN_SECONDS"] = PATIENCE_OF_CHECKS
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # pytest makes its temporary folder inaccessible to other users, and as root the embedded server runs as another

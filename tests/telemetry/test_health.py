@@ -115,10 +115,8 @@ def test_a_hanging_check_times_out_and_is_not_restarted(
 
     go.set()
     give_up = time.monotonic() + 200
-    while both.run() == late:
+    while both.run() != {"hanging": None, "quick": None} or len(started) == 1:
         assert time.monotonic() < give_up
-    assert both.run() == {"hanging": None, "quick": None}
-    assert len(started) > 1
 
 
 def test_checks_run_concurrently() -> None:
@@ -149,7 +147,7 @@ from ctms.telemetry.health import PluginChecks
 check = HealthCheck(name="x", check=lambda: time.sleep(600), timeout=0.1)
 print(PluginChecks(Flask("x"), [Registered(Plugin("p", "p", "1"), check)]).run())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
 
     assert "no answer within 0.1 s" in done.stdout
 

@@ -22,7 +22,7 @@ from tests.telemetry.scraped import total, values
 @pytest.fixture
 def small(settings: Settings) -> Iterator[Flask]:
     """An app with at most two connections."""
-    app = create_app(replace(settings, db_pool_size=1, db_max_overflow=1, db_pool_timeout=1), [])
+    app = create_app(replace(settings, db_pool_size=1, db_max_overflow=1, db_pool_timeout=5), [])
     yield app
     release_database(app)
 

@@ -60,7 +60,7 @@ class Process:
     def kill(self) -> None:
         """Kill it, as the kernel does when memory runs out."""
         self._process.kill()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=200)
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
             pipe.close()
