@@ -209,6 +209,7 @@ class TestErase:
         execute(
             "INSERT INTO emails (primary_email) SELECT 'person-' || n || '@example.com' FROM generate_series(1, 5000) n"
         )
+        execute("ANALYZE emails, amo, fxa, mofo, newsletters, waitlists")
 
         erased = api.post("/erasures", {"emails": [f"Person-{number}@example.com" for number in range(1, 5001)]})
 

@@ -29,7 +29,7 @@ from tests.http import Answer, ApiClient
 from tests.races import PATIENCE, at_once, clients, committing_app
 from tests.sessions import wait_until_someone_waits
 
-AT_ONCE = 16
+AT_ONCE = 8
 SHARED = 12
 
 
@@ -64,7 +64,7 @@ def states(shared: Flask) -> Any:
         return contacts, connection.execute("SELECT count(*) FROM subscription_events").fetchone()
 
 
-def test_sixteen_random_batches(shared: Flask, client: Callable[[], ApiClient]) -> None:
+def test_random_batches(shared: Flask, client: Callable[[], ApiClient]) -> None:
     new = [address() for _ in range(SHARED)]
     old = [address() for _ in range(SHARED)]
     for text in old:

@@ -297,7 +297,7 @@ def _answer(served: Served, typed: str, *arguments: str) -> subprocess.Completed
             stdin=theirs,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
     finally:

@@ -18,7 +18,7 @@ SEEN = "print(*sorted(name for name in sys.modules if name.startswith('ctms.') o
 def imported(statement: str) -> set[str]:
     """Return the modules in a process after a statement."""
     command = [sys.executable, "-c", f"import sys\n{statement}\n{SEEN}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

@@ -80,7 +80,7 @@ class TestResponses:
 
         assert_error(refused, 429, "Too many requests: the limit of the client is 10/h")
         wait = refused.headers["Retry-After"]
-        assert 355 <= int(wait) <= 360
+        assert 300 <= int(wait) <= 360
         assert refused.headers["RateLimit-Policy"] == POLICY
         assert refused.headers["RateLimit"] == f'"default";r=0;t={wait}'
 
@@ -207,7 +207,7 @@ class TestLeases:
         assert RateLimit(*limit).chunk == chunk
 
     def test_processes_share_the_bucket(self, app: Flask, limited: ApiClient, never_denied: None) -> None:
-        limit = RateLimit(1000, 3600, 50)
+        limit = RateLimit(10, 3600, 50)
         set_limit(limit)
         processes = [RateLimiter() for _ in range(4)]
         for process in processes:
@@ -221,7 +221,7 @@ class TestLeases:
 
         number = sum(admitted(processes[turn % 4]) for turn in range(400))
 
-        assert 50 - 4 * limit.chunk <= number <= 51  # a second refills less than one
+        assert 50 - 4 * limit.chunk <= number <= 51  # a minute refills less than one
 
     def test_requests_before_the_limit_was_known_are_charged(self, limited: ApiClient, never_denied: None) -> None:
         limiter = RateLimiter()

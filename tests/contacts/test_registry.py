@@ -133,7 +133,7 @@ def extended(tmp_path: Path, postgres: str, worker_id: str) -> Callable[..., dic
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -109,7 +109,7 @@ def test_a_server_that_is_down(folder: Path, server: EmbeddedServer) -> None:
 
 
 def test_a_closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_SECONDS", 3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         started = time.monotonic()

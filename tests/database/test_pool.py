@@ -33,7 +33,8 @@ def headers(migrated_app: Flask) -> dict[str, str]:
 def end(connection: psycopg.Connection[Any], connect: Callable[..., psycopg.Connection[Any]], url: str) -> None:
     """End a connection as an administrator does, and wait until its process is gone."""
     with connect(url, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
+        ended = other.execute("SELECT pg_terminate_backend(%s, 60_000)", (connection.info.backend_pid,)).fetchone()
+    assert ended == (True,)
     time.sleep(0.05)
 
 

@@ -52,6 +52,7 @@ def reads(migrated_app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPat
     """Reads with a server that says that it is a replica which has replayed everything."""
     monkeypatch.setattr(replicas, "_POSITION", KNOWN)
     monkeypatch.setattr(replicas, "_HAS_REPLAYED", REPLAYED)
+    monkeypatch.setitem(pool.FAILOVER_ARGUMENTS, "connect_timeout", 60)
     reads = Reads(replace(settings, db_read_max_lag=0), str(settings.db_url))
     with migrated_app.app_context():
         yield reads

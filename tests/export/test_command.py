@@ -165,7 +165,7 @@ def running(settings: Settings, output: Path, connection: Connection, *arguments
             yield process
         finally:
             process.kill()
-            process.wait(60)
+            process.wait(300)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -175,7 +175,7 @@ def test_a_signal_ends_it(
     with running(export_settings, tmp_path / "a.ndjson", connection) as process:
         wait_for_copies(connection)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
 
     assert process.returncode == 3
     assert errors == "Error: stopped: nothing of the export is left; run it again\n"
@@ -196,7 +196,7 @@ def test_a_killed_one_leaves_no_manifest(
 ) -> None:
     with running(export_settings, tmp_path / "a.ndjson", connection) as process:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
     assert names(tmp_path) == ["a.ndjson.partial"]
     run(cli, "export", "--output", str(tmp_path / "a.ndjson"))
@@ -228,7 +228,7 @@ def test_standard_output_on_a_full_disk(export_settings: Settings) -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     assert done.returncode == 1

@@ -28,7 +28,9 @@ from ctms.history.feeds import settled
 from ctms.settings import Settings
 from tests.export.conftest import documents, fill, options
 
-_CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ctms export'"
+# Other processes of tests use the same server.
+_EXPORTS = "application_name = 'ctms export' AND datname = current_database()"
+_CONNECTIONS = f"SELECT count(*) FROM pg_stat_activity WHERE {_EXPORTS}"
 
 
 def wait_for_end(connection: Connection) -> None:
@@ -204,7 +206,7 @@ def test_updates_do_not_wait_for_it(connection: Connection) -> None:
             seen.append(row[0] == row[1])
             locks = connection.execute(
                 "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
-                " WHERE application_name = 'ctms export' AND mode NOT IN ('AccessShareLock', 'ExclusiveLock')"
+                f" WHERE {_EXPORTS} AND mode NOT IN ('AccessShareLock', 'ExclusiveLock')"
             ).fetchone()
         assert locks == (0,)
         stuck.released.set()

@@ -26,7 +26,7 @@ from tests.monitoring.definitions import FOLDER
 from tests.serving import free_port
 
 needs_programs = needs("prometheus", "promtool", "influxd")
-PATIENCE_IN_SECONDS = 60
+PATIENCE_IN_SECONDS = 200
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ needs_promtool = needs("promtool")
 
 def promtool(*arguments: str) -> str:
     """Run promtool; return its output."""
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 

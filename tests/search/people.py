@@ -91,12 +91,16 @@ def _rows(contact: Contact, table: str) -> Iterable[Mapping[str, Any]]:
 
 def store(connection: Connection, contacts: Sequence[Contact]) -> None:
     """Insert the rows of contacts."""
+    connection.execute("SET LOCAL statement_timeout = 0")  # many rows on a busy machine
     for table, columns in _COLUMNS.items():
         with connection.cursor().copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
             for contact in contacts:
                 for row in _rows(contact, table):
                     values = (row.get(column) for column in columns)
                     copy.write_row([Json(value) if isinstance(value, dict) else value for value in values])
+        # Else each check of a foreign key may read all of `emails`, as it was best before, when the table was small.
+        connection.execute(f"ANALYZE {table}")
+    connection.execute("RESET statement_timeout")
 
 
 class Oracle:

@@ -28,7 +28,7 @@ Connect = Callable[[], Connection]
 def store_app(postgres: str, pytestconfig: pytest.Config) -> Iterator[Flask]:
     """The app with a migrated database that only these tests use."""
     url = empty_database(postgres, f"stored_{process_name(pytestconfig)}")
-    app = create_app(Settings(db_url=url, secret_key=SECRET_KEY, use_mozlog=False, db_statement_timeout=2), bundled())
+    app = create_app(Settings(db_url=url, secret_key=SECRET_KEY, use_mozlog=False, db_statement_timeout=8), bundled())
     with app.app_context():
         migrations.upgrade()
         create_client("id_stored", roles=["admin"])

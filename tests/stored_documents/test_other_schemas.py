@@ -27,6 +27,7 @@ def writer(connect: Connect) -> Connection:
     """A session without a `search_path`."""
     connection = connect()
     connection.execute("SET search_path = ''")
+    connection.execute("SET lock_timeout = '60s'")  # autovacuum may have one
     return connection
 
 
