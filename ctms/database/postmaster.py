@@ -85,8 +85,11 @@ def is_restart_due(data: Path) -> bool:
 
 def is_killed(data: Path) -> bool:
     """Return whether the server with these data ended without removing its pid file, which a stopped one removes."""
-    process = _process_in(data / "postmaster.pid")
-    return process is not None and not _is_postgres(process)
+    pid_file = data / "postmaster.pid"
+    process = _process_in(pid_file)
+    if process is None or _is_postgres(process):
+        return False
+    return _process_in(pid_file) == process  # it may have removed the file and ended since the file was read
 
 
 def is_running(data: Path) -> bool:
