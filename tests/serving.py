@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ START_TIMEOUT_IN_SECONDS = 300
 STOP_TIMEOUT_IN_SECONDS = 200
 PORTS = range(10_000, 32_768)
 """Below the ephemeral ports of Linux, so that no client takes a port between its choice and its use."""
+PORTS_FILE = "/tmp/ctms-test-ports"  # noqa: S108  the same for all that run tests at once
+
+_reserved: set[int] = set()
 
 Process = subprocess.Popen[str] | ForkedFlask
 
@@ -120,10 +125,37 @@ def upgrade_twice_at_once(environment: dict[str, str]) -> None:
         assert process.returncode == 0, errors
 
 
+@cache
+def _ports_file() -> int:
+    """Open the file whose bytes stand for the ports: one for all users, and for all values of TMPDIR."""
+    with suppress(FileExistsError):
+        made = os.open(PORTS_FILE, os.O_CREAT | os.O_EXCL, 0o666)
+        os.fchmod(made, 0o666)  # whatever the umask is
+        os.close(made)
+    return os.open(PORTS_FILE, os.O_RDWR)
+
+
+def _reserve(port: int) -> bool:
+    """Reserve a port until this process ends; return whether no other test has it."""
+    try:
+        fcntl.lockf(_ports_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    if port in _reserved:  # a process's own lock does not exclude it
+        return False
+    _reserved.add(port)
+    return True
+
+
 def free_port() -> int:
-    """Return an unused port. No seed determines it, because other test processes choose ports, too."""
+    """Return an unused port, which no other test gets: what uses it may start later.
+
+    No seed determines it, because other test processes choose ports, too.
+    """
     while True:
         port = secrets.choice(PORTS)
+        if not _reserve(port):
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -196,6 +228,17 @@ def wait_until_announced(process: Process, output: Path) -> None:
         assert process.poll() is None, f"the service ended with {process.returncode}: {written}"
         assert time.monotonic() < give_up, f"the service does not respond: {written}"
         time.sleep(0.02)
+
+
+def wait_for_checks(url: str, **expected: str) -> None:
+    """Wait until `/__heartbeat__` has these results. A check has two seconds, which a busy machine may exceed once."""
+    give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
+    while True:
+        answer = requests.get(f"{url}/__heartbeat__", timeout=60)
+        if answer.status_code == 200 and answer.json()["checks"] == expected:
+            return
+        assert time.monotonic() < give_up, answer.text
+        time.sleep(0.1)
 
 
 def wait_until_up(url: str, process: Process, output: Path) -> None:
