@@ -130,7 +130,7 @@ def _kept(connection: Connection) -> Any:
 
 
 def _wait_until_erased(url: str) -> None:
-    give_up = time.monotonic() + 180
+    give_up = time.monotonic() + 600
     with psycopg.connect(url, autocommit=True) as connection:
         while (left := connection.execute(_LEFT).fetchone()) != (0, 0, 0, 0):
             assert time.monotonic() < give_up, f"left over (tasks, pending, deletions, pending): {left}"

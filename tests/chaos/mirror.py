@@ -117,7 +117,7 @@ def run(folder: Path, *, edits: int, contacts: int, clients: int, failing: float
 
 
 def _wait_until_pushed(served: Served) -> None:
-    give_up = time.monotonic() + 180
+    give_up = time.monotonic() + 600
     with psycopg.connect(served.database_url(), autocommit=True) as connection:
         while (left := connection.execute(_LEFT).fetchone()) != (0, 0):
             assert time.monotonic() < give_up, f"left over (contacts, jobs): {left}"

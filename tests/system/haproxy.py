@@ -66,6 +66,8 @@ def haproxy(folder: Path, ports: Mapping[str, int]) -> Iterator[HAProxy]:
     port, control = free_port(), folder / "ha.sock"
     text = put(CONFIGURATION.read_text(), "127.0.0.1:8080", f"127.0.0.1:{port}")
     text = put(text, "/run/haproxy/ctms.sock", str(control))
+    # Without it a check has one second, which a server on a busy machine may exceed.
+    text = put(text, "    timeout server 60s\n", "    timeout server 60s\n    timeout check 30s\n")
     servers = "".join(f"    server {name} 127.0.0.1:{one}\n" for name, one in ports.items())
     text, replaced = re.subn(r"(?:    server \w+ 127\.0\.0\.1:\d+\n)+", servers, text)
     assert replaced == 1, text

@@ -23,6 +23,7 @@ import requests
 from tests.forked import ForkedCommand
 from tests.serving import FLASK, Served, serve
 from tests.system.conftest import Connect
+from tests.waiting import wait_until
 
 PEOPLE = 3_000
 _FILL = """
@@ -108,6 +109,16 @@ def wait_until_some_are_gone(connection: psycopg.Connection, process: ForkedComm
         time.sleep(0.01)
 
 
+def kill(connection: psycopg.Connection, process: ForkedCommand) -> None:
+    """Kill a command, and wait until the server has ended what it had begun, such as its last COMMIT."""
+    process.kill()
+    process.communicate()
+    busy = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = 'ctms' AND state <> 'idle' AND pid <> pg_backend_pid()"""
+    wait_until(lambda: count(connection, busy) == 0)
+
+
 def check_all_is_done(connection: psycopg.Connection, kept: Any) -> None:
     assert doomed(connection) == 0
     assert connection.execute(_STATE, ("kept-%",)).fetchone() == kept, "others were touched"
@@ -171,8 +182,7 @@ def test_kill_9_at_random_moments_loses_nothing(
         process = begin(served, "delete-bulk", "--email-file", listed, "--yes", *slowly, "--report", reports[-1])
         wait_until_some_are_gone(connection, process, left)
         time.sleep(chance.uniform(0, 0.3))
-        process.kill()
-        process.communicate()
+        kill(connection, process)
     assert len(reports) > 1, "nothing was left to do after the first kill"
 
     reports.append(tmp_path / "last.csv")
@@ -193,8 +203,7 @@ def test_opting_out_is_taken_up_after_kill_9(served: Served, connection: psycopg
     while count(connection, query) == 0:
         assert time.monotonic() < give_up
         time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    kill(connection, process)
     done = count(connection, query)
     assert 0 < done < PEOPLE
 

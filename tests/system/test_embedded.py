@@ -106,6 +106,8 @@ def test_a_killed_server_is_restarted(tmp_path: Path, caplog: pytest.LogCaptureF
             connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
 
         for _ in range(2):
+            # Before, the restart is not over: a second kill would belong to it.
+            wait_until(lambda: not (tmp_path / "postgresql" / "restart-is-due").exists())
             kill(tmp_path, children=children)
 
             wait_until_it_answers(libpq_url(server.url))

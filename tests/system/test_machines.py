@@ -14,6 +14,7 @@ import requests
 
 from tests.chaos.faulty_server import FaultyServer, plugin, run_faulty_server
 from tests.installed import needs
+from tests.monitoring.programs import until
 from tests.serving import environment_for, run_flask
 from tests.system.haproxy import HAProxy, haproxy
 from tests.system.machines import Instance, Machine
@@ -98,18 +99,26 @@ def metrics_are_summed(deployment: Deployment) -> None:
     for number in range(40):  # each on a connection of its own
         answer = requests.get(deployment.proxy.url + UNKNOWN, headers=headers if number % 4 else None, timeout=60)
         assert answer.status_code == (404 if number % 4 else 401)
-    after = [one.metrics() for one in instances]
+    route = ("ctms_requests_total", {**ROUTE, "status_code": "404"})
+    expected = [
+        (*route, 30),
+        ("ctms_requests_total", {**ROUTE, "status_code": "401"}, 10),
+        ("ctms_requests_duration_seconds_count", {**ROUTE, "status_code_family": "4xx"}, 40),
+        ("ctms_api_requests_total", {**ROUTE, "client_id": "id_test"}, 30),
+        ("ctms_auth_failures_total", {"cause": "no_token"}, 10),
+    ]
 
-    def more(name: str, **labels: str) -> list[float]:
+    def more(after: list[str], name: str, labels: dict[str, str]) -> list[float]:
         return [total(new, name, **labels) - total(old, name, **labels) for new, old in zip(after, before, strict=True)]
 
-    found = more("ctms_requests_total", **ROUTE, status_code="404")
-    assert sum(found) == 30
-    assert sum(map(bool, found)) > 1, "HAProxy used one instance only"
-    assert sum(more("ctms_requests_total", **ROUTE, status_code="401")) == 10
-    assert sum(more("ctms_requests_duration_seconds_count", **ROUTE, status_code_family="4xx")) == 40
-    assert sum(more("ctms_api_requests_total", **ROUTE, client_id="id_test")) == 30
-    assert sum(more("ctms_auth_failures_total", cause="no_token")) == 10
+    def is_complete(after: list[str]) -> bool:
+        return all(sum(more(after, name, labels)) >= number for name, labels, number in expected)
+
+    # A scrape waits only briefly for the other processes of an instance.
+    after = until(lambda: [one.metrics() for one in instances], is_complete)
+    for name, labels, number in expected:
+        assert sum(more(after, name, labels)) == number, (name, labels)
+    assert sum(map(bool, more(after, *route))) > 1, "HAProxy used one instance only"
     sizes = [total(text, "ctms_database_connections_limit") for text in after]
     assert sizes[0] == 2 * sizes[1] == 2 * sizes[2]  # each has the limit of its own processes
 

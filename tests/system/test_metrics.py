@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from tests.monitoring.programs import until
 from tests.serving import Served, serve
 from tests.telemetry.scraped import total, values
 
@@ -35,9 +36,21 @@ def headers(running: Served) -> dict[str, str]:
 
 
 def scrape(running: Served) -> str:
-    answer = requests.get(f"{running.url}/metrics", timeout=30)
+    answer = requests.get(f"{running.url}/metrics", timeout=60)
     answer.raise_for_status()
     return answer.text
+
+
+def scrape_until(running: Served, is_complete: Callable[[str], bool]) -> str:
+    """Scrape until a page is complete: a scrape waits only briefly for the other processes and for the database."""
+    text = until(lambda: scrape(running), is_complete)
+    assert is_complete(text), text
+    return text
+
+
+def is_idle(text: str) -> bool:
+    """Return whether no process has a connection to the database in use."""
+    return total(text, "ctms_database_connections", state="in_use") == 0
 
 
 def test_the_metrics_of_all_processes_are_compressed_on_request(running: Served) -> None:
@@ -68,21 +81,32 @@ def test_known_traffic_is_counted_exactly_by_any_process(running: Served, header
         answer = requests.get(f"{running.url}{UNKNOWN}", headers=headers if number % 2 else None, timeout=30)
         assert answer.status_code == (404 if number % 2 else 401)
 
-    texts = [scrape(running) for _ in range(8)]
+    expected = [
+        ("ctms_requests_total", {**ROUTE, "status_code": "404"}, 30),
+        ("ctms_requests_total", {**ROUTE, "status_code": "401"}, 30),
+        ("ctms_requests_duration_seconds_count", {**ROUTE, "status_code_family": "4xx"}, 60),
+        ("ctms_api_requests_total", {**ROUTE, "client_id": "id_admin"}, 30),
+        ("ctms_auth_failures_total", {"cause": "no_token"}, 30),
+    ]
 
-    for text in texts:
+    def more(text: str) -> list[float]:
+        return [total(text, name, **labels) - total(before, name, **labels) for name, labels, _ in expected]
 
-        def more(name: str, text: str = text, **labels: str) -> float:
-            return total(text, name, **labels) - total(before, name, **labels)
+    numbers = [number for _, _, number in expected]
 
-        assert more("ctms_requests_total", **ROUTE, status_code="404") == 30
-        assert more("ctms_requests_total", **ROUTE, status_code="401") == 30
-        assert more("ctms_requests_duration_seconds_count", **ROUTE, status_code_family="4xx") == 60
-        assert more("ctms_api_requests_total", **ROUTE, client_id="id_admin") == 30
-        assert more("ctms_auth_failures_total", cause="no_token") == 30
+    def is_complete(text: str) -> bool:
+        return (
+            all(found >= number for found, number in zip(more(text), numbers, strict=True))
+            and all(values(text, name) for name in ("ctms_contacts_total", "ctms_erasures_open"))
+            and is_idle(text)
+        )
+
+    for _ in range(8):
+        text = scrape_until(running, is_complete)
+
+        assert more(text) == numbers
         assert values(text, "ctms_contacts_total") == {(): 0}
         assert values(text, "ctms_erasures_open") == {(): 0}
-        assert total(text, "ctms_database_connections", state="in_use") == 0
         assert total(text, "ctms_metrics_files_bytes") > 0
 
 
@@ -93,7 +117,7 @@ def newest_process(running: Served) -> psutil.Process:
 
 
 def wait_for_replacement(running: Served, victim: psutil.Process) -> None:
-    psutil.wait_procs([victim], timeout=30)
+    psutil.wait_procs([victim], timeout=200)
     give_up = time.monotonic() + 200
     while len(processes(running)) < 2:
         assert time.monotonic() < give_up, "the process was not replaced"
@@ -106,8 +130,13 @@ def get_unknown(running: Served, headers: dict[str, str], number: int) -> None:
         assert requests.get(f"{running.url}{UNKNOWN}", headers=headers, timeout=30).status_code == 404
 
 
-def counted_unknown(running: Served) -> float:
-    return total(scrape(running), "ctms_requests_total", **ROUTE, status_code="404")
+def counted_unknown(running: Served, at_least: float = 0) -> float:
+    """Return how many were counted, as soon as there are so many."""
+
+    def counted(text: str) -> float:
+        return total(text, "ctms_requests_total", **ROUTE, status_code="404")
+
+    return counted(scrape_until(running, lambda text: counted(text) >= at_least))
 
 
 def test_a_terminated_process_flushes_its_requests(running: Served, headers: dict[str, str]) -> None:
@@ -118,7 +147,7 @@ def test_a_terminated_process_flushes_its_requests(running: Served, headers: dic
     victim.terminate()  # before it has flushed the last requests
     wait_for_replacement(running, victim)
 
-    assert counted_unknown(running) - before == 60
+    assert counted_unknown(running, before + 60) == before + 60
 
 
 def test_a_killed_process_loses_no_flushed_request(running: Served, headers: dict[str, str]) -> None:
@@ -126,12 +155,12 @@ def test_a_killed_process_loses_no_flushed_request(running: Served, headers: dic
     for number in (60, 120):
         victim = newest_process(running)
         get_unknown(running, headers, 60)
-        assert counted_unknown(running) - before == number  # all processes have flushed
+        assert counted_unknown(running, before + number) == before + number  # all processes have flushed
 
         victim.kill()
         wait_for_replacement(running, victim)
 
-        assert counted_unknown(running) - before == number
+        assert counted_unknown(running, before + number) == before + number
 
 
 def test_the_metrics_are_consistent_after_kills_under_load(running: Served, headers: dict[str, str]) -> None:
@@ -162,22 +191,25 @@ def test_the_metrics_are_consistent_after_kills_under_load(running: Served, head
     for thread in threads:
         thread.join()
 
-    text = scrape(running)
+    text = scrape_until(running, is_idle)
     counted = total(text, "ctms_requests_total", **ROUTE, status_code="404") - before
     assert 0 < counted <= sent[0]
     of_client = total(text, "ctms_api_requests_total", **ROUTE, client_id="id_admin") - of_client
     assert 0 < of_client <= counted  # a kill may occur between the two counters
-    assert total(text, "ctms_database_connections", state="in_use") == 0
     # The successor continues to count in the files of the killed process.
     assert total(text, "ctms_metrics_files_bytes") <= 2 * files
 
 
 def test_instances_do_not_count_each_others_requests(running: Served, tmp_path: Path) -> None:
     with serve(tmp_path) as other:
-        here = total(scrape(running), "ctms_requests_total", path_template="unmatched", status_code="404")
+
+        def unmatched(text: str) -> float:
+            return total(text, "ctms_requests_total", path_template="unmatched", status_code="404")
+
+        here = unmatched(scrape(running))
         for _ in range(5):
             requests.get(f"{other.url}/nothing", timeout=30)
 
-        assert total(scrape(other), "ctms_requests_total", path_template="unmatched", status_code="404") == 5
-        assert total(scrape(running), "ctms_requests_total", path_template="unmatched", status_code="404") == here
+        assert unmatched(scrape_until(other, lambda text: unmatched(text) >= 5)) == 5
+        assert unmatched(scrape(running)) == here
         assert other.stop() == 0

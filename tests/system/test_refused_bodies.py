@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from ctms.api.drain import MAX_DRAIN_BYTES
-from tests.serving import Served
+from tests.serving import Served, serve
 
 SOON = 60
 MEGABYTE = 1024 * 1024
@@ -51,6 +51,20 @@ REFUSED = [
     Refused(422, "POST", "/ctms", "text/plain"),
     Refused(422, "GET", "/updates"),
 ]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Run a service with several slots for draining bodies: the wait for the only one is short on a busy machine."""
+    with serve(tmp_path_factory.mktemp("refusing"), CTMS_THREADS="16") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(served: Served) -> str:
+    """A token of its admin."""
+    return served.token()
+
 
 Send = Callable[[str, Refused, dict[str, str], int], tuple[int, bytes]]
 

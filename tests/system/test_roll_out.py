@@ -19,7 +19,7 @@ from tests.conftest import SECRET_KEY, empty_database
 from tests.docs.messages import is_documented
 from tests.installed import needs
 from tests.monitoring.programs import until
-from tests.serving import end, free_port, wait_until_announced
+from tests.serving import STOP_TIMEOUT_IN_SECONDS, end, free_port, wait_for_checks, wait_until_announced
 from tests.system.haproxy import HAProxy, haproxy
 from tests.system.load import Load, load
 from tests.system.versions import COLUMN, REVISION, NewerVersions, install_older
@@ -76,9 +76,7 @@ class Instance:
 
     def check(self, url: str, version: str, migrations: str = "ok") -> None:
         """Check the endpoints for operators and load balancers, of one server or behind HAProxy."""
-        heartbeat = requests.get(f"{url}/__heartbeat__", timeout=60)
-        assert heartbeat.status_code == 200
-        assert heartbeat.json()["checks"] == {"database": "ok", "migrations": migrations}
+        wait_for_checks(url, database="ok", migrations=migrations)
         assert requests.get(f"{url}/__lbheartbeat__", timeout=60).json() == {"status": "ok"}
         for _ in range(4):
             assert requests.get(f"{url}/__version__", timeout=60).json()["version"] == version
@@ -184,7 +182,7 @@ def hand_over(
 
 def stop(process: subprocess.Popen[str]) -> None:
     process.terminate()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=STOP_TIMEOUT_IN_SECONDS) == 0
 
 
 def has_column(instance: Instance) -> bool:

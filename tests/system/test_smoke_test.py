@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ctms.testing import ReceivedRequest, Reply, StubServer
+from tests.monitoring.programs import until
 from tests.serving import Served, serve_as_is
 
 SCRIPT = Path(__file__).parent.parent.parent / "deploy" / "smoke_test.py"
@@ -44,8 +45,13 @@ def smoke_test(served: Served, *arguments: str, url: str = "", **variables: str)
     return done.returncode, done.stdout
 
 
+def assert_becomes(expected: tuple[int, str], served: Served, *arguments: str, **variables: str) -> None:
+    """Repeat it until the result is as expected: on a busy machine `/__heartbeat__` may be an error for a while."""
+    assert until(lambda: smoke_test(served, *arguments, **variables), expected.__eq__) == expected
+
+
 def test_it_passes(versioned: Served) -> None:
-    assert smoke_test(versioned, "--commit", COMMIT) == (0, f"passed: {versioned.url} runs {COMMIT}\n")
+    assert_becomes((0, f"passed: {versioned.url} runs {COMMIT}\n"), versioned, "--commit", COMMIT)
 
 
 def test_it_fails(versioned: Served) -> None:
@@ -56,11 +62,9 @@ def test_it_fails(versioned: Served) -> None:
         1,
         f"FAILED: /__version__ names the commit {COMMIT}, not {'0' * 40}\n",
     )
-    assert smoke_test(versioned, *ready, CTMS_CLIENT_SECRET="secret_wrong") == (1, "FAILED: /token answers 400\n")
-    assert smoke_test(versioned, *ready, CTMS_CLIENT_ID="id_none", CTMS_CLIENT_SECRET=no_rights) == (
-        1,
-        "FAILED: /ctms answers 403\n",
-    )
+    assert_becomes((1, "FAILED: /token answers 400\n"), versioned, *ready, CTMS_CLIENT_SECRET="secret_wrong")
+    no_role = {"CTMS_CLIENT_ID": "id_none", "CTMS_CLIENT_SECRET": no_rights}
+    assert_becomes((1, "FAILED: /ctms answers 403\n"), versioned, *ready, **no_role)
     status, written = smoke_test(versioned, *ready, url="http://127.0.0.1:1")
     assert (status, "cannot be reached" in written) == (1, True)
     assert smoke_test(versioned, *ready, CTMS_CLIENT_SECRET="")[0] == 2
