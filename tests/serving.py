@@ -25,6 +25,7 @@ from ctms.database.pool import libpq_url
 from tests import forked
 from tests.forked import ForkedFlask
 from tests.prepared import prepare
+from tests.waiting import until
 
 FLASK = str(Path(sys.executable).parent / "flask")
 START_TIMEOUT_IN_SECONDS = 300
@@ -232,13 +233,12 @@ def wait_until_announced(process: Process, output: Path) -> None:
 
 def wait_for_checks(url: str, **expected: str) -> None:
     """Wait until `/__heartbeat__` has these results. A check has two seconds, which a busy machine may exceed once."""
-    give_up = time.monotonic() + START_TIMEOUT_IN_SECONDS
-    while True:
+
+    def look() -> tuple[int, Any]:
         answer = requests.get(f"{url}/__heartbeat__", timeout=60)
-        if answer.status_code == 200 and answer.json()["checks"] == expected:
-            return
-        assert time.monotonic() < give_up, answer.text
-        time.sleep(0.1)
+        return answer.status_code, answer.json()["checks"]
+
+    assert until(look, (200, expected).__eq__) == (200, expected)
 
 
 def wait_until_up(url: str, process: Process, output: Path) -> None:

@@ -21,8 +21,9 @@ import requests
 from tests.contacts.factories import minimal
 from tests.hooks.distributions import Site
 from tests.monitoring import programs
-from tests.monitoring.programs import InfluxDB, Prometheus, until
+from tests.monitoring.programs import InfluxDB, Prometheus
 from tests.serving import FLASK, Served, free_port, serve
+from tests.waiting import until
 
 Key = tuple[str, str, str]
 """Method, path template, status."""

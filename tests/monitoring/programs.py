@@ -9,14 +9,13 @@ import json
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 import yaml
@@ -24,21 +23,9 @@ import yaml
 from tests.installed import needs
 from tests.monitoring.definitions import FOLDER
 from tests.serving import free_port
+from tests.waiting import TIMEOUT_IN_SECONDS, until
 
 needs_programs = needs("prometheus", "promtool", "influxd")
-PATIENCE_IN_SECONDS = 200
-
-T = TypeVar("T")
-
-
-def until(look: Callable[[], T], good: Callable[[T], bool] = bool) -> T:
-    """Poll until the result is accepted, or the timeout ends; return the last result."""
-    give_up = time.monotonic() + PATIENCE_IN_SECONDS
-    while True:
-        found = look()
-        if good(found) or time.monotonic() > give_up:
-            return found
-        time.sleep(0.2)
 
 
 @dataclass
@@ -198,7 +185,7 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(timeout=PATIENCE_IN_SECONDS)
+            process.wait(timeout=TIMEOUT_IN_SECONDS)
         finally:
             process.kill()
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.monitoring.programs import put, running, until
+from tests.monitoring.programs import put, running
 from tests.serving import free_port
 from tests.testing.environments import ROOT
+from tests.waiting import until
 
 CONFIGURATION = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 

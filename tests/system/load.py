@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import requests
 
-from tests.monitoring.programs import until
+from tests.waiting import until
 
 CLIENTS = 3
 PAUSE_IN_SECONDS = 0.1

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
-BOUND_IN_SECONDS = 60
+BOUND_IN_SECONDS = 30
 """Maximum time from the promotion to the first write."""
 
 

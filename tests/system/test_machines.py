@@ -14,7 +14,6 @@ import requests
 
 from tests.chaos.faulty_server import FaultyServer, plugin, run_faulty_server
 from tests.installed import needs
-from tests.monitoring.programs import until
 from tests.serving import environment_for, run_flask
 from tests.system.haproxy import HAProxy, haproxy
 from tests.system.machines import Instance, Machine
@@ -22,7 +21,7 @@ from tests.system.pgbouncer import PgBouncer, pgbouncer, set_role
 from tests.system.replication import Server, replicated, settings_for
 from tests.system.retrying import RetryingLoad, Written, retrying_load
 from tests.telemetry.scraped import total
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 pytestmark = [needs("haproxy", "pgbouncer"), pytest.mark.long]
 

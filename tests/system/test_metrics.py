@@ -13,9 +13,9 @@ import psutil
 import pytest
 import requests
 
-from tests.monitoring.programs import until
 from tests.serving import Served, serve
 from tests.telemetry.scraped import total, values
+from tests.waiting import until
 
 UNKNOWN = "/ctms/332de237-cab7-4461-bcc3-48e68f42bd5c"
 GRANIANS_PATIENCE_IN_SECONDS = 6

@@ -15,9 +15,10 @@ import requests
 from tests.monitoring import programs
 from tests.monitoring.definitions import alerts, panels
 from tests.monitoring.pipeline import ENVIRONMENTS, Client, Key, Pipeline, pipeline
-from tests.monitoring.programs import InfluxDB, Prometheus, until
+from tests.monitoring.programs import InfluxDB, Prometheus
 from tests.serving import free_port
 from tests.system.test_restarts import both_workers
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.long,

@@ -11,11 +11,11 @@ import requests
 
 from tests.contacts.factories import minimal
 from tests.installed import needs
-from tests.monitoring.programs import until
 from tests.serving import Served, serve
 from tests.system.pgbouncer import SESSION, TRANSACTION, pgbouncer, set_role
 from tests.system.replication import admin_of, replicated, settings_for
 from tests.system.test_failover import worker, write_until_it_works
+from tests.waiting import until
 
 pytestmark = needs("pgbouncer")
 

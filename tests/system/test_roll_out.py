@@ -18,12 +18,12 @@ from ctms.database.pool import libpq_url
 from tests.conftest import SECRET_KEY, empty_database
 from tests.docs.messages import is_documented
 from tests.installed import needs
-from tests.monitoring.programs import until
 from tests.serving import STOP_TIMEOUT_IN_SECONDS, end, free_port, wait_for_checks, wait_until_announced
 from tests.system.haproxy import HAProxy, haproxy
 from tests.system.load import Load, load
 from tests.system.versions import COLUMN, REVISION, NewerVersions, install_older
 from tests.testing.environments import Environment
+from tests.waiting import until
 
 pytestmark = [pytest.mark.long, needs("haproxy")]
 

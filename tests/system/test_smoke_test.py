@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ctms.testing import ReceivedRequest, Reply, StubServer
-from tests.monitoring.programs import until
 from tests.serving import Served, serve_as_is
+from tests.waiting import until
 
 SCRIPT = Path(__file__).parent.parent.parent / "deploy" / "smoke_test.py"
 COMMIT = "c0ffee" + "0" * 34

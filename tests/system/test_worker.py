@@ -22,9 +22,9 @@ import requests
 from ctms.sync.backends import _DONE
 from ctms.testing import contact_body
 from tests.forked import ForkedFlask
-from tests.monitoring.programs import until
 from tests.serving import STOP_TIMEOUT_IN_SECONDS, Served, free_port, serve
 from tests.system.test_restarts import pg_ctl, start_again
+from tests.waiting import until
 
 PLUGIN = """
 import json, os, time

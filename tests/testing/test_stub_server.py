@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -11,7 +10,7 @@ import pytest
 import requests
 
 from ctms.testing import Reply, StubServer
-from tests.waiting import timeout_of_requests
+from tests.waiting import timeout_of_requests, wait_until
 
 
 @pytest.fixture
@@ -67,8 +66,7 @@ def test_it_fails(how: str, stub_server: StubServer) -> None:
     if how in RAISED:
         with pytest.raises(RAISED[how]):
             requests.post(stub_server.url, data=b"x", timeout=(60, timeout_of_requests(how)))
-        while not stub_server.received:  # it may be slower than the client
-            time.sleep(0.01)
+        wait_until(lambda: stub_server.received)  # it may be slower than the client
     else:
         answer = requests.post(stub_server.url, data=b"x", timeout=60, allow_redirects=False)
         assert str(answer.status_code) == {"redirect": "302"}.get(how, how)
