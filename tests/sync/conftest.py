@@ -12,6 +12,9 @@ from ctms.sync import circuit_breaker, verdicts
 from ctms.testing import ApiClient
 from tests.sync.working import OTHER, PLUGIN, Other, Worker, rows
 
+MIN_COOL_DOWN_SECONDS = circuit_breaker._MIN_COOL_DOWN_SECONDS
+COOL_DOWN_FACTOR = 10
+
 
 @pytest.fixture
 def ctms_plugins() -> Iterable[object]:
@@ -22,7 +25,7 @@ def ctms_plugins() -> Iterable[object]:
 def long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delay what is retried, and close the breaker, for so long that nothing is due again during a slow test."""
     monkeypatch.setattr(verdicts, "back_off", lambda attempts: 3600.0 + attempts)
-    monkeypatch.setattr(circuit_breaker, "_MIN_COOL_DOWN_SECONDS", 20.0)
+    monkeypatch.setattr(circuit_breaker, "_MIN_COOL_DOWN_SECONDS", COOL_DOWN_FACTOR * MIN_COOL_DOWN_SECONDS)
 
 
 @pytest.fixture

@@ -69,7 +69,8 @@ def test_try_later_respects_the_delay(other: Other, worker: Worker, make: Make) 
 def test_a_time_that_cannot_be_kept_to_is_the_nearest_one_that_can(
     other: Other, worker: Worker, make: Make, after: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verdicts, "_SHORTEST_ASKED_IN_SECONDS", 100.0)  # it is one second, too short for a slow test
+    shortest = 100 * verdicts._SHORTEST_ASKED_IN_SECONDS  # one second is too short for a slow test
+    monkeypatch.setattr(verdicts, "_SHORTEST_ASKED_IN_SECONDS", shortest)
     make(1)
     other.answer = lambda _: TryLater(after=after)
 

@@ -17,15 +17,31 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from ctms.testing.stub_server import ReceivedRequest, Reply, StubServer
 from tests.serving import Served
+from tests.waiting import until
 from tools.clients import PYTHON
 
 sys.path.insert(0, str(PYTHON / "src"))
 
-from ctms_client import AsyncClient, Client, retries
+from ctms_client import AsyncClient, Client, TransportError, retries
 from ctms_client.paging import AsyncPaged
 
 Make = Callable[..., Any]
 """Creates a client that is closed after the test."""
+
+
+def find_patiently(client: Any) -> Any:
+    """Search with a client whose timeout is so short that a busy machine may need several requests; return the result.
+
+    Then the client has a token.
+    """
+
+    def look() -> Any:
+        try:
+            return client.contacts.find(sfdc_id="1")
+        except TransportError:
+            return None
+
+    return until(look, lambda found: found is not None)
 
 
 class Blocking:
