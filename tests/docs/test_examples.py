@@ -19,6 +19,7 @@ from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT
 from tests.forked_shell import activated
 from tests.serving import Served, environment_for, free_port, run_flask, serve, serve_as_is, wait_until_up
+from tests.waiting import wait_until
 
 HOW_TO = DOCS / "how-to"
 HERE = "http://127.0.0.1:8000"
@@ -139,8 +140,7 @@ def test_an_external_postgresql_is_set_up(postgres: str, tmp_path: Path) -> None
     pages.run(HOW_TO / "use-your-own-postgresql.md", activated(environment_for(tmp_path)), tmp_path, says)
 
     with serve(tmp_path, CTMS_DB_URL=url, CTMS_SECRET_KEY=SECRET_KEY, CTMS_ERASURE_KEY="k" * 32) as running:
-        heartbeat = requests.get(f"{running.url}/__heartbeat__", timeout=30)
-    assert heartbeat.json()["status"] == "ok"
+        wait_until(lambda: requests.get(f"{running.url}/__heartbeat__", timeout=60).json()["status"] == "ok")
 
 
 @pytest.mark.parametrize("page", ["use-your-own-postgresql.md", "deploy.md", "adopt-an-existing-database.md"])

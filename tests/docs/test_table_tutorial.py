@@ -13,6 +13,7 @@ from tests.docs.test_examples import HERE
 from tests.docs.test_tutorials import installs_from_its_wheel
 from tests.serving import serve
 from tests.testing.environments import Environment
+from tests.waiting import wait_until
 
 PAGE = DOCS / "tutorials" / "table.md"
 SERVE = "command: serve"
@@ -37,7 +38,9 @@ def test_it_works(tmp_path: Path) -> None:
     with serve(tmp_path, flask=flask) as running:
         running.client_secret = secret
         assert running.session().get(f"{running.url}/notes/1", timeout=60).status_code == 404
-        assert requests.get(f"{running.url}/__heartbeat__", timeout=60).json()["checks"]["migrations"] == "ok"
+        wait_until(
+            lambda: requests.get(f"{running.url}/__heartbeat__", timeout=60).json()["checks"]["migrations"] == "ok"
+        )
         purge = [pages.Block("run", "bash", pages.marked(PAGE, "run: purge"))]
         printed = [pages.Block("prints", "text", pages.marked(PAGE, "prints: purge"))]
         pages.run(PAGE, variables, tmp_path, part=[*purge, *printed])
