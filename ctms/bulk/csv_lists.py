@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ctms.addresses import is_plainly_valid
 from ctms.bulk.columns import Columns, ReadOptions, choose_columns, is_known_column
+from ctms.bulk.csv_rows import DELIMITERS, parse_line, read_row
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.lines import MAX_LINE, NOT_TEXT, Lines
 from ctms.errors import ListError
 from ctms.words import counted
 
-MAX_ROW_LINES = 20
-"""Lines that a quoted value may span. An unclosed quote makes only its first line unusable."""
-
 SAMPLE = 20
 """The number of rows sampled to decide whether a column has addresses."""
-
-DELIMITERS = (",", "\t", ";", "|")
 
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The first line of files for Excel that names the delimiter."""
@@ -49,13 +43,11 @@ def separator(line: str) -> str | None:
 
 def read_header(line: str, options: ReadOptions, delimiter: str | None) -> Header:
     """Return the first row, parsed with the delimiter that yields the most known names, then the most columns."""
-    found = []
-    for one in DELIMITERS if delimiter is None else (delimiter,):
-        try:
-            names = _cells(line, one)
-        except csv.Error:
-            continue
-        found.append(Header(one, _without_empty_end(names, 1)))
+    found = [
+        Header(one, _without_empty_end(names, 1))
+        for one in (DELIMITERS if delimiter is None else (delimiter,))
+        if (names := parse_line(line, one)) is not None
+    ]
     if not found:
         return Header(delimiter or DELIMITERS[0], [line.strip()])
     return max(
@@ -66,12 +58,12 @@ def read_header(line: str, options: ReadOptions, delimiter: str | None) -> Heade
 def read_table(header: Header, line: str, number: int, options: ReadOptions, lines: Lines) -> Iterator[Entry]:
     """Yield the entries of a file with several columns, whose first row is this one.
 
-    Raises `ListError` when the column with the addresses is not known.
+    Raises `ListError` when the column with the addresses is not known, and later when it is not known where a row ends.
     """
     names = header.names
     if any("@" in name for name in names):
         # An Amazon SES list has no header, but an address and a reason in capital letters.
-        if options.names or len(names) != 2 or not (is_plainly_valid(names[0]) and _SES_REASON.fullmatch(names[1])):
+        if options.names or len(names) != 2 or "@" not in names[0] or not _SES_REASON.fullmatch(names[1]):
             raise ListError(
                 f"line {number} has {counted(len(names), 'column')} and is no header: begin the list with a line that"
                 " names the columns, and if none is `email` pass its name with --column"
@@ -98,9 +90,9 @@ class _Table:
 
     def entries(self, lines: Lines) -> Iterator[Entry]:
         """Yield an entry for each row."""
-        for number, line in lines:
+        for number, line in lines.rows():
             try:
-                cells = self._row(lines, line)
+                cells = self._row(lines, number, line)
                 if any(map(str.strip, cells)):  # spreadsheets end with empty rows
                     yield self._entry(number, cells)
             except _BadRowError as bad:
@@ -121,41 +113,17 @@ class _Table:
         at = parse_date(cells[columns.date]) if columns.date is not None and columns.date < len(cells) else None
         return make_entry(number, address, at, clean_reason(reason[0] if reason else ""))
 
-    def _row(self, lines: Lines, line: str) -> list[str]:
-        """Return the values of the row that starts with this line."""
-        if len(line) == MAX_LINE:
+    def _row(self, lines: Lines, number: int, line: str) -> list[str]:
+        """Return the values of the row that starts with this line. Raises `ListError`, or `_BadRowError`."""
+        cells = read_row(lines, number, line, self._delimiter)
+        if cells is None:
             raise _BadRowError("too long")
-        if '"' not in line:
-            return _without_empty_end(line.rstrip("\n").split(self._delimiter), self._count)
-        try:
-            return self._cells(line)
-        except csv.Error:
-            pass
-        further: list[tuple[int, str]] = []
-        while len(further) < MAX_ROW_LINES - 1 and (found := lines.next()) is not None:
-            further.append(found)
-            try:
-                cells = self._cells("".join([line, *(text for _, text in further)]))
-            except csv.Error:
-                continue
-            if len(cells) == self._count and "\n" not in cells[self._columns.address].strip():
-                return cells
-            break
-        lines.push_back(further)
-        raise _BadRowError("a quote that does not end, or that is not doubled within a value in quotes")
-
-    def _cells(self, line: str) -> list[str]:
-        return _without_empty_end(_cells(line, self._delimiter), self._count)
+        return _without_empty_end(cells, self._count)
 
 
 def clean_reason(text: str) -> str | None:
     """Return a reason without characters that the database cannot store; None if nothing is left."""
     return text.replace("\0", "").replace(NOT_TEXT, "").encode(errors="ignore").decode().strip() or None
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    """Return the values of a row. Raises `csv.Error`."""
-    return next(csv.reader((line,), delimiter=delimiter, strict=True, skipinitialspace=True))
 
 
 def _without_empty_end(cells: list[str], count: int) -> list[str]:
@@ -171,9 +139,10 @@ def _has_addresses(header: Header, position: int, lines: Lines) -> bool:
     values = []
     while len(sampled) < SAMPLE and (found := lines.next()) is not None:
         sampled.append(found)
-        try:
-            values.append(_cells(found[1], header.delimiter)[position])
-        except (csv.Error, IndexError):
-            continue
+        cells = parse_line(found[1], header.delimiter) or ()
+        if position < len(cells):
+            values.append(cells[position])
+        if len(found[1]) == MAX_LINE:  # its rest can be read only until the next line is
+            break
     lines.push_back(sampled)
     return not values or any("@" in value for value in values)

@@ -35,7 +35,7 @@ codecs.register_error(_FALLBACK, _decode_as_windows_1252)
 
 
 class Lines:
-    """The lines of a stream and their numbers, without blank lines and comments (`#`).
+    """The lines of a stream and their numbers, without blank lines and comments (`#`), or with comments (`rows`).
 
     The stream may be UTF-8, UTF-16 or Windows-1252 (Latin-1), and compressed with gzip or zstd. Lines read ahead can be
     pushed back. Line breaks become line feeds, unless `newline` is `""`. Raises `ListError` when the stream is an
@@ -53,6 +53,13 @@ class Lines:
         self._cut = False
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
+        return self._without_blank_lines("#")
+
+    def rows(self) -> Iterator[tuple[int, str]]:
+        """Yield the lines and their numbers without blank lines: in a table, a line that begins with `#` is a row."""
+        return self._without_blank_lines("")
+
+    def _without_blank_lines(self, comment: str) -> Iterator[tuple[int, str]]:
         while True:
             if self._again or self._cut:
                 found = self.next()
@@ -66,7 +73,7 @@ class Lines:
                 self._number = number = self._number + 1
                 self._cut = len(line) == MAX_LINE and line[-1] != "\n"
             text = line.lstrip()
-            if text and text[0] != "#":
+            if text and text[0] != comment:
                 yield number, line
 
     def next(self) -> tuple[int, str] | None:
@@ -77,6 +84,11 @@ class Lines:
             self._read()
         line = self._read()
         return (self._number, line) if line else None
+
+    def rest(self) -> Iterator[str]:
+        """Yield the rest of the line that was read last, in pieces; nothing if it was not truncated."""
+        while self._cut:
+            yield self._read()
 
     def chunks(self) -> Iterator[tuple[int, str]]:
         """Yield the rest of the stream in chunks: lines, or parts of lines, of at most `MAX_LINE` characters."""

@@ -6,23 +6,20 @@ is a `RowError`: the others can.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ctms.bulk.csv_lists import DELIMITERS
-from ctms.bulk.lines import MAX_LINE, Lines, decompress
+from ctms.bulk.csv_rows import DELIMITERS, parse_line, read_row
+from ctms.bulk.lines import Lines, decompress
 from ctms.errors import ListError
 from ctms.imports.mapping import Row, RowError
 
 CSV, NDJSON, PARQUET = FORMATS = ("csv", "ndjson", "parquet")
 
 MANIFEST = "manifest.json"
-MAX_ROW_LINES = 100
-"""Lines that a row of CSV may span. An unclosed quote makes only its first line unusable."""
 MAX_DOCUMENT = 16 * 1024 * 1024
 """Bytes of a line of NDJSON."""
 
@@ -57,7 +54,7 @@ class CsvReader:
         first = self._lines.next()
         if first is None:
             raise ListError("the file is empty")
-        found = [(one, cells) for one in DELIMITERS if (cells := _cells([first[1]], one)) is not None]
+        found = [(one, cells) for one in DELIMITERS if (cells := parse_line(first[1], one)) is not None]
         if not found:
             raise ListError("the first line is not a row of CSV: it has a quote that does not end")
         self._delimiter, names = max(found, key=lambda both: len(both[1]))
@@ -66,19 +63,12 @@ class CsvReader:
             raise ListError("two columns have the same name: rename one in the first line")
 
     def __iter__(self) -> Iterator[Row | RowError]:
-        """Yield the rows that are not empty."""
+        """Yield the rows that are not empty. Raises `ListError` when it is not known where a row ends."""
         columns, delimiter = self.columns, self._delimiter
-        while (found := self._lines.next()) is not None:
-            line = found[1]
-            cells: list[str] | None
-            if not line.strip():
-                continue
-            if len(line) == MAX_LINE:
-                yield RowError((), "The line is too long")
-                continue
-            cells = line.rstrip("\r\n").split(delimiter) if '"' not in line else self._quoted(line)
+        for number, line in self._lines.rows():
+            cells = read_row(self._lines, number, line, delimiter)
             if cells is None:
-                yield RowError((), "A quote does not end, or is not doubled within a value in quotes")
+                yield RowError((), "The line is too long")
                 continue
             while len(cells) > len(columns) and not cells[-1].strip():
                 cells.pop()
@@ -86,19 +76,6 @@ class CsvReader:
                 yield RowError((), "The row has more columns than the first line")
             else:
                 yield dict(zip(columns, cells, strict=False))
-
-    def _quoted(self, line: str) -> list[str] | None:
-        """Return the values of a row with quotes, which may span several lines."""
-        lines = [line]
-        further: list[tuple[int, str]] = []
-        while (cells := _cells(lines, self._delimiter)) is None:
-            if len(lines) == MAX_ROW_LINES or (found := self._lines.next()) is None:
-                break
-            further.append(found)
-            lines.append(found[1])
-        if cells is None:
-            self._lines.push_back(further)
-        return cells
 
 
 class NdjsonReader:
@@ -128,16 +105,6 @@ def _document(line: bytes) -> Row | RowError:
     except (ValueError, RecursionError):  # of JSON or UTF-8
         return RowError((), "The line is not JSON")
     return found if isinstance(found, dict) else RowError((), "The line is not a JSON object")
-
-
-def _cells(lines: Sequence[str], delimiter: str) -> list[str] | None:
-    """Return the values of a row, None if it does not end with the last line."""
-    for skip in (False, True):  # some programs write a space before a quote
-        try:
-            return next(csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=skip))
-        except (csv.Error, StopIteration):
-            continue
-    return None
 
 
 def find_format(path: Path) -> str | None:

@@ -52,6 +52,24 @@ def addresses(make_contact: Make) -> list[str]:
     return [make_contact()["email"]["primary_email"] for _ in range(3)]
 
 
+@pytest.mark.parametrize("quotes", ['""', '"'])
+def test_whoever_a_message_in_quotes_names_is_kept(
+    cli: CliRunner, addresses: list[str], tmp_path: Path, quotes: str
+) -> None:
+    one, boss, _ = addresses
+    listed = tmp_path / "requests.csv"
+    text = "\n".join(["Please delete me.", *("line" for _ in range(25)), boss, f"{boss},{boss}"])
+    listed.write_text(f'email,message\n{one},"I am {quotes}Joe{quotes}. {text}"\n')
+
+    if quotes == '"':  # not doubled
+        told = delete(cli, "--email-file", str(listed), "--yes", status=2).stderr
+        assert "line 2: a quote does not end" in told
+        assert people() == 3
+    else:
+        assert summary(delete(cli, "--email-file", str(listed), "--yes"))["erased"] == "1"
+        assert execute("SELECT count(*) FROM emails WHERE primary_email = :one", one=boss) == 1
+
+
 def test_addresses_of_options_and_lists_are_deleted(cli: CliRunner, addresses: list[str], tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text(f"# to go\n{addresses[1].upper()}\n\nnobody@example.com\n{addresses[0]}\n")

@@ -176,7 +176,7 @@ def test_a_dry_run_counts_and_changes_nothing(
 BAD = """Email,Name,Weekly
 secret-1,A,
 a@example.com,A,secret-2
-"secret-3
+,secret-3,
 b@example.com,B,yes,secret-4
 c@example.com,C,yes
 """
@@ -196,7 +196,7 @@ def test_bad_rows_are_reported_and_can_be_repeated(
     assert sorted(result.stderr.splitlines()[:-1]) == [
         "row 1: email.primary_email: Input should be a valid e-mail address",
         "row 2: newsletters.0.subscribed: Input should be a valid boolean",
-        "row 3: A quote does not end, or is not doubled within a value in quotes",
+        "row 3: email.primary_email: Field required",
         "row 4: The row has more columns than the first line",
     ]
     assert result.stderr.splitlines()[-1] == "Error: rows with the outcome invalid: 4"
@@ -208,6 +208,24 @@ def test_bad_rows_are_reported_and_can_be_repeated(
 
     assert counts(again) == {"rows": 4, "created": 2, "invalid": 2, "skipped": 1}
     assert len(report.read_text().splitlines()) == 9 + (suffix == "csv")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_malformed_quote_ends_the_import(
+    cli: CommandRunner, connection: Connection, contact_map: Path, processes: int
+) -> None:
+    text = 'Email,Weekly,Name\na@example.com\nb@example.com\nc@example.com,,"not "doubled" within\nd@example.com\nit"\n'
+    path = write(contact_map.with_name("bad.csv"), text)
+    options = ("--map", contact_map, "--mode", "upsert", "--batch-size", "1", "--processes", str(processes))
+
+    result = run_import(cli, path, *options, status=3)
+
+    assert "Error: line 4: a quote does not end" in result.stderr
+    assert "example" not in result.stderr
+    assert "d@example.com" not in stored(connection)
+    path.write_text(text.replace('"doubled"', '""doubled""'))
+    run_import(cli, path, *options)
+    assert sorted(stored(connection)) == ["a@example.com", "b@example.com", "c@example.com"]
 
 
 def everything(connection: Connection) -> Any:

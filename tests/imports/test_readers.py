@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from ctms.errors import ListError
 from ctms.imports.mapping import RowError
-from ctms.imports.readers import MAX_ROW_LINES, find_files, find_format, number, open_reader
+from ctms.imports.readers import find_files, find_format, number, open_reader
 
 
 def rows(data: bytes | str, format_: str = "csv") -> list[Any]:
@@ -49,13 +49,28 @@ def test_quotes_and_odd_rows() -> None:
     ]
 
 
-def test_an_open_quote_costs_one_line() -> None:
-    following = [f"{number},x" for number in range(MAX_ROW_LINES * 2)]
+def test_text_in_quotes_may_have_many_lines() -> None:
+    text = "line,1\r\n" * 1_000
 
-    found = rows("a,b\n" + '"open,1\n' + "\n".join(following))
+    assert rows(f'a,b\n1,"{text}"\n2,x\n') == [{"a": "1", "b": text}, {"a": "2", "b": "x"}]
 
-    assert found[0] == "A quote does not end, or is not doubled within a value in quotes"
-    assert [row["a"] for row in found[1:]] == [str(number) for number in range(MAX_ROW_LINES * 2)]
+
+@pytest.mark.parametrize("row", ['1,"open', '1,"not "doubled" within\n3,x\nit"'])
+def test_a_malformed_quote_ends_the_file(row: str) -> None:
+    """Otherwise text of a person would be taken for rows."""
+    reader = iter(open_reader(io.BytesIO(f"a,b\n0,x\n{row}\n2,x\n".encode()), "csv"))
+
+    assert next(reader) == {"a": "0", "b": "x"}
+    with pytest.raises(ListError, match=r"^line 3: a quote does not end"):
+        next(reader)
+
+
+def test_a_long_row_is_skipped_as_a_whole() -> None:
+    long = "x" * 200_000
+
+    assert rows(f"a,b\n1,{long}\n2,x\n") == ["The line is too long", {"a": "2", "b": "x"}]
+    with pytest.raises(ListError, match=r"^line 2: a quote"):
+        rows(f'a,b\n1,{long},"\n2,x\n"')
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""Rows of CSV (RFC 4180), whose values in quotes may have line breaks.
+
+A quote that does not end, or is not doubled within a value in quotes, hides where the next row begins: the next line
+may be a row, or text in which a person names others. Reading stops there, rather than take somebody for an entry.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ctms.bulk.lines import MAX_LINE, Lines
+from ctms.errors import ListError
+
+MAX_ROW = 1_000_000
+"""Characters of a row with quotes."""
+
+DELIMITERS = (",", "\t", ";", "|")
+
+
+def read_row(lines: Lines, number: int, first: str, delimiter: str) -> list[str] | None:
+    """Return the values of the row whose first line was just read; None if it has no quotes and is too long.
+
+    Reads the further lines of the row. Raises `ListError` when it is not known where the row ends; the message repeats
+    nothing of it.
+    """
+    if '"' in first:
+        with suppress(csv.Error):
+            return next(_reader(_whole_lines(lines, first), delimiter))
+    elif len(first) < MAX_LINE:
+        return first.rstrip("\r\n").split(delimiter)
+    elif not any('"' in piece for piece in lines.rest()):
+        return None
+    raise ListError(
+        f"line {number}: a quote does not end, or is not doubled within a value in quotes, or the value has more than"
+        f" {csv.field_size_limit():,} characters: correct the row, since it is not known where the next one begins"
+    )
+
+
+def parse_line(line: str, delimiter: str) -> list[str] | None:
+    """Return the values of a row of one line; None if it is malformed, or does not end there."""
+    try:
+        return next(_reader(iter((line,)), delimiter))
+    except csv.Error:
+        return None
+
+
+def _reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+
+
+def _whole_lines(lines: Lines, first: str) -> Iterator[str]:
+    """Yield the first line and the next ones, each complete. Raises `csv.Error` after `MAX_ROW` characters."""
+    left = MAX_ROW
+    piece: str | None = first
+    while piece is not None:
+        pieces = [piece]
+        left -= len(piece)
+        for more in lines.rest():
+            pieces.append(more)
+            left -= len(more)
+            if left < 0:
+                break
+        if left < 0:
+            raise csv.Error
+        yield "".join(pieces)
+        found = lines.next()
+        piece = found[1] if found else None
