@@ -8,9 +8,9 @@ The script needs neither CTMS nor other packages: copy this one file. It sends t
   CTMS_CLIENT_ID      the client's id
   CTMS_CLIENT_SECRET  the client's secret
 
-A list has one address per line, or is CSV with a header and --column. It may be compressed with gzip. Blank lines and
-lines that begin with # are skipped, and an address that comes again counts once. A line that is no address is bad: it
-is reported by its number and skipped.
+A list has one address per line, or is CSV with a header and --column. It may be compressed with gzip. Blank lines are
+skipped, and lines that begin with # (of CSV, only before the header); an address that comes again counts once. A line
+without an address is bad: it is reported by its number and skipped.
 
 Ctrl-C and SIGTERM stop the script after the current batch. After that, or after a crash, run it again with the same
 --report and --resume: batches that are done are not sent again, and a batch whose response was lost is counted once.
@@ -28,6 +28,7 @@ import gzip
 import hashlib
 import hmac
 import http.client
+import io
 import json
 import os
 import re
@@ -84,15 +85,15 @@ def read_list(name: str, column: str | None) -> Iterator[Entry]:
         text = data.decode("cp1252", "replace")
     if text.lstrip()[:1] in {"{", "["}:
         raise Failure(f"{name} is JSON: extract the addresses first, one per line", USAGE)
-    for address, line in read_column(text, column, name) if column else read_lines(text, name):
-        if address.strip():
-            yield Entry(address.strip(), f"{name}, line {line}")
+    lines = list(io.StringIO(text, newline=None))
+    for address, line in read_column(lines, column, name) if column else read_lines(lines, name):
+        yield Entry(address.strip(), f"{name}, line {line}")
 
 
-def read_lines(text: str, name: str) -> Iterator[tuple[str, int]]:
+def read_lines(lines: Sequence[str], name: str) -> Iterator[tuple[str, int]]:
     """Yield the lines of a list without columns and their numbers, without header and comments."""
     first = True
-    for number, raw in enumerate(text.split("\n"), start=1):
+    for number, raw in enumerate(lines, start=1):
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
@@ -104,22 +105,21 @@ def read_lines(text: str, name: str) -> Iterator[tuple[str, int]]:
         first = False
 
 
-def read_column(text: str, column: str, name: str) -> Iterator[tuple[str, int]]:
-    """Yield the values of a column of CSV and their line numbers. Raises `Failure` without such a column."""
-    lines = text.split("\n")
-    start = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), 0)
-    delimiter = max(",;\t|", key=lines[start].count)
-    names = [plain(title) for title in next(csv.reader([lines[start]], delimiter=delimiter), [])]
-    if names.count(plain(column)) != 1:
-        raise Failure(f"{name} has no column {column}, or several of that name", USAGE)
-    position = names.index(plain(column))
-    reader = csv.reader(lines[start + 1 :], delimiter=delimiter)
+def read_column(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[str, int]]:
+    """Yield the values of a column of CSV and their line numbers. Raises `Failure` for other columns, or bad quotes."""
+    start = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), len(lines))
+    delimiter = max(",;\t|", key="".join(lines[start : start + 1]).count)
+    reader = csv.reader(lines[start:], delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
+        names, end = [plain(title) for title in next(reader, [])], reader.line_num
+        if names.count(plain(column)) != 1:
+            raise Failure(f"{name} has no column {column}, or several of that name", USAGE)
         for row in reader:
-            if row and not row[0].startswith("#"):
-                yield row[position] if position < len(row) else "", start + 1 + reader.line_num
+            if any(map(str.strip, row)):
+                yield dict(zip(names, row, strict=False)).get(plain(column), ""), start + end + 1
+            end = reader.line_num
     except csv.Error as error:
-        raise Failure(f"{name}, line {start + 1 + reader.line_num} is not CSV: {error}", USAGE) from None
+        raise Failure(f"{name}, line {start + reader.line_num} is not CSV: {error}", USAGE) from None
 
 
 def plain(title: str) -> str:
@@ -357,7 +357,7 @@ def run(options: Options) -> int:
     url, secret = os.environ["CTMS_API_URL"], os.environ["CTMS_CLIENT_SECRET"]
     found: dict[str, Entry] = {}
     for entry in chain.from_iterable(read_list(name, options.column) for name in options.lists):
-        found.setdefault(entry.address.lower(), entry)
+        found.setdefault(entry.address.lower() or entry.place, entry)
     entries = list(found.values())
     if not entries:
         say("the list is empty")

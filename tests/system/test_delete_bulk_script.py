@@ -159,6 +159,20 @@ def test_a_column_of_csv_from_standard_input(
     assert left(connection, domain) == 0
 
 
+def test_no_row_of_csv_is_lost(served: Served, connection: psycopg.Connection, people: Path, domain: str) -> None:
+    listed = people.with_suffix(".csv")
+    rows = [f"#1,p1{domain}", "#2", "#3,", f'"#4","p4{domain}"', ",,", f'5,"p5{domain}","two\nlines"', f"6,p6{domain}"]
+    listed.write_bytes("\r".join(["Ticket,E-Mail", *rows, ""]).encode())
+
+    status, output, errors = run(environment(served), listed, "--column", "email", "--yes")
+
+    assert (status, numbers(output)["erased"], numbers(output)["bad lines"]) == (3, 4, 2)
+    assert [f"{listed}, line {number}: " in errors for number in range(2, 10)] == [
+        number in {3, 4} for number in range(2, 10)
+    ]
+    assert left(connection, domain) == 36
+
+
 def test_forget_and_include_fxa_are_passed_on(served: Served, domain: str, tmp_path: Path) -> None:
     listed = tmp_path / "gone.txt"
     listed.write_text(f"account{domain}\n")

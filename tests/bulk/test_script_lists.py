@@ -1,0 +1,68 @@
+"""The lists that `bin/delete_bulk.py` reads by itself."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+_SPEC = importlib.util.spec_from_file_location("delete_bulk", ROOT / "bin" / "delete_bulk.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+script: Any = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(script)
+
+
+def read(folder: Path, text: str, column: str | None = None) -> list[tuple[str, int]]:
+    """Return the addresses and their line numbers."""
+    path = folder / "list"
+    path.write_bytes(text.encode())
+    return [(one.address, int(one.place.rpartition(" ")[2])) for one in script.read_list(str(path), column)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_no_row_of_csv_is_lost(tmp_path: Path, end: str) -> None:
+    rows = [
+        "# of May",
+        "Ticket,E-Mail,x",
+        "#1,a@b.example",
+        '"#2","c@d.example"',
+        "#3",
+        "4,",
+        ",,",
+        "",
+        " 5 , e@f.example",
+    ]
+    text = end.join([*rows, f'"6","g@h.example","two{end}lines"', "7,i@j.example", ""])
+
+    assert read(tmp_path, text, "email") == [
+        ("a@b.example", 3),
+        ("c@d.example", 4),
+        ("", 5),
+        ("", 6),
+        ("e@f.example", 9),
+        ("g@h.example", 10),
+        ("i@j.example", 12),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['email,x\na@b.example,"oops\nc@d.example,ok\n', 'email,x\na@b.example,"a "b" c\nc@d.example\n"\n', '"email\n'],
+)
+def test_malformed_quotes_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(script.Failure, match="is not CSV") as error:
+        read(tmp_path, text, "email")
+
+    assert error.value.status == script.USAGE
+
+
+def test_one_address_per_line(tmp_path: Path) -> None:
+    assert read(tmp_path, 'E-Mail\r\n# of May\n\na@b.example\r"#1@b.example"\n') == [
+        ("a@b.example", 4),
+        ("#1@b.example", 5),
+    ]
