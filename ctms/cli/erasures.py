@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -82,14 +82,14 @@ def show_erasure(erasure_id: UUID, as_json: bool) -> None:
 @erasures.command("find")
 @address_argument
 @json_option
-def find_erasures(address: str, as_json: bool) -> None:
+def find_erasures(addresses: Sequence[str], as_json: bool) -> None:
     """Show whether ADDRESS was erased, in any spelling, when and by whom.
 
     Finds contacts' own addresses and account addresses. Exits with 4 if it was not erased, or was erased without
     CTMS_ERASURE_KEY or with another key.
     """
     with pool.reading() as connection:
-        found = records.of_address(connection, address)
+        found = next(filter(None, (records.of_address(connection, address) for address in addresses)), None)
     if not found:
         raise NotFoundError("no erasure of this address is known")
     if as_json:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress as suppress_error
+from itertools import chain
 from typing import BinaryIO
 
 import click
 from flask.cli import AppGroup
 
-from ctms.addresses import MAX_LENGTH, InvalidAddressError, normalize_entry
+from ctms.addresses import MAX_LENGTH, InvalidAddressError, normalize_entry, parse_entry
 from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
 from ctms.cli.audit import record
@@ -44,15 +46,20 @@ def address(value: str) -> str:
         raise click.BadParameter("it is not an e-mail address") from error
 
 
-def address_or_text(value: str) -> str:
-    """Parse an address to look for, or text: earlier versions also suppressed invalid addresses."""
+def possible_addresses(value: str) -> tuple[str, ...]:
+    """Parse an address to look for: without the decoration of exports, and as it is given.
+
+    The latter because an adopted database may have text as an address, and earlier versions suppressed it.
+    """
     text = values.stored_text(value).strip()
     if "@" not in text or "\0" in text or len(text) > MAX_LENGTH:
         raise click.BadParameter("it is not an e-mail address")
-    return text
+    with suppress_error(InvalidAddressError):
+        return tuple(dict.fromkeys((parse_entry(text), text)))
+    return (text,)
 
 
-address_argument = click.argument("address", type=address_or_text, metavar="ADDRESS")
+address_argument = click.argument("addresses", type=possible_addresses, metavar="ADDRESS")
 
 
 @suppressions.command("list")
@@ -90,11 +97,11 @@ def add_suppression(address: str, as_json: bool) -> None:
 @suppressions.command("check")
 @address_argument
 @json_option
-def check_suppression(address: str, as_json: bool) -> None:
+def check_suppression(addresses: Sequence[str], as_json: bool) -> None:
     """Show whether ADDRESS is suppressed, in any spelling. Exits with 4 if it is not."""
     require_key()
     with pool.reading() as connection:
-        suppressed = is_suppressed(connection, address)
+        suppressed = any(is_suppressed(connection, address) for address in addresses)
     if as_json and suppressed:
         write_json({"suppressed": True})
     if not suppressed:
@@ -106,11 +113,12 @@ def check_suppression(address: str, as_json: bool) -> None:
 @suppressions.command("remove")
 @address_argument
 @json_option
-def remove_suppression(address: str, as_json: bool) -> None:
+def remove_suppression(addresses: Sequence[str], as_json: bool) -> None:
     """Allow ADDRESS to be stored again. Exits with 4 if it is not suppressed."""
     require_key()
     with pool.acquire() as connection, connection.transaction():
-        if removed := unsuppress(connection, fingerprints().all_of(address)):
+        found = chain.from_iterable(map(fingerprints().all_of, addresses))
+        if removed := unsuppress(connection, list(found)):
             record(None, on=connection, addresses=1)
     if not removed:
         raise NotFoundError("this address is not suppressed")

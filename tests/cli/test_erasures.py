@@ -154,7 +154,8 @@ class TestFind:
     ) -> None:
         erasure = delete(api, contact)
 
-        for known in (contact["email"]["primary_email"].upper(), contact["fxa"]["primary_email"]):
+        own = contact["email"]["primary_email"]
+        for known in (own.upper(), contact["fxa"]["primary_email"], f"mailto:{own},", f"\N{ZERO WIDTH SPACE}{own}"):
             (found,) = run_json(cli, "erasures", "find", known)
             assert (found["id"], found["requested_by"]) == (erasure, "client:id_test")
             assert datetime.fromisoformat(found["requested_at"]).tzinfo

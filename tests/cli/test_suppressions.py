@@ -72,6 +72,18 @@ class TestOne:
         assert refused(api, one)
         run(cli, "suppressions", "remove", one)
 
+    @pytest.mark.parametrize(
+        "given", ["mailto:{}", "{},", "{};", "\N{ZERO WIDTH SPACE}{}\ufeff", "Sam <mailto:{}>;", " {} "]
+    )
+    def test_decoration_of_addresses_is_removed_by_all_commands(self, cli: CliRunner, given: str) -> None:
+        decorated = given.format(address())
+
+        run(cli, "suppressions", "check", decorated, status=4)
+        run(cli, "suppressions", "add", decorated)
+        run(cli, "suppressions", "check", decorated)
+        run(cli, "suppressions", "remove", decorated)
+        run(cli, "suppressions", "check", decorated, status=4)
+
     def test_suppressions_of_an_earlier_version_can_be_removed(self, cli: CliRunner) -> None:
         """Of a list's line it kept the fingerprint, whatever the line was."""
         line = '{"EmailAddress": "jane@example.com"},'
