@@ -14,8 +14,11 @@ from dateutil import parser
 MAX_LENGTH = 100
 """Characters of a date; longer text is not a date."""
 
-_EPOCH = re.compile(r"\d{9,13}(?:\.\d+)?|\d{15,19}", re.ASCII)
-"""Seconds to nanoseconds. Other numbers are compact dates (`20240524`, `20240524101500`), or not dates."""
+_EPOCH = re.compile(r"(?!(?:19|20)\d{10}\Z)(?:\d{9,13}(?:\.\d+)?|\d{15,19})", re.ASCII)
+"""Seconds to nanoseconds. Other numbers are compact dates (`20240524`, `202405241015`, `20240524101500`), or not dates.
+
+Twelve digits in milliseconds would be before the year 2002.
+"""
 _TOO_MANY_DIGITS = re.compile(r"(?<![.,\d])\d{15,}")
 """Too many digits for a part of a date other than a fraction; the parsers would accept the first of them."""
 _MAX_SECONDS = 10**11

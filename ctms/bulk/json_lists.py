@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ctms.bulk.columns import AmbiguousColumnsError, ReadOptions, choose_columns
+from ctms.addresses import is_same
+from ctms.bulk.columns import AmbiguousColumnsError, ReadOptions, choose_columns, may_have_addresses
 from ctms.bulk.csv_lists import clean_reason
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
@@ -51,6 +52,7 @@ class _Records:
         names = list(first)
         columns = choose_columns(names, options, lambda position: "@" in str(first[names[position]]))
         self._opt_outs = options.opt_outs
+        self._is_given = options.address is not None
         self.address = names[columns.address]
         self._date = None if columns.date is None else names[columns.date]
         self._reason = None if columns.reason is None else names[columns.reason]
@@ -60,11 +62,18 @@ class _Records:
         address = members.get(self.address)
         if not isinstance(address, str):
             return bad_entry(number, f"no address: there is no text in {self.address}")
+        if not self._is_given and any(not is_same(address, other) for other in self._other_addresses(members)):
+            return bad_entry(number, f"several addresses: choose their member, such as {self.address}, with --column")
         if not self._opt_outs:
             return make_entry(number, address.strip())
         at = parse_date(_as_text(members.get(self._date))) if self._date else None
         reason = clean_reason(_as_text(members.get(self._reason))) if self._reason else None
         return make_entry(number, address.strip(), at, reason)
+
+    def _other_addresses(self, members: Members) -> Iterator[str]:
+        for name, value in members.items():
+            if name != self.address and isinstance(value, str) and "@" in value and may_have_addresses(name):
+                yield value
 
 
 def _read_lines(records: _Records, lines: Lines) -> Iterator[Entry]:

@@ -74,6 +74,18 @@ def test_outermost_record_counts(document: Any, expected: list[str]) -> None:
     assert addresses(lines_of(document, document)) == expected * 2
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_object_with_two_addresses_is_bad(whole: bool) -> None:
+    records = [mail(A), mail(B, primary_email=B.upper()), mail(B, primary_email=C, name="x@y")]
+    content = json.dumps(records) if whole else lines_of(*records)
+
+    *good, bad = read_all(content)
+
+    assert [entry.address for entry in good] == [A, B]
+    assert (bad.problem or "").endswith("several addresses: choose their member, such as email, with --column")
+    assert [one.address for one in read_all(content, ReadOptions(address="email"))] == [A, B, B]
+
+
 @pytest.mark.parametrize(
     "documents",
     [
