@@ -11,11 +11,9 @@ from collections.abc import Callable
 from flask import Response
 
 from ctms.api.responses import json_response
-from ctms.contacts.documents import etag, with_status
+from ctms.contacts.documents import etag, needs_strong_tag, with_status
 from ctms.current import current_request
 from ctms.errors import PreconditionFailed
-
-NEEDS_STRONG_TAG = 'If-Match needs a strong tag: send the ETag without W/, as in "5f3a"'
 
 
 def contact_response(document: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -42,5 +40,5 @@ def require_match(document: str | None) -> None:
     if document is not None and etag(with_status(document).encode()) in if_match:
         return
     if if_match.as_set(include_weak=True) - if_match.as_set():
-        raise PreconditionFailed(NEEDS_STRONG_TAG)
+        raise PreconditionFailed(needs_strong_tag("If-Match"))
     raise PreconditionFailed("The contact has changed")

@@ -37,7 +37,7 @@ from ctms.batches.items import (
     taken,
     waitlist_defaults,
 )
-from ctms.contacts.documents import etag, is_equal, is_same_contact, with_status
+from ctms.contacts.documents import etag, is_equal, is_same_contact, needs_strong_tag, with_status
 from ctms.contacts.fields import LegacyAddress, Message
 from ctms.contacts.newsletter_rules import check_subscriptions
 from ctms.contacts.problems import problem
@@ -106,7 +106,7 @@ def _create(item: BatchItem, found: StoredContacts) -> Decision:
     email_id = next(iter(involved)) if len(involved) == 1 else None
     document = found.documents.get(email_id) if email_id else None
     if not _is_match(item.if_match, document):
-        return _failed_precondition(email_id)
+        return _failed_precondition(item, email_id)
     if _is_suppressed(item.values, found):
         return _suppressed(email_id)
     if not involved:
@@ -136,7 +136,7 @@ def _missing(item: BatchItem, found: StoredContacts) -> Decision:
         merged = problem(["match", name], Message("The contact was merged into another one", "merged"))
         return BatchResult(CONFLICT, problems=[merged], email_ids=[merged_into], merged_into=merged_into), None
     if item.if_match is not None:
-        return _failed_precondition(None)
+        return _failed_precondition(item, None)
     contact = complete(item)
     if _is_suppressed(contact, found):
         return _suppressed(None)
@@ -150,7 +150,7 @@ def _update(item: BatchItem, found: StoredContacts, email_id: UUID) -> Decision:
     """Change a stored contact."""
     document = found.documents[email_id]
     if not _is_match(item.if_match, document):
-        return _failed_precondition(email_id)
+        return _failed_precondition(item, email_id)
     stored = json.loads(document)
     email = dict(item.values.get(EMAIL.name, {}))
     _keep_address(email, stored[EMAIL.name]["primary_email"], found, email_id)
@@ -208,9 +208,13 @@ def _is_match(if_match: str | None, document: str | None) -> bool:
         return True
     if document is None:
         return False
-    tags = [tag.strip() for tag in if_match.split(",")]
+    tags = _tags(if_match)
     current = etag(with_status(document).encode())
     return "*" in tags or f'"{current}"' in tags or current in tags
+
+
+def _tags(if_match: str) -> list[str]:
+    return [tag.strip() for tag in if_match.split(",")]
 
 
 def _is_suppressed(values: Values, found: StoredContacts) -> bool:
@@ -224,8 +228,10 @@ def _suppressed(email_id: UUID | None) -> Decision:
     return BatchResult(SUPPRESSED, email_id, [found]), None
 
 
-def _failed_precondition(email_id: UUID | None) -> Decision:
-    found = problem(["if_match"], Message("The contact has changed", "precondition_failed"))
+def _failed_precondition(item: BatchItem, email_id: UUID | None) -> Decision:
+    is_weak = item.if_match is not None and any(tag.startswith("W/") for tag in _tags(item.if_match))
+    message = needs_strong_tag("if_match") if is_weak else "The contact has changed"
+    found = problem(["if_match"], Message(message, "precondition_failed"))
     return BatchResult(CONFLICT, email_id, [found]), None
 
 

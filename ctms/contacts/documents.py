@@ -143,6 +143,11 @@ def etag(body: bytes) -> str:
     return blake2b(body, digest_size=16).hexdigest()
 
 
+def needs_strong_tag(name: str) -> str:
+    """Return the message for a weak tag in a header or member with this name: it never matches (RFC 9110, 13.1.1)."""
+    return f'{name} needs a strong tag: send the ETag without W/, as in "5f3a"'
+
+
 def is_same_contact(document: str, contact: Mapping[str, Any]) -> bool:
     """Return whether the stored `document` has exactly the values of `contact`, as loaded by `ContactSchema`."""
     stored = json.loads(document)

@@ -295,6 +295,8 @@ class TestIfMatch:
         for result in (late, weak, stranger):
             assert result["status"] == "conflict"
             assert problem(result) == (["if_match"], "precondition_failed")
+        assert weak["errors"][0]["msg"].startswith("if_match needs a strong tag")
+        assert "strong" not in late["errors"][0]["msg"]
         assert read(api, email_id)["email"]["first_name"] == "Joan"
         assert statuses(api, by_id(email_id, change, if_match="*")) == ["unchanged"]
 
