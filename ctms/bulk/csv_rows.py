@@ -26,6 +26,8 @@ def read_row(lines: Lines, number: int, first: str, delimiter: str) -> list[str]
     nothing of it.
     """
     if '"' in first:
+        if len(first) < MAX_LINE and (cells := parse_line(first, delimiter)) is not None:
+            return cells
         with suppress(csv.Error):
             return next(_reader(_whole_lines(lines, first), delimiter))
     elif len(first) < MAX_LINE:
