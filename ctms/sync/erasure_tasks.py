@@ -129,7 +129,7 @@ class ErasureWork:
         verifies = self._handler.verifies
         erase = [item for item in items if item.version == ERASE or (item.version == ACCEPTED and not verifies)]
         ask = [item for item in items if item.version != ERASE and verifies]
-        batches = [Batch(method, found) for method, found in (("erase", erase), ("verify", ask)) if found]
+        batches = [*_batches("erase", erase), *_batches("verify", ask)]
         return batches, {item: Finished() for item in items if item.version == VERIFY and not verifies}
 
     def call(self, batch: Batch) -> Any:
@@ -181,6 +181,20 @@ class ErasureWork:
             "ids": [item.key for item in items],
             "steps": [item.version for item in items],
         }
+
+
+def _batches(method: str, items: Sequence[Item]) -> list[Batch]:
+    """Return batches in which each id occurs once.
+
+    Results are by id, and a contact that was created again with the same id may have had another address.
+    """
+    found: list[dict[str, Item]] = []
+    for item in items:
+        place = next((one for one in found if item.email_id not in one), None)
+        if place is None:
+            found.append(place := {})
+        place[item.email_id] = item
+    return [Batch(method, list(one.values())) for one in found]
 
 
 def _delays(later: Mapping[Item, Later | AskAgain]) -> dict[str, Any]:

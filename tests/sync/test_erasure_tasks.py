@@ -13,7 +13,7 @@ from flask import Flask
 
 from ctms.database import pool
 from ctms.outbox.lanes import HANDLER, Lane
-from ctms.plugins import Accepted, Done, Pause, Refused, SlowDown, TryLater
+from ctms.plugins import Accepted, Done, Outcome, Pause, Refused, SlowDown, TryLater
 from ctms.sync.erasure_tasks import ErasureWork
 from ctms.sync.verdicts import Finished
 from ctms.sync.work import Batch
@@ -283,18 +283,27 @@ def _prepared(work: ErasureWork, items: Any) -> tuple[list[Batch], Any]:
         return work.prepare(connection, items)
 
 
-def test_the_same_contact_erased_twice_counts_twice(
+def test_the_same_id_erased_twice_has_two_outcomes(
     other: Other, worker: Worker, api: ApiClient, make_contact: MakeContact
 ) -> None:
-    email_id = str(uuid4())
-    for _ in range(2):
-        contact = make_contact(email={"email_id": email_id, "primary_email": "again@example.com"})
-        api.delete(f"/ctms/{contact['email']['primary_email']}")
+    """It may have had another address: one outcome for the id would count for both addresses."""
+    email_id, addresses = str(uuid4()), [f"{name}@example.com" for name in "abca"]
+    asked: list[list[str]] = []
+    for address in addresses:
+        make_contact(email={"email_id": email_id, "primary_email": address})
+        api.delete(f"/ctms/{address}")
 
+    def erase(identities: Any) -> dict[str, Outcome]:
+        asked.append([one["primary_email"] for one in identities])
+        return {
+            one["email_id"]: Refused("no") if one["primary_email"] == "b@example.com" else Done() for one in identities
+        }
+
+    other.answer = erase
     worker.erase()
 
-    assert other.erased == [[email_id, email_id]]
-    assert counted() == (0, 0, 2, 0)
+    assert asked == [[address] for address in addresses]
+    assert counted() == (0, 0, 3, 1)
 
 
 def test_the_records_are_locked_in_one_order(worker: Worker, delete: Delete, monkeypatch: pytest.MonkeyPatch) -> None:
