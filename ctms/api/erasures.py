@@ -180,7 +180,14 @@ class ErasureSchema(ma.Schema):
         choices=records.STATUSES,
         metadata={
             "description": "Status of the erasure: the first of `parked`, `pending` and `verifying` that applies to any"
-            " deletion handler or backend, or `done` if no data remains anywhere."
+            " deletion handler or backend, also of erasures in `follows`, or `done` if none of their work is left."
+        },
+    )
+    follows = ma.fields.List(
+        fields.UUID(),
+        metadata={
+            "description": "Earlier erasures of the same addresses that were not `done` when this one was requested."
+            " Their contacts no longer exist here, so only they show the progress."
         },
     )
     handlers = ma.fields.List(ma.fields.Nested(ErasureHandlerSchema))

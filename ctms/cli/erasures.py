@@ -32,7 +32,7 @@ erasures = AppGroup(
 id_argument = click.argument("erasure_id", type=click.UUID, metavar="ID")
 
 COLUMNS = ("id", "requested_at", "requested_by", "origin", "forget", "contacts", "unknown", "status")
-SHOWN = (*COLUMNS, "also_known_in")
+SHOWN = (*COLUMNS, "also_known_in", "follows")
 PROGRESS = ("parked", "reason", "started_at", "changed_at")
 OF_HANDLERS = ("deletion handler", "installed", "pending", "done", "verified", *PROGRESS)
 OF_BACKENDS = ("backend", "installed", "pending", "done", *PROGRESS)
@@ -62,7 +62,8 @@ def list_erasures(limit: int, unfinished: bool, as_json: bool) -> None:
 def show_erasure(erasure_id: UUID, as_json: bool) -> None:
     """Show the erasure ID, and the progress of each deletion handler and backend.
 
-    The status is `done` when no data is left anywhere. Exits with 4 if there is no such erasure.
+    The status is `done` when nothing is left to do, also for the earlier erasures of the same addresses in `follows`.
+    Exits with 4 if there is no such erasure.
     """
     with pool.reading() as connection:
         found = records.find(connection, erasure_id)

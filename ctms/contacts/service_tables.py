@@ -84,7 +84,7 @@ SERVICE_TABLES: Mapping[str, Classified] = {
     "deletion_feed": {_FEED: ("one_row", "recorded_since")},
     "suppressions": {_SUPPRESSED: ("fingerprint", "suppressed_at", "source")},
     "erasures": {
-        _ERASURE: ("id", "requested_at", "origin", "forget", "contacts", "unknown", "also_known_in"),
+        _ERASURE: ("id", "requested_at", "origin", "forget", "contacts", "unknown", "also_known_in", "follows"),
         _STAFF: ("requested_by",),
         _ERASURE_KEY: ("request_key", "request_digest"),
     },

@@ -15,6 +15,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from uuid import UUID
 
 from ctms.contacts import removal
@@ -22,7 +23,7 @@ from ctms.contacts.merged_addresses import MergedAddress
 from ctms.contacts.removal import LockedContact
 from ctms.database.pool import Connection
 from ctms.erasure.handlers import handler_names
-from ctms.erasure.models import ErasedAddress, Erasure, ErasureHandler, ErasureTask
+from ctms.erasure.models import ErasedAddress, Erasure, ErasureDeletion, ErasureHandler, ErasureTask
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 from ctms.suppression.check import block_all_writers, block_writers
@@ -50,15 +51,22 @@ class ErasureRequest:
 
 
 # Upserts the record and inserts its fingerprints, and those of addresses that the contacts lost in merges. An existing
-# record only has its counts increased.
+# record only has its counts increased, and follows more erasures.
 _UPSERT_RECORD = f"""
     WITH record AS (
         INSERT INTO {Erasure.__tablename__} AS e
-            (id, requested_at, requested_by, origin, forget, contacts, unknown, also_known_in)
-        VALUES (%(id)s, clock_timestamp(), %(by)s, %(origin)s, %(forget)s, %(contacts)s, %(unknown)s, %(also)s)
+            (id, requested_at, requested_by, origin, forget, contacts, unknown, also_known_in, follows)
+        SELECT %(id)s, clock_timestamp(), %(by)s, %(origin)s, %(forget)s, %(contacts)s, %(unknown)s, %(also)s, (
+            SELECT array_agg(earlier.id ORDER BY earlier.id) FROM (
+                SELECT DISTINCT erasure_id FROM {ErasedAddress.__tablename__}
+                WHERE fingerprint = ANY(%(asked)b::bytea[]) AND erasure_id <> %(id)s) AS earlier (id)
+            WHERE EXISTS (SELECT FROM {ErasureTask.__tablename__} t WHERE t.erasure_id = earlier.id)
+                OR EXISTS (SELECT FROM {ErasureDeletion.__tablename__} d WHERE d.erasure_id = earlier.id))
         ON CONFLICT (id) DO UPDATE SET
             contacts = e.contacts + excluded.contacts, unknown = e.unknown + excluded.unknown,
-            also_known_in = e.also_known_in + excluded.also_known_in
+            also_known_in = e.also_known_in + excluded.also_known_in,
+            follows = CASE WHEN excluded.follows IS NULL THEN e.follows
+                ELSE ARRAY(SELECT DISTINCT one FROM unnest(e.follows || excluded.follows) AS one ORDER BY one) END
         RETURNING id)
     INSERT INTO {ErasedAddress.__tablename__} (fingerprint, erasure_id)
     SELECT f, record.id FROM record, (
@@ -118,8 +126,11 @@ def erase(
     """
     email_ids = [one.email_id for one in found]
     prints = _fingerprints(addresses_of(found))
+    asked = {*prints, *chain.from_iterable(map(fingerprints().all_of, addresses))}
     # While the contacts exist: the record also gets the addresses that they lost in merges.
-    write_record(connection, request, email_ids, unknown=unknown, also_known_in=also_known_in, prints=prints)
+    write_record(
+        connection, request, email_ids, unknown=unknown, also_known_in=also_known_in, prints=prints, asked=asked
+    )
     if found:
         removal.delete(connection, found)
     if request.forget:
@@ -129,7 +140,6 @@ def erase(
     if found and names:
         connection.execute(_UPSERT_HANDLERS, (request.id, len(found), names))
         connection.execute(_INSERT_TASKS, (request.id, names, [one.identities for one in found]))
-    outbox().changed(connection, email_ids)
     deletions.add(connection, request.id, outbox().names, email_ids)
 
 
@@ -141,8 +151,12 @@ def write_record(
     unknown: int = 0,
     also_known_in: int = 0,
     prints: Sequence[bytes] = (),
+    asked: Collection[bytes] = (),
 ) -> None:
-    """Create the record of the erasure of these contacts, or add its counts and fingerprints to the record."""
+    """Create the record of the erasure of these contacts, or add its counts and fingerprints to the record.
+
+    `prints` are the fingerprints of the contacts' addresses, `asked` those whose unfinished erasures it follows.
+    """
     values = {
         "id": request.id,
         "by": request.by,
@@ -153,6 +167,7 @@ def write_record(
         "unknown": unknown,
         "also": also_known_in,
         "fingerprints": list(prints),
+        "asked": list(asked),
     }
     connection.execute(_UPSERT_RECORD, values)
 

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ctms.database.engine import Model
@@ -31,6 +31,7 @@ class Erasure(Model):
     `retention:<rule>`. `unknown`
     counts requested items without a contact, except addresses that were erased before; `also_known_in` counts other
     contacts with an erased address as their account address, and is None for erasures by earlier versions.
+    `follows` are earlier erasures of the same addresses that were not done then: this one is not done before they are.
     `request_key` and `request_digest` are keyed fingerprints of an `Idempotency-Key` and of its request.
     """
 
@@ -45,6 +46,7 @@ class Erasure(Model):
     contacts: Mapped[int]
     unknown: Mapped[int]
     also_known_in: Mapped[int | None]
+    follows: Mapped[list[uuid.UUID] | None] = mapped_column(ARRAY(UUID(as_uuid=True)))
     request_key: Mapped[bytes | None] = mapped_column(LargeBinary, unique=True)
     request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -28,33 +29,39 @@ BATCH = 2_000
 
 PARKED, PENDING, VERIFYING, DONE = "parked", "pending", "verifying", "done"
 STATUSES = (PARKED, PENDING, VERIFYING, DONE)
-"""The first that applies: an operator must act; deletions are pending; verifications are pending; all is done."""
+"""The first that applies: an operator must act; deletions are pending; verifications are pending; all is done.
+
+An erasure has the status of the earlier erasures that it follows, if that comes first.
+"""
 
 _RENDERED = f"""
     json_build_object(
         'id', e.id, 'requested_at', {timestamp("e.requested_at")}, 'requested_by', e.requested_by,
         'origin', e.origin, 'forget', e.forget, 'contacts', e.contacts, 'unknown', e.unknown,
-        'also_known_in', e.also_known_in,
+        'also_known_in', e.also_known_in, 'follows', coalesce(e.follows, '{{}}'),
         'status', CASE
-            WHEN h.parked > 0 OR b.parked > 0 THEN '{PARKED}' WHEN h.pending > 0 OR b.pending > 0 THEN '{PENDING}'
-            WHEN EXISTS (SELECT FROM {ErasureTask.__tablename__} t WHERE t.erasure_id = e.id) THEN '{VERIFYING}'
+            WHEN w.parked > 0 THEN '{PARKED}' WHEN w.pending > 0 THEN '{PENDING}'
+            WHEN EXISTS (SELECT FROM {ErasureTask.__tablename__} WHERE erasure_id = ANY(e.id || e.follows))
+            THEN '{VERIFYING}'
             ELSE '{DONE}' END,
         'handlers', h.handlers, 'backends', b.backends)::text"""
 _FROM = f"""
     FROM {Erasure.__tablename__} e, LATERAL (
-        SELECT coalesce(sum(h.pending), 0) AS pending, coalesce(sum(h.parked), 0) AS parked,
-            coalesce(json_agg(json_build_object(
+        SELECT coalesce(json_agg(json_build_object(
                 'name', h.handler, 'installed', h.handler = ANY(%s), 'pending', h.pending, 'done', h.done,
                 'verified', h.verified, 'parked', h.parked, 'reason', h.reason,
                 'started_at', {timestamp("h.started_at")},
                 'changed_at', {timestamp("h.changed_at")}) ORDER BY h.handler COLLATE "C"), '[]') AS handlers
         FROM {ErasureHandler.__tablename__} h WHERE h.erasure_id = e.id) h, LATERAL (
-        SELECT coalesce(sum(b.pending), 0) AS pending, coalesce(sum(b.parked), 0) AS parked,
-            coalesce(json_agg(json_build_object(
+        SELECT coalesce(json_agg(json_build_object(
                 'name', b.backend, 'installed', b.backend = ANY(%s), 'pending', b.pending, 'done', b.done,
                 'parked', b.parked, 'reason', b.reason, 'started_at', {timestamp("b.started_at")},
                 'changed_at', {timestamp("b.changed_at")}) ORDER BY b.backend COLLATE "C"), '[]') AS backends
-        FROM {ErasureBackend.__tablename__} b WHERE b.erasure_id = e.id) b"""
+        FROM {ErasureBackend.__tablename__} b WHERE b.erasure_id = e.id) b, LATERAL (
+        SELECT sum(pending) AS pending, sum(parked) AS parked FROM (
+            SELECT pending, parked FROM {ErasureHandler.__tablename__} WHERE erasure_id = ANY(e.id || e.follows)
+            UNION ALL SELECT pending, parked FROM {ErasureBackend.__tablename__}
+            WHERE erasure_id = ANY(e.id || e.follows)) one) w"""
 _NEWEST_FIRST = "ORDER BY e.requested_at DESC, e.id"
 
 _ONE = f"SELECT {_RENDERED} {_FROM} WHERE e.id = %s"
@@ -68,6 +75,8 @@ _OPEN = f"""
 _OF_ADDRESS = f"""
     SELECT {_RENDERED} {_FROM}
     WHERE e.id IN (SELECT erasure_id FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%s)) {_NEWEST_FIRST}"""
+
+_WITH_FOLLOWED = f"SELECT unnest(id || follows) FROM {Erasure.__tablename__} WHERE id = %s"
 
 # Before the tasks, like the workers that drain them.
 _LOCK_HANDLERS = f"""
@@ -144,11 +153,15 @@ class Retried(NamedTuple):
 
 
 def retry(connection: Connection, erasure_id: UUID) -> Retried:
-    """Retry the parked contacts of the erasure at handlers and backends; not inside a transaction."""
-    with connection.transaction():
-        connection.execute(_LOCK_HANDLERS, {"id": erasure_id})
-        moved: dict[str, int] = dict(connection.execute(_RETRY_ERASURE, {"id": erasure_id}).fetchall())
-    return Retried(moved, deletions.retry(connection, erasure_id))
+    """Retry the parked contacts of the erasure, and of those that it follows; not inside a transaction."""
+    handlers: Counter[str] = Counter()
+    backends: Counter[str] = Counter()
+    for (one,) in connection.execute(_WITH_FOLLOWED, (erasure_id,)).fetchall():
+        with connection.transaction():
+            connection.execute(_LOCK_HANDLERS, {"id": one})
+            handlers.update(dict(connection.execute(_RETRY_ERASURE, {"id": one}).fetchall()))
+        backends.update(deletions.retry(connection, one))
+    return Retried(handlers, backends)
 
 
 def retry_handler(connection: Connection, handler: str) -> Iterator[int]:

@@ -48,7 +48,10 @@ class Tombstone(Model):
     """A deleted contact: its id, the time, and the contact that it was merged into."""
 
     __tablename__ = "contact_tombstones"
-    __table_args__ = (Index("idx_contact_tombstones_deleted_at", "deleted_at", "email_id"),)
+    __table_args__ = (
+        Index("idx_contact_tombstones_deleted_at", "deleted_at", "email_id"),
+        Index("idx_contact_tombstones_merged_into", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
+    )
 
     email_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
     deleted_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from ctms.database.pool import Connection
-from ctms.outbox.changes import CHANGED_BY_ID, LIVE
+from ctms.outbox.changes import CHANGED, CHANGED_BY_ID, LIVE
 
 BATCH = 2_000
 """Number of deletions that one transaction of `retry` handles."""
@@ -84,31 +84,38 @@ _STALLED = """
     ORDER BY d.email_id LIMIT %(limit)s"""
 _BEHIND = "AND d.email_id > %(last)s"
 
-_ADD = """
-    WITH counted AS (
+GONE = """(
+    WITH RECURSIVE gone (email_id, is_given) AS (
+        SELECT unnest(%(email_ids)s::uuid[]), true
+        UNION SELECT t.email_id, false FROM contact_tombstones t JOIN gone g ON t.merged_into = g.email_id)
+    SELECT g.email_id FROM gone g GROUP BY g.email_id
+    HAVING bool_or(g.is_given) OR EXISTS (
+        SELECT FROM outbox o WHERE o.backend = ANY(%(backends)s) AND o.email_id = g.email_id))"""
+"""The query for the given contacts, and those merged into them, in any number of merges, that are in the outbox."""
+
+_CHANGED = CHANGED.format(contacts=GONE)
+
+_ADD = f"""
+    WITH gone AS MATERIALIZED {GONE},
+    counted AS (
         INSERT INTO erasure_backends AS b (erasure_id, backend, pending, done, parked, started_at, changed_at)
-        SELECT %(erasure)s, name, %(number)s, 0, 0, now, now
+        SELECT %(erasure)s, name, (SELECT count(*) FROM gone), 0, 0, now, now
         FROM unnest(%(backends)s::text[]) AS name, clock_timestamp() AS now ORDER BY name
         ON CONFLICT (erasure_id, backend) DO UPDATE SET
             pending = b.pending + excluded.pending, changed_at = excluded.changed_at)
     INSERT INTO erasure_deletions (erasure_id, backend, email_id, parked)
-    SELECT %(erasure)s, name, contact, false
-    FROM unnest(%(backends)s::text[]) AS name, unnest(%(email_ids)s::uuid[]) AS contact"""
+    SELECT %(erasure)s, name, gone.email_id, false FROM unnest(%(backends)s::text[]) AS name, gone"""
 
 
 def add(connection: Connection, erasure_id: UUID, backends: Collection[str], email_ids: Collection[UUID]) -> None:
-    """Record that the backends must delete these contacts, each of which occurs once.
+    """Add these contacts, each of which occurs once, to the outbox, and record that the backends must delete them.
 
-    Without any backend it does nothing. The transaction has already added the contacts to the outbox as gone.
+    So they must those that were merged into them, as far as they have not yet. Without any backend it does nothing.
     """
     if backends and email_ids:
-        values = {
-            "erasure": erasure_id,
-            "number": len(email_ids),
-            "backends": list(backends),
-            "email_ids": list(email_ids),
-        }
-        connection.execute(_ADD, values)
+        values = {"backends": list(backends), "email_ids": list(email_ids)}
+        connection.execute(_CHANGED, {**values, "priority": LIVE})
+        connection.execute(_ADD, {**values, "erasure": erasure_id})
 
 
 def find(connection: Connection, backend: str, email_ids: Collection[UUID]) -> dict[UUID, tuple[Deletion, ...]]:

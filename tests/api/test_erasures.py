@@ -58,6 +58,7 @@ class TestDelete:
             "contacts": 1,
             "unknown": 0,
             "also_known_in": 0,
+            "follows": [],
             "status": "pending",
             "handlers": [{"name": CRM, **counts}, {"name": SHOP, **counts}],
             "backends": [],

@@ -1,0 +1,160 @@
+"""An erasure that is requested again is not done before the first one, and includes what merges have deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+
+from ctms.database import pool
+from ctms.erasure import records
+from ctms.erasure.records import DONE, PARKED, PENDING, VERIFYING
+from ctms.outbox.deletions import GONE
+from ctms.plugins import Refused, TryLater
+from ctms.testing import ApiClient
+from tests.api.test_history import create
+from tests.api.test_merges import merged
+from tests.contacts.factories import full
+from tests.plans import plan_of
+from tests.sync.working import Other, Worker, row, time_passes
+
+MakeContact = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.usefixtures("erasure_key", "nothing_erased")
+
+ADDRESS, SPELT = "ines@münchen.example.com", "INES@xn--mnchen-3ya.example.com"
+
+
+def erase(api: ApiClient, *addresses: str) -> str:
+    """Erase; returns the id of the record."""
+    answer = api.post("/erasures", {"emails": list(addresses)})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json["id"])
+
+
+def status(api: ApiClient, erasure: str) -> tuple[str, list[str]]:
+    """Return the status, and the erasures that it follows."""
+    found = api.get(f"/erasures/{erasure}").json
+    return found["status"], found["follows"]
+
+
+def test_it_has_the_status_of_the_first_until_that_is_done(
+    api: ApiClient, other: Other, worker: Worker, make_contact: MakeContact
+) -> None:
+    make_contact(email={"primary_email": ADDRESS})
+    worker.push()
+    first, other.answer = erase(api, ADDRESS), lambda _: Refused("no")
+    second = erase(api, SPELT)
+    assert status(api, second) == (PENDING, [first])
+    worker.push()
+    worker.erase()
+    assert status(api, second) == (PARKED, [first])
+    third = erase(api, ADDRESS, "nobody@example.com")
+    assert status(api, third) == (PARKED, [first])
+
+    other.answer, other.verify_answer = lambda _: None, lambda _: TryLater()
+    with pool.acquire() as connection:
+        again = records.retry(connection, third)  # type: ignore[arg-type]  # the database reads it
+    assert again == ({"other": 1}, {"other": 1})
+    assert status(api, third) == (PENDING, [first])
+    worker.push()
+    worker.erase()
+    assert status(api, third) == (VERIFYING, [first])
+    other.verify_answer = lambda _: None
+    time_passes()
+    worker.erase()
+
+    assert [status(api, one)[0] for one in (first, second, third)] == [DONE] * 3
+    assert status(api, erase(api, ADDRESS)) == (DONE, [])
+
+
+def test_a_contact_created_again_follows_the_erasure_of_the_former(
+    api: ApiClient, other: Other, worker: Worker, make_contact: MakeContact
+) -> None:
+    make_contact(email={"primary_email": ADDRESS})
+    worker.push()
+    other.answer = lambda _: Refused("no")
+    first = erase(api, ADDRESS)
+    worker.push()
+    worker.erase()
+    make_contact(email={"primary_email": SPELT})
+    other.answer = lambda _: None
+
+    answer = api.delete(f"/ctms/{SPELT}")
+    worker.push()
+    worker.erase()
+    time_passes()
+    worker.erase()
+
+    assert status(api, answer.headers["Erasure-Id"]) == (PARKED, [first])
+
+
+def test_erasures_of_other_addresses_are_not_followed(api: ApiClient, make_contact: MakeContact) -> None:
+    one, another = (make_contact()["email"]["primary_email"] for _ in range(2))
+    erase(api, one)
+
+    assert status(api, erase(api, another))[1] == []
+
+
+def test_what_a_merge_has_deleted_belongs_to_the_erasure(api: ApiClient, other: Other, worker: Worker) -> None:
+    target, middle, source = (
+        create(api),
+        create(api, **full(waitlists=[])),
+        create(api, email={"primary_email": ADDRESS}),
+    )
+    worker.push()
+    other.answer = lambda contacts: {
+        one.email_id: Refused("no") for one in contacts if getattr(one, "document", one) is None
+    }
+    merged(api, middle, source)
+    merged(api, target, middle)
+    worker.push()
+    address = api.get(target).json["email"]["primary_email"]
+
+    erasure = erase(api, address)
+
+    assert row("SELECT pending, done, parked FROM erasure_backends WHERE erasure_id = %s", erasure) == (3, 0, 0)
+    assert status(api, erase(api, ADDRESS)) == (PENDING, [erasure])
+    worker.push()
+    assert row("SELECT pending, done, parked FROM erasure_backends WHERE erasure_id = %s", erasure)[2] > 0
+    other.answer = lambda _: None
+    with pool.acquire() as connection:
+        records.retry(connection, erasure)  # type: ignore[arg-type]
+    worker.push()
+
+    assert row("SELECT pending, done, parked FROM erasure_backends WHERE erasure_id = %s", erasure) == (0, 3, 0)
+    assert other.copies == {}
+
+
+def test_what_the_backend_has_deleted_after_a_merge_is_not_deleted_again(
+    api: ApiClient, other: Other, worker: Worker
+) -> None:
+    target, source = create(api), create(api, **full(waitlists=[]))
+    worker.push()
+    merged(api, target, source)
+    worker.push()
+
+    erasure = erase(api, api.get(target).json["email"]["primary_email"])
+    worker.push()
+
+    assert row("SELECT pending, done, parked FROM erasure_backends WHERE erasure_id = %s", erasure) == (0, 1, 0)
+    assert other.gone.count(source.rpartition("/")[2]) == 1
+
+
+def test_merged_contacts_are_found_by_the_index(app: Flask) -> None:  # noqa: ARG001  inside its transaction
+    with pool.acquire() as connection:
+        connection.execute(
+            "INSERT INTO contact_tombstones (email_id, deleted_at, merged_into)"
+            " SELECT gen_random_uuid(), now(), CASE WHEN n % 10 = 0 THEN gen_random_uuid() END"
+            " FROM generate_series(1, 20000) AS n"
+        )
+        connection.execute("ANALYZE contact_tombstones")
+        values = {"backends": ["other"], "email_ids": [uuid4() for _ in range(100)]}
+
+        plan = plan_of(connection, f"SELECT * FROM {GONE} AS g (c)", values)
+
+    assert "idx_contact_tombstones_merged_into" in plan
+    assert "Seq Scan on contact_tombstones" not in plan
