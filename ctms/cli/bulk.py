@@ -25,6 +25,7 @@ from ctms.cli.audit import record
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import confirm, json_option, say, write_json, write_record, yes_option
 from ctms.cli.progress import Progress
+from ctms.cli.receivers import check_nothing_is_missing, ignore_missing_option
 from ctms.database import pool
 from ctms.database.operator_errors import database_problem
 from ctms.database.pool import Connection
@@ -47,6 +48,7 @@ class BulkOptions:
     report: Path | None
     append: bool
     dry_run: bool
+    ignore_missing: bool
     yes: bool
     as_json: bool
 
@@ -83,6 +85,7 @@ def bulk_options(command: F) -> F:
     for option in (
         json_option,
         yes_option,
+        ignore_missing_option,
         click.option("--dry-run", is_flag=True, help="Only count; do not ask or change anything."),
         click.option("--append", is_flag=True, help="Append to an existing report."),
         click.option(
@@ -231,6 +234,8 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
     stopped = False
     try:
         with stop.handle_signals(), _report(job, options) as report, pool.acquire() as connection:
+            if not options.dry_run:
+                check_nothing_is_missing(connection, ignore=options.ignore_missing)
             worklist = tally.worklist = WorkList(connection)
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:

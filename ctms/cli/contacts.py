@@ -9,6 +9,7 @@ from flask.cli import AppGroup
 
 from ctms.cli.audit import record
 from ctms.cli.output import json_option, write_json, write_table
+from ctms.cli.receivers import check_nothing_is_missing, ignore_missing_option
 from ctms.contacts.unreachable_addresses import UnreachableAddress, find_unreachable, store_normal_form
 from ctms.database import pool
 from ctms.errors import Conflict, Forbidden, NotFound, UnfinishedError
@@ -21,8 +22,9 @@ contacts = AppGroup("contacts", help="Contacts: irregular data in an adopted dat
 
 @contacts.command("check-addresses")
 @click.option("--normalize", is_flag=True, help="Store the normal form of each, unless another contact has it.")
+@ignore_missing_option
 @json_option
-def check_addresses(normalize: bool, as_json: bool) -> None:
+def check_addresses(normalize: bool, ignore_missing: bool, as_json: bool) -> None:
     """Find stored addresses that look-ups and erasures do not find.
 
     They come from an adopted database: a domain in full-width characters, white space, needless quotes. Standard output
@@ -34,6 +36,7 @@ def check_addresses(normalize: bool, as_json: bool) -> None:
     with pool.reading() as connection:
         found = list(find_unreachable(connection))
         if normalize and found:
+            check_nothing_is_missing(connection, ignore=ignore_missing)
             record(None, on=connection, addresses=len(found))
     outcomes = {one: _settle(one) if normalize else "found" for one in found}
     rows = [(str(one.email_id), one.identity, outcomes[one]) for one in found]

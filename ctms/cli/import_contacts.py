@@ -29,6 +29,7 @@ from ctms.cli.bulk import Stop, Stopped, check_report
 from ctms.cli.lists import MAX_LINES
 from ctms.cli.output import json_option, say, write_json, write_record
 from ctms.cli.progress import Progress
+from ctms.cli.receivers import check_nothing_is_missing, ignore_missing_option
 from ctms.contacts.evidence import MAX_BYTES
 from ctms.contacts.registry import PARTS
 from ctms.database import pool
@@ -79,6 +80,7 @@ class Options:
     report: Path | None
     resume: bool
     dry_run: bool
+    ignore_missing: bool
     as_json: bool
 
 
@@ -125,6 +127,7 @@ class Options:
     metavar="N",
     help=f"Processes that import at the same time; by default one per core, at most {_MANY_PROCESSES}.",
 )
+@ignore_missing_option
 @json_option
 @with_appcontext
 def import_command(
@@ -219,6 +222,9 @@ class _Run:
         error: psycopg.Error | OperatorError | None = None
         stored: StoredRows | None = None
         stopped = False
+        if not options.dry_run:
+            with pool.reading() as connection:
+                check_nothing_is_missing(connection, ignore=options.ignore_missing)
         with self._open_report() as write:
             if options.resume and options.report is not None:
                 stored = StoredRows(options.report)

@@ -10,7 +10,7 @@ import click
 from ctms.cli import values
 from ctms.cli.output import names
 from ctms.database.pool import Connection
-from ctms.errors import NotFoundError
+from ctms.errors import NotFoundError, OperatorError
 from ctms.hooks.receivers import Backend
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
@@ -60,6 +60,27 @@ def find_backend(connection: Connection, name: str) -> Backend:
             f"no plugin that is on has a backend {name}; the backends are {names(sorted(found)) or 'none'}"
         )
     return found[name]
+
+
+ignore_missing_option = click.option(
+    "--ignore-missing",
+    is_flag=True,
+    help="Continue even if no plugin here provides a backend or deletion handler that the database knows.",
+)
+
+
+def check_nothing_is_missing(connection: Connection, *, ignore: bool) -> None:
+    """Refuse to change contacts if a backend or deletion handler would not receive the changes.
+
+    It is missing in a shell that lacks the variables of its plugin. Raises `OperatorError`, unless it is to be ignored.
+    """
+    missing = [] if ignore else receiver_states.missing(connection)
+    if missing:
+        them = names(f"the {WORDS[kind]} {name}" for kind, name in missing)
+        raise OperatorError(
+            f"no enabled plugin provides {them}, which would not receive the changes: set the variables of its plugin"
+            " in this shell, too; if it is no longer used, pass --ignore-missing"
+        )
 
 
 def unsynchronised(name: str) -> str:

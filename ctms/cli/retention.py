@@ -18,6 +18,7 @@ from ctms.cli.audit import record
 from ctms.cli.bulk import Stop, Stopped, check_report
 from ctms.cli.output import json_option, say, write_json, write_record, write_table
 from ctms.cli.progress import Progress
+from ctms.cli.receivers import check_nothing_is_missing, ignore_missing_option
 from ctms.database import pool
 from ctms.errors import UnfinishedError
 from ctms.retention import runs
@@ -94,9 +95,17 @@ def check_rules(file: Path | None, as_json: bool) -> None:
     show_default=True,
     help="Pause between batches.",
 )
+@ignore_missing_option
 @json_option
 def run_rules(
-    *, dry_run: bool, maximum: int | None, report: Path | None, batch_size: int, pause: float, as_json: bool
+    *,
+    dry_run: bool,
+    maximum: int | None,
+    report: Path | None,
+    batch_size: int,
+    pause: float,
+    ignore_missing: bool,
+    as_json: bool,
 ) -> None:
     """Apply the retention rules, or count the contacts that they match.
 
@@ -121,6 +130,7 @@ def run_rules(
                 )
             return
 
+        check_nothing_is_missing(connection, ignore=ignore_missing)
         record(None, on=connection, max_contacts=limit)
         with Progress("contacts") as progress:
 

@@ -139,6 +139,12 @@ def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
     return {one.value.name: one.value for one in app_plugins().collect(HOOKS[kind])}
 
 
+def missing(connection: Connection) -> list[tuple[str, str]]:
+    """Return the kinds and names of receivers that were called before, and that no plugin of this app registers."""
+    found = connection.execute("SELECT kind, name FROM receivers ORDER BY kind, name").fetchall()
+    return [(kind, name) for kind, name in found if name not in registered(kind)]
+
+
 def statuses(connection: Connection) -> list[Status]:
     """Return the status of each receiver: registered ones, and those that only the tables know."""
     with connection.transaction():

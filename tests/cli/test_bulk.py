@@ -43,7 +43,16 @@ def job(work: Callable[[Connection, Sequence[WorkItem]], list[ItemOutcome]]) -> 
 
 
 def options(report: Path | None = None) -> BulkOptions:
-    return BulkOptions(batch_size=2, pause=0.0, report=report, append=False, dry_run=False, yes=True, as_json=True)
+    return BulkOptions(
+        batch_size=2,
+        pause=0.0,
+        report=report,
+        append=False,
+        dry_run=False,
+        ignore_missing=False,
+        yes=True,
+        as_json=True,
+    )
 
 
 def seen(_connection: Connection, items: Sequence[WorkItem]) -> list[ItemOutcome]:

@@ -123,6 +123,17 @@ class TestDryRun:
 
 
 class TestRun:
+    def test_it_refuses_to_run_without_a_backend_that_the_database_knows(
+        self, cli: CliRunner, contacts: tuple[list[UUID], list[UUID]]
+    ) -> None:
+        rows("INSERT INTO receivers (kind, name, failures) VALUES ('backend', 'braze', 0) RETURNING name")
+
+        assert "no enabled plugin provides the backend braze" in run(cli, "retention", "run", status=1).stderr
+        assert left(contacts[0]) == set(contacts[0])
+        run(cli, "retention", "run", "--dry-run")
+        run(cli, "retention", "run", "--ignore-missing")
+        assert left(contacts[0]) == set()
+
     def test_it_erases_and_anonymises(
         self, cli: CliRunner, contacts: tuple[list[UUID], list[UUID]], tmp_path: Path
     ) -> None:

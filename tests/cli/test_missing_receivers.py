@@ -1,0 +1,82 @@
+"""Commands that change contacts refuse to run in a shell without the plugins that would receive the changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ctms.cli import ctms
+from tests.api.test_history import create
+from tests.cli.running import run
+from tests.contacts.rows import execute
+from tests.erasure.handlers import CRM, Handlers
+from tests.http import ApiClient
+
+pytestmark = pytest.mark.usefixtures("nothing_erased")
+
+COMMANDS = [
+    ("delete-bulk", "--email-file", "list", "--yes"),
+    ("opt-out", "list", "--yes"),
+    ("import", "new.jsonl", "--mode", "create"),
+    ("contacts", "check-addresses", "--normalize"),
+]
+
+
+@pytest.fixture
+def ctms_plugins() -> list[object]:
+    return [Handlers()]
+
+
+@pytest.fixture(autouse=True)
+def listed(api: ApiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list with a contact, and a contact whose address is stored in an unusual spelling."""
+    create(api, email={"primary_email": "jane@example.com"})
+    create(api, email={"primary_email": "joe@example.com"})
+    execute("UPDATE emails SET primary_email = ' joe@example.com' WHERE primary_email = 'joe@example.com'")
+    (tmp_path / "list").write_text("primary_email\njane@example.com\n")
+    (tmp_path / "new.jsonl").write_text('{"email": {"primary_email": "new@example.com"}}')
+    monkeypatch.chdir(tmp_path)
+
+
+def stored() -> str:
+    return str(execute("SELECT string_agg(primary_email || has_opted_out_of_email, ',' ORDER BY 1) FROM emails"))
+
+
+def know(kind: str, name: str) -> None:
+    """Store that a receiver was called."""
+    execute("INSERT INTO receivers (kind, name, failures) VALUES (:kind, :name, 0)", kind=kind, name=name)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_nothing_is_changed_until_it_is_ignored(cli: CliRunner, command: tuple[str, ...]) -> None:
+    know("backend", "braze")
+    know("deletion_handler", "braze")
+    know("deletion_handler", CRM)
+    before = stored()
+
+    told = cli.invoke(ctms, command)
+
+    assert told.exit_code == 1
+    assert "no enabled plugin provides the backend braze, the deletion handler braze, which would not" in told.stderr
+    assert stored() == before
+    run(cli, *command, "--ignore-missing")
+    assert stored() != before
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_what_is_provided_is_not_missing(cli: CliRunner, command: tuple[str, ...]) -> None:
+    know("deletion_handler", CRM)
+    before = stored()
+
+    run(cli, *command)
+
+    assert stored() != before
+
+
+def test_what_changes_nothing_is_not_refused(cli: CliRunner) -> None:
+    know("backend", "braze")
+
+    run(cli, "delete-bulk", "--email", "jane@example.com", "--dry-run")
+    assert cli.invoke(ctms, ["contacts", "check-addresses"]).exit_code == 3
