@@ -141,7 +141,7 @@ def test_the_whole_api(watched: tuple[Served, Inbox]) -> None:
 
 
 LISTS = {
-    "list.csv": f'Email,Name,Weekly,Day\n{MARK}@example.com,{MARK},yes,\n{MARK},x,{MARK},{MARK}\n"{MARK}\n',
+    "list.csv": f"Email,Name,Weekly,Day\n{MARK}@example.com,{MARK},yes,\n{MARK},x,{MARK},{MARK}\n{MARK},x,y,z,{MARK}\n",
     "map.toml": 'email.primary_email = "Email"\nemail.first_name = "Name"\nnewsletters.weekly = "Weekly"\n'
     'amo.last_login = "Day"\n',
     "delete.txt": f"{ADDRESS}\nnobody-{ADDRESS}\n{MARK}\n",
