@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import Any
+from uuid import UUID
 
-from ctms.plugins import Done, Identities, Outcome, Refused, TryLater
+from ctms.plugins import Done, Identities, Outcome, Refused, TryLater, reading
 from ctms_plugins.braze.calls import MAX_IDS, outcomes_of, parts, post
 from ctms_plugins.braze.client import BrazeClient, BrazeResponse
-from ctms_plugins.braze.mapping import is_mirrored
+from ctms_plugins.braze.mapping import mirrored_id
 
 MAX_ROUNDS = 5
 """Number of consecutive calls that delete the same addresses: each deletes one profile per address."""
@@ -19,12 +20,28 @@ LEFT = "profiles with the address are left"
 _EXPORTED = ["external_id", "custom_attributes"]
 
 
+def find_existing(email_ids: Collection[str]) -> set[str]:
+    """Return which of these are ids of contacts that exist."""
+    with reading() as connection:
+        rows = connection.execute(
+            "SELECT email_id::text FROM emails WHERE email_id = ANY(%s)", (list(filter(None, map(_uuid, email_ids))),)
+        )
+        return {email_id for (email_id,) in rows.fetchall()}
+
+
 class ProfileErasures:
     """Deletes and exports profiles by address; exports stop after `patience` seconds, and the rest is retried."""
 
-    def __init__(self, client: BrazeClient, *, patience: float) -> None:
+    def __init__(
+        self,
+        client: BrazeClient,
+        *,
+        patience: float,
+        find_existing: Callable[[Collection[str]], Set[str]] = find_existing,
+    ) -> None:
         self._client = client
         self._patience = patience
+        self._find_existing = find_existing
 
     def erase(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
         """Delete every profile with one of the addresses. Raises `BrazeBatchRefused`."""
@@ -34,7 +51,7 @@ class ProfileErasures:
         return {str(one["email_id"]): outcomes.get(str(one["email_id"]), Done()) for one in identities}
 
     def verify(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
-        """Look for profiles with the addresses, except those that this plugin has sent since for another contact."""
+        """Look for profiles with the addresses, except those of contacts that exist, perhaps again."""
         give_up = time.monotonic() + self._patience
         outcomes: dict[str, Outcome] = {}
         stopped: Outcome | None = None
@@ -76,8 +93,17 @@ class ProfileErasures:
             return Refused(answer.reason)
         if not isinstance(users, list):
             return TryLater(reason=answer.reason)
-        left = [user for user in users if not is_mirrored(user, other_than=str(one["email_id"]))]
-        return Refused(LEFT) if left else Done()
+        mirrored = [mirrored_id(user) for user in users]
+        contacts = {found for found in mirrored if found is not None}
+        existing = self._find_existing(contacts) if contacts else ()
+        return Done() if all(found in existing for found in mirrored) else Refused(LEFT)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _once(identities: Sequence[Identities]) -> list[Identities]:

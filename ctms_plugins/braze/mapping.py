@@ -56,10 +56,10 @@ def attributes_of(email_id: str, document: Mapping[str, Any], *, resubscribe: bo
     return found
 
 
-def is_mirrored(profile: Mapping[str, Any], *, other_than: str) -> bool:
-    """Return whether the profile has the attributes of another contact than the one with the id `other_than`."""
-    custom = profile.get("custom_attributes") or {}
-    return profile.get("external_id") not in {None, other_than} and "ctms_create_timestamp" in custom
+def mirrored_id(profile: Mapping[str, Any]) -> str | None:
+    """Return the id of the contact whose attributes the profile has; None if it has none of a contact."""
+    external_id, custom = profile.get("external_id"), profile.get("custom_attributes") or {}
+    return external_id if isinstance(external_id, str) and "ctms_create_timestamp" in custom else None
 
 
 def document_of(profile: Mapping[str, Any]) -> dict[str, Any]:

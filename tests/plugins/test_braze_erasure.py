@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from ctms.hooks.manager import load_plugins
 from ctms.plugins import ContactState, Done, Identities, Pause, Refused, SlowDown, TryLater
@@ -16,7 +17,7 @@ from ctms.testing.contracts.deletion_handlers import stranger
 from ctms_plugins.braze.backend import Profiles
 from ctms_plugins.braze.calls import BrazeBatchRefused
 from ctms_plugins.braze.client import BrazeClient
-from ctms_plugins.braze.erasure import LEFT, ProfileErasures
+from ctms_plugins.braze.erasure import LEFT, ProfileErasures, find_existing
 from tests.plugins.braze_workspace import KEY, Workspace
 from tests.waiting import TIMEOUT_IN_SECONDS, timeout_of_requests
 
@@ -24,6 +25,11 @@ MakeContact = Callable[..., dict[str, Any]]
 
 JANE, JOE = stranger(), stranger()
 JANES, JOES = str(JANE["email_id"]), str(JOE["email_id"])
+LIVING = str(stranger()["email_id"])
+"""The id of a contact that exists."""
+
+OURS = {"custom_attributes": {"ctms_create_timestamp": "x"}}
+"""What the profile of a contact has."""
 
 
 @pytest.fixture
@@ -37,7 +43,8 @@ def workspace(stub_server: StubServer) -> Workspace:
 @pytest.fixture
 def erasures(workspace: Workspace, stub_server: StubServer) -> ProfileErasures:  # noqa: ARG001  answers there
     """The deletion handler, talking to it."""
-    return ProfileErasures(BrazeClient(stub_server.url, KEY, timeout_of_requests()), patience=TIMEOUT_IN_SECONDS)
+    client = BrazeClient(stub_server.url, KEY, timeout_of_requests())
+    return ProfileErasures(client, patience=TIMEOUT_IN_SECONDS, find_existing={LIVING}.intersection)
 
 
 def add(workspace: Workspace, person: Identities, number: int, **more: Any) -> None:
@@ -152,10 +159,10 @@ class TestVerify:
         [
             pytest.param({}, True, id="unidentified"),
             pytest.param({"external_id": "another-app's"}, True, id="another's"),
-            pytest.param({"external_id": JANES, "custom_attributes": {"ctms_create_timestamp": "x"}}, True, id="ours"),
-            pytest.param(
-                {"external_id": JOES, "custom_attributes": {"ctms_create_timestamp": "x"}}, False, id="came back"
-            ),
+            pytest.param({"external_id": JANES, **OURS}, True, id="the contact's"),
+            pytest.param({"external_id": JOES, **OURS}, True, id="that of a contact that was merged into it"),
+            pytest.param({"external_id": LIVING, **OURS}, False, id="that of a new contact"),
+            pytest.param({"external_id": LIVING}, True, id="another's with the id of a contact"),
         ],
     )
     def test_whose_profile_is_left(
@@ -164,6 +171,20 @@ class TestVerify:
         add(workspace, JANE, 1, **profile)
 
         assert erasures.verify([JANE]) == {JANES: Refused(LEFT) if left else Done()}
+
+    def test_a_contact_that_was_created_again_keeps_its_profile(
+        self, erasures: ProfileErasures, workspace: Workspace
+    ) -> None:
+        person = {**JANE, "email_id": LIVING}
+        add(workspace, person, 1, external_id=LIVING, **OURS)
+
+        assert erasures.verify([person]) == {LIVING: Done()}
+
+    def test_who_exists_is_looked_up(self, app: Flask, make_contact: MakeContact) -> None:
+        existing = make_contact()["email"]["email_id"]
+
+        with app.app_context():
+            assert find_existing([existing, JANES, "another-app's"]) == {existing}
 
     def test_exports_end_in_time(self, workspace: Workspace, stub_server: StubServer) -> None:
         def slow(request: ReceivedRequest) -> Reply:
