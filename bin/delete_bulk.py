@@ -46,11 +46,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 NOTHING_DONE, USAGE, PARTLY_DONE, REPORT_EXISTS = 1, 2, 3, 10
-MAX_BATCH = 5_000  # of one request
-REQUEST_TIMEOUT_IN_SECONDS = 120
+MAX_BATCH, REQUEST_TIMEOUT_IN_SECONDS = 5_000, 120  # of one request
 RETRIED = {429, 502, 503, 504}
 HEADERS = {"email", "emailaddress", "emailadresse", "mail", "mailaddress", "primaryemail", "address"}
-
+OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*$')
 Options = argparse.Namespace
 
 
@@ -97,8 +96,8 @@ def read_lines(lines: Sequence[str], name: str) -> Iterator[tuple[str, int]]:
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        if first and "@" not in line and re.search(r"[,;\t|]", line):
-            raise Failure(f"{name} has several columns: choose one with --column", USAGE)
+        if (first and "@" not in line and re.search(r"[,;\t|]", line)) or OPEN_QUOTE.search(line):
+            raise Failure(f"{name}, line {number} has several columns: choose one with --column", USAGE)
         if not first or plain(line) not in HEADERS:
             quoted = len(line) > 1 and line[0] == line[-1] == '"'
             yield line[1:-1].replace('""', '"') if quoted else line, number

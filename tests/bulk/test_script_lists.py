@@ -61,6 +61,12 @@ def test_malformed_quotes_are_refused(tmp_path: Path, text: str) -> None:
     assert error.value.status == script.USAGE
 
 
+@pytest.mark.parametrize("start", ["email,message", "Requests\nemail,message", "email", '"email","free\ntext"'])
+def test_a_table_without_a_column_names_nobody_in_its_text(tmp_path: Path, start: str) -> None:
+    with pytest.raises(script.Failure, match="choose one with --column"):
+        read(tmp_path, f'{start}\na@b.example,"Please\nboss@b.example\n"\n')
+
+
 def test_one_address_per_line(tmp_path: Path) -> None:
     assert read(tmp_path, 'E-Mail\r\n# of May\n\na@b.example\r"#1@b.example"\n') == [
         ("a@b.example", 4),
