@@ -19,7 +19,7 @@ _INDEX = "idx_contact_tombstones_merged_into"
 
 
 def upgrade() -> None:
-    op.execute("ALTER TABLE erasures ADD COLUMN follows uuid[]")
+    op.execute("ALTER TABLE erasures ADD COLUMN IF NOT EXISTS follows uuid[]")
     with op.get_context().autocommit_block():
         # Waiting for older transactions blocks nobody.
         op.execute("SET lock_timeout = 0")
@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("ALTER TABLE erasures DROP COLUMN IF EXISTS follows")
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_INDEX}")
-    op.execute("ALTER TABLE erasures DROP COLUMN IF EXISTS follows")

@@ -56,6 +56,32 @@ def flask(url: str, postgres: str, worker_id: str, tmp_path: Path) -> Flask:
     return run
 
 
+def _committed_in_parts() -> list[Any]:
+    """Return the migrations that commit parts before their end."""
+    revisions = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    return [
+        pytest.param(one.down_revision, one.revision, id=Path(one.path).stem)
+        for one in revisions
+        if "autocommit_block" in Path(one.path).read_text()
+    ]
+
+
+@pytest.mark.parametrize(("before", "revision"), _committed_in_parts())
+def test_a_migration_that_was_interrupted_is_repeated(flask: Flask, url: str, before: str, revision: str) -> None:
+    """Its parts are committed, and only its revision is not stored."""
+    flask("db", "upgrade", revision)
+    with psycopg.connect(libpq_url(url)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", (before,))
+    flask("db", "upgrade", revision)
+    flask("db", "downgrade", before)
+    with psycopg.connect(libpq_url(url)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))
+
+    flask("db", "downgrade", before)
+
+    flask("db", "upgrade")
+
+
 def query(url: str, sql: str) -> list[Any]:
     with psycopg.connect(libpq_url(url)) as connection:
         cursor = connection.execute(sql)
