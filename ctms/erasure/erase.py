@@ -116,17 +116,19 @@ def erase(
     unknown: int = 0,
     also_known_in: int = 0,
     addresses: Collection[str] = (),
+    named: Collection[str] = (),
 ) -> None:
     """Delete the locked contacts, each of which is given once, and add them to the record of the erasure.
 
     Backends and deletion handlers are notified later. `unknown` is the number of requested addresses or identities that
     match no contact, except addresses erased before. `also_known_in` is the number of other contacts that have an
     address as their account address. An erasure that forgets suppresses all requested `addresses`, even without a
-    contact.
+    contact. It follows unfinished erasures of these, of the contacts' addresses, and of others that the request has
+    `named`.
     """
     email_ids = [one.email_id for one in found]
     prints = _fingerprints(addresses_of(found))
-    asked = {*prints, *chain.from_iterable(map(fingerprints().all_of, addresses))}
+    asked = {*prints, *chain.from_iterable(map(fingerprints().all_of, {*addresses, *named}))}
     # While the contacts exist: the record also gets the addresses that they lost in merges.
     write_record(
         connection, request, email_ids, unknown=unknown, also_known_in=also_known_in, prints=prints, asked=asked

@@ -94,7 +94,15 @@ def erase_requested(
         addresses_of(contacts.values()),
     )
     unknown = sum(not (one.keys() <= ADDRESSES.keys() and before.issuperset(one.values())) for one in missing)
-    erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
+    erase(
+        connection,
+        request,
+        list(contacts.values()),
+        unknown=unknown,
+        also_known_in=also,
+        addresses=addresses,
+        named={one[name] for one in wanted for name in one.keys() & ADDRESSES.keys()},
+    )
     return Result(request.id, len(contacts), unknown, also)
 
 

@@ -92,6 +92,16 @@ def test_a_contact_created_again_follows_the_erasure_of_the_former(
     assert status(api, answer.headers["Erasure-Id"]) == (PARKED, [first])
 
 
+def test_an_erasure_by_the_address_of_the_account_follows(api: ApiClient, make_contact: MakeContact) -> None:
+    make_contact(email={"primary_email": ADDRESS}, fxa={"fxa_id": "1", "primary_email": "account@example.com"})
+    first = erase(api, ADDRESS)
+
+    again = api.post("/erasures", {"identities": [{"fxa_primary_email": "Account@example.com"}]})
+
+    assert (again.json["contacts"], again.json["unknown"]) == (0, 0)
+    assert status(api, again.json["id"]) == (PENDING, [first])
+
+
 def test_erasures_of_other_addresses_are_not_followed(api: ApiClient, make_contact: MakeContact) -> None:
     one, another = (make_contact()["email"]["primary_email"] for _ in range(2))
     erase(api, one)
