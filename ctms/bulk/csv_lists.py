@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ctms.bulk.columns import Columns, ReadOptions, choose_columns, is_known_column
-from ctms.bulk.csv_rows import DELIMITERS, parse_line, read_row
+from ctms.bulk.csv_rows import DELIMITERS, parse_line, parse_sample, read_row
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.lines import MAX_LINE, NOT_TEXT, Lines
@@ -136,13 +136,11 @@ def _without_empty_end(cells: list[str], count: int) -> list[str]:
 def _has_addresses(header: Header, position: int, lines: Lines) -> bool:
     """Return whether one of the first values of a column has an @, or the column has no values."""
     sampled: list[tuple[int, str]] = []
-    values = []
     while len(sampled) < SAMPLE and (found := lines.next()) is not None:
         sampled.append(found)
-        cells = parse_line(found[1], header.delimiter) or ()
-        if position < len(cells):
-            values.append(cells[position])
         if len(found[1]) == MAX_LINE:  # its rest can be read only until the next line is
             break
     lines.push_back(sampled)
+    rows = parse_sample((text for _, text in sampled), header.delimiter)
+    values = [cells[position] for cells in rows if position < len(cells)]
     return not values or any("@" in value for value in values)

@@ -7,7 +7,8 @@ may be a row, or text in which a person names others. Reading stops there, rathe
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from ctms.bulk.lines import MAX_LINE, Lines
@@ -18,26 +19,45 @@ MAX_ROW = 1_000_000
 
 DELIMITERS = (",", "\t", ";", "|")
 
+_OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*\Z')
+_INVISIBLE_AND_QUOTE = re.compile(r'[\t\v\f\x85\xa0\u2000-\u200f\u202f\u2060\u3000\ufeff]"')
+_HIDDEN_QUOTE = re.compile(r'[\s\u200b-\u200f\u2060\ufeff]+"[^"]*(?:"[^"]*"[^"]*)*')
+"""A value that begins with invisible characters and a quote, and has an odd number of quotes: it only looks quoted."""
+
+
+def malformed(number: int) -> ListError:
+    """Return the error for a row whose end is not known; it repeats nothing of the row."""
+    return ListError(
+        f"line {number}: a quote does not end, or is not doubled within a value in quotes, or the value has more than"
+        f" {csv.field_size_limit():,} characters: correct the row, since it is not known where the next one begins"
+    )
+
+
+def has_open_quote(line: str) -> bool:
+    """Return whether a value of the line, whatever its delimiter, begins with a quote that does not end there."""
+    return _OPEN_QUOTE.search(line) is not None
+
 
 def read_row(lines: Lines, number: int, first: str, delimiter: str) -> list[str] | None:
     """Return the values of the row whose first line was just read; None if it has no quotes and is too long.
 
-    Reads the further lines of the row. Raises `ListError` when it is not known where the row ends; the message repeats
-    nothing of it.
+    Reads the further lines of the row. Raises `ListError` when it is not known where the row ends.
     """
-    if '"' in first:
-        if len(first) < MAX_LINE and (cells := parse_line(first, delimiter)) is not None:
-            return cells
-        with suppress(csv.Error):
-            return next(_reader(_whole_lines(lines, first), delimiter))
-    elif len(first) < MAX_LINE:
-        return first.rstrip("\r\n").split(delimiter)
-    elif not any('"' in piece for piece in lines.rest()):
+    if '"' not in first:
+        if len(first) < MAX_LINE:
+            return first.rstrip("\r\n").split(delimiter)
+        if any('"' in piece for piece in lines.rest()):
+            raise malformed(number)
         return None
-    raise ListError(
-        f"line {number}: a quote does not end, or is not doubled within a value in quotes, or the value has more than"
-        f" {csv.field_size_limit():,} characters: correct the row, since it is not known where the next one begins"
-    )
+    cells = parse_line(first, delimiter) if len(first) < MAX_LINE else None
+    if cells is None:
+        try:
+            cells = next(_reader(_whole_lines(lines, first), delimiter))
+        except csv.Error:
+            raise malformed(number) from None
+    if _INVISIBLE_AND_QUOTE.search(first) and any(map(_HIDDEN_QUOTE.fullmatch, cells)):
+        raise malformed(number)
+    return cells
 
 
 def parse_line(line: str, delimiter: str) -> list[str] | None:
@@ -46,6 +66,12 @@ def parse_line(line: str, delimiter: str) -> list[str] | None:
         return next(_reader(iter((line,)), delimiter))
     except csv.Error:
         return None
+
+
+def parse_sample(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Yield the rows of these lines, until one is malformed or does not end."""
+    with suppress(csv.Error):
+        yield from _reader(iter(lines), delimiter)
 
 
 def _reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:

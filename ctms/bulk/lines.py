@@ -86,8 +86,11 @@ class Lines:
         return (self._number, line) if line else None
 
     def rest(self) -> Iterator[str]:
-        """Yield the rest of the line that was read last, in pieces; nothing if it was not truncated."""
-        while self._cut:
+        """Yield the rest of the line that was returned last, in pieces; nothing if it was not truncated.
+
+        Lines that were pushed back come without their rest, except the last one that was read.
+        """
+        while self._cut and not self._again:
             yield self._read()
 
     def chunks(self) -> Iterator[tuple[int, str]]:

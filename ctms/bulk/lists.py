@@ -1,7 +1,7 @@
 """Streaming readers for lists of addresses and opt-outs, in the formats that other systems export.
 
-A list has an address on each line, or is a CSV file or JSON. An unusable line becomes an entry with a problem and never
-stops the reader.
+A list has an address on each line, or is a CSV file or JSON. An unusable line becomes an entry with a problem. Only a
+quote that does not end stops the reader.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import BinaryIO
 from ctms.addresses import is_plainly_valid, trim
 from ctms.bulk.columns import ReadOptions, choose_columns, may_have_addresses
 from ctms.bulk.csv_lists import read_header, read_table, separator
+from ctms.bulk.csv_rows import has_open_quote, malformed
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.json_lists import looks_like_json, read_json
 from ctms.bulk.lines import MAX_LINE, Lines
@@ -27,8 +28,8 @@ def entries_of(addresses: Iterable[str]) -> Iterator[Entry]:
 def read(stream: BinaryIO, options: ReadOptions = ADDRESSES_ONLY) -> Iterator[Entry]:
     """Yield the entries of a list, which the caller resolves (`ctms.bulk.entries.resolve_entries`).
 
-    Raises `ListError` before the first entry when several columns may have the addresses, and later when a JSON
-    document or a compressed file is truncated.
+    Raises `ListError` before the first entry when several columns may have the addresses, and later when a quote does
+    not end, or a JSON document or a compressed file is truncated.
     """
     lines = Lines(stream)
     delimiter = None
@@ -58,9 +59,14 @@ def _read_addresses(lines: Lines) -> Iterator[Entry]:
         if is_plainly_valid(text):
             yield make((number, text, None, None, None, None))
         elif len(line) == MAX_LINE:
+            if '"' in line or any('"' in piece for piece in lines.rest()):
+                raise malformed(number)
             yield bad_entry(number, "too long")
         elif trim(text):  # otherwise the line has only invisible characters
-            yield make_entry(number, _unquoted(text))
+            entry = make_entry(number, _unquoted(text))
+            if entry.problem and has_open_quote(text):  # rather a row of a table, whose next lines may be anything
+                raise malformed(number)
+            yield entry
 
 
 def _unquoted(text: str) -> str:

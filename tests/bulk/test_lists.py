@@ -217,6 +217,8 @@ def test_text_in_quotes_names_nobody(header: str, row: str) -> None:
         f'jane@example.com,"{"x" * 150_000}\nboss@example.com"',
         f'jane@example.com,{"x" * (2 * MAX_LINE)},"\nboss@example.com"',
         "jane@example.com," + '"boss@example.com\n",' * (MAX_ROW // 10),
+        'jane@example.com,\t"hidden\nboss@example.com\nquote"',
+        'jane@example.com,\ufeff\N{NO-BREAK SPACE}"hidden\nboss@example.com"',
     ],
     ids=lambda row: row[:40],
 )
@@ -228,6 +230,51 @@ def test_a_malformed_quote_ends_the_list(row: str) -> None:
     with pytest.raises(ListError, match=r"^line 3: a quote does not end.*correct the row") as error:
         list(entries)
     assert "example" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        '"email","Message\n(free text)"',
+        'email,"comment',
+        "Unsubscribed contacts\nemail,comment",
+        '"Report, May"\nemail,comment',
+        "email",
+        "",
+        "x@example.com",
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_table_without_a_known_header_names_nobody_in_its_text(start: str, delimiter: str) -> None:
+    row = 'jane@example.com,"Please:\nboss@example.com\n"'
+    text = f"{start}\n{row}\njoe@example.com,x\n".replace(",", delimiter)
+
+    entries: list[Entry] = []
+    with pytest.raises(ListError):
+        entries += lists.read(io.BytesIO(text.encode()), ADDRESSES)
+
+    assert "boss@example.com" not in {entry.address for entry in entries}
+
+
+def test_quotes_within_a_line_cost_one_line() -> None:
+    assert problems('a@b.example\n5" pipe\n"Doe" c@d.example\n"e@f.example"\n') == {
+        2: "no address: there is no @",
+        3: "not an e-mail address",
+    }
+
+
+def test_a_long_line_after_a_row_of_several_lines_changes_nothing() -> None:
+    """The first values of an ambiguous column are looked at before the rows are read."""
+    long = "x" * (MAX_LINE + 5_000)
+    start = 'address,comment\na@b.example,"please\nboss@example.com\nbye"\n'
+
+    assert found(f'{start}c@d.example,"{long}"\ne@f.example,ok\n') == ["a@b.example", "c@d.example", "e@f.example"]
+    assert found(f"{start}c@d.example,{long}\ne@f.example,ok\n") == ["a@b.example", None, "e@f.example"]
+    assert found(f'{start}c@d.example,said "{long}"\ne@f.example,ok\n') == ["a@b.example", "c@d.example", "e@f.example"]
+
+
+def test_a_postal_address_of_several_lines_is_no_candidate() -> None:
+    assert found('email,address\na@b.example,"1 Main St\nSpringfield"\n') == ["a@b.example"]
 
 
 def test_long_values_in_quotes_are_read_to_their_end() -> None:
