@@ -14,6 +14,7 @@ from flask.cli import with_appcontext
 from ctms.cli.actor import current_actor
 from ctms.cli.audit import record
 from ctms.cli.output import confirm, json_option, say, write_json, write_table, yes_option
+from ctms.cli.receivers import check_nothing_is_missing, ignore_missing_option
 from ctms.contacts import duplicates, merging
 from ctms.database import pool
 from ctms.database.pool import Connection
@@ -50,10 +51,11 @@ def duplicates_command(limit: int, as_json: bool) -> None:
 @click.argument("target", type=click.UUID, metavar="TARGET")
 @click.argument("source", type=click.UUID, metavar="SOURCE")
 @click.option("--dry-run", is_flag=True, help="Show the result without storing it.")
+@ignore_missing_option
 @yes_option
 @json_option
 @with_appcontext
-def merge_command(target: UUID, source: UUID, dry_run: bool, yes: bool, as_json: bool) -> None:
+def merge_command(*, target: UUID, source: UUID, dry_run: bool, ignore_missing: bool, yes: bool, as_json: bool) -> None:
     """Merge the contact SOURCE into the contact TARGET, and delete SOURCE; both are ids.
 
     The values of TARGET are kept, and blank ones are filled. Of each subscription the latest decision counts, and any
@@ -66,6 +68,8 @@ def merge_command(target: UUID, source: UUID, dry_run: bool, yes: bool, as_json:
     if target == source:
         raise click.UsageError("a contact cannot be merged into itself")
     if not dry_run:
+        with pool.reading() as connection:
+            check_nothing_is_missing(connection, ignore=ignore_missing)
         confirm(f"Merge {source} into {target}, and delete {source}? It cannot be undone.", yes)
     try:
         with pool.writing() as connection:

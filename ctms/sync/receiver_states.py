@@ -79,6 +79,22 @@ _ABANDONED = """
     SELECT name FROM waiting WHERE name <> ALL(%s)"""
 
 
+# Those that were called are among the receivers. From one pending name to the next by one index entry each.
+_KNOWN = f"""
+    WITH RECURSIVE of_backends (name) AS (
+        SELECT min(backend) FROM outbox
+        UNION ALL SELECT (SELECT min(backend) FROM outbox WHERE backend > b.name) FROM of_backends b
+        WHERE b.name IS NOT NULL),
+    of_handlers (name) AS (
+        SELECT min(handler) FROM erasure_tasks WHERE parked_at IS NULL
+        UNION ALL SELECT (SELECT min(handler) FROM erasure_tasks WHERE parked_at IS NULL AND handler > h.name)
+        FROM of_handlers h WHERE h.name IS NOT NULL)
+    SELECT kind, name FROM receivers
+    UNION SELECT '{BACKEND}', name FROM of_backends WHERE name IS NOT NULL
+    UNION SELECT '{HANDLER}', name FROM of_handlers WHERE name IS NOT NULL
+    ORDER BY 1, 2"""
+
+
 @dataclass(frozen=True)
 class State:
     """The state of a backend or deletion handler.
@@ -140,9 +156,8 @@ def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
 
 
 def missing(connection: Connection) -> list[tuple[str, str]]:
-    """Return the kinds and names of receivers that were called before, and that no plugin of this app registers."""
-    found = connection.execute("SELECT kind, name FROM receivers ORDER BY kind, name").fetchall()
-    return [(kind, name) for kind, name in found if name not in registered(kind)]
+    """Return the kinds and names of receivers that only the tables know: no plugin of this app registers them."""
+    return [(kind, name) for kind, name in connection.execute(_KNOWN).fetchall() if name not in registered(kind)]
 
 
 def statuses(connection: Connection) -> list[Status]:

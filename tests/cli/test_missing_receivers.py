@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
@@ -16,11 +17,13 @@ from tests.http import ApiClient
 
 pytestmark = pytest.mark.usefixtures("nothing_erased")
 
+JANE, JOE = str(uuid4()), str(uuid4())
 COMMANDS = [
     ("delete-bulk", "--email-file", "list", "--yes"),
     ("opt-out", "list", "--yes"),
     ("import", "new.jsonl", "--mode", "create"),
     ("contacts", "check-addresses", "--normalize"),
+    ("merge", JANE, JOE, "--yes"),
 ]
 
 
@@ -32,8 +35,8 @@ def ctms_plugins() -> list[object]:
 @pytest.fixture(autouse=True)
 def listed(api: ApiClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list with a contact, and a contact whose address is stored in an unusual spelling."""
-    create(api, email={"primary_email": "jane@example.com"})
-    create(api, email={"primary_email": "joe@example.com"})
+    create(api, email={"email_id": JANE, "primary_email": "jane@example.com"})
+    create(api, email={"email_id": JOE, "primary_email": "joe@example.com"})
     execute("UPDATE emails SET primary_email = ' joe@example.com' WHERE primary_email = 'joe@example.com'")
     (tmp_path / "list").write_text("primary_email\njane@example.com\n")
     (tmp_path / "new.jsonl").write_text('{"email": {"primary_email": "new@example.com"}}')
@@ -73,6 +76,28 @@ def test_what_is_provided_is_not_missing(cli: CliRunner, command: tuple[str, ...
     run(cli, *command)
 
     assert stored() != before
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        "INSERT INTO outbox SELECT 'braze', gen_random_uuid(), 1, 0, now(), now(), 0, 0",
+        """
+        INSERT INTO erasure_tasks (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures)
+        SELECT erasure_id, 'braze', '{}', 'erase', now(), now(), 0, 0 FROM handler""",
+    ],
+    ids=["backend", "deletion handler"],
+)
+def test_what_has_only_waiting_work_is_known(cli: CliRunner, waiting: str) -> None:
+    execute(
+        "WITH erasure AS (INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown)"
+        " VALUES (gen_random_uuid(), now(), 'x', 'api', false, 1, 0) RETURNING id)"
+        " INSERT INTO erasure_handlers (erasure_id, handler, pending, done, verified, parked, started_at, changed_at)"
+        " SELECT id, 'braze', 1, 0, 0, 0, now(), now() FROM erasure"
+    )
+    execute(f"WITH handler AS (SELECT erasure_id FROM erasure_handlers) {waiting}")
+
+    assert " braze, which would not" in cli.invoke(ctms, COMMANDS[1]).stderr
 
 
 def test_what_changes_nothing_is_not_refused(cli: CliRunner) -> None:
