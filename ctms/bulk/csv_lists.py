@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ctms.bulk.columns import Columns, ReadOptions, choose_columns, is_known_column
-from ctms.bulk.csv_rows import DELIMITERS, parse_line, parse_sample, read_row
+from ctms.bulk.csv_rows import DELIMITERS, has_open_quote, parse_line, parse_sample, read_row
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
 from ctms.bulk.lines import MAX_LINE, NOT_TEXT, Lines
 from ctms.errors import ListError
 from ctms.words import counted
+
+MAX_HEADER_LINES = 20
+"""Further lines that a header may have."""
 
 SAMPLE = 20
 """The number of rows sampled to decide whether a column has addresses."""
@@ -41,8 +44,25 @@ def separator(line: str) -> str | None:
     return found[1] if found else None
 
 
-def read_header(line: str, options: ReadOptions, delimiter: str | None) -> Header:
-    """Return the first row, parsed with the delimiter that yields the most known names, then the most columns."""
+def read_header(lines: Lines, line: str, options: ReadOptions, delimiter: str | None) -> Header:
+    """Return the first row, parsed with the delimiter that yields the most known names, then the most columns.
+
+    Its names may have line breaks if one of them is known: otherwise only its first line is read.
+    """
+    header = _parse_header(line, options, delimiter)
+    if len(header.names) > 1 or not has_open_quote(line):
+        return header
+    further: list[tuple[int, str]] = []
+    while len(further) < MAX_HEADER_LINES and (found := lines.next()) is not None and len(found[1]) < MAX_LINE:
+        further.append(found)
+        whole = _parse_header("".join([line, *(text for _, text in further)]), options, delimiter)
+        if len(whole.names) > 1 and any(is_known_column(name, options) for name in whole.names):
+            return whole
+    lines.push_back(further)
+    return header
+
+
+def _parse_header(line: str, options: ReadOptions, delimiter: str | None) -> Header:
     found = [
         Header(one, _without_empty_end(names, 1))
         for one in (DELIMITERS if delimiter is None else (delimiter,))

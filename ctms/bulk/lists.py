@@ -39,7 +39,7 @@ def read(stream: BinaryIO, options: ReadOptions = ADDRESSES_ONLY) -> Iterator[En
         if looks_like_json(line):
             yield from read_json(number, line, options, lines)
             return
-        header = read_header(line, options, delimiter)
+        header = read_header(lines, line, options, delimiter)
         if len(header.names) > 1:
             yield from read_table(header, line, number, options, lines)
             return

@@ -112,7 +112,8 @@ def test_a_malformed_quote_ends_the_list(row: str) -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        '"email","Message\n(free text)"',
+        '"Mail of\nsubscriber","Message\n(free text)"',
+        '"email","Message\n(free text',
         'email,"comment',
         "Unsubscribed contacts\nemail,comment",
         '"Report, May"\nemail,comment',
@@ -131,6 +132,20 @@ def test_a_table_without_a_known_header_names_nobody_in_its_text(start: str, del
         entries += lists.read(io.BytesIO(text.encode()), ADDRESSES)
 
     assert "boss@example.com" not in {entry.address for entry in entries}
+
+
+@pytest.mark.parametrize(
+    "header",
+    ['"E-Mail\nAddress",Date', '"email","Message\n\n(free ""text"")"', 'Message,"Email\n"', '"id\n",email,"x\n"'],
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_names_of_columns_may_have_line_breaks(header: str, delimiter: str) -> None:
+    position = next(place for place, name in enumerate(header.split(",")) if "mail" in name.lower())
+    cells = ["x"] * len(header.split(","))
+    cells[position] = "jane@example.com"
+    text = f"{header}\n{','.join(cells)}\n".replace(",", delimiter)
+
+    assert found(text) == ["jane@example.com"]
 
 
 def test_quotes_within_a_line_cost_one_line() -> None:
