@@ -98,6 +98,13 @@ _PARKED = f"""
         FROM moved GROUP BY erasure_id
     ) n WHERE h.erasure_id = n.erasure_id AND h.handler = %(handler)s"""
 
+_BEFORE_BACKEND = """
+    SELECT t.id FROM erasure_tasks t JOIN erasure_deletions d
+        ON d.erasure_id = t.erasure_id AND d.backend = %s AND d.email_id = (t.identities ->> 'email_id')::uuid
+    WHERE t.id = ANY(%s) AND NOT d.parked"""
+_AFTER_BACKEND_IN_SECONDS = 60.0
+"""The shortest delay before a verification that came before the backend's deletion is repeated."""
+
 # Contacts that were created again with the same address: a handler that erases by address has erased these too.
 _BACK = """
     SELECT DISTINCT email_id FROM emails
@@ -157,14 +164,24 @@ class ErasureWork:
         elif over:  # not called at all
             connection.execute(_UNVERIFIED, self._named(over))
         later = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Later | AskAgain)}
+        parked = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Parked)}
+        if parked and batch.method == "verify":
+            for item in self._verified_early(connection, list(parked)):
+                reason = parked.pop(item).reason
+                later[item] = Later(max(self._handler.verify_after, _AFTER_BACKEND_IN_SECONDS), reason, tried=False)
         if later:
             connection.execute(_LATER, {**self._named(list(later)), **_delays(later)})
-        parked = {item: verdict for item, verdict in verdicts.items() if isinstance(verdict, Parked)}
         if parked:
             reasons = [verdict.reason for verdict in parked.values()]
             connection.execute(_PARKED, {**self._named(list(parked)), "reasons": reasons})
         if finished and batch.method == "erase":
             self._push_again(connection, finished)
+
+    def _verified_early(self, connection: Connection, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items whose contacts the same plugin's backend has yet to delete: what is left may be its copy."""
+        rows = connection.execute(_BEFORE_BACKEND, (self.lane.name, [item.key for item in items])).fetchall()
+        early = {key for (key,) in rows}
+        return [item for item in items if item.key in early]
 
     def _push_again(self, connection: Connection, erased: Sequence[Item]) -> None:
         """Push contacts with the addresses of those that were erased to the backends again."""

@@ -155,6 +155,7 @@ def test_accepted_erasures_are_repeated_without_verify(other: Other, worker: Wor
 @pytest.mark.parametrize("step", ["erase", "verify", "accepted"])
 def test_refused_contacts_are_parked_with_the_reason(other: Other, worker: Worker, delete: Delete, step: str) -> None:
     delete(2)
+    worker.push()
     if step == "erase":
         other.answer = lambda _: Refused("legal hold of jane@example.com")
     else:
@@ -172,6 +173,22 @@ def test_refused_contacts_are_parked_with_the_reason(other: Other, worker: Worke
     calls = len(other.erased)
     worker.erase_later()
     assert len(other.erased) == calls
+
+
+def test_what_is_left_before_the_backend_has_deleted_is_looked_for_again(
+    other: Other, worker: Worker, delete: Delete
+) -> None:
+    """It may be the backend's copy, which needs nobody to act."""
+    delete(1)
+    other.verify_answer = lambda _: Refused("something is left")
+
+    worker.erase()
+
+    assert counted() == (0, 1, 0, 0)
+    assert row(TASK) == ("verify", 0, 0, pytest.approx(60, abs=5), "something is left")
+    worker.push()
+    worker.erase_later()
+    assert counted() == (0, 0, 0, 1)
 
 
 def test_each_contact_has_its_outcome(other: Other, worker: Worker, delete: Delete) -> None:
