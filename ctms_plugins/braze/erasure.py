@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from uuid import UUID
+
+import idna
 
 from ctms.plugins import Done, Identities, Outcome, Refused, TryLater, reading
 from ctms_plugins.braze.calls import MAX_IDS, outcomes_of, parts, post
@@ -46,45 +47,47 @@ class ProfileErasures:
     def erase(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
         """Delete every profile with one of the addresses. Raises `BrazeBatchRefused`."""
         outcomes: dict[str, Outcome] = {}
-        for part in parts([one for one in _once(identities) if one["primary_email"]], MAX_IDS):
+        for part in parts(_all_spellings(identities), MAX_IDS):
             outcomes |= self._erase(part)
-        return {str(one["email_id"]): outcomes.get(str(one["email_id"]), Done()) for one in identities}
+        return _by_contact(identities, outcomes)
 
     def verify(self, identities: Sequence[Identities]) -> dict[str, Outcome]:
         """Look for profiles with the addresses, except those of contacts that exist, perhaps again."""
-        give_up = time.monotonic() + self._patience
-        outcomes: dict[str, Outcome] = {}
-        stopped: Outcome | None = None
-        for one in _once(identities):
-            if stopped is None and time.monotonic() > give_up:
-                stopped = TryLater(1, "not exported yet")
-            outcome = stopped or self._look(one)
-            if not isinstance(outcome, Done | Refused):
-                stopped = outcome
-            outcomes[str(one["email_id"])] = outcome
-        return outcomes
+        return _by_contact(identities, self._look_for(_all_spellings(identities)))
 
-    def _erase(self, part: Sequence[Identities]) -> dict[str, Outcome]:
+    def _erase(self, addresses: Sequence[str]) -> dict[str, Outcome]:
         """Delete one profile of each address at a time, until Braze finds none."""
-        left = list(part)
+        left = addresses
         outcomes: dict[str, Outcome] = {}
         for _ in range(MAX_ROUNDS):
-            answer = post(self._client, "/users/delete", {"email_addresses": list(_entries(left))}, len(left))
+            # Any order will do: the next call deletes the next profile.
+            entries = [{"email": one, "prioritization": ["most_recently_updated"]} for one in left]
+            answer = post(self._client, "/users/delete", {"email_addresses": entries}, len(left))
             if not isinstance(answer, BrazeResponse):
-                return outcomes | {str(one["email_id"]): answer for one in left}
-            found = dict(zip((str(one["email_id"]) for one in left), outcomes_of(answer, len(left)), strict=True))
+                return outcomes | dict.fromkeys(left, answer)
+            found = dict(zip(left, outcomes_of(answer, len(left)), strict=True))
             outcomes |= found
-            left = [one for one in left if isinstance(found[str(one["email_id"])], Done)]
+            left = [one for one in left if isinstance(found[one], Done)]
             if not left or answer.body.get("deleted") == 0:
                 return outcomes
         # There are many profiles, or Braze counts queued deletions: an export shows which.
-        looked = self.verify(left).items()
+        looked = self._look_for(left).items()
         return outcomes | {key: TryLater(reason=LEFT) if isinstance(one, Refused) else one for key, one in looked}
 
-    def _look(self, one: Identities) -> Outcome:
-        address = one["primary_email"]
-        if not address:
-            return Done()
+    def _look_for(self, addresses: Sequence[str]) -> dict[str, Outcome]:
+        give_up = time.monotonic() + self._patience
+        outcomes: dict[str, Outcome] = {}
+        stopped: Outcome | None = None
+        for address in addresses:
+            if stopped is None and time.monotonic() > give_up:
+                stopped = TryLater(1, "not exported yet")
+            outcome = stopped or self._look(address)
+            if not isinstance(outcome, Done | Refused):
+                stopped = outcome
+            outcomes[address] = outcome
+        return outcomes
+
+    def _look(self, address: str) -> Outcome:
         answer = post(self._client, "/users/export/ids", {"email_address": address, "fields_to_export": _EXPORTED}, 1)
         if not isinstance(answer, BrazeResponse):
             return answer
@@ -106,11 +109,29 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-def _once(identities: Sequence[Identities]) -> list[Identities]:
-    return list({str(one["email_id"]): one for one in identities}.values())
+def _spellings(address: str | None) -> list[str]:
+    """Return the address, and with its domain as A-labels (RFC 5890), which others may have sent; [] without one."""
+    if not address:
+        return []
+    local, at, domain = address.rpartition("@")
+    if domain.isascii():
+        return [address]
+    try:
+        return [address, f"{local}{at}{idna.encode(domain, uts46=True).decode()}"]
+    except idna.IDNAError:
+        return [address]
 
 
-def _entries(identities: Sequence[Identities]) -> Iterator[Mapping[str, Any]]:
-    # Any order will do: the next call deletes the next profile.
+def _all_spellings(identities: Sequence[Identities]) -> list[str]:
+    return list(dict.fromkeys(spelling for one in identities for spelling in _spellings(one["primary_email"])))
+
+
+def _by_contact(identities: Sequence[Identities], outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Return the outcome of each contact: done if all spellings are, refused if one is, else the first delay."""
+    found: dict[str, Outcome] = {}
     for one in identities:
-        yield {"email": one["primary_email"], "prioritization": ["most_recently_updated"]}
+        of_spellings = [outcomes[spelling] for spelling in _spellings(one["primary_email"])]
+        unfinished = [outcome for outcome in of_spellings if not isinstance(outcome, Done)]
+        refused = [outcome for outcome in unfinished if isinstance(outcome, Refused)]
+        found[str(one["email_id"])] = next(iter([*refused, *unfinished]), Done())
+    return found

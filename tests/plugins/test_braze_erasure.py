@@ -98,6 +98,24 @@ class TestErase:
         assert list(workspace.profiles) == [kept["email"]["email_id"]]
         assert erasures.verify([person]) == {person["email_id"]: Done()}
 
+    def test_a_domain_that_others_have_sent_as_a_labels(
+        self, erasures: ProfileErasures, workspace: Workspace, stub_server: StubServer
+    ) -> None:
+        person = stranger(primary_email="jane@bücher.example.com")
+        key = str(person["email_id"])
+        add(workspace, person, 2)
+        add(workspace, stranger(primary_email="jane@xn--bcher-kva.example.com"), 1)
+        refused = {"message": "invalid", "errors": [{"type": "no", "input_array": "email_addresses", "index": 1}]}
+
+        assert erasures.verify([person]) == {key: Refused(LEFT)}
+        assert erasures.erase([person, JOE]) == {key: Done(), JOES: Done()}
+        assert workspace.strangers == []
+        assert erasures.verify([person]) == {key: Done()}
+
+        stub_server.reply = Reply(400, body=refused)
+        found = erasures.erase([person, JOE])
+        assert isinstance(found[key], Refused)
+
     def test_of_the_account_s_address_nothing_goes(self, erasures: ProfileErasures, workspace: Workspace) -> None:
         add(workspace, stranger(primary_email="fxa@example.com"), 1)
 
