@@ -69,17 +69,21 @@ ignore_missing_option = click.option(
 )
 
 
+def describe_missing(connection: Connection) -> str | None:
+    """Return the problem with backends and deletion handlers that the database knows and no plugin provides, if any."""
+    missing = names(f"the {WORDS[kind]} {name}" for kind, name in receiver_states.missing(connection))
+    return f"no enabled plugin provides {missing}: changes of contacts would not be sent there" if missing else None
+
+
 def check_nothing_is_missing(connection: Connection, *, ignore: bool) -> None:
     """Refuse to change contacts if a backend or deletion handler would not receive the changes.
 
     It is missing in a shell that lacks the variables of its plugin. Raises `OperatorError`, unless it is to be ignored.
     """
-    missing = [] if ignore else receiver_states.missing(connection)
-    if missing:
-        them = names(f"the {WORDS[kind]} {name}" for kind, name in missing)
+    if not ignore and (problem := describe_missing(connection)):
         raise OperatorError(
-            f"no enabled plugin provides {them}, which would not receive the changes: set the variables of its plugin"
-            " in this shell, too; if it is no longer used, pass --ignore-missing"
+            f"{problem}; set the variables of its plugin in this shell, too, or pass --ignore-missing if it is no"
+            " longer used"
         )
 
 

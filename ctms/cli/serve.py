@@ -25,9 +25,11 @@ from granian.server.common import AbstractServer
 from ctms.cli.actor import current_actor
 from ctms.cli.first_requests import first_requests
 from ctms.cli.output import say_problems, say_warning
+from ctms.cli.receivers import describe_missing
 from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
+from ctms.database import pool
 from ctms.database.engine import release_database
 from ctms.database.generated_secrets import erasure_key, secret_key
 from ctms.database.migrations import check_migrated, upgrade
@@ -75,6 +77,7 @@ def serve(context: click.Context) -> None:
         with _reserved_port(settings):
             _prepare_database(settings)
             say_problems()
+            _warn_of_missing_receivers()
             _serve(app, settings)
     except KeyboardInterrupt:
         pass
@@ -102,6 +105,12 @@ def _prepare_database(settings: Settings) -> None:
 def _check_migrated() -> None:
     for warning in check_migrated():
         say_warning(warning)
+
+
+def _warn_of_missing_receivers() -> None:
+    with pool.reading() as connection:
+        if problem := describe_missing(connection):
+            say_warning(f"{problem}; set the variables of its plugin, unless it is no longer used")
 
 
 def _serve(app: Flask, settings: Settings) -> None:

@@ -62,7 +62,7 @@ def test_nothing_is_changed_until_it_is_ignored(cli: CliRunner, command: tuple[s
     told = cli.invoke(ctms, command)
 
     assert told.exit_code == 1
-    assert "no enabled plugin provides the backend braze, the deletion handler braze, which would not" in told.stderr
+    assert "no enabled plugin provides the backend braze, the deletion handler braze: changes" in told.stderr
     assert stored() == before
     run(cli, *command, "--ignore-missing")
     assert stored() != before
@@ -97,7 +97,7 @@ def test_what_has_only_waiting_work_is_known(cli: CliRunner, waiting: str) -> No
     )
     execute(f"WITH handler AS (SELECT erasure_id FROM erasure_handlers) {waiting}")
 
-    assert " braze, which would not" in cli.invoke(ctms, COMMANDS[1]).stderr
+    assert " braze: changes of contacts would not be sent" in cli.invoke(ctms, COMMANDS[1]).stderr
 
 
 def test_what_changes_nothing_is_not_refused(cli: CliRunner) -> None:

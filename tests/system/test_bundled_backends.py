@@ -84,6 +84,16 @@ def test_contacts_come_change_and_go(tmp_path: Path) -> None:
         assert [(one["email_id"], one["primary_email"]) for one in erased["contacts"]] == [(email_id, address)]
         assert lines(file)[2:] == [{"email_id": email_id, "gone": True}]
         assert workspace.profiles == {}
+        assert "no enabled plugin" not in running.output.read_text()
+
+    with serve(tmp_path) as running:
+        assert (
+            "CTMS: warning: no enabled plugin provides the backend braze, the backend jsonl, the backend webhook,"
+            " the deletion handler braze, the deletion handler webhook: changes of contacts would not be sent there;"
+        ) in running.output.read_text()
+        refused = running.flask("ctms", "delete-bulk", "--email", "nobody@example.com", "--yes")
+        assert refused.returncode == 1
+        assert "no enabled plugin provides the backend braze, " in refused.stderr
 
 
 def created(api: requests.Session, running: Served) -> Any:
