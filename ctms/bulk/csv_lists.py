@@ -10,7 +10,7 @@ from ctms.bulk.columns import Columns, ReadOptions, choose_columns, is_known_col
 from ctms.bulk.csv_rows import DELIMITERS, has_open_quote, parse_line, parse_sample, read_row
 from ctms.bulk.dates import parse_date
 from ctms.bulk.entries import Entry, bad_entry, make_entry
-from ctms.bulk.lines import MAX_LINE, NOT_TEXT, Lines
+from ctms.bulk.lines import NOT_TEXT, Lines
 from ctms.errors import ListError
 from ctms.words import counted
 
@@ -52,13 +52,13 @@ def read_header(lines: Lines, line: str, options: ReadOptions, delimiter: str | 
     header = _parse_header(line, options, delimiter)
     if len(header.names) > 1 or not has_open_quote(line):
         return header
-    further: list[tuple[int, str]] = []
-    while len(further) < MAX_HEADER_LINES and (found := lines.next()) is not None and len(found[1]) < MAX_LINE:
-        further.append(found)
-        whole = _parse_header("".join([line, *(text for _, text in further)]), options, delimiter)
+    for count, (_, text) in enumerate(lines.peek(MAX_HEADER_LINES), start=1):
+        line += text
+        whole = _parse_header(line, options, delimiter)
         if len(whole.names) > 1 and any(is_known_column(name, options) for name in whole.names):
+            for _ in range(count):
+                lines.next()
             return whole
-    lines.push_back(further)
     return header
 
 
@@ -155,12 +155,6 @@ def _without_empty_end(cells: list[str], count: int) -> list[str]:
 
 def _has_addresses(header: Header, position: int, lines: Lines) -> bool:
     """Return whether one of the first values of a column has an @, or the column has no values."""
-    sampled: list[tuple[int, str]] = []
-    while len(sampled) < SAMPLE and (found := lines.next()) is not None:
-        sampled.append(found)
-        if len(found[1]) == MAX_LINE:  # its rest can be read only until the next line is
-            break
-    lines.push_back(sampled)
-    rows = parse_sample((text for _, text in sampled), header.delimiter)
+    rows = parse_sample((text for _, text in lines.peek(SAMPLE)), header.delimiter)
     values = [cells[position] for cells in rows if position < len(cells)]
     return not values or any("@" in value for value in values)

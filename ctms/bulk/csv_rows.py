@@ -10,7 +10,9 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 
+from ctms.addresses import INVISIBLE
 from ctms.bulk.lines import MAX_LINE, Lines
 from ctms.errors import ListError
 
@@ -20,8 +22,8 @@ MAX_ROW = 1_000_000
 DELIMITERS = (",", "\t", ";", "|")
 
 _OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*\Z')
-_INVISIBLE_AND_QUOTE = re.compile(r'[\t\v\f\x85\xa0\u2000-\u200f\u202f\u2060\u3000\ufeff]"')
-_HIDDEN_QUOTE = re.compile(r'[\s\u200b-\u200f\u2060\ufeff]+"[^"]*(?:"[^"]*"[^"]*)*')
+_INVISIBLE_AND_QUOTE = re.compile(rf'[\s{INVISIBLE}]"')
+_HIDDEN_QUOTE = re.compile(rf'[\s{INVISIBLE}]+"[^"]*(?:"[^"]*"[^"]*)*')
 """A value that begins with invisible characters and a quote, and has an odd number of quotes: it only looks quoted."""
 
 
@@ -81,17 +83,11 @@ def _reader(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
 def _whole_lines(lines: Lines, first: str) -> Iterator[str]:
     """Yield the first line and the next ones, each complete. Raises `csv.Error` after `MAX_ROW` characters."""
     left = MAX_ROW
-    piece: str | None = first
-    while piece is not None:
-        pieces = [piece]
-        left -= len(piece)
-        for more in lines.rest():
-            pieces.append(more)
-            left -= len(more)
+    for start in chain([first], (text for _, text in iter(lines.next, None))):
+        pieces = []
+        for piece in chain([start], lines.rest()):
+            pieces.append(piece)
+            left -= len(piece)
             if left < 0:
-                break
-        if left < 0:
-            raise csv.Error
+                raise csv.Error
         yield "".join(pieces)
-        found = lines.next()
-        piece = found[1] if found else None

@@ -85,6 +85,16 @@ class Lines:
         line = self._read()
         return (self._number, line) if line else None
 
+    def peek(self, number: int) -> list[tuple[int, str]]:
+        """Return the next lines, at most `number`, without removing them; a truncated line is the last one."""
+        found: list[tuple[int, str]] = []
+        while len(found) < number and (line := self.next()) is not None:
+            found.append(line)
+            if len(line[1]) == MAX_LINE:  # its rest can be read only until the next line is
+                break
+        self.push_back(found)
+        return found
+
     def rest(self) -> Iterator[str]:
         """Yield the rest of the line that was returned last, in pieces; nothing if it was not truncated.
 

@@ -148,6 +148,13 @@ def test_names_of_columns_may_have_line_breaks(header: str, delimiter: str) -> N
     assert found(text) == ["jane@example.com"]
 
 
+def test_no_line_is_lost_in_the_search_for_a_header() -> None:
+    text = f'"a,"@b.example\n{"x" * (2 * MAX_LINE)}\nc@d.example\n'
+
+    assert found(text) == ['"a,"@b.example', None, "c@d.example"]
+    assert problems(text) == {2: "too long"}
+
+
 def test_quotes_within_a_line_cost_one_line() -> None:
     assert problems('a@b.example\n5" pipe\n"Doe" c@d.example\n"e@f.example"\n') == {
         2: "no address: there is no @",
