@@ -69,26 +69,25 @@ _TROUBLES = f"""
     FROM unnest(%s::text[], %s::text[]) AS k (kind, name) LEFT JOIN receivers r USING (kind, name)
     ORDER BY k.kind, k.name"""
 
-# From one name to the next, each by one index entry: however many erasures are pending.
-_ABANDONED = """
-    WITH RECURSIVE waiting (name) AS (
-        SELECT min(backend) FROM erasure_backends WHERE pending > 0 OR parked > 0
+
+def _distinct(name: str, table: str, condition: str, query: str) -> str:
+    """Return the recursive `query` for the names in a table: from one to the next by one index entry, in any number."""
+    return f"""
+    {query} (name) AS (
+        SELECT min({name}) FROM {table} WHERE {condition}
         UNION ALL
-        SELECT (SELECT min(b.backend) FROM erasure_backends b WHERE (pending > 0 OR parked > 0) AND b.backend > w.name)
-        FROM waiting w WHERE w.name IS NOT NULL)
-    SELECT name FROM waiting WHERE name <> ALL(%s)"""
+        SELECT (SELECT min({name}) FROM {table} WHERE {condition} AND {name} > one.name) FROM {query} one
+        WHERE one.name IS NOT NULL)"""
 
 
-# Those that were called are among the receivers. From one pending name to the next by one index entry each.
+_ABANDONED = f"""
+    WITH RECURSIVE {_distinct("backend", "erasure_backends", "(pending > 0 OR parked > 0)", "of_backends")}
+    SELECT name FROM of_backends WHERE name <> ALL(%s)"""
+
+# Those that were called are among the receivers.
 _KNOWN = f"""
-    WITH RECURSIVE of_backends (name) AS (
-        SELECT min(backend) FROM outbox
-        UNION ALL SELECT (SELECT min(backend) FROM outbox WHERE backend > b.name) FROM of_backends b
-        WHERE b.name IS NOT NULL),
-    of_handlers (name) AS (
-        SELECT min(handler) FROM erasure_tasks WHERE parked_at IS NULL
-        UNION ALL SELECT (SELECT min(handler) FROM erasure_tasks WHERE parked_at IS NULL AND handler > h.name)
-        FROM of_handlers h WHERE h.name IS NOT NULL)
+    WITH RECURSIVE {_distinct("backend", "outbox", "true", "of_backends")},
+    {_distinct("handler", "erasure_tasks", "parked_at IS NULL", "of_handlers")}
     SELECT kind, name FROM receivers
     UNION SELECT '{BACKEND}', name FROM of_backends WHERE name IS NOT NULL
     UNION SELECT '{HANDLER}', name FROM of_handlers WHERE name IS NOT NULL
@@ -157,7 +156,8 @@ def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
 
 def missing(connection: Connection) -> list[tuple[str, str]]:
     """Return the kinds and names of receivers that only the tables know: no plugin of this app registers them."""
-    return [(kind, name) for kind, name in connection.execute(_KNOWN).fetchall() if name not in registered(kind)]
+    there = {(kind, name) for kind in HOOKS for name in registered(kind)}
+    return [known for known in connection.execute(_KNOWN).fetchall() if known not in there]
 
 
 def statuses(connection: Connection) -> list[Status]:

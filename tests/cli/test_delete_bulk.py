@@ -62,8 +62,8 @@ def test_whoever_a_message_in_quotes_names_is_kept(
     listed.write_text(f'email,message\n{one},"I am {quotes}Joe{quotes}. {text}"\n')
 
     if quotes == '"':  # not doubled
-        told = delete(cli, "--email-file", str(listed), "--yes", status=2).stderr
-        assert "line 2: a quote does not end" in told
+        refused = delete(cli, "--email-file", str(listed), "--yes", status=2)
+        assert "line 2: a quote does not end" in refused.stderr
         assert people() == 3
     else:
         assert summary(delete(cli, "--email-file", str(listed), "--yes"))["erased"] == "1"

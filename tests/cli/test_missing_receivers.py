@@ -59,10 +59,10 @@ def test_nothing_is_changed_until_it_is_ignored(cli: CliRunner, command: tuple[s
     know("deletion_handler", CRM)
     before = stored()
 
-    told = cli.invoke(ctms, command)
+    refused = cli.invoke(ctms, command)
 
-    assert told.exit_code == 1
-    assert "no enabled plugin provides the backend braze, the deletion handler braze: changes" in told.stderr
+    assert refused.exit_code == 1
+    assert "no enabled plugin provides the backend braze, the deletion handler braze: changes" in refused.stderr
     assert stored() == before
     run(cli, *command, "--ignore-missing")
     assert stored() != before
