@@ -26,7 +26,7 @@ from ctms.telemetry.health import run_health_checks
 from tests import tables
 from tests.docs.messages import is_documented
 from tests.plugin_databases import Heir, MakeApp, Stamps, query
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 
 def refused(app: Flask) -> str:
@@ -117,7 +117,8 @@ def test_a_migration_that_closes_the_connection(
         assert f"one of its migrations closed the connection that it was given, in {tmp_path}/0003_bad.py: " in message
     locks = "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory'"
     # The server releases the locks of a session when it notices that its client has closed the connection.
-    wait_until(lambda: not query(own_settings, f"{locks} AND datname = current_database()"))
+    left = until(lambda: query(own_settings, f"{locks} AND datname = current_database()"), lambda found: not found)
+    assert left == []
 
 
 def test_settings_of_a_revision_are_reset_after_it(make_app: MakeApp, own_settings: Settings, tmp_path: Path) -> None:

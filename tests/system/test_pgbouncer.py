@@ -15,7 +15,7 @@ from tests.serving import Served, serve
 from tests.system.pgbouncer import SESSION, TRANSACTION, pgbouncer, set_role
 from tests.system.replication import admin_of, replicated, settings_for
 from tests.system.test_failover import worker, write_until_it_works
-from tests.waiting import until, wait_until
+from tests.waiting import until
 
 pytestmark = needs("pgbouncer")
 
@@ -75,7 +75,8 @@ def test_a_service_behind_pgbouncer(tmp_path: Path, pool_mode: str) -> None:
             assert done.returncode == 0, done.stderr
             assert len(ids) == 2 * REPETITIONS
             assert all(one in pushed.read_text() for one in ids)
-            wait_until(lambda: primary.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0)
+            locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            assert until(lambda: primary.execute(locks), lambda number: number == 0) == 0
 
             replica.catch_up(primary)
             primary.stop()
