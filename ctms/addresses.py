@@ -10,16 +10,20 @@ Normal form: the local part in NFC, the domain in lower case and Unicode (RFC 58
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
+from unicodedata import combining
 from unicodedata import normalize as to_form
 
 import email_validator
 import idna
 
-MAX_MIXED_LABELS = 3
-"""Labels of a domain whose spellings are combined freely; with more of them, all labels have the same form."""
+MAX_MIXED = 3
+"""Labels of a domain, or letters of a local part, whose spellings are combined freely.
+
+With more of them, all have the same form.
+"""
 
 MAX_LENGTH = 255
 """Characters of an address: the size of the column."""
@@ -158,17 +162,19 @@ def is_normal_form(normal: str, text: str) -> bool:
 
 
 def spellings(text: str) -> Sequence[str]:
-    """Return the text and the other spellings under which its address may be stored, case aside.
+    """Return the spellings under which the address of the text may be stored, case aside, as a rule also the text.
 
-    Compare them by `lower` in the database (`match_condition`). If its locale maps ASCII only, the spellings miss some
-    local parts with non-ASCII letters in mixed case.
+    Compare them by `lower` in the database (`match_condition`). None becomes another address there, as the domain of
+    `a@İ.example` would: IDNA keeps the dot, `lower` does not. If the locale of
+    the database maps ASCII only, the spellings miss some local parts with non-ASCII letters in mixed case.
     """
     if len(text) > MAX_EXPANDED_LENGTH or _PLAIN.fullmatch(text):
         return (text,)
     local, domain = _parts(text)
-    locals_ = dict.fromkeys(to_form(form, case) for case in _cases(local) for form in ("NFC", "NFD"))
-    spelt = (f"{one}{other}" for one, other in product(locals_, _domain_spellings(domain)))
-    return tuple(dict.fromkeys((text, *spelt)))
+    spelt = [f"{one}{other}" for one, other in product(_local_spellings(local), _domain_spellings(domain))]
+    if comparison_key(_lower(text)) == comparison_key(text):
+        spelt.insert(0, text)
+    return tuple(dict.fromkeys(spelt))
 
 
 def is_found_by(stored: str, asked: str) -> bool:
@@ -231,10 +237,39 @@ def _unicode_domain(domain: str) -> str:
         return to_form("NFC", _lower(domain))
 
 
-def _cases(local: str) -> Iterable[str]:
-    """Return a local part in the usual cases, for databases whose locale maps the case of ASCII only."""
+def _local_spellings(local: str) -> Iterable[str]:
+    """Return the forms of a local part in NFC whose lower case is canonically equivalent to its own."""
     if local.isascii():
         return (local,)
+    key = to_form("NFC", _lower(local))
+    spelt = [to_form(form, case) for case in _cases(local) for form in ("NFC", "NFD")]
+    spelt += _mixtures([_lower_spellings(letter) for letter in _letters(key)])
+    return dict.fromkeys(one for one in spelt if to_form("NFC", _lower(one)) == key)
+
+
+def _letters(text: str) -> Iterator[str]:
+    """Split text into its letters, each with the combining marks after it."""
+    start = 0
+    for position, character in enumerate(text):
+        if position > start and not combining(character):
+            yield text[start:position]
+            start = position
+    yield text[start:]
+
+
+def _lower_spellings(letter: str) -> tuple[str, ...]:
+    """Return a small letter in NFC, and the lower case of its capital in NFC, if that is a different sequence.
+
+    Some letters, most of them Greek, have a character for the small letter with its marks, but none for the capital.
+    """
+    if letter.isascii():
+        return (letter,)
+    capital = to_form("NFC", "".join(map(_upper, to_form("NFD", letter))))
+    return tuple(dict.fromkeys((letter, _lower(capital))))
+
+
+def _cases(local: str) -> Iterable[str]:
+    """Return a local part in the usual cases, for databases whose locale maps the case of ASCII only."""
     lower, upper = _lower(local), "".join(map(_upper, local))
     return local, lower, upper, f"{upper[:1]}{lower[1:]}"
 
@@ -247,10 +282,15 @@ def _upper(character: str) -> str:
 
 def _domain_spellings(domain: str) -> Iterable[str]:
     """Return a domain in normal form, decomposed and as A-labels (RFC 5890); in all mixtures if few labels vary."""
-    labels = [_label_spellings(label) for label in domain.split(".")]
-    if sum(len(found) > 1 for found in labels) > MAX_MIXED_LABELS:
-        return [".".join(found[min(form, len(found) - 1)] for found in labels) for form in range(3)]
-    return map(".".join, product(*labels))
+    return _mixtures([_label_spellings(label) for label in domain.split(".")], ".")
+
+
+def _mixtures(parts: Sequence[tuple[str, ...]], separator: str = "") -> Iterable[str]:
+    """Join one spelling of each part, in all combinations, or all parts in the same form if more than a few vary."""
+    if sum(len(spelt) > 1 for spelt in parts) > MAX_MIXED:
+        forms = max(map(len, parts))
+        return [separator.join(spelt[min(form, len(spelt) - 1)] for spelt in parts) for form in range(forms)]
+    return map(separator.join, product(*parts))
 
 
 def _label_spellings(label: str) -> tuple[str, ...]:

@@ -92,11 +92,11 @@ class WorkItem(NamedTuple):
 
 
 def _compared(address: str | None) -> tuple[str | None, list[str] | None]:
-    """Return the comparison key of an address, and its spellings if it has several."""
+    """Return the comparison key of an address, and its spellings unless it is the only one."""
     if address is None:
         return None, None
     spelt = spellings(address)
-    return comparison_key(address), list(spelt) if len(spelt) > 1 else None
+    return comparison_key(address), None if tuple(spelt) == (address,) else list(spelt)
 
 
 class WorkList:

@@ -50,15 +50,18 @@ class Fingerprints:
     def all_of(self, address: str) -> list[bytes]:
         """Return the fingerprint of an address and those that earlier versions stored for it; [] without a key.
 
-        Earlier versions had one for each spelling: NFC, without outer white space, in Python's lower case.
+        Earlier versions had one for each spelling: NFC, without outer white space, in Python's lower case, except where
+        that is another address, with a final sigma.
         """
         if self._key is None:
             return []
         spelt = spellings(address)
         if len(spelt) == 1 and address.isascii() and not address[:1].isspace() and not address[-1:].isspace():
             return [self._digest(self._key, address.lower())]  # most addresses: both forms are the same
+        key = comparison_key(address)
         earlier = (unicodedata.normalize("NFC", one.strip()).lower() for one in spelt)
-        return [self._digest(self._key, text) for text in dict.fromkeys((comparison_key(address), *earlier))]
+        texts = dict.fromkeys((key, *(text for text in earlier if comparison_key(text) == key)))
+        return [self._digest(self._key, text) for text in texts]
 
     def of_text(self, purpose: str, text: str) -> bytes | None:
         """Return the fingerprint of any other text, compared exactly; None without a key.
