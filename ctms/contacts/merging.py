@@ -28,6 +28,7 @@ from ctms.database.pool import Connection
 from ctms.errors import Invalid, Unavailable
 from ctms.history import merges
 from ctms.history.context import recorded_evidence
+from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
 from ctms.suppression.check import SuppressionCheck
 
@@ -110,6 +111,7 @@ def merge(connection: Connection, pair: LockedPair) -> MergeResult:
         _write_group(connection, target, SUB_DOCUMENTS[name], group)
     merges.conclude(connection, source, target)
     outbox().changed(connection, [target, source])
+    deletions.add_merged(connection, outbox().names, source, target)
     document = store_written(connection, target)
     assert document is not None  # noqa: S101  locked
     return MergeResult(document, found)

@@ -120,7 +120,10 @@ SERVICE_TABLES: Mapping[str, Classified] = {
             "reason",
         ),
     },
-    "erasure_deletions": {_DELETION_ID: ("email_id",), _DELETION: ("id", "erasure_id", "backend", "parked")},
+    "erasure_deletions": {
+        _DELETION_ID: ("email_id", "merged_into"),
+        _DELETION: ("id", "erasure_id", "backend", "parked"),
+    },
     "idempotency_keys": {
         _REPEATED: ("response",),
         _REPEATED_KEY: ("client_id", "key", "digest", "created_at"),

@@ -146,7 +146,8 @@ class ErasureBackend(Model):
 class ErasureDeletion(Model):
     """A contact that a backend has yet to delete for an erasure; the row is deleted when the backend has done so.
 
-    `ctms.outbox.deletions` reads and writes these rows. `parked` is true while the contact is parked in the outbox.
+    Or it is to be deleted because it was merged into another contact: then there is no erasure. `ctms.outbox.deletions`
+    reads and writes these rows. `parked` is true while the contact is parked in the outbox.
     """
 
     __tablename__ = "erasure_deletions"
@@ -156,10 +157,12 @@ class ErasureDeletion(Model):
         ),
         Index("idx_erasure_deletions_contact", "backend", "email_id"),
         Index("idx_erasure_deletions_erasure", "erasure_id", "backend", "email_id"),
+        Index("idx_erasure_deletions_merged_into", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    erasure_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True))
+    erasure_id: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
     backend: Mapped[str] = mapped_column(String(63))
     email_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True))
+    merged_into: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
     parked: Mapped[bool]

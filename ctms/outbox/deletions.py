@@ -1,8 +1,9 @@
-"""Pending deletions at backends, caused by erasures.
+"""Pending deletions at backends, caused by erasures and merges.
 
 An edit and a deletion share the contact's single row in the outbox, which only records that the backend must receive
 the contact. A row of `erasure_deletions` records that the backend must delete it, even if a contact with the same id
-exists again. The row is deleted once the backend has confirmed the deletion.
+exists again. The row is deleted once the backend has confirmed the deletion. A merge deletes a contact without an
+erasure; its row names the contact that was kept, so that an erasure of that one includes it.
 
 Lock order: first the rows of the outbox, then those of `erasure_backends` in the order of backend and erasure, then
 those of `erasure_deletions`.
@@ -23,10 +24,10 @@ BATCH = 2_000
 
 
 class Deletion(NamedTuple):
-    """A pending deletion at a backend, for an erasure."""
+    """A pending deletion at a backend, for an erasure, or for a merge (None)."""
 
     id: int
-    erasure_id: UUID
+    erasure_id: UUID | None
 
 
 class Delay(NamedTuple):
@@ -84,10 +85,13 @@ _STALLED = """
     ORDER BY d.email_id LIMIT %(limit)s"""
 _BEHIND = "AND d.email_id > %(last)s"
 
+# A contact that exists again has no tombstone.
 GONE = """(
     WITH RECURSIVE gone (email_id, is_given) AS (
         SELECT unnest(%(email_ids)s::uuid[]), true
-        UNION SELECT t.email_id, false FROM contact_tombstones t JOIN gone g ON t.merged_into = g.email_id)
+        UNION SELECT m.email_id, false FROM gone g CROSS JOIN LATERAL (
+            SELECT t.email_id FROM contact_tombstones t WHERE t.merged_into = g.email_id
+            UNION ALL SELECT d.email_id FROM erasure_deletions d WHERE d.merged_into = g.email_id) m)
     SELECT g.email_id FROM gone g GROUP BY g.email_id
     HAVING bool_or(g.is_given) OR EXISTS (
         SELECT FROM outbox o WHERE o.backend = ANY(%(backends)s) AND o.email_id = g.email_id))"""
@@ -107,6 +111,11 @@ _ADD = f"""
     SELECT %(erasure)s, name, gone.email_id, false FROM unnest(%(backends)s::text[]) AS name, gone"""
 
 
+_ADD_MERGED = """
+    INSERT INTO erasure_deletions (backend, email_id, merged_into, parked)
+    SELECT name, %(source)s, %(target)s, false FROM unnest(%(backends)s::text[]) AS name"""
+
+
 def add(connection: Connection, erasure_id: UUID, backends: Collection[str], email_ids: Collection[UUID]) -> None:
     """Add these contacts, each of which occurs once, to the outbox, and record that the backends must delete them.
 
@@ -116,6 +125,12 @@ def add(connection: Connection, erasure_id: UUID, backends: Collection[str], ema
         values = {"backends": list(backends), "email_ids": list(email_ids)}
         connection.execute(_CHANGED, {**values, "priority": LIVE})
         connection.execute(_ADD, {**values, "erasure": erasure_id})
+
+
+def add_merged(connection: Connection, backends: Collection[str], source: UUID, target: UUID) -> None:
+    """Record that the backends must delete a contact that was merged, which is in the outbox."""
+    if backends:
+        connection.execute(_ADD_MERGED, {"backends": list(backends), "source": source, "target": target})
 
 
 def find(connection: Connection, backend: str, email_ids: Collection[UUID]) -> dict[UUID, tuple[Deletion, ...]]:
@@ -175,4 +190,4 @@ def _retry(connection: Connection, erasure_id: UUID, backend: str) -> Iterator[i
 
 
 def _lock(connection: Connection, backend: str, deletions: Iterable[Deletion]) -> None:
-    connection.execute(_LOCK, (backend, list({one.erasure_id for one in deletions})))
+    connection.execute(_LOCK, (backend, list({one.erasure_id for one in deletions if one.erasure_id})))

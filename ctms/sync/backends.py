@@ -93,6 +93,11 @@ class _Push:
     state: ContactState | None = None
 
     @property
+    def of_erasure(self) -> bool:
+        """True if an erasure waits for the deletion; otherwise at most a merge does."""
+        return any(deletion.erasure_id for deletion in self.deletions)
+
+    @property
     def gone(self) -> bool:
         """True if the contact is pushed as gone."""
         return self.state is not None and self.state.gone
@@ -127,7 +132,8 @@ class BackendWork:
     def prepare(self, connection: Connection, items: Sequence[Item]) -> tuple[list[Batch], dict[Item, Verdict]]:
         """Read the current contacts; those that the backend neither wants nor has need no push.
 
-        A contact that an erasure deleted is pushed as gone first, whatever the backend has, even if it exists again.
+        A contact that an erasure or a merge deleted is pushed as gone first, even if it exists again; for an erasure,
+        whatever the backend has.
         """
         keys = [item.key for item in items]
         # Before the documents: an erasure between the two changes the version in the outbox.
@@ -242,7 +248,7 @@ class BackendWork:
                 logger.exception("backend %s cannot tell whether it wants contact %s", self.lane.name, item.email_id)
                 verdicts[item] = verdict_of_error(error, item.attempts, item.failures)
         wanted = [item.key for item, document in documents.items() if document is not None and item not in verdicts]
-        others = {item.key for item, doc in documents.items() if doc is None and not item.payload.deletions}
+        others = {item.key for item, doc in documents.items() if doc is None and not item.payload.of_erasure}
         if wanted:  # before the push: the service may be killed between the two
             mirrored.add(connection, self.lane.name, wanted)
         if others:

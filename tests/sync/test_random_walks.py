@@ -29,6 +29,7 @@ class Walk:
         self.options = {**OPTIONS, **options}
         self.contacts: dict[str, str] = {}
         self.deleted: dict[str, str] = {}
+        self.merged: set[str] = set()
         other.answer = self.answer
 
     def step(self) -> None:
@@ -38,6 +39,7 @@ class Walk:
             self.edit: 5,
             self.subscribe: 1,
             self.delete: 1,
+            self.merge: 1,
             self.bring_back: 1,
             self.work: 6,
             time_passes: 1,
@@ -70,6 +72,14 @@ class Walk:
             assert self.api.delete(f"/ctms/{address}").status_code == 200
             self.deleted[email_id] = address
 
+    def merge(self) -> None:
+        if len(self.contacts) > 1:
+            target, source = self.chance.sample(list(self.contacts), 2)
+            assert self.api.post(f"/ctms/{target}/merge", {"from": source}).status_code == 200
+            self.deleted[source] = self.contacts.pop(source)
+            if source in self.other.copies and source not in self.other.gone:
+                self.merged.add(source)
+
     def bring_back(self) -> None:
         if self.deleted:
             email_id = self.chance.choice(list(self.deleted))
@@ -89,7 +99,7 @@ class Walk:
     def answer(self, contacts: Any) -> Any:
         """Answer anything, and sometimes let the contacts change meanwhile."""
         if self.chance.random() < 0.3:
-            self.chance.choice([self.edit, self.edit, self.delete, self.bring_back])()
+            self.chance.choice([self.edit, self.edit, self.delete, self.merge, self.bring_back])()
         luck = self.chance.random()
         if luck < 0.5:
             return None
@@ -111,7 +121,8 @@ class Walk:
         assert waiting() == []
         assert parked() == {}
         assert row("SELECT count(*) FROM erasure_deletions") == 0
-        assert rows("SELECT erasure_id FROM erasure_backends WHERE pending <> 0 OR parked <> 0 OR done <> 1") == []
+        assert rows("SELECT erasure_id FROM erasure_backends WHERE pending <> 0 OR parked <> 0 OR done < 1") == []
+        assert self.merged <= set(self.other.gone)
 
 
 @pytest.mark.parametrize("seed", range(6))

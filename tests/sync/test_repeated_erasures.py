@@ -139,6 +139,57 @@ def test_what_a_merge_has_deleted_belongs_to_the_erasure(api: ApiClient, other: 
     assert other.copies == {}
 
 
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("chain", [False, True])
+def test_what_a_merge_has_deleted_is_deleted_even_if_its_id_is_used_again(
+    api: ApiClient, other: Other, worker: Worker, chain: bool, refuses: bool
+) -> None:
+    target, middle, source = create(api), create(api), create(api, email={"primary_email": ADDRESS})
+    source_id = source.rpartition("/")[2]
+    worker.push()
+    if refuses:
+        other.answer = lambda _: Refused("no")
+    merged(api, middle if chain else target, source)
+    if chain:
+        merged(api, target, middle)
+    if refuses:
+        worker.push()
+    again = {"email": {"email_id": source_id, "primary_email": "other@example.com"}}
+    assert api.put(source, again).status_code == 201
+
+    erasure = erase(api, api.get(target).json["email"]["primary_email"], ADDRESS)
+    assert status(api, erasure) == (PENDING, [])
+    other.answer = lambda _: None
+    with pool.acquire() as connection:
+        records.retry(connection, erasure)  # type: ignore[arg-type]
+    worker.push()
+    worker.erase()
+    time_passes()
+    worker.erase()
+
+    assert other.gone.count(source_id) == 1
+    assert status(api, erasure) == (DONE, [])
+    worker.push()
+    assert other.copies[source_id]["email"]["primary_email"] == "other@example.com"
+
+
+def test_what_a_merge_has_deleted_is_deleted_before_its_id_is_pushed_again(
+    api: ApiClient, other: Other, worker: Worker
+) -> None:
+    """Without an erasure, too: a system that merges attributes would keep those of the former contact."""
+    target, source = create(api), create(api)
+    source_id = source.rpartition("/")[2]
+    worker.push()
+    merged(api, target, source)
+    again = {"email": {"email_id": source_id, "primary_email": "other@example.com"}}
+    assert api.put(source, again).status_code == 201
+
+    worker.push()
+
+    assert other.gone == [source_id]
+    assert other.copies[source_id]["email"]["primary_email"] == "other@example.com"
+
+
 def test_what_the_backend_has_deleted_after_a_merge_is_not_deleted_again(
     api: ApiClient, other: Other, worker: Worker
 ) -> None:
@@ -161,10 +212,17 @@ def test_merged_contacts_are_found_by_the_index(app: Flask) -> None:  # noqa: AR
             " SELECT gen_random_uuid(), now(), CASE WHEN n % 10 = 0 THEN gen_random_uuid() END"
             " FROM generate_series(1, 20000) AS n"
         )
-        connection.execute("ANALYZE contact_tombstones")
+        connection.execute(
+            "INSERT INTO erasure_deletions (backend, email_id, merged_into, parked)"
+            " SELECT 'other', gen_random_uuid(), CASE WHEN n % 10 = 0 THEN gen_random_uuid() END, false"
+            " FROM generate_series(1, 20000) AS n"
+        )
+        connection.execute("ANALYZE contact_tombstones, erasure_deletions")
         values = {"backends": ["other"], "email_ids": [uuid4() for _ in range(100)]}
 
         plan = plan_of(connection, f"SELECT * FROM {GONE} AS g (c)", values)
 
     assert "idx_contact_tombstones_merged_into" in plan
+    assert "idx_erasure_deletions_merged_into" in plan
     assert "Seq Scan on contact_tombstones" not in plan
+    assert "Seq Scan on erasure_deletions" not in plan
