@@ -30,9 +30,9 @@ from ctms.cli.receivers import find, find_backend, kind_option, name_argument, s
 from ctms.contacts.queries import estimate_contacts
 from ctms.database import pool
 from ctms.database.pool import Connection
-from ctms.errors import UnfinishedError
+from ctms.errors import OperatorError, UnfinishedError
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.sync import parked, receiver_states
+from ctms.sync import known_receivers, parked, receiver_states
 from ctms.sync import resync as walk
 from ctms.sync import verify as comparison
 from ctms.sync.receiver_states import WORDS, Status
@@ -113,6 +113,36 @@ def resume_backend(name: str, kind: str, as_json: bool) -> None:
                 record(name, on=connection, kind=kind)
         data = shown(find(connection, kind, name, _OTHER_KIND[kind]))
     write_done(name, data, "resumed" if changed else "it was neither paused nor cooling down", as_json)
+
+
+@backends.command("forget")
+@name_argument
+@kind_option
+@yes_option
+@json_option
+def forget_backend(name: str, kind: str, yes: bool, as_json: bool) -> None:
+    """Forget the backend NAME, whose system is no longer used, with its pending changes.
+
+    While the database knows it, commands and scheduled retention runs refuse to change contacts without its plugin.
+    Remove the plugin from every process first: each service that starts with it makes it known again. The other system
+    keeps what it has.
+
+    Exits with 4 if there is no such backend, and with 1 if a plugin here provides it or erasures wait for it.
+    """
+    with pool.acquire() as connection:
+        find(connection, kind, name, _OTHER_KIND[kind])
+        if name in receiver_states.registered(kind):
+            raise OperatorError(f"a plugin provides the {WORDS[kind]} {name}: remove the plugin first")
+        if known_receivers.is_awaited(connection, kind, name):
+            raise OperatorError(
+                f"erasures wait for the {WORDS[kind]} {name}: delete the data there manually, then end each by"
+                " `flask ctms erasures close`; `erasures list --unfinished` shows them"
+            )
+        confirm(f"Forget the {WORDS[kind]} {name} and its pending changes?", yes)
+        record(name, on=connection, kind=kind)
+        dropped = known_receivers.forget(connection, kind, name)
+    data = {"kind": kind, "name": name, "dropped": dropped}
+    write_done(name, data, f"forgotten, with {counted(dropped, 'pending change')}", as_json)
 
 
 @backends.command("errors")

@@ -15,6 +15,7 @@ from ctms.hooks.receivers import Backend
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.sync import receiver_states
+from ctms.sync.known_receivers import describe_missing
 from ctms.sync.receiver_states import WORDS, State
 
 NO_COPIES = "it keeps no copies that could be pushed again or compared"
@@ -67,12 +68,6 @@ ignore_missing_option = click.option(
     is_flag=True,
     help="Continue even if no plugin here provides a backend or deletion handler that the database knows.",
 )
-
-
-def describe_missing(connection: Connection) -> str | None:
-    """Return the problem with backends and deletion handlers that the database knows and no plugin provides, if any."""
-    missing = names(f"the {WORDS[kind]} {name}" for kind, name in receiver_states.missing(connection))
-    return f"no enabled plugin provides {missing}: changes of contacts would not be sent there" if missing else None
 
 
 def check_nothing_is_missing(connection: Connection, *, ignore: bool) -> None:

@@ -9,12 +9,13 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from types import FrameType
 from typing import Any
 
 import click
+import psycopg
 from flask import Flask
 from flask.cli import with_appcontext
 from granian.constants import HTTPModes, Interfaces
@@ -25,7 +26,6 @@ from granian.server.common import AbstractServer
 from ctms.cli.actor import current_actor
 from ctms.cli.first_requests import first_requests
 from ctms.cli.output import say_problems, say_warning
-from ctms.cli.receivers import describe_missing
 from ctms.cli.setting_options import is_given, setting_option
 from ctms.clients.registry import create_first_client
 from ctms.current import current_app
@@ -37,6 +37,7 @@ from ctms.database.operator_errors import check_reachable
 from ctms.errors import OperatorError
 from ctms.settings import Settings, app_settings
 from ctms.suppression.fingerprints import KEY_MISSING
+from ctms.sync import known_receivers
 from ctms.telemetry.slots import DIRECTORY_VARIABLE, run_directory
 
 SHUTDOWN_TIMEOUT_IN_SECONDS = 30
@@ -108,8 +109,10 @@ def _check_migrated() -> None:
 
 
 def _warn_of_missing_receivers() -> None:
-    with pool.reading() as connection:
-        if problem := describe_missing(connection):
+    with pool.acquire() as connection:
+        with suppress(psycopg.errors.ReadOnlySqlTransaction):  # a standby: reads are served nevertheless
+            known_receivers.record(connection)
+        if problem := known_receivers.describe_missing(connection):
             say_warning(f"{problem}; set the variables of its plugin, unless it is no longer used")
 
 

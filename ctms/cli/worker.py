@@ -26,6 +26,7 @@ from ctms.errors import OperatorError, UnfinishedError
 from ctms.outbox.lanes import BACKEND, QUEUES
 from ctms.retention.policy import read_configured_policy
 from ctms.settings import Settings, app_settings
+from ctms.sync import known_receivers
 from ctms.sync.synchronised import find_unsynchronised, record_complete
 from ctms.words import counted
 from ctms.worker.metrics import WorkerMetrics
@@ -110,6 +111,7 @@ def _receivers(service: BackgroundService) -> str:
 def _warn_of_unsynchronised(service: BackgroundService) -> None:
     names = sorted({lane.name for lane in service.lanes if lane.kind == BACKEND})
     with pool.acquire() as connection:
+        known_receivers.record(connection)
         record_complete(connection, names)
         for name in find_unsynchronised(connection, names):
             say_warning(unsynchronised(name))

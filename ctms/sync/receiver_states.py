@@ -70,30 +70,6 @@ _TROUBLES = f"""
     ORDER BY k.kind, k.name"""
 
 
-def _distinct(name: str, table: str, condition: str, query: str) -> str:
-    """Return the recursive `query` for the names in a table: from one to the next by one index entry, in any number."""
-    return f"""
-    {query} (name) AS (
-        SELECT min({name}) FROM {table} WHERE {condition}
-        UNION ALL
-        SELECT (SELECT min({name}) FROM {table} WHERE {condition} AND {name} > one.name) FROM {query} one
-        WHERE one.name IS NOT NULL)"""
-
-
-_ABANDONED = f"""
-    WITH RECURSIVE {_distinct("backend", "erasure_backends", "(pending > 0 OR parked > 0)", "of_backends")}
-    SELECT name FROM of_backends WHERE name <> ALL(%s)"""
-
-# Those that were called are among the receivers.
-_KNOWN = f"""
-    WITH RECURSIVE {_distinct("backend", "outbox", "true", "of_backends")},
-    {_distinct("handler", "erasure_tasks", "parked_at IS NULL", "of_handlers")}
-    SELECT kind, name FROM receivers
-    UNION SELECT '{BACKEND}', name FROM of_backends WHERE name IS NOT NULL
-    UNION SELECT '{HANDLER}', name FROM of_handlers WHERE name IS NOT NULL
-    ORDER BY 1, 2"""
-
-
 @dataclass(frozen=True)
 class State:
     """The state of a backend or deletion handler.
@@ -154,12 +130,6 @@ def registered(kind: str) -> dict[str, Backend | DeletionHandler]:
     return {one.value.name: one.value for one in app_plugins().collect(HOOKS[kind])}
 
 
-def missing(connection: Connection) -> list[tuple[str, str]]:
-    """Return the kinds and names of receivers that only the tables know: no plugin of this app registers them."""
-    there = {(kind, name) for kind in HOOKS for name in registered(kind)}
-    return [known for known in connection.execute(_KNOWN).fetchall() if known not in there]
-
-
 def statuses(connection: Connection) -> list[Status]:
     """Return the status of each receiver: registered ones, and those that only the tables know."""
     with connection.transaction():
@@ -215,19 +185,13 @@ def resume(connection: Connection, kind: str, name: str) -> bool:
 
 
 def problems_of_receivers(connection: Connection) -> list[str]:
-    """Describe problems of registered receivers, and name others that erasures wait for.
-
-    Two queries suffice, however much is pending.
-    """
+    """Describe problems of registered receivers, with one query, however much is pending."""
     there = {(kind, name): one.max_batch for kind in HOOKS for name, one in registered(kind).items()}
     if not there:
         return []
     rows = connection.execute(_TROUBLES, ([kind for kind, _ in there], [name for _, name in there])).fetchall()
     found = ((kind, name, list(_told(row, failure_threshold(there[kind, name])))) for kind, name, *row in rows)
-    wrong = [f"{WORDS[kind]} {name} {' and '.join(said)}" for kind, name, said in found if said]
-    names = [name for kind, name in there if kind == BACKEND]
-    abandoned = connection.execute(_ABANDONED, (names,)).fetchall()
-    return wrong + [f"erasures wait for backend {name}, which is not installed" for (name,) in abandoned]
+    return [f"{WORDS[kind]} {name} {' and '.join(said)}" for kind, name, said in found if said]
 
 
 def _told(row: Sequence[Any], most: int) -> Iterator[str]:

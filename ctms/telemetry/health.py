@@ -28,7 +28,7 @@ from ctms.hooks.plugin import Registered
 from ctms.hooks.registrations import HealthCheck
 from ctms.settings import Settings
 from ctms.suppression.fingerprints import KEY_MISSING
-from ctms.sync import receiver_states
+from ctms.sync import known_receivers, receiver_states
 from ctms.threads import start_in_thread
 
 logger = logging.getLogger(__name__)
@@ -188,13 +188,17 @@ class BuiltInChecks:
 
 
 def _check_receivers(connection: Connection) -> dict[str, Problem]:
-    if not any(receiver_states.registered(kind) for kind in receiver_states.HOOKS):
-        return {}
+    has_receivers = any(receiver_states.registered(kind) for kind in receiver_states.HOOKS)
     try:
-        troubles = receiver_states.problems_of_receivers(connection)
+        troubles = [
+            *receiver_states.problems_of_receivers(connection),
+            *known_receivers.describe_awaited(connection),
+        ]
     except psycopg.Error:
-        return {"receivers": ("warning", "how backends and deletion handlers are doing cannot be read")}
-    return {"receivers": ("warning", "; ".join(troubles)) if troubles else None}
+        troubles = ["how backends and deletion handlers are doing cannot be read"] if has_receivers else []
+    if troubles:
+        return {"receivers": ("warning", "; ".join(troubles))}
+    return {"receivers": None} if has_receivers else {}
 
 
 def _check_plugin_revisions(connection: Connection) -> Problem:

@@ -11,6 +11,7 @@ from ctms.retention import runs
 from ctms.retention.policy import read_configured_policy
 from ctms.retention.run import InterruptedRunError, RunOptions, RunResult, apply_rules
 from ctms.settings import app_settings
+from ctms.sync.known_receivers import describe_missing
 from ctms.words import counted
 
 logger = logging.getLogger(__name__)
@@ -22,10 +23,15 @@ _PAUSE_SECONDS = 0.05
 def run_if_due(connection: Connection, stopping: Event) -> None:
     """Apply the retention rules if a week has passed since the last run, and log the result.
 
-    Without `CTMS_RETENTION_FILE` it does nothing. It ends after the current batch when `stopping` is set; the next
-    worker continues. Raises errors of the database.
+    Without `CTMS_RETENTION_FILE` it does nothing. Nor does it without the plugin of a backend or deletion handler that
+    the database knows: that system would keep its data. It ends after the current batch when `stopping` is set; the
+    next worker continues. Raises errors of the database.
     """
     if app_settings().retention_file is None or not runs.is_due(connection):
+        return
+    if problem := describe_missing(connection):
+        runs.record_failure(connection)
+        logger.error("no retention rules were applied: %s; see `flask ctms backends forget`", problem)
         return
     try:
         policy = read_configured_policy()

@@ -123,7 +123,13 @@ def wrong_address(_: Scene, __: CliRunner) -> list[str]:
     return ["--normalize"]
 
 
+def unused_backend(_: Scene, __: CliRunner) -> list[str]:
+    execute("INSERT INTO receivers (kind, name, failures) VALUES ('backend', 'unused', 0)")
+    return ["unused", "--yes"]
+
+
 RECORDED: dict[str, Arguments] = {
+    "backends forget": unused_backend,
     "backends pause": lambda *_: ["mail", "--why", "jane@example.com asked"],
     "backends resume": after("backends", "pause", "mail", then=["mail"]),
     "backends retry": lambda *_: ["mail"],

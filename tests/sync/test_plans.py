@@ -11,7 +11,7 @@ from flask import Flask
 from ctms.database import pool
 from ctms.outbox import deletions
 from ctms.outbox.lanes import BACKEND, HANDLER
-from ctms.sync import backends, due, erasure_tasks, mirrored, receiver_states
+from ctms.sync import backends, due, erasure_tasks, known_receivers, mirrored, receiver_states
 from tests.plans import plan_of
 
 MANY = 20_000
@@ -76,7 +76,8 @@ QUESTIONS: dict[str, tuple[str, Any]] = {
         STALLED.format(behind=BEHIND),
         {**OF_ERASURE, "last": ERASURE},
     ),
-    "backends that are not installed": (receiver_states._ABANDONED, (["other"],)),
+    "receivers that erasures wait for": (known_receivers._AWAITED, ()),
+    "receivers that are known": (known_receivers._KNOWN, ()),
     "due for backends": (due._OF_KIND[BACKEND], (["other", "else"],)),
     "due for handlers": (due._OF_KIND[HANDLER], (["other", "else"],)),
 }

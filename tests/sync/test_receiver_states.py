@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from flask import Flask
 
 from ctms.database import pool
 from ctms.outbox.lanes import BACKEND, Lane
@@ -119,6 +118,14 @@ def test_the_heartbeat_warns_of_erasures_that_wait_for_a_backend_that_is_not_ins
 
     assert heartbeat() == "erasures wait for backend old, which is not installed"
 
+    _park_an_erasure("old0")
+    _park_an_erasure("old1")
+    execute("UPDATE erasure_tasks SET parked_at = NULL WHERE handler = 'old1'")
+    assert heartbeat() == "; ".join(
+        f"erasures wait for {one}, which is not installed"
+        for one in ("backend old", "deletion handler old0", "deletion handler old1")
+    )
+
 
 def test_the_heartbeat_is_not_down_when_it_cannot_tell(
     heartbeat: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
@@ -156,13 +163,24 @@ def test_one_counts_as_failing_when_its_breaker_opens(
     assert failing[0] == calls == max_batch.bit_length() + alone
 
 
-def test_without_receivers_nothing_is_asked(migrated_app: Flask) -> None:
-    answer = ApiClient(migrated_app.test_client(), None).get("/__heartbeat__")
+class TestWithoutReceivers:
+    @pytest.fixture
+    def ctms_plugins(self) -> list[object]:
+        return ["default_waitlist"]
 
-    assert "receivers" not in answer.json["checks"]
+    def test_there_is_no_check_unless_erasures_wait(self, api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(health, "quick_connection", pool.acquire)
+        assert "receivers" not in api.get("/__heartbeat__").json["checks"]
+
+        _park_an_erasure()
+
+        answer = api.get("/__heartbeat__").json
+        assert answer["checks"]["receivers"] == "warning"
+        message = answer["details"]["receivers"]["message"]
+        assert message == "erasures wait for deletion handler mail, which is not installed"
 
 
-def _park_an_erasure() -> None:
+def _park_an_erasure(handler: str = "mail") -> None:
     execute(
         "INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown)"
         " VALUES (%(e)s, now(), 'x', 'api', false, 1, 0)",
@@ -170,12 +188,14 @@ def _park_an_erasure() -> None:
     )
     execute(
         "INSERT INTO erasure_handlers (erasure_id, handler, pending, done, verified, parked, started_at, changed_at)"
-        " VALUES (%(e)s, 'mail', 0, 0, 0, 1, now(), now())",
+        " VALUES (%(e)s, %(h)s, 0, 0, 0, 1, now(), now())",
         e=erasure,
+        h=handler,
     )
     execute(
         "INSERT INTO erasure_tasks"
         " (erasure_id, handler, identities, step, waiting_since, due_at, attempts, failures, parked_at)"
-        " VALUES (%(e)s, 'mail', '{}', 'erase', now(), now(), 1, 1, now())",
+        " VALUES (%(e)s, %(h)s, '{}', 'erase', now(), now(), 1, 1, now())",
         e=erasure,
+        h=handler,
     )

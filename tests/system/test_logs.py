@@ -177,6 +177,7 @@ ARGUMENTS = {
     "plugins new": ["made", "--kind", "waitlist"],
     "backends list": [],
     **{f"backends {name}": ["nothing"] for name in ("pause", "resume", "errors", "retry", "verify")},
+    "backends forget": ["nothing", "--yes"],
     "backends resync": ["nothing", "--email-file", "delete.txt"],
     "subject-access": [ADDRESS, "--output", "report"],
     "opt-out": ["--yes", "opt-out.csv"],

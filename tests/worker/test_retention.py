@@ -141,6 +141,25 @@ def test_an_invalid_file_is_a_failure_that_is_repeated(file: Path, caplog: pytes
 
 
 @pytest.mark.usefixtures("app")
+def test_without_the_plugin_of_a_known_receiver_nothing_is_erased(caplog: pytest.LogCaptureFixture) -> None:
+    """The other system would keep the data, and the erasure would be done at once."""
+    ids = make(1)
+    rows("INSERT INTO receivers (kind, name, failures) VALUES ('backend', 'braze', 0)")
+
+    work()
+
+    assert left(ids) == set(ids)
+    assert rows("SELECT count(*) FROM erasures") == [0]
+    ((level, message),) = logged(caplog)
+    assert level == "ERROR"
+    assert "no retention rules were applied: no enabled plugin provides the backend braze: changes" in message
+    assert rows("SELECT outcome, started_by FROM retention_runs") == [(runs.FAILED, "worker")]
+    rows("DELETE FROM receivers")
+    work()
+    assert left(ids) == set()
+
+
+@pytest.mark.usefixtures("app")
 def test_an_invalid_file_stops_the_start_of_the_worker(cli: CliRunner, file: Path) -> None:
     file.write_text("rules = 1")
 
