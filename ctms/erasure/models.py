@@ -36,7 +36,10 @@ class Erasure(Model):
     """
 
     __tablename__ = "erasures"
-    __table_args__ = (Index("idx_erasures_requested_at", "requested_at"),)
+    __table_args__ = (
+        Index("idx_erasures_requested_at", "requested_at"),
+        Index("idx_erasures_follows", "follows", postgresql_using="gin", postgresql_where=text("follows IS NOT NULL")),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
     requested_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -68,9 +68,13 @@ _ONE = f"SELECT {_RENDERED} {_FROM} WHERE e.id = %s"
 _NEWEST = f"SELECT {_RENDERED} {_FROM} {_NEWEST_FIRST} LIMIT %s"
 _OPEN = f"""
     SELECT {_RENDERED} {_FROM}
-    WHERE e.id IN (
-        SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0
-        UNION ALL SELECT erasure_id FROM {ErasureBackend.__tablename__} WHERE pending > 0 OR parked > 0)
+    WHERE e.id = ANY (ARRAY(
+        WITH unfinished AS MATERIALIZED (
+            SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0
+            UNION ALL SELECT erasure_id FROM {ErasureBackend.__tablename__} WHERE pending > 0 OR parked > 0)
+        SELECT erasure_id FROM unfinished
+        UNION ALL SELECT f.id FROM {Erasure.__tablename__} f
+        WHERE f.follows && ARRAY(SELECT erasure_id FROM unfinished)))
     {_NEWEST_FIRST} LIMIT %s"""
 _OF_ADDRESS = f"""
     SELECT {_RENDERED} {_FROM}
@@ -132,7 +136,10 @@ def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
 
 
 def newest(connection: Connection, limit: int, *, unfinished: bool = False) -> list[dict[str, Any]]:
-    """Return the newest records, or the newest of those that a handler or backend has not finished."""
+    """Return the newest records, or the newest of those that a handler or backend has not finished.
+
+    One that follows an unfinished erasure is unfinished, too.
+    """
     return _records(connection, _OPEN if unfinished else _NEWEST, limit)
 
 

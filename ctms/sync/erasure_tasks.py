@@ -168,7 +168,8 @@ class ErasureWork:
         if parked and batch.method == "verify":
             for item in self._verified_early(connection, list(parked)):
                 reason = parked.pop(item).reason
-                later[item] = Later(max(self._handler.verify_after, _AFTER_BACKEND_IN_SECONDS), reason, tried=False)
+                delay = max(self._handler.verify_after, _AFTER_BACKEND_IN_SECONDS)
+                later[item] = Later(delay, reason, tried=False, in_progress=True)
         if later:
             connection.execute(_LATER, {**self._named(list(later)), **_delays(later)})
         if parked:

@@ -28,12 +28,16 @@ class Finished:
 
 @dataclass(frozen=True)
 class Later:
-    """Retry after this many seconds; `counts` if it counts against the contact, `tried` if it was tried at all."""
+    """Retry after this many seconds; `counts` if it counts against the contact, `tried` if it was tried at all.
+
+    `in_progress` if it is no failure: the other system is still processing an erasure.
+    """
 
     seconds: float
     reason: str | None = None
     counts: bool = False
     tried: bool = True
+    in_progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,19 @@ def verdict_of(outcome: Outcome, attempts: int) -> Verdict:
         case Refused(reason):
             return Parked(sanitize_reason(reason) or "refused")
         case TryLater(after, reason):
-            return Later(back_off(attempts) if after is None else after, sanitize_reason(reason))
+            delay = back_off(attempts) if after is None else after
+            return Later(delay, sanitize_reason(reason), in_progress=is_in_progress(outcome))
         case SlowDown(_, reason) | Pause(reason):  # the breaker opens, for all contacts
             return Later(0, sanitize_reason(reason), tried=False)
         case Accepted(after):
             return AskAgain(after)
         case _:
             return Finished()
+
+
+def is_in_progress(outcome: Outcome) -> bool:
+    """Return whether an outcome of `verify` is no failure: a retry at a given time, or without a reason."""
+    return isinstance(outcome, TryLater) and (outcome.after is not None or not sanitize_reason(outcome.reason))
 
 
 def verdict_of_error(error: BaseException, attempts: int, failures: int) -> Verdict:

@@ -18,7 +18,7 @@ from ctms.database.pool import Connection
 from ctms.hooks.receivers import Outcome, Pause, SlowDown, TryLater
 from ctms.sync.calls import Calls
 from ctms.sync.circuit_breaker import Breaker
-from ctms.sync.verdicts import Later, Verdict, outcome_of, sanitize_reason, verdict_of, verdict_of_error
+from ctms.sync.verdicts import Later, Verdict, is_in_progress, outcome_of, sanitize_reason, verdict_of, verdict_of_error
 from ctms.sync.work import Batch, Item, Work
 from ctms.words import counted
 from ctms.worker.metrics import WorkerMetrics
@@ -128,9 +128,10 @@ class Drain:
                 return False
             later = [outcome for outcome in given if isinstance(outcome, TryLater)]
             if len(later) == len(given):
-                if batch.method == "verify":  # a success: the other system is still processing
-                    return True
-                return not self._breaker.record_failure(connection, sanitize_reason(later[0].reason))
+                failed = [one for one in later if batch.method != "verify" or not is_in_progress(one)]
+                if failed:
+                    return not self._breaker.record_failure(connection, sanitize_reason(failed[0].reason))
+                return True  # the other system is still processing
             self._breaker.record_success(connection)
             return True
 

@@ -61,7 +61,7 @@ def _unfinished(lane: Lane, batch: Batch, verdict: Verdict) -> str:
             return _PARKED
         case AskAgain():
             return _ACCEPTED if lane.kind == HANDLER else _LATER  # a backend has nothing to accept
-        case Later() if batch.method == "verify":  # no failure: the other system is still processing
+        case Later(in_progress=True) if batch.method == "verify":
             return _VERIFYING
         case Later() | Finished():
             return _LATER

@@ -202,9 +202,10 @@ def test_each_contact_has_its_outcome(other: Other, worker: Worker, delete: Dele
     assert reasons == {later: "busy", refused: "no", accepted: None, unsaid: "not answered"}
 
 
-def test_one_that_is_still_at_it_is_not_failing(other: Other, worker: Worker, delete: Delete) -> None:
+@pytest.mark.parametrize("answer", [TryLater(), TryLater(60, "still there")], ids=repr)
+def test_one_that_is_still_at_it_is_not_failing(other: Other, worker: Worker, delete: Delete, answer: TryLater) -> None:
     delete(1)
-    other.verify_answer = lambda _: TryLater()
+    other.verify_answer = lambda _: answer
 
     worker.erase_later(30)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ctms.plugins import Done, Refused, TryLater
 from tests.sync.test_erasure_tasks import ONLY_ERASES, Delete, counted_always, delete
-from tests.sync.working import Other, Worker, rows
+from tests.sync.working import Other, Worker, row, rows
 
 __all__ = ["counted_always", "delete"]
 
@@ -56,3 +56,21 @@ def test_a_reason_is_cleared_with_the_last_verification(other: Other, worker: Wo
     worker.erase_later(**ONLY_ERASES)
 
     assert rows("SELECT done, reason FROM erasure_handlers") == [(1, None)]
+
+
+def test_a_verification_that_fails_is_the_last_error_and_opens_the_breaker(
+    other: Other, worker: Worker, delete: Delete
+) -> None:
+    delete(1)
+    other.verify_answer = lambda _: TryLater(reason="HTTP 500")
+    worker.erase()
+    assert rows("SELECT kind, failures, last_error FROM receivers") == [("deletion_handler", 1, "HTTP 500")]
+
+    worker.erase_later(30)
+
+    assert row("SELECT open_until IS NOT NULL FROM receivers")
+    assert row("SELECT done FROM erasure_handlers") == 1
+    other.verify_answer = lambda _: None
+    rows("UPDATE receivers SET open_until = NULL")
+    worker.erase_later()
+    assert row("SELECT verified FROM erasure_handlers") == 1

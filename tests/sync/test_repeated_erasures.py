@@ -41,6 +41,12 @@ def status(api: ApiClient, erasure: str) -> tuple[str, list[str]]:
     return found["status"], found["follows"]
 
 
+def unfinished() -> set[str]:
+    """Return the ids that `erasures list --unfinished` shows."""
+    with pool.acquire() as connection:
+        return {one["id"] for one in records.newest(connection, 10, unfinished=True)}
+
+
 def test_it_has_the_status_of_the_first_until_that_is_done(
     api: ApiClient, other: Other, worker: Worker, make_contact: MakeContact
 ) -> None:
@@ -49,6 +55,7 @@ def test_it_has_the_status_of_the_first_until_that_is_done(
     first, other.answer = erase(api, ADDRESS), lambda _: Refused("no")
     second = erase(api, SPELT)
     assert status(api, second) == (PENDING, [first])
+    assert unfinished() == {first, second}
     worker.push()
     worker.erase()
     assert status(api, second) == (PARKED, [first])
@@ -68,6 +75,7 @@ def test_it_has_the_status_of_the_first_until_that_is_done(
     worker.erase()
 
     assert [status(api, one)[0] for one in (first, second, third)] == [DONE] * 3
+    assert unfinished() == set()
     assert status(api, erase(api, ADDRESS)) == (DONE, [])
 
 
@@ -226,3 +234,22 @@ def test_merged_contacts_are_found_by_the_index(app: Flask) -> None:  # noqa: AR
     assert "idx_erasure_deletions_merged_into" in plan
     assert "Seq Scan on contact_tombstones" not in plan
     assert "Seq Scan on erasure_deletions" not in plan
+
+
+def test_unfinished_erasures_are_found_by_indexes(app: Flask) -> None:  # noqa: ARG001  inside its transaction
+    with pool.acquire() as connection:
+        connection.execute(
+            "INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown, follows)"
+            " SELECT gen_random_uuid(), now(), 'x', 'api', false, 1, 0,"
+            " CASE WHEN n % 10 = 0 THEN ARRAY[gen_random_uuid()] END FROM generate_series(1, 20000) AS n"
+        )
+        connection.execute(
+            "INSERT INTO erasure_backends (erasure_id, backend, pending, done, parked, started_at, changed_at)"
+            " SELECT id, 'other', (row_number() OVER () < 10)::int, 0, 0, now(), now() FROM erasures"
+        )
+        connection.execute("ANALYZE erasures, erasure_backends")
+
+        plan = plan_of(connection, records._OPEN, ([], [], 100))
+
+    assert "idx_erasures_follows" in plan
+    assert "Seq Scan on erasures" not in plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctms.plugins import Accepted, Done, Refused, TryLater
+from ctms.plugins import Accepted, Done, Refused, SlowDown, TryLater
 from ctms.worker.summary import Summary
 from tests.sync.working import Other, Worker
 
@@ -80,13 +80,35 @@ def test_erasures_are_counted_by_step(
     assert list(summary.lines()) == ["deletion handler other: 2 contacts verified"]
 
 
-def test_erasures_are_listed_before_verifications(
-    worker: Worker, summary: Summary, api: Any, other: Other, make_contact: Callable[..., Any]
-) -> None:
+@pytest.fixture
+def erased(api: Any, make_contact: Callable[..., Any]) -> None:
+    """Erase a contact."""
     api.delete(f"/ctms/{make_contact()['email']['primary_email']}")
+
+
+@pytest.mark.usefixtures("erased")
+def test_erasures_are_listed_before_verifications(worker: Worker, summary: Summary, other: Other) -> None:
     other.verify_answer = lambda _: TryLater(60)
 
     worker.erase()
 
     assert list(summary.lines()) == ["deletion handler other: 1 contact erased, 1 contact still to be verified"]
     assert summary.failed == 0
+
+
+@pytest.mark.parametrize("outcome", [TryLater(reason="HTTP 500"), SlowDown(60), TimeoutError()], ids=repr)
+@pytest.mark.usefixtures("erased")
+def test_a_verification_that_fails_is_to_be_tried_again(
+    worker: Worker, summary: Summary, other: Other, outcome: object
+) -> None:
+    def answer(_: object) -> object:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    other.verify_answer = answer
+
+    worker.erase()
+
+    assert list(summary.lines()) == ["deletion handler other: 1 contact erased, 1 contact to be tried again"]
+    assert summary.failed == 1
