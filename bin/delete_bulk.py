@@ -114,6 +114,9 @@ def read_column(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[
         if names.count(plain(column)) != 1:
             raise Failure(f"{name} has no column {column}, or several of that name", USAGE)
         for row in reader:
+            starts = [value.partition('"')[0].replace(" ", "") for value in row if value.count('"') % 2]
+            if any(one and not any(map(str.isprintable, one)) for one in starts):  # where does the next row begin?
+                raise Failure(f"{name}, line {start + end + 1} is not CSV: invisible characters precede a quote", USAGE)
             if any(map(str.strip, row)):
                 yield dict(zip(names, row, strict=False)).get(plain(column), ""), start + end + 1
             end = reader.line_num
@@ -332,8 +335,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
         parser.error("--resume needs --report")
     if "-" in options.lists and not options.yes:
         parser.error("a list from standard input needs --yes")
-    missing = [name for name in ("CTMS_API_URL", "CTMS_CLIENT_ID", "CTMS_CLIENT_SECRET") if not os.environ.get(name)]
-    if missing:
+    needed = ("CTMS_API_URL", "CTMS_CLIENT_ID", "CTMS_CLIENT_SECRET")
+    if missing := [name for name in needed if not os.environ.get(name)]:
         parser.error(f"set {', '.join(missing)}")
     if not os.environ["CTMS_API_URL"].startswith(("http://", "https://")):
         parser.error("CTMS_API_URL must start with https:// or http://")
@@ -342,12 +345,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
 
 def confirm(options: Options, count: int, url: str) -> None:
     """Ask on the terminal, unless --yes is given. Raises `Failure` if the answer is not yes."""
-    if options.yes:
-        return
-    if not sys.stdin.isatty():
+    if not options.yes and not sys.stdin.isatty():
         raise Failure("there is no terminal to ask for confirmation: pass --yes")
     what = "Delete and forget" if options.forget else "Delete"
-    if input(f"{what} everything about {count} addresses at {url} permanently? [y/N] ").strip().lower() != "y":
+    question = f"{what} everything about {count} addresses at {url} permanently? [y/N] "
+    if not options.yes and input(question).strip().lower() != "y":
         raise Failure("nothing was done")
 
 
@@ -356,9 +358,8 @@ def run(options: Options) -> int:
     url, secret = os.environ["CTMS_API_URL"], os.environ["CTMS_CLIENT_SECRET"]
     found: dict[str, Entry] = {}
     for entry in chain.from_iterable(read_list(name, options.column) for name in options.lists):
-        found.setdefault(entry.address.lower() or entry.place, entry)
-    entries = list(found.values())
-    if not entries:
+        found.setdefault("".join(map(str.lower, entry.address)) or entry.place, entry)  # no final sigma
+    if not (entries := list(found.values())):
         say("the list is empty")
         return 0
     confirm(options, len(entries), url)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 
-from ctms.addresses import INVISIBLE
 from ctms.bulk.lines import MAX_LINE, Lines
 from ctms.errors import ListError
 
@@ -22,9 +21,6 @@ MAX_ROW = 1_000_000
 DELIMITERS = (",", "\t", ";", "|")
 
 _OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*\Z')
-_INVISIBLE_AND_QUOTE = re.compile(rf'[\s{INVISIBLE}]"')
-_HIDDEN_QUOTE = re.compile(rf'[\s{INVISIBLE}]+"[^"]*(?:"[^"]*"[^"]*)*')
-"""A value that begins with invisible characters and a quote, and has an odd number of quotes: it only looks quoted."""
 
 
 def malformed(number: int) -> ListError:
@@ -51,15 +47,27 @@ def read_row(lines: Lines, number: int, first: str, delimiter: str) -> list[str]
         if any('"' in piece for piece in lines.rest()):
             raise malformed(number)
         return None
-    cells = parse_line(first, delimiter) if len(first) < MAX_LINE else None
+    cells, line = parse_line(first, delimiter) if len(first) < MAX_LINE else None, first
     if cells is None:
+        line = ""
         try:
             cells = next(_reader(_whole_lines(lines, first), delimiter))
         except csv.Error:
             raise malformed(number) from None
-    if _INVISIBLE_AND_QUOTE.search(first) and any(map(_HIDDEN_QUOTE.fullmatch, cells)):
+    if any('"' in cell and _only_looks_quoted(cell, line, delimiter) for cell in cells):
         raise malformed(number)
     return cells
+
+
+def _only_looks_quoted(cell: str, line: str, delimiter: str) -> bool:
+    """Return whether invisible characters hide that a value begins with a quote, so that its end is not known.
+
+    `line` is the whole row, or empty if it has several lines.
+    """
+    start = cell[: cell.index('"')]
+    if cell.count('"') % 2 == 0 or not start.strip(" ") or any(map(str.isprintable, start.replace(" ", ""))):
+        return False
+    return not line or re.search(rf'(?:^|{re.escape(delimiter)}) *{re.escape(start)}"', line) is not None
 
 
 def parse_line(line: str, delimiter: str) -> list[str] | None:

@@ -18,6 +18,9 @@ MAX_LINE = 65_536
 NOT_TEXT = "\N{REPLACEMENT CHARACTER}"
 """Replaces bytes that are not text."""
 
+_BREAKS = "\r\n"
+"""The ends of lines. If a CR LF is divided, its line feed is taken for a blank line, which nobody reads."""
+
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZIP = b"PK\x03\x04"
@@ -71,7 +74,7 @@ class Lines:
                 if not line:
                     return
                 self._number = number = self._number + 1
-                self._cut = len(line) == MAX_LINE and line[-1] != "\n"
+                self._cut = len(line) == MAX_LINE and line[-1] not in _BREAKS
             text = line.lstrip()
             if text and text[0] != comment:
                 yield number, line
@@ -118,7 +121,7 @@ class Lines:
         """Return the next line, or the next chunk of a long line."""
         piece = self._text.readline(MAX_LINE)
         self._number += not self._cut
-        self._cut = len(piece) == MAX_LINE and piece[-1] != "\n"
+        self._cut = len(piece) == MAX_LINE and piece[-1] not in _BREAKS
         return piece
 
 

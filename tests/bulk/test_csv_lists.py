@@ -96,6 +96,9 @@ def test_text_in_quotes_names_nobody(header: str, row: str) -> None:
         "jane@example.com," + '"boss@example.com\n",' * (MAX_ROW // 10),
         'jane@example.com,\t"hidden\nboss@example.com\nquote"',
         'jane@example.com,\ufeff\N{NO-BREAK SPACE}"hidden\nboss@example.com"',
+        'jane@example.com,\N{SOFT HYPHEN}"hidden\nboss@example.com"',
+        'jane@example.com,\0"hidden\nboss@example.com"',
+        'jane@example.com,"two\nlines",\N{ZERO WIDTH SPACE}"hidden\nboss@example.com"',
     ],
     ids=lambda row: row[:40],
 )
@@ -107,6 +110,13 @@ def test_a_malformed_quote_ends_the_list(row: str) -> None:
     with pytest.raises(ListError, match=r"^line 3: a quote does not end.*correct the row") as error:
         list(entries)
     assert "example" not in error.value.message
+
+
+def test_a_value_in_quotes_may_begin_with_an_invisible_character_and_a_quote() -> None:
+    assert found('email,note\njane@example.com,"\N{ZERO WIDTH SPACE}"""\njoe@example.com,x\n') == [
+        "jane@example.com",
+        "joe@example.com",
+    ]
 
 
 @pytest.mark.parametrize(

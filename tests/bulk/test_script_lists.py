@@ -52,7 +52,13 @@ def test_no_row_of_csv_is_lost(tmp_path: Path, end: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['email,x\na@b.example,"oops\nc@d.example,ok\n', 'email,x\na@b.example,"a "b" c\nc@d.example\n"\n', '"email\n'],
+    [
+        'email,x\na@b.example,"oops\nc@d.example,ok\n',
+        'email,x\na@b.example,"a "b" c\nc@d.example\n"\n',
+        '"email\n',
+        *(f'email,x\na@b.example,{one}"oops\nc@d.example\n"\n' for one in "\N{NO-BREAK SPACE}\t\N{SOFT HYPHEN}\0"),
+        'email,x\n"a@b.example","two\nlines",\N{ZERO WIDTH SPACE}"oops\nc@d.example\n"\n',
+    ],
 )
 def test_malformed_quotes_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(script.Failure, match="is not CSV") as error:
@@ -72,3 +78,25 @@ def test_one_address_per_line(tmp_path: Path) -> None:
         ("a@b.example", 4),
         ("#1@b.example", 5),
     ]
+
+
+def test_a_quote_after_an_invisible_character_may_be_text(tmp_path: Path) -> None:
+    assert read(tmp_path, 'email,x\na@b.example,\N{ZERO WIDTH SPACE}"oops"\n', "email") == [("a@b.example", 2)]
+
+
+def test_addresses_with_a_final_sigma_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service maps each letter alone, as its database does; Python's `lower` does not."""
+    (tmp_path / "list").write_text("xΣ@b.example\nxς@b.example\nXς@B.example\n")
+    asked: list[int] = []
+    for name in ("CTMS_API_URL", "CTMS_CLIENT_ID", "CTMS_CLIENT_SECRET"):
+        monkeypatch.setenv(name, "https://ctms.example")
+    monkeypatch.setattr(script, "confirm", lambda _options, count, _url: asked.append(count) or _stop())
+
+    with pytest.raises(script.Failure):
+        script.run(script.parse_arguments([str(tmp_path / "list")]))
+
+    assert asked == [2]
+
+
+def _stop() -> None:
+    raise script.Failure("enough")

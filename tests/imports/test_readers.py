@@ -14,6 +14,7 @@ import pytest
 import zstandard
 from pyarrow import parquet
 
+from ctms.bulk.lines import MAX_LINE
 from ctms.errors import ListError
 from ctms.imports.mapping import RowError
 from ctms.imports.readers import find_files, find_format, number, open_reader
@@ -71,6 +72,26 @@ def test_a_long_row_is_skipped_as_a_whole() -> None:
     assert rows(f"a,b\n1,{long}\n2,x\n") == ["The line is too long", {"a": "2", "b": "x"}]
     with pytest.raises(ListError, match=r"^line 2: a quote"):
         rows(f'a,b\n1,{long},"\n2,x\n"')
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("length", range(MAX_LINE - 2, MAX_LINE + 2))
+@pytest.mark.parametrize("quoted", [False, True])
+def test_no_row_is_lost_after_one_as_long_as_a_chunk(end: str, length: int, quoted: bool) -> None:
+    """`length` is that of the row with the end of its line."""
+    mark = '"' if quoted else ""
+    long = "x" * (length - len(f"1,{mark}{mark}{end}"))
+    found = rows(f"a,b{end}1,{mark}{long}{mark}{end}2,x{end}{end}3,y{end}")
+
+    assert found[1:] == [{"a": "2", "b": "x"}, {"a": "3", "b": "y"}]
+    assert found[0] in ({"a": "1", "b": long}, "The line is too long")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_break_in_quotes_at_the_end_of_a_chunk_stays(end: str) -> None:
+    text = f"{'x' * (MAX_LINE - len('1,') - 2)}{end}y"
+
+    assert rows(f'a,b{end}1,"{text}"{end}2,x{end}') == [{"a": "1", "b": text}, {"a": "2", "b": "x"}]
 
 
 @pytest.mark.parametrize(
