@@ -164,9 +164,9 @@ def is_normal_form(normal: str, text: str) -> bool:
 def spellings(text: str) -> Sequence[str]:
     """Return the spellings under which the address of the text may be stored, case aside, as a rule also the text.
 
-    Compare them by `lower` in the database (`match_condition`). None becomes another address there, as the domain of
-    `a@İ.example` would: IDNA keeps the dot, `lower` does not. If the locale of
-    the database maps ASCII only, the spellings miss some local parts with non-ASCII letters in mixed case.
+    Compare them by `lower` in the database (`match_condition`). None becomes another address there, as `a@İ.example`
+    would: IDNA keeps the dot, `lower` does not. If the locale of the database maps ASCII only, the spellings miss some
+    local parts with non-ASCII letters in mixed case.
     """
     if len(text) > MAX_EXPANDED_LENGTH or _PLAIN.fullmatch(text):
         return (text,)

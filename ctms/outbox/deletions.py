@@ -111,6 +111,7 @@ _ADD = f"""
     SELECT %(erasure)s, name, gone.email_id, false FROM unnest(%(backends)s::text[]) AS name, gone"""
 
 
+_MOVE_MERGED = "UPDATE erasure_deletions SET merged_into = %(target)s WHERE merged_into = %(source)s"
 _ADD_MERGED = """
     INSERT INTO erasure_deletions (backend, email_id, merged_into, parked)
     SELECT name, %(source)s, %(target)s, false FROM unnest(%(backends)s::text[]) AS name"""
@@ -128,9 +129,14 @@ def add(connection: Connection, erasure_id: UUID, backends: Collection[str], ema
 
 
 def add_merged(connection: Connection, backends: Collection[str], source: UUID, target: UUID) -> None:
-    """Record that the backends must delete a contact that was merged, which is in the outbox."""
+    """Record that the backends must delete a contact that was merged, which is in the outbox.
+
+    What was merged into it before, and is still to be deleted, belongs to the target from now on.
+    """
+    values = {"backends": list(backends), "source": source, "target": target}
+    connection.execute(_MOVE_MERGED, values)
     if backends:
-        connection.execute(_ADD_MERGED, {"backends": list(backends), "source": source, "target": target})
+        connection.execute(_ADD_MERGED, values)
 
 
 def find(connection: Connection, backend: str, email_ids: Collection[UUID]) -> dict[UUID, tuple[Deletion, ...]]:

@@ -53,7 +53,12 @@ _RECORD = f"""
 
 _IS_AWAITED = {
     BACKEND: "SELECT FROM erasure_backends WHERE backend = %s AND (pending > 0 OR parked > 0) LIMIT 1",
-    HANDLER: f"SELECT FROM {ErasureTask.__tablename__} WHERE handler = %s LIMIT 1",
+    # Each of the two indexes has a part of the rows.
+    HANDLER: f"""
+        WITH given AS (SELECT %s AS name)
+        SELECT FROM given WHERE EXISTS (
+            SELECT FROM {ErasureTask.__tablename__} WHERE handler = given.name AND parked_at IS NULL)
+        OR EXISTS (SELECT FROM {ErasureTask.__tablename__} WHERE handler = given.name AND parked_at IS NOT NULL)""",
 }
 _DELETE = """
     WITH batch AS (SELECT ctid FROM {table} WHERE backend = %(name)s LIMIT %(limit)s)

@@ -181,6 +181,30 @@ def test_what_a_merge_has_deleted_is_deleted_even_if_its_id_is_used_again(
     assert other.copies[source_id]["email"]["primary_email"] == "other@example.com"
 
 
+def test_what_waits_in_a_chain_of_merges_belongs_to_the_last_target(
+    api: ApiClient, other: Other, worker: Worker
+) -> None:
+    """Even if the id of the contact between the two is used again, which deletes its tombstone."""
+    target, middle, source = create(api), create(api), create(api)
+    source_id, middle_id = (path.rpartition("/")[2] for path in (source, middle))
+    worker.push()
+    other.answer = lambda contacts: {
+        one.email_id: Refused("no") if one.email_id == source_id else None for one in contacts
+    }
+    merged(api, middle, source)
+    merged(api, target, middle)
+    worker.push()
+    for path in (source, middle):
+        again = {"email": {"email_id": path.rpartition("/")[2], "primary_email": f"{uuid4()}@example.com"}}
+        assert api.put(path, again).status_code == 201
+    worker.push()
+    assert other.gone == [middle_id]
+
+    erasure = erase(api, api.get(target).json["email"]["primary_email"])
+    worker.push()
+    assert row("SELECT parked FROM erasure_backends WHERE erasure_id = %s", erasure) == 1
+
+
 def test_what_a_merge_has_deleted_is_deleted_before_its_id_is_pushed_again(
     api: ApiClient, other: Other, worker: Worker
 ) -> None:
