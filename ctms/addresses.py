@@ -172,7 +172,7 @@ def spellings(text: str) -> Sequence[str]:
         return (text,)
     local, domain = _parts(text)
     spelt = [f"{one}{other}" for one, other in product(_local_spellings(local), _domain_spellings(domain))]
-    if comparison_key(_lower(text)) == comparison_key(text):
+    if _keeps_address(text):
         spelt.insert(0, text)
     return tuple(dict.fromkeys(spelt))
 
@@ -235,6 +235,14 @@ def _unicode_domain(domain: str) -> str:
         return idna.decode(idna.uts46_remap(domain, std3_rules=False, transitional=False))
     except idna.IDNAError:
         return to_form("NFC", _lower(domain))
+
+
+def _keeps_address(text: str) -> bool:
+    """Return whether the lower case of the text is the same address."""
+    if text.isascii():
+        return True
+    lower, key = _lower(text), comparison_key(text)
+    return to_form("NFC", lower) == key or comparison_key(lower) == key
 
 
 def _local_spellings(local: str) -> Iterable[str]:

@@ -88,15 +88,16 @@ def test_addresses_with_a_final_sigma_are_two(tmp_path: Path, monkeypatch: pytes
     """The service maps each letter alone, as its database does; Python's `lower` does not."""
     (tmp_path / "list").write_text("xΣ@b.example\nxς@b.example\nXς@B.example\n")
     asked: list[int] = []
+
+    def refuse(_options: object, count: int, _url: str) -> None:
+        asked.append(count)
+        raise script.Failure("enough")
+
     for name in ("CTMS_API_URL", "CTMS_CLIENT_ID", "CTMS_CLIENT_SECRET"):
         monkeypatch.setenv(name, "https://ctms.example")
-    monkeypatch.setattr(script, "confirm", lambda _options, count, _url: asked.append(count) or _stop())
+    monkeypatch.setattr(script, "confirm", refuse)
 
     with pytest.raises(script.Failure):
         script.run(script.parse_arguments([str(tmp_path / "list")]))
 
     assert asked == [2]
-
-
-def _stop() -> None:
-    raise script.Failure("enough")
