@@ -13,6 +13,7 @@ from flask.cli import AppGroup
 
 from ctms.bulk.columns import ReadOptions
 from ctms.cli import values
+from ctms.cli.actor import current_actor
 from ctms.cli.audit import record
 from ctms.cli.lists import ListReader, column_option
 from ctms.cli.output import (
@@ -30,6 +31,7 @@ from ctms.cli.receivers import find, find_backend, kind_option, name_argument, s
 from ctms.contacts.queries import estimate_contacts
 from ctms.database import pool
 from ctms.database.pool import Connection
+from ctms.erasure import records
 from ctms.errors import OperatorError, UnfinishedError
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.sync import known_receivers, parked, receiver_states
@@ -118,9 +120,10 @@ def resume_backend(name: str, kind: str, as_json: bool) -> None:
 @backends.command("forget")
 @name_argument
 @kind_option
+@click.option("--close-erasures", "close", is_flag=True, help="Count what erasures wait for there as done manually.")
 @yes_option
 @json_option
-def forget_backend(name: str, kind: str, yes: bool, as_json: bool) -> None:
+def forget_backend(name: str, kind: str, close: bool, yes: bool, as_json: bool) -> None:
     """Forget the backend NAME, whose system is no longer used, with its pending changes.
 
     While the database knows it, commands and scheduled retention runs refuse to change contacts without its plugin.
@@ -133,13 +136,12 @@ def forget_backend(name: str, kind: str, yes: bool, as_json: bool) -> None:
         find(connection, kind, name, _OTHER_KIND[kind])
         if name in receiver_states.registered(kind):
             raise OperatorError(f"a plugin provides the {WORDS[kind]} {name}: remove the plugin first")
-        if known_receivers.is_awaited(connection, kind, name):
-            raise OperatorError(
-                f"erasures wait for the {WORDS[kind]} {name}: delete the data there manually, then end each by"
-                " `flask ctms erasures close`; `erasures list --unfinished` shows them"
-            )
+        if not close:
+            known_receivers.check_not_awaited(connection, kind, name)
         confirm(f"Forget the {WORDS[kind]} {name} and its pending changes?", yes)
         record(name, on=connection, kind=kind)
+        for erasure_id in known_receivers.find_awaiting(connection, kind, name) if close else ():
+            records.close(connection, erasure_id, kind, name, current_actor())
         dropped = known_receivers.forget(connection, kind, name)
     data = {"kind": kind, "name": name, "dropped": dropped}
     write_done(name, data, f"forgotten, with {counted(dropped, 'pending change')}", as_json)

@@ -30,6 +30,8 @@ from ctms.history import merges
 from ctms.history.context import recorded_evidence
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
+from ctms.outbox.known import find_known
+from ctms.outbox.lanes import BACKEND
 from ctms.suppression.check import SuppressionCheck
 
 SAME = {"loc": ["body", "from"], "msg": "A contact cannot be merged into itself", "type": "same_contact"}
@@ -110,8 +112,9 @@ def merge(connection: Connection, pair: LockedPair) -> MergeResult:
     for name, group in found.groups.items():
         _write_group(connection, target, SUB_DOCUMENTS[name], group)
     merges.conclude(connection, source, target)
-    outbox().changed(connection, [target, source])
-    deletions.add_merged(connection, outbox().names, source, target)
+    backends = sorted({*outbox().names, *find_known(connection)[BACKEND]})
+    outbox().changed(connection, [target, source], backends=backends)
+    deletions.add_merged(connection, backends, source, target)
     document = store_written(connection, target)
     assert document is not None  # noqa: S101  locked
     return MergeResult(document, found)

@@ -26,6 +26,8 @@ from ctms.erasure.handlers import handler_names
 from ctms.erasure.models import ErasedAddress, Erasure, ErasureDeletion, ErasureHandler, ErasureTask
 from ctms.outbox import deletions
 from ctms.outbox.changes import outbox
+from ctms.outbox.known import find_known
+from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.suppression.check import block_all_writers, block_writers
 from ctms.suppression.fingerprints import fingerprints, require_key
 from ctms.suppression.suppressions import SOURCE_ERASURE, suppress
@@ -59,7 +61,9 @@ _UPSERT_RECORD = f"""
         SELECT %(id)s, clock_timestamp(), %(by)s, %(origin)s, %(forget)s, %(contacts)s, %(unknown)s, %(also)s, (
             SELECT array_agg(earlier.id ORDER BY earlier.id) FROM (
                 SELECT DISTINCT erasure_id FROM {ErasedAddress.__tablename__}
-                WHERE fingerprint = ANY(%(asked)b::bytea[]) AND erasure_id <> %(id)s) AS earlier (id)
+                WHERE erasure_id <> %(id)s AND fingerprint = ANY(%(asked)b::bytea[] || ARRAY(
+                    SELECT fingerprint FROM {MergedAddress.__tablename__} WHERE email_id = ANY(%(email_ids)s))
+                )) AS earlier (id)
             WHERE EXISTS (SELECT FROM {ErasureTask.__tablename__} t WHERE t.erasure_id = earlier.id)
                 OR EXISTS (SELECT FROM {ErasureDeletion.__tablename__} d WHERE d.erasure_id = earlier.id))
         ON CONFLICT (id) DO UPDATE SET
@@ -120,11 +124,11 @@ def erase(
 ) -> None:
     """Delete the locked contacts, each of which is given once, and add them to the record of the erasure.
 
-    Backends and deletion handlers are notified later. `unknown` is the number of requested addresses or identities that
-    match no contact, except addresses erased before. `also_known_in` is the number of other contacts that have an
-    address as their account address. An erasure that forgets suppresses all requested `addresses`, even without a
-    contact. It follows unfinished erasures of these, of the contacts' addresses, and of others that the request has
-    `named`.
+    Backends and deletion handlers are notified later, also those that only other processes have. `unknown` is the
+    number of requested addresses or identities that match no contact, except addresses erased before. `also_known_in`
+    is the number of other contacts that have an address as their account address. An erasure that forgets suppresses
+    all requested `addresses`, even without a contact. It follows unfinished erasures of these, of the contacts'
+    addresses, of those that they lost in merges, and of others that the request has `named`.
     """
     email_ids = [one.email_id for one in found]
     prints = _fingerprints(addresses_of(found))
@@ -138,11 +142,13 @@ def erase(
     if request.forget:
         primary = (one.addresses["primary_email"] for one in found)
         suppress(connection, _fingerprints([*primary, *addresses]), SOURCE_ERASURE)
-    names = handler_names()
-    if found and names:
+    if not found:
+        return
+    known = find_known(connection)
+    if names := sorted({*handler_names(), *known[HANDLER]}):
         connection.execute(_UPSERT_HANDLERS, (request.id, len(found), names))
         connection.execute(_INSERT_TASKS, (request.id, names, [one.identities for one in found]))
-    deletions.add(connection, request.id, outbox().names, email_ids)
+    deletions.add(connection, request.id, sorted({*outbox().names, *known[BACKEND]}), email_ids)
 
 
 def write_record(

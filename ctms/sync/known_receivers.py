@@ -8,9 +8,11 @@ removes it.
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from ctms.database.pool import Connection
 from ctms.erasure.models import ErasureTask
+from ctms.errors import OperatorError
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.outbox.models import Mirrored, OutboxEntry, Receiver
 from ctms.sync.receiver_states import HOOKS, WORDS, registered
@@ -60,9 +62,18 @@ _IS_AWAITED = {
             SELECT FROM {ErasureTask.__tablename__} WHERE handler = given.name AND parked_at IS NULL)
         OR EXISTS (SELECT FROM {ErasureTask.__tablename__} WHERE handler = given.name AND parked_at IS NOT NULL)""",
 }
+# Not those of an erasure that came after `is_awaited`. If it is concurrent, the row has another `ctid` afterwards.
 _DELETE = """
-    WITH batch AS (SELECT ctid FROM {table} WHERE backend = %(name)s LIMIT %(limit)s)
+    WITH batch AS (
+        SELECT t.ctid FROM {table} t WHERE t.backend = %(name)s AND NOT EXISTS (
+            SELECT FROM erasure_deletions d
+            WHERE d.backend = t.backend AND d.email_id = t.email_id AND d.erasure_id IS NOT NULL)
+        LIMIT %(limit)s)
     DELETE FROM {table} t USING batch b WHERE t.ctid = b.ctid"""
+_AWAITING = {
+    BACKEND: "SELECT erasure_id FROM erasure_backends WHERE backend = %s AND (pending > 0 OR parked > 0)",
+    HANDLER: f"SELECT DISTINCT erasure_id FROM {ErasureTask.__tablename__} WHERE handler = %s",
+}
 _DELETE_MERGED = "DELETE FROM erasure_deletions WHERE backend = %(name)s AND erasure_id IS NULL"
 _FORGET = f"DELETE FROM {Receiver.__tablename__} WHERE kind = %(kind)s AND name = %(name)s"
 
@@ -98,16 +109,27 @@ def describe_awaited(connection: Connection) -> list[str]:
     return [f"erasures wait for {WORDS[kind]} {name}, which is not installed" for kind, name in awaited(connection)]
 
 
-def is_awaited(connection: Connection, kind: str, name: str) -> bool:
-    """Return whether erasures wait for it."""
-    return connection.execute(_IS_AWAITED[kind], (name,)).fetchone() is not None
+def check_not_awaited(connection: Connection, kind: str, name: str) -> None:
+    """Raise `OperatorError` if erasures wait for it."""
+    if connection.execute(_IS_AWAITED[kind], (name,)).fetchone() is not None:
+        raise OperatorError(
+            f"erasures wait for the {WORDS[kind]} {name}: delete the data there manually, then pass --close-erasures,"
+            " or end each by `flask ctms erasures close`; `erasures list --unfinished` shows them"
+        )
+
+
+def find_awaiting(connection: Connection, kind: str, name: str) -> list[UUID]:
+    """Return the ids of the erasures that wait for it."""
+    return [erasure_id for (erasure_id,) in connection.execute(_AWAITING[kind], (name,)).fetchall()]
 
 
 def forget(connection: Connection, kind: str, name: str) -> int:
     """Delete what the database knows of a backend or deletion handler; return the number of its pending changes.
 
-    Not inside a transaction: there may be many. For one that no plugin provides any more, and no erasure waits for.
+    Not inside a transaction: there may be many. For one that no plugin provides any more. Raises `OperatorError` if
+    erasures wait for it; what they wait for is kept.
     """
+    check_not_awaited(connection, kind, name)
     values: dict[str, Any] = {"kind": kind, "name": name, "limit": BATCH}
     number = 0
     if kind == BACKEND:
@@ -116,6 +138,7 @@ def forget(connection: Connection, kind: str, name: str) -> int:
             sql = _DELETE.format(table=table)
             while deleted := connection.execute(sql, values).rowcount:
                 number += deleted if table == OutboxEntry.__tablename__ else 0
+    check_not_awaited(connection, kind, name)
     connection.execute(_FORGET, values)
     return number
 

@@ -8,6 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from ctms.cli import ctms
+from ctms.database import pool
+from ctms.database.pool import Connection
+from ctms.errors import OperatorError
 from ctms.sync import known_receivers
 from tests.cli.running import run, run_json
 from tests.http import ApiClient
@@ -74,28 +77,43 @@ def test_one_that_a_plugin_provides_is_not_forgotten(cli: CliRunner) -> None:
 
 @pytest.mark.usefixtures("unused")
 @pytest.mark.parametrize("kind", ["backend", "deletion handler"])
-def test_one_that_erasures_wait_for_is_not_forgotten(cli: CliRunner, api: ApiClient, kind: str) -> None:
+@pytest.mark.parametrize("closed", ["each", "all"])
+def test_one_that_erasures_wait_for_is_not_forgotten(cli: CliRunner, api: ApiClient, kind: str, closed: str) -> None:
     address = f"{uuid4()}@example.com"
     api.post("/ctms", {"email": {"primary_email": address}})
     erasure = api.delete(f"/ctms/{address}").headers["Erasure-Id"]
     options = () if kind == "backend" else ("--deletion-handler",)
-    if kind == "backend":
-        execute(
-            "INSERT INTO erasure_backends (erasure_id, backend, pending, done, parked, started_at, changed_at)"
-            " VALUES (%(e)s, 'unused', 1, 0, 0, now(), now())",
-            e=erasure,
-        )
-    else:
-        execute(
-            "INSERT INTO erasure_handlers"
-            " (erasure_id, handler, pending, done, verified, parked, started_at, changed_at)"
-            " SELECT erasure_id, 'unused', pending, done, verified, parked, started_at, changed_at"
-            " FROM erasure_handlers"
-        )
-        execute("UPDATE erasure_tasks SET handler = 'unused'")
-
     refused = run(cli, "backends", "forget", "unused", *options, "--yes", status=1)
 
     assert f"erasures wait for the {kind} unused" in refused.stderr
-    run(cli, "erasures", "close", erasure, "unused", *options, "--yes")
-    run(cli, "backends", "forget", "unused", *options, "--yes")
+    if closed == "each":
+        run(cli, "erasures", "close", erasure, "unused", *options, "--yes")
+        run(cli, "backends", "forget", "unused", *options, "--yes")
+    else:
+        run(cli, "backends", "forget", "unused", *options, "--close-erasures", "--yes")
+    record = run_json(cli, "erasures", "show", erasure)
+    (part,) = [one for one in record["backends" if kind == "backend" else "handlers"] if one["name"] == "unused"]
+    assert (part["pending"], part["parked"], part["done"]) == (0, 0, 1)
+    assert part["reason"].startswith("closed by ")
+
+
+@pytest.mark.usefixtures("unused")
+def test_what_an_erasure_waits_for_meanwhile_is_kept(api: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may begin while the operator is asked, or the rows are deleted."""
+    address = f"{uuid4()}@example.com"
+    email_id = api.post("/ctms", {"email": {"primary_email": address}}).json["email"]["email_id"]
+    answers = iter([False, True])
+    check = known_receivers.check_not_awaited
+
+    def begin_meanwhile(connection: Connection, kind: str, name: str) -> None:
+        if next(answers):
+            check(connection, kind, name)
+        else:
+            assert api.delete(f"/ctms/{address}").status_code == 200
+
+    monkeypatch.setattr(known_receivers, "check_not_awaited", begin_meanwhile)
+    with pool.acquire() as connection, pytest.raises(OperatorError, match="erasures wait for the backend unused"):
+        known_receivers.forget(connection, "backend", "unused")
+
+    assert [str(one) for (one,) in execute("SELECT email_id FROM outbox WHERE backend = 'unused'")] == [email_id]
+    assert execute("SELECT count(*) FROM receivers WHERE kind = 'backend' AND name = 'unused'")[0][0] == 1

@@ -277,3 +277,22 @@ def test_unfinished_erasures_are_found_by_indexes(app: Flask) -> None:  # noqa: 
 
     assert "idx_erasures_follows" in plan
     assert "Seq Scan on erasures" not in plan
+
+
+def test_it_follows_the_erasure_of_an_address_that_the_contact_lost_in_a_merge(
+    api: ApiClient, other: Other, worker: Worker
+) -> None:
+    first = create(api, email={"primary_email": ADDRESS})
+    assert first
+    worker.push()
+    other.answer = lambda _: Refused("no")
+    earlier = erase(api, ADDRESS)
+    worker.push()
+    worker.erase()
+    other.answer = lambda _: None
+    target, source = create(api), create(api, email={"primary_email": SPELT})
+    merged(api, target, source)
+
+    erasure = erase(api, api.get(target).json["email"]["primary_email"])
+
+    assert status(api, erasure)[1] == [earlier]
