@@ -49,7 +49,7 @@ NOTHING_DONE, USAGE, PARTLY_DONE, REPORT_EXISTS = 1, 2, 3, 10
 MAX_BATCH, REQUEST_TIMEOUT_IN_SECONDS = 5_000, 120  # of one request
 RETRIED = {429, 502, 503, 504}
 HEADERS = {"email", "emailaddress", "emailadresse", "mail", "mailaddress", "primaryemail", "address"}
-OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*$')
+OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*$|^[^"]*"(?:[^"]*"[^"]*")*[^"]*$')
 Options = argparse.Namespace
 
 
@@ -97,7 +97,7 @@ def read_lines(lines: Sequence[str], name: str) -> Iterator[tuple[str, int]]:
         if not line or line.startswith("#"):
             continue
         if (first and "@" not in line and re.search(r"[,;\t|]", line)) or OPEN_QUOTE.search(line):
-            raise Failure(f"{name}, line {number} has several columns: choose one with --column", USAGE)
+            raise Failure(f"{name}, line {number} has columns, or an open quote: choose one with --column", USAGE)
         if not first or plain(line) not in HEADERS:
             quoted = len(line) > 1 and line[0] == line[-1] == '"'
             yield line[1:-1].replace('""', '"') if quoted else line, number
@@ -113,12 +113,13 @@ def read_column(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[
         names, end = [plain(title) for title in next(reader, [])], reader.line_num
         if names.count(plain(column)) != 1:
             raise Failure(f"{name} has no column {column}, or several of that name", USAGE)
+        at = names.index(plain(column))
         for row in reader:
-            starts = [value.partition('"')[0].replace(" ", "") for value in row if value.count('"') % 2]
-            if any(one and not any(map(str.isprintable, one)) for one in starts):  # where does the next row begin?
+            starts = [value.partition('"')[0].strip(" ") for value in row if value.count('"') % 2]
+            if any(one and not re.search(r"[^\W\u115f\u1160\u3164\uffa0]|[!-~\r\n]", one) for one in starts):
                 raise Failure(f"{name}, line {start + end + 1} is not CSV: invisible characters precede a quote", USAGE)
-            if any(map(str.strip, row)):
-                yield dict(zip(names, row, strict=False)).get(plain(column), ""), start + end + 1
+            if any(map(str.strip, row)):  # no address in a longer row, whose values may be shifted
+                yield "" if any(map(str.strip, row[len(names) :])) else "".join(row[at : at + 1]), start + end + 1
             end = reader.line_num
     except csv.Error as error:
         raise Failure(f"{name}, line {start + reader.line_num} is not CSV: {error}", USAGE) from None
@@ -335,9 +336,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
         parser.error("--resume needs --report")
     if "-" in options.lists and not options.yes:
         parser.error("a list from standard input needs --yes")
-    needed = ("CTMS_API_URL", "CTMS_CLIENT_ID", "CTMS_CLIENT_SECRET")
-    if missing := [name for name in needed if not os.environ.get(name)]:
-        parser.error(f"set {', '.join(missing)}")
+    names = ("CTMS_API_URL", "CTMS_CLIENT_ID", "CTMS_CLIENT_SECRET")
+    if missing := ", ".join(name for name in names if not os.environ.get(name)):
+        parser.error(f"set {missing}")
     if not os.environ["CTMS_API_URL"].startswith(("http://", "https://")):
         parser.error("CTMS_API_URL must start with https:// or http://")
     return options
@@ -370,8 +371,7 @@ def run(options: Options) -> int:
     # A keyed digest: without the secret, nobody can find out from the report what a short list contains.
     text = json.dumps([url, options.forget, options.include_fxa, entries]).encode()
     digest = hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
-    report = Report(options.report, options.resume, {"list": digest, "batch_size": options.batch_size})
-    status = 0
+    report, status = Report(options.report, options.resume, {"list": digest, "batch_size": options.batch_size}), 0
     try:
         erase_all(service, entries, report, options)
     except Failure as failure:

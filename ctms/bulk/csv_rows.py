@@ -20,6 +20,9 @@ MAX_ROW = 1_000_000
 
 DELIMITERS = (",", "\t", ";", "|")
 
+_VISIBLE = re.compile(r"[^\W\u115f\u1160\u3164\uffa0]|[!-~]")
+"""A letter, except the invisible ones of Hangul, a digit, or any other visible character of ASCII."""
+
 _OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*\Z')
 
 
@@ -32,8 +35,8 @@ def malformed(number: int) -> ListError:
 
 
 def has_open_quote(line: str) -> bool:
-    """Return whether a value of the line, whatever its delimiter, begins with a quote that does not end there."""
-    return _OPEN_QUOTE.search(line) is not None
+    """Return whether a value of the line, whatever its delimiter, has a quote that does not end there."""
+    return line.count('"') % 2 == 1 or _OPEN_QUOTE.search(line) is not None
 
 
 def read_row(lines: Lines, number: int, first: str, delimiter: str) -> list[str] | None:
@@ -65,7 +68,9 @@ def _only_looks_quoted(cell: str, line: str, delimiter: str) -> bool:
     `line` is the whole row, or empty if it has several lines.
     """
     start = cell[: cell.index('"')]
-    if cell.count('"') % 2 == 0 or not start.strip(" ") or any(map(str.isprintable, start.replace(" ", ""))):
+    if cell.count('"') % 2 == 0 or not start.strip(" ") or _VISIBLE.search(start):
+        return False
+    if "\n" in start or "\r" in start:  # only a value in quotes has them
         return False
     return not line or re.search(rf'(?:^|{re.escape(delimiter)}) *{re.escape(start)}"', line) is not None
 

@@ -43,7 +43,7 @@ OF_BACKENDS = ("backend", "installed", "pending", "done", *PROGRESS)
 @click.option(
     "--unfinished",
     is_flag=True,
-    help="Only those that a handler or backend has not finished yet.",
+    help="Only those that are not done: a handler or backend has not finished, or not verified them yet.",
 )
 @json_option
 def list_erasures(limit: int, unfinished: bool, as_json: bool) -> None:
@@ -166,11 +166,16 @@ def close_erasure(erasure_id: UUID, name: str, kind: str, yes: bool, as_json: bo
     confirm(f"Count everything that the {WORDS[kind]} {name} has yet to do as done manually?", yes)
     with pool.acquire() as connection:
         with connection.transaction():
-            if not records.close(connection, erasure_id, kind, name, current_actor()):
+            closed = records.close(connection, erasure_id, kind, name, current_actor())
+            if closed is None:
                 raise NotFoundError(f"there is no erasure {erasure_id} with the {WORDS[kind]} {name}")
-            record(str(erasure_id), on=connection, kind=kind, name=name)
+            if closed:
+                record(str(erasure_id), on=connection, kind=kind, name=name)
         found = records.find(connection, erasure_id)
-    write_done(str(erasure_id), found, f"the {WORDS[kind]} {name} counts as done", as_json)
+    remark = (
+        f"the {WORDS[kind]} {name} counts as done" if closed else f"nothing is left to do for the {WORDS[kind]} {name}"
+    )
+    write_done(str(erasure_id), found, remark, as_json)
 
 
 def _warn_of_missing(record: Mapping[str, Any]) -> None:

@@ -100,7 +100,10 @@ class ListReader:
         except ListError as error:
             if not self.read:
                 raise
-            self._end = f"{error.message}; the rest of the list was not read"
+            self._end = (
+                f"{error.message}; the rest of the list was not read, and the last entries before it are not processed:"
+                " run it again with the whole list"
+            )
 
     def check(self) -> None:
         """Raise `UnfinishedError` if lines were bad or the list ended too early."""

@@ -66,12 +66,25 @@ _NEWEST_FIRST = "ORDER BY e.requested_at DESC, e.id"
 
 _ONE = f"SELECT {_RENDERED} {_FROM} WHERE e.id = %s"
 _NEWEST = f"SELECT {_RENDERED} {_FROM} {_NEWEST_FIRST} LIMIT %s"
+
+# One index entry for each erasure to verify, however many contacts it has.
+UNFINISHED = f"""
+    WITH RECURSIVE to_verify (erasure_id) AS (
+        (SELECT erasure_id FROM {ErasureTask.__tablename__} ORDER BY erasure_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT t.erasure_id FROM {ErasureTask.__tablename__} t WHERE t.erasure_id > one.erasure_id
+            ORDER BY t.erasure_id LIMIT 1)
+        FROM to_verify one WHERE one.erasure_id IS NOT NULL)
+    SELECT erasure_id FROM to_verify WHERE erasure_id IS NOT NULL
+    UNION SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0
+    UNION SELECT erasure_id FROM {ErasureBackend.__tablename__} WHERE pending > 0 OR parked > 0"""
+"""The query for the ids of erasures that are not done, except those that only follow others."""
+
 _OPEN = f"""
     SELECT {_RENDERED} {_FROM}
     WHERE e.id = ANY (ARRAY(
-        WITH unfinished AS MATERIALIZED (
-            SELECT erasure_id FROM {ErasureHandler.__tablename__} WHERE pending > 0 OR parked > 0
-            UNION ALL SELECT erasure_id FROM {ErasureBackend.__tablename__} WHERE pending > 0 OR parked > 0)
+        WITH unfinished AS MATERIALIZED ({UNFINISHED})
         SELECT erasure_id FROM unfinished
         UNION ALL SELECT f.id FROM {Erasure.__tablename__} f
         WHERE f.follows && ARRAY(SELECT erasure_id FROM unfinished)))
@@ -110,11 +123,11 @@ def _close(numbers: str, waiting: str, column: str) -> tuple[str, str, str]:
     """Return the statements that lock the numbers of one `column`, delete its pending work, and count it as done."""
     of_one = f"erasure_id = %(id)s AND {column} = %(name)s"
     return (
-        f"SELECT FROM {numbers} WHERE {of_one} FOR NO KEY UPDATE",
+        f"SELECT pending + parked FROM {numbers} WHERE {of_one} FOR NO KEY UPDATE",
         f"DELETE FROM {waiting} WHERE {of_one}",
         f"""UPDATE {numbers} SET
             done = done + pending + parked, pending = 0, parked = 0, reason = %(reason)s, changed_at = clock_timestamp()
-        WHERE {of_one} RETURNING done""",
+        WHERE {of_one}""",
     )
 
 
@@ -136,7 +149,7 @@ def find(connection: Connection, erasure_id: UUID) -> dict[str, Any] | None:
 
 
 def newest(connection: Connection, limit: int, *, unfinished: bool = False) -> list[dict[str, Any]]:
-    """Return the newest records, or the newest of those that a handler or backend has not finished.
+    """Return the newest records, or the newest of those that a handler or backend has not finished or verified.
 
     One that follows an unfinished erasure is unfinished, too.
     """
@@ -187,18 +200,23 @@ def retry_handler(connection: Connection, handler: str) -> Iterator[int]:
         yield moved[1] if moved else 0
 
 
-def close(connection: Connection, erasure_id: UUID, kind: str, name: str, by: str) -> bool:
+def close(connection: Connection, erasure_id: UUID, kind: str, name: str, by: str) -> bool | None:
     """Count the unfinished work of a backend or deletion handler (`kind`) on the erasure as done manually.
 
-    Its pending work is deleted; the record names who closed it. Returns False if it has no part in the erasure.
+    Its pending work is deleted; the record names who closed it. Returns False if nothing was unfinished, and None if it
+    has no part in the erasure.
     """
     values = {"id": erasure_id, "name": name, "reason": f"closed by {by}"}
     with connection.transaction():
         connection.execute("SET LOCAL statement_timeout = 0")  # there may be a million of them
         lock, delete, count = _CLOSE[kind]
-        connection.execute(lock, values)
-        connection.execute(delete, values)
-        return connection.execute(count, values).fetchone() is not None
+        part = connection.execute(lock, values).fetchone()
+        if part is None:
+            return None
+        if not connection.execute(delete, values).rowcount and not part[0]:
+            return False
+        connection.execute(count, values)
+        return True
 
 
 def _records(connection: Connection, sql: str, value: Any) -> list[dict[str, Any]]:

@@ -14,17 +14,14 @@ from prometheus_client.registry import Collector
 
 from ctms.contacts.queries import estimate_contacts
 from ctms.database.engine import quick_connection
+from ctms.erasure.records import UNFINISHED
 
 CACHE_SECONDS = 5
 """How long values are reused: less than the time between two scrapes, so that each scrape gets new ones."""
 
-# By the indexes of open ones.
-_OPEN_ERASURES = """
+_OPEN_ERASURES = f"""
     SELECT count(*)::float8, coalesce(extract(epoch FROM now() - min(requested_at)), 0)::float8
-    FROM erasures
-    WHERE id IN (
-        SELECT erasure_id FROM erasure_handlers WHERE pending > 0 OR parked > 0
-        UNION ALL SELECT erasure_id FROM erasure_backends WHERE pending > 0 OR parked > 0)"""
+    FROM erasures WHERE id IN ({UNFINISHED})"""
 
 
 class DatabaseCounts(NamedTuple):

@@ -14,6 +14,10 @@ from ctms.bulk.lines import MAX_LINE
 from ctms.errors import ListError
 from tests.bulk.reading import ADDRESSES, OPT_OUTS, found, problems, read
 
+INVISIBLE = (
+    "\N{NO-BREAK SPACE}\t\N{SOFT HYPHEN}\0\N{VARIATION SELECTOR-16}\N{COMBINING GRAPHEME JOINER}\N{HANGUL FILLER}"
+)
+
 
 @pytest.mark.parametrize(
     "first", ["user@xn--mnchen-3ya.de", "jörg@example.com", f"{'x' * 60}@example.com", "a@b.example\N{NO-BREAK SPACE}"]
@@ -96,8 +100,6 @@ def test_text_in_quotes_names_nobody(header: str, row: str) -> None:
         "jane@example.com," + '"boss@example.com\n",' * (MAX_ROW // 10),
         'jane@example.com,\t"hidden\nboss@example.com\nquote"',
         'jane@example.com,\ufeff\N{NO-BREAK SPACE}"hidden\nboss@example.com"',
-        'jane@example.com,\N{SOFT HYPHEN}"hidden\nboss@example.com"',
-        'jane@example.com,\0"hidden\nboss@example.com"',
         'jane@example.com,"two\nlines",\N{ZERO WIDTH SPACE}"hidden\nboss@example.com"',
     ],
     ids=lambda row: row[:40],
@@ -112,8 +114,26 @@ def test_a_malformed_quote_ends_the_list(row: str) -> None:
     assert "example" not in error.value.message
 
 
-def test_a_value_in_quotes_may_begin_with_an_invisible_character_and_a_quote() -> None:
-    assert found('email,note\njane@example.com,"\N{ZERO WIDTH SPACE}"""\njoe@example.com,x\n') == [
+@pytest.mark.parametrize("before", [*INVISIBLE, "", "- nobody@example.com, reason: ", "nobody@example.com "])
+def test_an_open_quote_ends_a_list_without_columns(before: str) -> None:
+    text = f'email\njane@example.com\n{before}"Please\nboss@example.com\nthanks"\n'
+
+    entries: list[Entry] = []
+    with pytest.raises(ListError, match=r"^line 3: a quote does not end"):
+        entries += lists.read(io.BytesIO(text.encode()), ADDRESSES)
+
+    assert "boss@example.com" not in {entry.address for entry in entries}
+
+
+@pytest.mark.parametrize("before", INVISIBLE)
+def test_an_invisible_character_does_not_hide_a_quote(before: str) -> None:
+    with pytest.raises(ListError, match=r"^line 2: a quote does not end"):
+        found(f'email,note\njane@example.com,{before}"Please\nboss@example.com,x\nthanks"\n')
+
+
+@pytest.mark.parametrize("value", ['"\N{ZERO WIDTH SPACE}"""', '"\n""Great"" 5"" phone"'])
+def test_a_value_in_quotes_may_begin_with_an_invisible_character_and_a_quote(value: str) -> None:
+    assert found(f"email,note\njane@example.com,{value}\njoe@example.com,x\n") == [
         "jane@example.com",
         "joe@example.com",
     ]
@@ -166,7 +186,7 @@ def test_no_line_is_lost_in_the_search_for_a_header() -> None:
 
 
 def test_quotes_within_a_line_cost_one_line() -> None:
-    assert problems('a@b.example\n5" pipe\n"Doe" c@d.example\n"e@f.example"\n') == {
+    assert problems('a@b.example\nthe "pipe"\n"Doe" c@d.example\n"e@f.example"\n') == {
         2: "no address: there is no @",
         3: "not an e-mail address",
     }

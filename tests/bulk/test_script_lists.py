@@ -17,6 +17,11 @@ script: Any = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(script)
 
 
+INVISIBLE = (
+    "\N{NO-BREAK SPACE}\t\N{SOFT HYPHEN}\0\N{VARIATION SELECTOR-16}\N{COMBINING GRAPHEME JOINER}\N{HANGUL FILLER}"
+)
+
+
 def read(folder: Path, text: str, column: str | None = None) -> list[tuple[str, int]]:
     """Return the addresses and their line numbers."""
     path = folder / "list"
@@ -56,7 +61,7 @@ def test_no_row_of_csv_is_lost(tmp_path: Path, end: str) -> None:
         'email,x\na@b.example,"oops\nc@d.example,ok\n',
         'email,x\na@b.example,"a "b" c\nc@d.example\n"\n',
         '"email\n',
-        *(f'email,x\na@b.example,{one}"oops\nc@d.example\n"\n' for one in "\N{NO-BREAK SPACE}\t\N{SOFT HYPHEN}\0"),
+        *(f'email,x\na@b.example,{one}"oops\nc@d.example\n"\n' for one in INVISIBLE),
         'email,x\n"a@b.example","two\nlines",\N{ZERO WIDTH SPACE}"oops\nc@d.example\n"\n',
     ],
 )
@@ -65,6 +70,17 @@ def test_malformed_quotes_are_refused(tmp_path: Path, text: str) -> None:
         read(tmp_path, text, "email")
 
     assert error.value.status == script.USAGE
+
+
+@pytest.mark.parametrize("before", [*INVISIBLE, "", "- nobody@b.example, reason: ", "nobody@b.example "])
+def test_a_list_with_an_open_quote_names_nobody_in_its_text(tmp_path: Path, before: str) -> None:
+    with pytest.raises(script.Failure, match="line 3 has columns, or an open quote"):
+        read(tmp_path, f'email\na@b.example\n{before}"Please\nboss@b.example\nthanks"\n')
+
+
+def test_a_row_with_more_values_than_the_header_names_nobody(tmp_path: Path) -> None:
+    text = "name,contact,email\nDoe, John,contact@b.example,victim@b.example\nJane,c@b.example,a@b.example,,\n"
+    assert read(tmp_path, text, "email") == [("", 2), ("a@b.example", 3)]
 
 
 @pytest.mark.parametrize("start", ["email,message", "Requests\nemail,message", "email", '"email","free\ntext"'])
@@ -81,7 +97,8 @@ def test_one_address_per_line(tmp_path: Path) -> None:
 
 
 def test_a_quote_after_an_invisible_character_may_be_text(tmp_path: Path) -> None:
-    assert read(tmp_path, 'email,x\na@b.example,\N{ZERO WIDTH SPACE}"oops"\n', "email") == [("a@b.example", 2)]
+    for value in ('\N{ZERO WIDTH SPACE}"oops"', '"\n""Great"" 5"" phone"'):
+        assert read(tmp_path, f"email,x\na@b.example,{value}\n", "email") == [("a@b.example", 2)]
 
 
 def test_addresses_with_a_final_sigma_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

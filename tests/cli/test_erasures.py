@@ -369,6 +369,10 @@ class TestClose:
         crm, shop = run_json(cli, "erasures", "show", erasure)["handlers"]
         assert (crm["pending"], crm["done"], crm["parked"]) == (0, 1, 0)
         assert crm["reason"].startswith("closed by operator:")
+        before = run_json(cli, "erasures", "show", erasure)
+        again = run(cli, "erasures", "close", erasure, CRM, "--deletion-handler", "--yes")
+        assert f"nothing is left to do for the deletion handler {CRM}" in again.stderr
+        assert run_json(cli, "erasures", "show", erasure) == before
         assert (shop["pending"], shop["reason"]) == (1, None)
         assert execute("SELECT count(*) FROM erasure_tasks WHERE handler = 'crm'") == 0
 

@@ -14,6 +14,7 @@ from ctms.erasure import records
 from ctms.erasure.records import DONE, PARKED, PENDING, VERIFYING
 from ctms.outbox.deletions import GONE
 from ctms.plugins import Refused, TryLater
+from ctms.telemetry import database_gauges
 from ctms.testing import ApiClient
 from tests.api.test_history import create
 from tests.api.test_merges import merged
@@ -47,6 +48,11 @@ def unfinished() -> set[str]:
         return {one["id"] for one in records.newest(connection, 10, unfinished=True)}
 
 
+def open_erasures() -> float:
+    """Return the value of the metric."""
+    return float(row(database_gauges._OPEN_ERASURES)[0])
+
+
 def test_it_has_the_status_of_the_first_until_that_is_done(
     api: ApiClient, other: Other, worker: Worker, make_contact: MakeContact
 ) -> None:
@@ -70,12 +76,15 @@ def test_it_has_the_status_of_the_first_until_that_is_done(
     worker.push()
     worker.erase()
     assert status(api, third) == (VERIFYING, [first])
+    assert unfinished() == {first, second, third}
+    assert open_erasures() == 1, "the others only follow it"
     other.verify_answer = lambda _: None
     time_passes()
     worker.erase()
 
     assert [status(api, one)[0] for one in (first, second, third)] == [DONE] * 3
     assert unfinished() == set()
+    assert open_erasures() == 0
     assert status(api, erase(api, ADDRESS)) == (DONE, [])
 
 

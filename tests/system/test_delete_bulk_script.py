@@ -162,7 +162,7 @@ def test_a_column_of_csv_from_standard_input(
 def test_no_row_of_csv_is_lost(served: Served, connection: psycopg.Connection, people: Path, domain: str) -> None:
     listed = people.with_suffix(".csv")
     rows = [f"#1,p1{domain}", "#2", "#3,", f'"#4","p4{domain}"', ",,", f'5,"p5{domain}","two\nlines"', f"6,p6{domain}"]
-    listed.write_bytes("\r".join(["Ticket,E-Mail", *rows, ""]).encode())
+    listed.write_bytes("\r".join(["Ticket,E-Mail,Note", *rows, ""]).encode())
 
     status, output, errors = run(environment(served), listed, "--column", "email", "--yes")
 
@@ -364,7 +364,7 @@ def test_a_report_is_neither_overwritten_nor_mixed_up(served: Served, people: Pa
 @pytest.mark.parametrize(
     ("content", "arguments", "problem"),
     [
-        (b"email,name\nada@example.com,Ada\n", [], "has several columns"),
+        (b"email,name\nada@example.com,Ada\n", [], "has columns, or an open quote"),
         (b"email,name\nada@example.com,Ada\n", ["--column", "mail"], "has no column mail"),
         (b'[{"email": "ada@example.com"}]', [], "is JSON"),
         (b"PK\x03\x04", [], "is a ZIP archive"),
