@@ -172,7 +172,7 @@ def spellings(text: str) -> Sequence[str]:
         return (text,)
     local, domain = _parts(text)
     spelt = [f"{one}{other}" for one, other in product(_local_spellings(local), _domain_spellings(domain))]
-    if _keeps_address(text):
+    if _keeps_domain(text):
         spelt.insert(0, text)
     return tuple(dict.fromkeys(spelt))
 
@@ -237,12 +237,10 @@ def _unicode_domain(domain: str) -> str:
         return to_form("NFC", _lower(domain))
 
 
-def _keeps_address(text: str) -> bool:
-    """Return whether the lower case of the text is the same address."""
-    if text.isascii():
-        return True
-    lower, key = _lower(text), comparison_key(text)
-    return to_form("NFC", lower) == key or comparison_key(lower) == key
+def _keeps_domain(text: str) -> bool:
+    """Return whether the lower case of the text has the same domain."""
+    lower = _lower(text)
+    return text.isascii() or to_form("NFC", lower) == comparison_key(text) or _parts(lower)[1] == _parts(text)[1]
 
 
 def _local_spellings(local: str) -> Iterable[str]:

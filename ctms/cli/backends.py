@@ -60,9 +60,9 @@ def list_backends(as_json: bool) -> None:
     """List all backends and deletion handlers, and their states.
 
     STATE is `ok`; `paused`, by an operator or by the other system; `resting`, while its circuit breaker is open because
-    of consecutive failures or a rate limit; `failing`, when the last calls failed; `not installed`, when only its
-    pending entries are left. WAITING counts contacts, RETRYING those among them that were tried before, PARKED those
-    that are not retried. LAST ERROR may be old: see its time.
+    of consecutive failures or a rate limit; `failing`, when the last calls failed; `not installed`, when the database
+    knows it, but no plugin here provides it. WAITING counts contacts, RETRYING those among them that were tried before,
+    PARKED those that are not retried. LAST ERROR may be old: see its time.
 
     A remark names each backend that was never synchronised: contacts from before the backend reach it only when they
     change, or by `resync --all`.
@@ -104,7 +104,9 @@ def pause_backend(name: str, kind: str, why: str | None, as_json: bool) -> None:
 @kind_option
 @json_option
 def resume_backend(name: str, kind: str, as_json: bool) -> None:
-    """Call the backend NAME again, immediately: end a pause or a cool-down.
+    """Call the backend NAME again: end a pause or a cool-down.
+
+    Contacts that were tried before are due at their own time, within an hour.
 
     Exits with 4 if there is no such backend.
     """
