@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
+from unicodedata import category
 
 from ctms.bulk.lines import MAX_LINE, Lines
 from ctms.errors import ListError
@@ -20,8 +21,8 @@ MAX_ROW = 1_000_000
 
 DELIMITERS = (",", "\t", ";", "|")
 
-_VISIBLE = re.compile(r"[^\W\u115f\u1160\u3164\uffa0]|[!-~]")
-"""A letter, except the invisible ones of Hangul, a digit, or any other visible character of ASCII."""
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and a symbol that have no form; other invisible characters have a category of their own."""
 
 _OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*\Z')
 
@@ -68,11 +69,15 @@ def _only_looks_quoted(cell: str, line: str, delimiter: str) -> bool:
     `line` is the whole row, or empty if it has several lines.
     """
     start = cell[: cell.index('"')]
-    if cell.count('"') % 2 == 0 or not start.strip(" ") or _VISIBLE.search(start):
+    if cell.count('"') % 2 == 0 or not start.strip(" ") or any(map(_is_visible, start)):
         return False
     if "\n" in start or "\r" in start:  # only a value in quotes has them
         return False
     return not line or re.search(rf'(?:^|{re.escape(delimiter)}) *{re.escape(start)}"', line) is not None
+
+
+def _is_visible(character: str) -> bool:
+    return category(character)[0] not in "CMZ" and character not in _BLANK
 
 
 def parse_line(line: str, delimiter: str) -> list[str] | None:

@@ -141,12 +141,13 @@ def forget_backend(name: str, kind: str, close: bool, yes: bool, as_json: bool) 
         if not close:
             known_receivers.check_not_awaited(connection, kind, name)
         confirm(f"Forget the {WORDS[kind]} {name} and its pending changes?", yes)
-        record(name, on=connection, kind=kind)
-        for erasure_id in known_receivers.find_awaiting(connection, kind, name) if close else ():
-            records.close(connection, erasure_id, kind, name, current_actor())
+        awaiting = known_receivers.find_awaiting(connection, kind, name) if close else ()
+        closed = sum(records.close(connection, one, kind, name, current_actor()) is True for one in awaiting)
+        record(name, on=connection, kind=kind, closed=closed)
         dropped = known_receivers.forget(connection, kind, name)
-    data = {"kind": kind, "name": name, "dropped": dropped}
-    write_done(name, data, f"forgotten, with {counted(dropped, 'pending change')}", as_json)
+    data = {"kind": kind, "name": name, "dropped": dropped, "closed": closed}
+    remark = f"forgotten, with {counted(dropped, 'pending change')} and {counted(closed, 'unfinished erasure')}"
+    write_done(name, data, remark, as_json)
 
 
 @backends.command("errors")

@@ -62,7 +62,8 @@ _READ_ADDRESSES = f"""
     SELECT e.email_id, {", ".join(ADDRESSES[name].sql for name in _OTHER_ADDRESSES)}
     FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s)"""
 
-_MARK = "UPDATE contact_tombstones SET merged_into = %s WHERE email_id = %s"
+# Those that were merged into the source follow: its tombstone is deleted when its id is used again.
+_MARK = "UPDATE contact_tombstones SET merged_into = %(target)s WHERE email_id = %(source)s OR merged_into = %(source)s"
 
 
 def lock(connection: Connection, target: UUID, source: UUID) -> LockedPair:
@@ -107,7 +108,7 @@ def merge(connection: Connection, pair: LockedPair) -> MergeResult:
     merged_addresses.add(connection, source, target, found.lost_addresses)
     # Before the target takes its unique identities. Everything that is left of the source goes with it.
     connection.execute(removal.DELETE_BY_IDS, ([source],))
-    connection.execute(_MARK, (target, source))
+    connection.execute(_MARK, {"target": target, "source": source})
     connection.execute(statements.update_email(tuple(found.email)), [*found.email.values(), target])
     for name, group in found.groups.items():
         _write_group(connection, target, SUB_DOCUMENTS[name], group)

@@ -48,7 +48,7 @@ class DatabaseGauges(Collector):
                 ("ctms_contacts_total", "Contacts, as estimated by PostgreSQL's planner.", counts.contacts),
                 (
                     "ctms_erasures_open",
-                    "Erasures that a deletion handler or backend has not finished.",
+                    "Erasures that a deletion handler or backend has not finished, or not verified.",
                     counts.erasures_open,
                 ),
                 ("ctms_erasures_oldest_seconds", "Age of the oldest open erasure.", counts.erasures_oldest),

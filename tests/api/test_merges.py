@@ -279,6 +279,9 @@ class TestLeftBehind:
             404,
             {"detail": "Unknown email_id", "merged_into": third.rpartition("/")[2]},
         )
+        again = {"email": {"email_id": second.rpartition("/")[2], "primary_email": address()}}
+        assert api.put(second, again).status_code == 201  # another person
+        assert ask(api, first).json == answer.json
 
     def test_nothing_leads_to_an_erased_contact(self, api: ApiClient) -> None:
         first, second = create(api), create(api)

@@ -131,6 +131,10 @@ def test_an_invisible_character_does_not_hide_a_quote(before: str) -> None:
         found(f'email,note\njane@example.com,{before}"Please\nboss@example.com,x\nthanks"\n')
 
 
+def test_a_value_in_quotes_may_begin_with_a_symbol_and_a_quote() -> None:
+    assert found('email,size,note\njane@example.com,"°""","two\nlines"\n') == ["jane@example.com"]
+
+
 @pytest.mark.parametrize("value", ['"\N{ZERO WIDTH SPACE}"""', '"\n""Great"" 5"" phone"'])
 def test_a_value_in_quotes_may_begin_with_an_invisible_character_and_a_quote(value: str) -> None:
     assert found(f"email,note\njane@example.com,{value}\njoe@example.com,x\n") == [

@@ -59,7 +59,7 @@ def test_it_is_no_longer_known(cli: CliRunner) -> None:
 
     done = run_json(cli, "backends", "forget", "unused", "--yes")
 
-    assert done == {"kind": "backend", "name": "unused", "dropped": 25}
+    assert done == {"kind": "backend", "name": "unused", "dropped": 25, "closed": 0}
     assert remains("unused") == [0, 0, 0]
     assert remains("mail") == [25, 1, 1]
     assert names(cli) == [("deletion_handler", "unused")]
@@ -90,7 +90,8 @@ def test_one_that_erasures_wait_for_is_not_forgotten(cli: CliRunner, api: ApiCli
         run(cli, "erasures", "close", erasure, "unused", *options, "--yes")
         run(cli, "backends", "forget", "unused", *options, "--yes")
     else:
-        run(cli, "backends", "forget", "unused", *options, "--close-erasures", "--yes")
+        done = run_json(cli, "backends", "forget", "unused", *options, "--close-erasures", "--yes")
+        assert done["closed"] == 1
     record = run_json(cli, "erasures", "show", erasure)
     (part,) = [one for one in record["backends" if kind == "backend" else "handlers"] if one["name"] == "unused"]
     assert (part["pending"], part["parked"], part["done"]) == (0, 0, 1)
