@@ -26,6 +26,7 @@ from ctms.contacts.registry import EMAIL, LISTS, PARTS
 from ctms.contacts.stored_documents import store_written
 from ctms.database.pool import Connection, ScalarQuery, connect_arguments, libpq_url
 from ctms.erasure.erase import ORIGIN_DELETE, ErasureRequest, write_record
+from ctms.outbox.known import find_known
 from ctms.settings import Settings
 
 Environ = dict[str, Any]
@@ -135,6 +136,7 @@ def delete(connection: Connection, address: str) -> list[str]:
         request = ErasureRequest(by="client:baseline", origin=ORIGIN_DELETE)
         write_record(connection, request, [one.email_id for one in found], also_known_in=also_known_in)
         removal.delete(connection, found)
+        find_known(connection)
     return [one.identities for one in found]
 
 
