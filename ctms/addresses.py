@@ -47,12 +47,12 @@ _NOT_RESERVED = "".join(rf"(?<!\.{re.escape(name)})" for name in _RESERVED)
 _SURE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@{_LABEL}(?:\.{_LABEL})++(?<=[a-zA-Z])(?i:{_NOT_RESERVED})", re.ASCII)
 _MAX_SURE_LENGTH = 64
 
-INVISIBLE = " \t\r\n\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u200b-\u200f\u2060\ufeff"
+_INVISIBLE = " \t\r\n\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u200b-\u200f\u2060\ufeff"
 """White space and the invisible characters around exported values, as a set of a regular expression.
 
 They are zero-width characters, direction marks and the byte order mark.
 """
-_EDGES = re.compile(f"^[{INVISIBLE}]+|[{INVISIBLE}]+$")
+_EDGES = re.compile(f"^[{_INVISIBLE}]+|[{_INVISIBLE}]+$")
 _MAILTO = re.compile(r"mailto:", re.IGNORECASE)
 _NAME_ADDRESS = re.compile(r"""(?P<name>"(?:[^"\\]|\\.)*"\ *|[^"<>,;]*)<(?P<address>[^<>]*)>""", re.VERBOSE)
 _INNER_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")

@@ -13,6 +13,7 @@ from uuid import UUID
 from ctms.database.pool import Connection
 from ctms.erasure.models import ErasureTask
 from ctms.errors import OperatorError
+from ctms.outbox.known import find_known
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.outbox.models import Mirrored, OutboxEntry, Receiver
 from ctms.sync.receiver_states import HOOKS, WORDS, registered
@@ -62,7 +63,7 @@ _IS_AWAITED = {
             SELECT FROM {ErasureTask.__tablename__} WHERE handler = given.name AND parked_at IS NULL)
         OR EXISTS (SELECT FROM {ErasureTask.__tablename__} WHERE handler = given.name AND parked_at IS NOT NULL)""",
 }
-# Not those of an erasure that came after `is_awaited`. If it is concurrent, the row has another `ctid` afterwards.
+# Not those of an erasure that came after the check. If it is concurrent, the row has another `ctid` afterwards.
 _DELETE = """
     WITH batch AS (
         SELECT t.ctid FROM {table} t WHERE t.backend = %(name)s AND NOT EXISTS (
@@ -83,8 +84,9 @@ def record(connection: Connection) -> None:
 
     To be called when a service starts: an erasure in a shell without the plugin may come before the first call.
     """
-    there = {(kind, name) for kind in HOOKS for name in registered(kind)}
-    if there - set(connection.execute(f"SELECT kind, name FROM {Receiver.__tablename__}").fetchall()):
+    there = _registered()
+    known = find_known(connection)
+    if any(name not in known[kind] for kind, name in there):
         connection.execute(_RECORD, ([kind for kind, _ in there], [name for _, name in there]))
 
 
@@ -143,6 +145,10 @@ def forget(connection: Connection, kind: str, name: str) -> int:
     return number
 
 
+def _registered() -> set[tuple[str, str]]:
+    return {(kind, name) for kind in HOOKS for name in registered(kind)}
+
+
 def _not_registered(connection: Connection, sql: str) -> list[tuple[str, str]]:
-    there = {(kind, name) for kind in HOOKS for name in registered(kind)}
+    there = _registered()
     return [known for known in connection.execute(sql).fetchall() if known not in there]
