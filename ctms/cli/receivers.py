@@ -15,7 +15,7 @@ from ctms.hooks.receivers import Backend
 from ctms.outbox.changes import outbox
 from ctms.outbox.lanes import BACKEND, HANDLER
 from ctms.sync import receiver_states
-from ctms.sync.known_receivers import describe_missing
+from ctms.sync.known_receivers import describe_missing, missing
 from ctms.sync.receiver_states import WORDS, State
 
 NO_COPIES = "it keeps no copies that could be pushed again or compared"
@@ -47,7 +47,8 @@ def find(connection: Connection, kind: str, name: str, hint: str) -> State:
     found = receiver_states.state(connection, kind, name)
     if found is None:
         _refuse_other_kind(connection, kind, name, hint)
-        there = names(sorted(receiver_states.registered(kind))) or "none"
+        known = {known for its_kind, known in missing(connection) if its_kind == kind}
+        there = names(sorted({*receiver_states.registered(kind), *known})) or "none"
         raise NotFoundError(f"there is no {WORDS[kind]} {name}; the {WORDS[kind]}s are {there}")
     return found
 

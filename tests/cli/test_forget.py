@@ -53,6 +53,14 @@ def names(cli: CliRunner) -> list[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("unused")
+def test_a_misspelt_name_lists_those_that_only_the_database_knows(cli: CliRunner) -> None:
+    refused = run(cli, "backends", "forget", "unsued", "--yes", status=4)
+
+    assert refused.stderr.startswith("Error: there is no backend unsued; the backends are ")
+    assert "unused" in refused.stderr
+
+
+@pytest.mark.usefixtures("unused")
 def test_it_is_no_longer_known(cli: CliRunner) -> None:
     refused = cli.invoke(ctms, ["delete-bulk", "--email", "nobody@example.com", "--yes"])
     assert "the backend unused, the deletion handler unused" in refused.stderr
