@@ -234,8 +234,7 @@ def carry_out(job: Job, entries: Iterable[Entry], options: BulkOptions) -> None:
     stopped = False
     try:
         with stop.handle_signals(), _report(job, options) as report, pool.acquire() as connection:
-            if not options.dry_run:
-                check_nothing_is_missing(connection, ignore=options.ignore_missing)
+            check_nothing_is_missing(connection, ignore=options.ignore_missing, dry_run=options.dry_run)
             worklist = tally.worklist = WorkList(connection)
             _read(job, entries, options, worklist)
             with Progress("addresses", worklist.total) as progress:

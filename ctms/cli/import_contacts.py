@@ -222,9 +222,8 @@ class _Run:
         error: psycopg.Error | OperatorError | None = None
         stored: StoredRows | None = None
         stopped = False
-        if not options.dry_run:
-            with pool.reading() as connection:
-                check_nothing_is_missing(connection, ignore=options.ignore_missing)
+        with pool.reading() as connection:
+            check_nothing_is_missing(connection, ignore=options.ignore_missing, dry_run=options.dry_run)
         with self._open_report() as write:
             if options.resume and options.report is not None:
                 stored = StoredRows(options.report)

@@ -67,9 +67,9 @@ def merge_command(*, target: UUID, source: UUID, dry_run: bool, ignore_missing: 
     """
     if target == source:
         raise click.UsageError("a contact cannot be merged into itself")
+    with pool.reading() as connection:
+        check_nothing_is_missing(connection, ignore=ignore_missing, dry_run=dry_run)
     if not dry_run:
-        with pool.reading() as connection:
-            check_nothing_is_missing(connection, ignore=ignore_missing)
         confirm(f"Merge {source} into {target}, and delete {source}? It cannot be undone.", yes)
     try:
         with pool.writing() as connection:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ctms.cli import values
-from ctms.cli.output import names
+from ctms.cli.output import names, say
 from ctms.database.pool import Connection
 from ctms.errors import NotFoundError, OperatorError
 from ctms.hooks.receivers import Backend
@@ -71,12 +71,17 @@ ignore_missing_option = click.option(
 )
 
 
-def check_nothing_is_missing(connection: Connection, *, ignore: bool) -> None:
+def check_nothing_is_missing(connection: Connection, *, ignore: bool, dry_run: bool = False) -> None:
     """Refuse to change contacts if a backend or deletion handler would not receive the changes.
 
-    It is missing in a shell that lacks the variables of its plugin. Raises `OperatorError`, unless it is to be ignored.
+    It is missing in a shell that lacks the variables of its plugin. Raises `OperatorError`, unless it is to be ignored;
+    a dry run only warns.
     """
-    if not ignore and (problem := describe_missing(connection)):
+    if ignore or not (problem := describe_missing(connection)):
+        return
+    if dry_run:
+        say(f"Warning: {problem}.")
+    else:
         raise OperatorError(
             f"{problem}; set the variables of its plugin in this shell, too, or pass --ignore-missing if it is no"
             " longer used"

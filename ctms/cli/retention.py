@@ -121,6 +121,7 @@ def run_rules(
     stop = Stop()
     counts: Counter[tuple[str, str]] = Counter()
     with _report(report) as write, pool.acquire() as connection:
+        check_nothing_is_missing(connection, ignore=ignore_missing, dry_run=dry_run)
         if dry_run:
             found = _count(connection, policy, write)
             _write(policy, found, Counter(), limit, as_json, dry_run=True)
@@ -130,7 +131,6 @@ def run_rules(
                 )
             return
 
-        check_nothing_is_missing(connection, ignore=ignore_missing)
         record(None, on=connection, max_contacts=limit)
         with Progress("contacts") as progress:
 

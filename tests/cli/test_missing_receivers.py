@@ -100,8 +100,26 @@ def test_what_has_only_waiting_work_is_known(cli: CliRunner, waiting: str) -> No
     assert " braze: changes of contacts would not be sent" in cli.invoke(ctms, COMMANDS[1]).stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("delete-bulk", "--email", "jane@example.com", "--dry-run"),
+        ("import", "new.jsonl", "--mode", "create", "--dry-run"),
+        ("merge", JANE, JOE, "--dry-run"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_dry_run_only_warns(cli: CliRunner, command: tuple[str, ...]) -> None:
+    know("backend", "braze")
+    before = stored()
+
+    warning = "Warning: no enabled plugin provides the backend braze: changes of contacts would not be sent there.\n"
+    assert warning in run(cli, *command).stderr
+    assert "no enabled plugin" not in run(cli, *command, "--ignore-missing").stderr
+    assert stored() == before
+
+
 def test_what_changes_nothing_is_not_refused(cli: CliRunner) -> None:
     know("backend", "braze")
 
-    run(cli, "delete-bulk", "--email", "jane@example.com", "--dry-run")
     assert cli.invoke(ctms, ["contacts", "check-addresses"]).exit_code == 3

@@ -130,7 +130,7 @@ class TestRun:
 
         assert "no enabled plugin provides the backend braze" in run(cli, "retention", "run", status=1).stderr
         assert left(contacts[0]) == set(contacts[0])
-        run(cli, "retention", "run", "--dry-run")
+        assert "Warning: no enabled plugin" in run(cli, "retention", "run", "--dry-run").stderr
         run(cli, "retention", "run", "--ignore-missing")
         assert left(contacts[0]) == set()
 
