@@ -158,6 +158,8 @@ class Contact(MethodView):
         found = removal.lock_address(connection(), email_id)
         (also_known_in,) = others.fetchone() or (0,)
         if not found:
+            # Counted again: while the lock was awaited, a merge may have moved the address to another contact.
+            (also_known_in,) = accounts.count(connection(), email_id, fingerprints().of(email_id)).fetchone() or (0,)
             elsewhere = {"also_known_in": also_known_in} if also_known_in else {}
             raise NotFound(f"email {email_id} not found!", **elsewhere)
         if precondition := preconditions.find_precondition():

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ctms.addresses import expand_spellings, match_condition, spellings
 from ctms.contacts import merged_addresses
-from ctms.contacts.removal import LockedContact, lock_ids
+from ctms.contacts.removal import LockedContact, lock_found
 from ctms.database.pool import Connection, Cursor
 
 _FIND = """
@@ -52,11 +52,4 @@ def find(connection: Connection, addresses: Sequence[str], without: Collection[U
 
 def lock(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[LockedContact]]:
     """Lock the contacts that `find` returns, and return those that still have the address."""
-    wanted = find(connection, addresses, without)
-    locked = {one.email_id: one for one in lock_ids(connection, {one for ids in wanted.values() for one in ids})}
-    found: dict[int, list[LockedContact]] = {}
-    for position, ids in find(connection, addresses, without).items() if locked else ():
-        # Found again, because a contact may have changed while its lock was awaited.
-        if still := [locked[email_id] for email_id in ids if email_id in locked]:
-            found[position] = still
-    return found
+    return lock_found(connection, lambda: find(connection, addresses, without))

@@ -36,16 +36,6 @@ class LockedContact(NamedTuple):
 
 _COLUMNS = ", ".join(("e.email_id", *(one.sql for one in ADDRESSES.values()), IDENTITY))
 
-_LOCK_BY_ADDRESSES = """
-    SELECT email_id FROM emails
-    WHERE lower(primary_email) = ANY (ARRAY(SELECT lower(a) FROM unnest(%b::text[]) AS a))
-    ORDER BY email_id FOR UPDATE"""
-_READ_BY_ADDRESSES = f"""
-    SELECT DISTINCT ON (g.position, e.email_id) g.position, {_COLUMNS}
-    FROM emails e {FROM_CONTACT}
-    JOIN unnest(%b::int[], %b::text[]) AS g (position, address) ON lower(g.address) = lower(e.primary_email)
-    WHERE e.email_id = ANY(%b)"""
-
 _LOCK_BY_IDS = "SELECT email_id FROM emails WHERE email_id = ANY(%s) ORDER BY email_id FOR UPDATE"
 _READ_BY_IDS = f"SELECT {_COLUMNS} FROM emails e {FROM_CONTACT} WHERE e.email_id = ANY(%s) ORDER BY e.email_id"
 
@@ -93,13 +83,12 @@ def lock_address(connection: Connection, address: str) -> list[LockedContact]:
 
 def lock_addresses(connection: Connection, addresses: Sequence[str]) -> dict[int, list[LockedContact]]:
     """Lock the contacts with the addresses, in any spelling, and return them by the position of their address."""
-    positions, spelt = expand_spellings(addresses)
-    locked = [email_id for (email_id,) in connection.execute(_LOCK_BY_ADDRESSES, (spelt,)).fetchall()]
-    found: dict[int, list[LockedContact]] = defaultdict(list)
-    if locked:
-        for position, *row in connection.execute(_READ_BY_ADDRESSES, (positions, spelt, locked)).fetchall():
-            found[position].append(LockedContact.from_row(*row))
-    return found
+    spelt = expand_spellings(addresses)
+
+    def find() -> dict[int, set[UUID]]:
+        return _by_position(connection.execute(_MATCH_ADDRESS["primary_email"], spelt).fetchall())
+
+    return lock_found(connection, find)
 
 
 def lock_ids(connection: Connection, email_ids: Collection[UUID]) -> list[LockedContact]:
@@ -112,9 +101,24 @@ def lock_ids(connection: Connection, email_ids: Collection[UUID]) -> list[Locked
 
 def lock_matching(connection: Connection, wanted: Sequence[Mapping[str, Any]]) -> list[list[LockedContact]]:
     """Lock the contacts that match all identities of an entry of `wanted`, and return the matches of each entry."""
-    locked = {one.email_id: one for one in lock_ids(connection, set().union(*_matching(connection, wanted)))}
-    # Matched again, because a contact may have changed while its lock was awaited.
-    return [[locked[email_id] for email_id in sorted(found & locked.keys())] for found in _matching(connection, wanted)]
+    locked = lock_found(connection, lambda: dict(enumerate(_matching(connection, wanted))))
+    return [locked.get(position, []) for position in range(len(wanted))]
+
+
+def lock_found(
+    connection: Connection, find: Callable[[], Mapping[int, Collection[UUID]]]
+) -> dict[int, list[LockedContact]]:
+    """Lock the contacts that `find` returns by position, until it returns no others, and return what it found last.
+
+    While a lock is awaited, contacts change: a merge, for one, moves what was looked for to another contact.
+    """
+    asked: set[UUID] = set()
+    locked: dict[UUID, LockedContact] = {}
+    while others := set().union(*(found := find()).values()) - asked:
+        asked |= others
+        locked |= {one.email_id: one for one in lock_ids(connection, others)}
+    still = {position: sorted(locked.keys() & email_ids) for position, email_ids in found.items()}
+    return {position: [locked[one] for one in email_ids] for position, email_ids in still.items() if email_ids}
 
 
 def delete(connection: Connection, found: Sequence[LockedContact]) -> None:
@@ -151,11 +155,16 @@ def _by_names(
     return found
 
 
-def _intersect(matching: list[set[UUID] | None], positions: Iterable[int], rows: Iterable[tuple[int, UUID]]) -> None:
-    """Restrict the matches so far at each of the positions to the ids in the rows (position, id)."""
+def _by_position(rows: Iterable[tuple[int, UUID]]) -> dict[int, set[UUID]]:
     found: dict[int, set[UUID]] = defaultdict(set)
     for position, email_id in rows:
         found[position].add(email_id)
+    return found
+
+
+def _intersect(matching: list[set[UUID] | None], positions: Iterable[int], rows: Iterable[tuple[int, UUID]]) -> None:
+    """Restrict the matches so far at each of the positions to the ids in the rows (position, id)."""
+    found = _by_position(rows)
     for position in positions:
         before = matching[position]
         matching[position] = found[position] if before is None else before & found[position]

@@ -57,7 +57,7 @@ class BulkDeletion:
         others: Mapping[int, Sequence[UUID]] = {}
         if request.include_fxa:
             for position, carriers in accounts.lock(connection, addresses, own).items():
-                found[position] += carriers
+                found[position] = [*found.get(position, ()), *carriers]
         else:
             others = accounts.find(connection, addresses, own)
         contacts = {one.email_id: one for of_address in found.values() for one in of_address}

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ctms.bulk.entries import Entry
-from ctms.contacts import accounts
+from ctms.contacts import accounts, removal
 from ctms.contacts.removal import lock_ids
 from ctms.database.pool import Connection
 from ctms.erasure.deletion import ERASED, BulkDeletion
@@ -182,7 +182,7 @@ def test_one_that_changes_its_account_before_it_is_locked_stays(
         execute("UPDATE fxa SET primary_email = 'another@example.com'")
         return lock_ids(on, ids)
 
-    monkeypatch.setattr(accounts, "lock_ids", changed)
+    monkeypatch.setattr(removal, "lock_ids", changed)
 
     assert accounts.lock(connection, [ADDRESS], []) == {}
 

@@ -322,7 +322,7 @@ def test_a_statement_for_a_batch_not_for_each_contact(
 def test_addresses_are_found_by_the_indexes(connection: Connection) -> None:
     fill_contacts(connection)
 
-    plan = plan_of(connection, removal._LOCK_BY_ADDRESSES, (["a@x"],))
+    plan = plan_of(connection, removal._MATCH_ADDRESS["primary_email"], ([0], ["a@x"]))
 
     assert "idx_email_primary_unique_email_lower" in plan
     assert "Seq Scan" not in plan

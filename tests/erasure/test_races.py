@@ -5,11 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from ctms.outbox import deletions
+from ctms.outbox.deletions import Delay, Deletion
 from ctms.suppression.check import block_writers
 from ctms.suppression.fingerprints import fingerprints
 from ctms.testing.apps import Apps
@@ -34,6 +37,22 @@ def call(shared: Flask) -> Callable[..., Answer]:
     """Send a request, from any thread."""
     client = clients(shared)
     return lambda method, path, **kwargs: client().request(method, path, **kwargs)
+
+
+def create_in_order(call: Callable[..., Answer], *emails: dict[str, str]) -> list[str]:
+    """Create contacts whose ids are in this order, in which their rows are locked; return the ids."""
+    ids = sorted(str(uuid.uuid4()) for _ in emails)
+    for email_id, email in zip(ids, emails, strict=True):
+        assert call("POST", "/ctms", json=minimal(email_id=email_id, **email)).status_code == 201
+    return ids
+
+
+@contextmanager
+def locked(url: str, email_id: str) -> Iterator[Any]:
+    """Return a concurrent transaction that has locked the contact."""
+    with transaction(url) as other:
+        other.execute("SELECT FROM emails WHERE email_id = %s FOR UPDATE", (email_id,))
+        yield other
 
 
 def test_of_many_requests_with_one_key_one_is_done(call: Callable[..., Answer]) -> None:
@@ -160,3 +179,88 @@ def test_concurrent_deletions_in_any_order_do_not_deadlock(call: Callable[..., A
 
         assert {answer.status_code for answer in answers} == {202}
         assert sum(answer.json["contacts"] for answer in answers) == len(contacts)
+
+
+def test_a_person_is_found_while_merges_follow_each_other(call: Callable[..., Answer], database_url: str) -> None:
+    lost = address()
+    first, second, third = create_in_order(call, {"primary_email": lost}, {}, {})
+    body = {"emails": [lost], "include_fxa": True, "forget": True}
+    with locked(database_url, second) as one, locked(database_url, third) as other, ThreadPoolExecutor(3) as threads:
+        merges = []
+        for source, target in ((first, second), (second, third)):
+            merges.append(threads.submit(call, "POST", f"/ctms/{target}/merge", json={"from": source}))
+            wait_until_someone_waits(database_url, len(merges))
+        erased = threads.submit(call, "POST", "/erasures", json=body)
+        wait_until_someone_waits(database_url, 3)
+        one.rollback()
+        wait_until_someone_waits(database_url, behind=other.info.backend_pid)  # the second merge
+        wait_until_someone_waits(database_url, 2)
+        other.rollback()
+
+        assert [merge.result(PATIENCE).status_code for merge in merges] == [200, 200]
+        assert erased.result(PATIENCE).json["contacts"] == 1
+
+    assert call("GET", f"/ctms/{third}").status_code == 404
+
+
+def test_an_identity_is_found_that_a_merge_moves_meanwhile(call: Callable[..., Answer], database_url: str) -> None:
+    fxa_id = uuid.uuid4().hex
+    source, target = create_in_order(call, {}, {})
+    call("PATCH", f"/ctms/{source}", json={"fxa": {"fxa_id": fxa_id}})
+    with locked(database_url, target) as other, ThreadPoolExecutor(2) as threads:
+        merge = threads.submit(call, "POST", f"/ctms/{target}/merge", json={"from": source})
+        wait_until_someone_waits(database_url)
+        erased = threads.submit(call, "POST", "/erasures", json={"identities": [{"fxa_id": fxa_id}]})
+        wait_until_someone_waits(database_url, 2)
+        other.rollback()
+
+        assert merge.result(PATIENCE).status_code == 200
+        assert erased.result(PATIENCE).json["contacts"] == 1
+
+
+def test_the_404_of_a_deletion_counts_what_a_merge_moves_meanwhile(
+    call: Callable[..., Answer], database_url: str
+) -> None:
+    lost = address()
+    source, target = create_in_order(call, {"primary_email": lost}, {})
+    with locked(database_url, target) as other, ThreadPoolExecutor(2) as threads:
+        merge = threads.submit(call, "POST", f"/ctms/{target}/merge", json={"from": source})
+        wait_until_someone_waits(database_url)
+        gone = threads.submit(call, "DELETE", f"/ctms/{lost}")
+        wait_until_someone_waits(database_url, 2)
+        other.rollback()
+
+        assert merge.result(PATIENCE).status_code == 200
+        assert gone.result(PATIENCE).json == {"detail": f"email {lost} not found!", "also_known_in": 1}
+
+
+@pytest.mark.parametrize("which", ["merge", "worker"])
+def test_pending_deletions_are_locked_in_the_order_of_their_ids(shared: Flask, database_url: str, which: str) -> None:
+    """In other orders, a merge and a worker would deadlock."""
+    source, target = uuid.uuid4(), uuid.uuid4()
+    with transaction(database_url) as other:
+        rows = other.execute(
+            "INSERT INTO erasure_deletions (backend, email_id, parked)"
+            " SELECT 'mirror', gen_random_uuid(), false FROM generate_series(1, 2) RETURNING id"
+        ).fetchall()
+        first, last = sorted(number for (number,) in rows)
+        for number in (last, first):  # a scan finds the new versions of the rows in this order
+            other.execute("UPDATE erasure_deletions SET merged_into = %s WHERE id = %s", (source, number))
+        other.commit()
+
+    def change() -> None:
+        with shared.app_context(), transaction(database_url) as connection:
+            if which == "merge":
+                deletions.add_merged(connection, [], source, target)
+            else:
+                done, late = Deletion(last, None), Deletion(first, None)
+                deletions.settle(connection, "mirror", [done], {late: Delay(parked=False, reason=None)})
+
+    with transaction(database_url) as other, ThreadPoolExecutor(1) as threads:
+        other.execute("SELECT FROM erasure_deletions WHERE id = %s FOR UPDATE", (first,))
+        changing = threads.submit(change)
+        wait_until_someone_waits(database_url)
+        other.execute("SELECT FROM erasure_deletions WHERE id = %s FOR UPDATE NOWAIT", (last,))
+        other.execute("DELETE FROM erasure_deletions WHERE merged_into = %s", (source,))
+        other.commit()
+        changing.result(PATIENCE)
