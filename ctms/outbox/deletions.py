@@ -6,7 +6,7 @@ exists again. The row is deleted once the backend has confirmed the deletion. A 
 erasure; its row names the contact that was kept, so that an erasure of that one includes it.
 
 Lock order: first the rows of the outbox, then those of `erasure_backends` in the order of backend and erasure, then
-those of `erasure_deletions`.
+those of `erasure_deletions` in the order of their ids.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ _LOCK = """
     SELECT FROM erasure_backends WHERE backend = %s AND erasure_id = ANY(%s)
     ORDER BY erasure_id FOR NO KEY UPDATE"""
 
+# In one order: a merge locks the rows of merged contacts, too.
+_LOCK_DELETIONS = "SELECT FROM erasure_deletions WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
+_LOCK_MERGED = "SELECT FROM erasure_deletions WHERE merged_into = %s ORDER BY id FOR UPDATE"
+
 _DONE = """
     WITH gone AS (DELETE FROM erasure_deletions WHERE id = ANY(%(ids)s) RETURNING erasure_id, parked)
     UPDATE erasure_backends b SET
@@ -59,7 +63,7 @@ _DELAYED = """
         SELECT * FROM unnest(%(ids)s::bigint[], %(parked)s::bool[], %(reasons)s::text[]) AS g (id, parked, reason)),
     before AS MATERIALIZED (
         SELECT d.id, d.erasure_id, d.parked AS was, g.parked AS now, g.reason
-        FROM erasure_deletions d JOIN given g USING (id) FOR UPDATE OF d),
+        FROM erasure_deletions d JOIN given g USING (id)),
     moved AS (
         UPDATE erasure_deletions d SET parked = b.now FROM before b WHERE d.id = b.id AND b.was <> b.now)
     UPDATE erasure_backends b SET
@@ -134,6 +138,7 @@ def add_merged(connection: Connection, backends: Collection[str], source: UUID, 
     What was merged into it before, and is still to be deleted, belongs to the target from now on.
     """
     values = {"backends": list(backends), "source": source, "target": target}
+    connection.execute(_LOCK_MERGED, (source,))
     connection.execute(_MOVE_MERGED, values)
     if backends:
         connection.execute(_ADD_MERGED, values)
@@ -196,4 +201,6 @@ def _retry(connection: Connection, erasure_id: UUID, backend: str) -> Iterator[i
 
 
 def _lock(connection: Connection, backend: str, deletions: Iterable[Deletion]) -> None:
+    deletions = list(deletions)
     connection.execute(_LOCK, (backend, list({one.erasure_id for one in deletions if one.erasure_id})))
+    connection.execute(_LOCK_DELETIONS, ([one.id for one in deletions],))
