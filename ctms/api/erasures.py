@@ -74,7 +74,8 @@ class ErasureRequestSchema(StrictSchema):
         load_default=False,
         metadata={
             "description": "Whether to erase also other contacts with one of the addresses as `fxa_primary_email`, or"
-            " that lost it in a merge. Otherwise `also_known_in` counts them."
+            " that lost it in a merge, and the contact that one requested only by `email_id` was merged into. Otherwise"
+            " `also_known_in` counts them."
         },
     )
 
@@ -108,7 +109,8 @@ class ErasureResultSchema(ma.Schema):
         allow_none=True,
         metadata={
             "description": "Number of other contacts with one of the addresses as `fxa_primary_email`, or that lost it"
-            " in a merge. They are kept, unless `include_fxa` is true. Null for erasures of earlier versions."
+            " in a merge, or that one requested only by `email_id` was merged into. They are kept, unless `include_fxa`"
+            " is true. Null for erasures of earlier versions."
         },
     )
 

@@ -12,6 +12,7 @@ from ctms.addresses import comparison_key
 from ctms.bulk.entries import make_entry, resolve_entries
 from ctms.contacts import accounts, removal
 from ctms.contacts.registry import ADDRESSES
+from ctms.contacts.tombstones import find_merged_into
 from ctms.database.pool import Connection
 from ctms.erasure.erase import ErasureRequest, addresses_of, erase, find_erased, lock_addresses_to_forget
 from ctms.erasure.models import Erasure
@@ -74,9 +75,12 @@ def erase_requested(
     asked = list(_once(wanted))  # before others have to wait: this computes the spellings
     lock_addresses_to_forget(connection, request, addresses if by_address else None)
     if request.include_fxa:  # all at once, in one order: later locks then find them locked
-        others = accounts.find(connection, list(addresses), ())
-        removal.lock_matching(connection, [*asked, *({"email_id": one} for ids in others.values() for one in ids)])
+        others = [*accounts.find(connection, list(addresses), ()).values(), *_find_merged(connection, asked).values()]
+        removal.lock_matching(connection, [*asked, *({"email_id": one} for ids in others for one in ids)])
     matching = removal.lock_matching(connection, asked)
+    if request.include_fxa:
+        for position, kept in removal.lock_found(connection, lambda: _find_merged(connection, asked)).items():
+            matching[position] += kept
     contacts = {one.email_id: one for match in matching for one in match}
     own = _distinct([*addresses, *(one.addresses["primary_email"] for one in contacts.values())])
     also, named = 0, set()
@@ -85,7 +89,8 @@ def erase_requested(
             named.add(comparison_key(own[position]))
             contacts |= {one.email_id: one for one in carriers}
     else:
-        also = len({one for ids in accounts.find(connection, own, contacts).values() for one in ids})
+        others = [*accounts.find(connection, own, contacts).values(), *_find_merged(connection, asked).values()]
+        also = len(set().union(*others) - contacts.keys())
     missing = [one for one, match in zip(asked, matching, strict=True) if not match]
     missing = [one for one in missing if not (_is_address(one) and comparison_key(one["primary_email"]) in named)]
     before = find_erased(
@@ -104,6 +109,13 @@ def erase_requested(
         named={one[name] for one in wanted for name in one.keys() & ADDRESSES.keys()},
     )
     return Result(request.id, len(contacts), unknown, also)
+
+
+def _find_merged(connection: Connection, asked: Sequence[Identities]) -> dict[int, set[UUID]]:
+    """Return the contacts that those requested only by their id were merged into, by the position in the request."""
+    positions = {UUID(str(one["email_id"])): at for at, one in enumerate(asked) if one.keys() == {"email_id"}}
+    found = find_merged_into(connection, positions) if positions else {}
+    return {positions[old]: {kept} for old, kept in found.items()}
 
 
 def _is_address(one: Identities) -> bool:
