@@ -251,12 +251,12 @@ def test_merged_contacts_are_found_by_the_index(app: Flask) -> None:  # noqa: AR
         connection.execute(
             "INSERT INTO contact_tombstones (email_id, deleted_at, merged_into)"
             " SELECT gen_random_uuid(), now(), CASE WHEN n % 10 = 0 THEN gen_random_uuid() END"
-            " FROM generate_series(1, 20000) AS n"
+            " FROM generate_series(1, 3000) AS n"
         )
         connection.execute(
             "INSERT INTO erasure_deletions (backend, email_id, merged_into, parked)"
             " SELECT 'other', gen_random_uuid(), CASE WHEN n % 10 = 0 THEN gen_random_uuid() END, false"
-            " FROM generate_series(1, 20000) AS n"
+            " FROM generate_series(1, 3000) AS n"
         )
         connection.execute("ANALYZE contact_tombstones, erasure_deletions")
         values = {"backends": ["other"], "email_ids": [uuid4() for _ in range(100)]}
@@ -274,7 +274,7 @@ def test_unfinished_erasures_are_found_by_indexes(app: Flask) -> None:  # noqa: 
         connection.execute(
             "INSERT INTO erasures (id, requested_at, requested_by, origin, forget, contacts, unknown, follows)"
             " SELECT gen_random_uuid(), now(), 'x', 'api', false, 1, 0,"
-            " CASE WHEN n % 10 = 0 THEN ARRAY[gen_random_uuid()] END FROM generate_series(1, 20000) AS n"
+            " CASE WHEN n % 10 = 0 THEN ARRAY[gen_random_uuid()] END FROM generate_series(1, 3000) AS n"
         )
         connection.execute(
             "INSERT INTO erasure_backends (erasure_id, backend, pending, done, parked, started_at, changed_at)"
