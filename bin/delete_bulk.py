@@ -2,11 +2,8 @@
 """Delete everything about many addresses over HTTP, from any machine with Python 3.11 or newer.
 
 The script needs neither CTMS nor other packages: copy this one file. It sends the addresses of a list to
-`POST /erasures` in batches. These variables name the service and an API client with the permission delete_contacts:
-
-  CTMS_API_URL        such as https://ctms.example.com
-  CTMS_CLIENT_ID      the client's id
-  CTMS_CLIENT_SECRET  the client's secret
+`POST /erasures` in batches. Set CTMS_API_URL (such as https://ctms.example.com), and CTMS_CLIENT_ID and
+CTMS_CLIENT_SECRET of an API client with the permission delete_contacts.
 
 A list has one address per line, or is CSV with a header and --column. It may be compressed with gzip. Blank lines are
 skipped, and lines that begin with # (of CSV, only before the header); an address that comes again counts once. A line
@@ -22,7 +19,6 @@ stopped, the service failed, or lines were bad; 10 nothing was done, since the r
 from __future__ import annotations
 
 import argparse
-import codecs
 import csv
 import gzip
 import hashlib
@@ -35,11 +31,12 @@ import re
 import signal
 import sys
 import time
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -47,9 +44,11 @@ from typing import Any, NamedTuple, NoReturn
 
 NOTHING_DONE, USAGE, PARTLY_DONE, REPORT_EXISTS = 1, 2, 3, 10
 MAX_BATCH, REQUEST_TIMEOUT_IN_SECONDS = 5_000, 120  # of one request
+MAX_LENGTH = 512  # characters of an address with a display name; the service accepts no longer ones
 RETRIED = {429, 502, 503, 504}
 HEADERS = {"email", "emailaddress", "emailadresse", "mail", "mailaddress", "primaryemail", "address"}
-OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*$|^[^"]*"(?:[^"]*"[^"]*")*[^"]*$')
+OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])[^\S\t]*"(?:[^"]|"")*$|^[^"]*"(?:[^"]*"[^"]*")*[^"]*$')
+NOT_UTF_8 = re.compile(r"[\udc80-\udcff]+")  # bytes as `surrogateescape` decodes them; they are read as Windows-1252
 Options = argparse.Namespace
 
 
@@ -62,14 +61,14 @@ class Failure(Exception):
 
 
 class Entry(NamedTuple):
-    """An address and its place: `FILE, line N`."""
+    """An address and the places of its lines: `FILE, line N`."""
 
     address: str
-    place: str
+    places: list[str]
 
 
-def read_list(name: str, column: str | None) -> Iterator[Entry]:
-    """Yield the entries of a file, or of standard input for `-`. Raises `Failure` for what is no list."""
+def read_list(name: str, column: str | None) -> Iterator[tuple[str, str]]:
+    """Yield addresses and places of a file, or of standard input for `-`. Raises `Failure` for what is no list."""
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         if data.startswith(b"\x1f\x8b"):
@@ -78,15 +77,14 @@ def read_list(name: str, column: str | None) -> Iterator[Entry]:
         raise Failure(f"{name} cannot be read: {error}", USAGE) from None
     if data.startswith(b"PK\x03\x04"):
         raise Failure(f"{name} is a ZIP archive or an Excel workbook: save it as CSV", USAGE)
-    try:
-        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
+    is_utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = data.decode("utf-16", "replace") if is_utf_16 else data.decode("utf-8-sig", "surrogateescape")
+    text = NOT_UTF_8.sub(lambda found: found[0].encode("utf-8", "surrogateescape").decode("cp1252", "replace"), text)
     if text.lstrip()[:1] in {"{", "["}:
         raise Failure(f"{name} is JSON: extract the addresses first, one per line", USAGE)
     lines = list(io.StringIO(text, newline=None))
     for address, line in read_column(lines, column, name) if column else read_lines(lines, name):
-        yield Entry(address.strip(), f"{name}, line {line}")
+        yield address.strip(), f"{name}, line {line}"
 
 
 def read_lines(lines: Sequence[str], name: str) -> Iterator[tuple[str, int]]:
@@ -110,31 +108,33 @@ def read_column(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[
     delimiter = max(",;\t|", key="".join(lines[start : start + 1]).count)
     reader = csv.reader(lines[start:], delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
-        names, end = [plain(title) for title in next(reader, [])], reader.line_num
-        if names.count(plain(column)) != 1:
+        titles, end = [title.strip() for title in next(reader, [])], reader.line_num
+        if (wanted := column.strip()) not in titles:  # an exact match wins over similar names
+            titles, wanted = [plain(title) for title in titles], plain(column)
+        if titles.count(wanted) != 1:
             raise Failure(f"{name} has no column {column}, or several of that name", USAGE)
-        at = names.index(plain(column))
+        at = titles.index(wanted)
         for row in reader:
             starts = [value.partition('"')[0].strip(" ") for value in row if value.count('"') % 2]
             if any(one and not re.search(r"[^\W\u115f\u1160\u3164\uffa0]|[!-~\r\n]", one) for one in starts):
                 raise Failure(f"{name}, line {start + end + 1} is not CSV: invisible characters precede a quote", USAGE)
             if any(map(str.strip, row)):  # no address in a longer row, whose values may be shifted
-                yield "" if any(map(str.strip, row[len(names) :])) else "".join(row[at : at + 1]), start + end + 1
+                yield "" if any(map(str.strip, row[len(titles) :])) else "".join(row[at : at + 1]), start + end + 1
             end = reader.line_num
     except csv.Error as error:
         raise Failure(f"{name}, line {start + reader.line_num} is not CSV: {error}", USAGE) from None
 
 
 def plain(title: str) -> str:
-    """Return a column's title without case, spaces and punctuation."""
-    return re.sub(r"[\W_]", "", title).lower()
+    """Return a column's title without case, spaces and punctuation, or unchanged if it has no letter and no digit."""
+    lower = unicodedata.normalize("NFC", title).lower()
+    kept = "".join(one for one in lower if one.isalnum() or unicodedata.category(one).startswith("M"))
+    return kept if any(map(str.isalnum, kept)) else title.strip()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuse redirects: they would turn a POST into a GET, and may send the token elsewhere."""
-
     def redirect_request(self, *_: Any) -> None:
-        return None
+        """Refuse redirects: they would turn a POST into a GET, and may send the token elsewhere."""
 
 
 class Service:
@@ -162,7 +162,7 @@ class Service:
         self._status = PARTLY_DONE  # without a response, nobody knows whether a request was carried out
         for _ in range(2):
             headers["Authorization"] = f"Bearer {self._token}"
-            status, body = self._send("/erasures", json.dumps(request).encode(), headers)
+            status, body = self._send("/erasures", json.dumps(request, ensure_ascii=False).encode(), headers)
             if status != 401:
                 break
             self.authenticate()
@@ -187,15 +187,12 @@ class Service:
                     return response.status, json.load(response)
             except urllib.error.HTTPError as error:
                 if error.code not in RETRIED:
-                    body = None
                     with suppress(OSError, ValueError, http.client.HTTPException):
-                        body = json.load(error)
-                    return error.code, body
+                        return error.code, json.load(error)
+                    return error.code, None
                 problem, after = f"it answers {error.code}", error.headers.get("Retry-After", "")
-            except urllib.error.URLError as error:
-                problem = str(error.reason)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                problem = type(error).__name__
+                problem = str(error.reason) if isinstance(error, urllib.error.URLError) else type(error).__name__
             seconds = float(after) if after and after.isdigit() else delay
             delay = min(delay * 2, 60.0)
             if time.monotonic() + seconds > give_up:
@@ -207,9 +204,7 @@ class Service:
 def detail(body: Any) -> str:
     """Return what an error of CTMS says, which never repeats values; nothing of what others answer."""
     match body:
-        case {"detail": str(message)}:
-            return message
-        case {"detail": [{"msg": str(message)}, *_]}:
+        case {"detail": str(message) | [{"msg": str(message)}, *_]}:
             return message
     return "a response that is not of CTMS"
 
@@ -236,10 +231,11 @@ class Report:
         except OSError as error:
             raise Failure(f"{path} cannot be used: {error.strerror}") from None
 
-    def add_bad(self, found: Mapping[str, str]) -> None:
-        """Record bad lines, before the rest of their batch is sent."""
-        self.bad |= found
-        self._write(*({"bad": place, "problem": problem} for place, problem in found.items()))
+    def add_bad(self, found: Iterable[tuple[Entry, str]]) -> None:
+        """Record each line of bad entries, before the rest of their batch is sent."""
+        lines = {place: problem for entry, problem in found for place in entry.places if place not in self.bad}
+        self.bad |= lines
+        self._write(*({"bad": place, "problem": problem} for place, problem in lines.items()))
 
     def add_done(self, number: int, result: Mapping[str, Any]) -> None:
         """Record a batch that the service has confirmed."""
@@ -248,23 +244,21 @@ class Report:
 
     def _load(self, path: Path) -> None:
         """Read what a run did, without a last line that a crash has cut off. Raises `Failure` for another run."""
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = path.read_bytes().rpartition(b"\n")[0] + b"\n"
         try:
             first, *rest = [json.loads(line) for line in whole.splitlines()]
             self.bad = {one["bad"]: one["problem"] for one in rest if "bad" in one}
             self.done = {one["batch"]: one for one in rest if "batch" in one}
-            run = {**self.run, "run": first["run"]}
+            self.run["run"] = first["run"]
         except (ValueError, KeyError, TypeError):
             raise Failure(f"{path} is no report of this script", USAGE) from None
-        if run != first:
+        if self.run != first:
             raise Failure(f"{path} is of another list, other options, or another client", USAGE)
-        self.run = run
         os.truncate(path, len(whole))
 
     def _write(self, *records: Mapping[str, Any]) -> None:
         try:
-            if self._file is not None:
+            if self._file is not None and records:
                 self._file.writelines(json.dumps(record) + "\n" for record in records)
                 self._file.flush()
                 os.fsync(self._file.fileno())
@@ -284,21 +278,24 @@ def erase_all(service: Service, entries: Sequence[Entry], report: Report, option
 
 
 def erase_batch(service: Service, number: int, batch: Sequence[Entry], report: Report, options: Options) -> None:
-    """Send a batch until the service accepts it, without the lines that it names as bad."""
-    while rest := [entry for entry in batch if entry.place not in report.bad]:
+    """Send a batch until the service accepts it, without lines that are too long or that it names as bad."""
+    result: dict[str, Any] = {"id": None, "contacts": 0, "unknown": 0, "also_known_in": 0}
+    report.add_bad((one, f"too long: over {MAX_LENGTH} characters") for one in batch if len(one.address) > MAX_LENGTH)
+    while rest := [one for one in batch if any(place not in report.bad for place in one.places)]:
         wanted = {"emails": [one.address for one in rest], "forget": options.forget, "include_fxa": options.include_fxa}
         # A batch without its bad lines is another request; the same request after a crash has the same key.
         key = hashlib.sha256(json.dumps([report.run["run"], number, wanted]).encode()).hexdigest()
-        status, body = service.erase(wanted, key)
-        if status == 202:
-            report.add_done(number, {name: body[name] or 0 for name in ("id", "contacts", "unknown", "also_known_in")})
-            return
-        match body:
-            case {"detail": [{"loc": ["body", "emails", int(), *_]}, *_] as problems} if status == 422:
-                report.add_bad({rest[one["loc"][2]].place: one["msg"] for one in problems})
-            case _:
+        match service.erase(wanted, key):
+            case 202, body:
+                result = {name: body[name] or 0 for name in result}
+                break
+            case 422, {"detail": [{"loc": ["body", "emails", int(), *_]}, *_] as problems}:
+                report.add_bad((rest[one["loc"][2]], one["msg"]) for one in problems)
+            case 413, _:
+                raise Failure("a request is too large (413): use a smaller --batch-size, and another --report")
+            case status, body:
                 raise Failure(f"the service refuses the request ({status}: {detail(body)})")
-    report.add_done(number, {"id": None, "contacts": 0, "unknown": 0, "also_known_in": 0})
+    report.add_done(number, result)
 
 
 def summary(report: Report, entries: Sequence[Entry], size: int) -> str:
@@ -332,6 +329,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
     options = parser.parse_args(arguments)
     if not 1 <= options.batch_size <= MAX_BATCH:
         parser.error(f"--batch-size must be from 1 to {MAX_BATCH}")
+    if options.column is not None and not options.column.strip():
+        parser.error("--column must name a column")
     if options.resume and not options.report:
         parser.error("--resume needs --report")
     if "-" in options.lists and not options.yes:
@@ -358,8 +357,9 @@ def run(options: Options) -> int:
     """Delete what the lists name; returns the exit status. Raises `Failure` if nothing is done."""
     url, secret = os.environ["CTMS_API_URL"], os.environ["CTMS_CLIENT_SECRET"]
     found: dict[str, Entry] = {}
-    for entry in chain.from_iterable(read_list(name, options.column) for name in options.lists):
-        found.setdefault("".join(map(str.lower, entry.address)) or entry.place, entry)  # no final sigma
+    for address, place in chain.from_iterable(read_list(name, options.column) for name in options.lists):
+        key = "".join(map(str.lower, address)) or place  # no final sigma
+        found.setdefault(key, Entry(address, [])).places.append(place)
     if not (entries := list(found.values())):
         say("the list is empty")
         return 0
