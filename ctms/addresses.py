@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import product
 from unicodedata import combining
 from unicodedata import normalize as to_form
+from urllib.parse import unquote
 
 import email_validator
 import idna
@@ -47,14 +48,24 @@ _NOT_RESERVED = "".join(rf"(?<!\.{re.escape(name)})" for name in _RESERVED)
 _SURE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@{_LABEL}(?:\.{_LABEL})++(?<=[a-zA-Z])(?i:{_NOT_RESERVED})", re.ASCII)
 _MAX_SURE_LENGTH = 64
 
-_INVISIBLE = " \t\r\n\v\f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u200b-\u200f\u2060\ufeff"
-"""White space and the invisible characters around exported values, as a set of a regular expression.
+_RANGES = (
+    "\t\r\x1c \x85\x85\xa0\xa0\xad\xad\u034f\u034f\u061c\u061c\u115f\u1160\u1680\u1680\u17b4\u17b5\u180b\u180f"
+    "\u2000\u200f\u2028\u202f\u205f\u206f\u2800\u2800\u3000\u3000\u3164\u3164\ufe00\ufe0f\ufeff\ufeff\uffa0\uffa0"
+    "\ufff0\ufff8"
+)
+_INVISIBLE = "".join(
+    chr(code)
+    for first, last in zip(_RANGES[::2], _RANGES[1::2], strict=True)
+    for code in range(ord(first), ord(last) + 1)
+)
+"""The characters without a form that exports and keyboards put around addresses.
 
-They are zero-width characters, direction marks and the byte order mark.
+They are Unicode's white space and default ignorable characters (UAX 44: White_Space, Default_Ignorable_Code_Point) of
+the Basic Multilingual Plane, what `str.strip` removes beyond these, and the blank of Braille.
 """
-_EDGES = re.compile(f"^[{_INVISIBLE}]+|[{_INVISIBLE}]+$")
 _MAILTO = re.compile(r"mailto:", re.IGNORECASE)
 _NAME_ADDRESS = re.compile(r"""(?P<name>"(?:[^"\\]|\\.)*"\ *|[^"<>,;]*)<(?P<address>[^<>]*)>""", re.VERBOSE)
+_WILDCARD = re.compile(r"[*%?.]+@")
 _INNER_SPACE = re.compile(r"(?<=[^ ]) (?=[^ ])")
 
 
@@ -65,7 +76,8 @@ class InvalidAddressError(ValueError):
 def normalize(text: str) -> str:
     """Return the normal form of an address (RFC 5321; internationalised, RFC 6531), without a DNS look-up.
 
-    Removes outer white space and a display name (`Wes <wes@example.com>`). Raises `InvalidAddressError`.
+    Removes outer white space, other outer invisible characters, and a display name (`Wes <wes@example.com>`). Raises
+    `InvalidAddressError`.
     """
     if _SURE.fullmatch(text) and len(text) <= _MAX_SURE_LENGTH:
         local, _, domain = text.rpartition("@")
@@ -73,7 +85,7 @@ def normalize(text: str) -> str:
             return f"{local}@{domain.lower()}"
     try:
         parsed = email_validator.validate_email(
-            _without_display_name(text.strip()),
+            _without_display_name(text.strip(_INVISIBLE)),
             check_deliverability=False,
             allow_quoted_local=True,
             globally_deliverable=False,
@@ -86,8 +98,11 @@ def normalize(text: str) -> str:
 
 
 def strip_display_name(text: str) -> str:
-    """Return an address without outer white space and display name, its spelling kept; return other text unchanged."""
-    address = _without_display_name(text.strip())
+    """Return an address without outer invisible characters and display name, its spelling kept.
+
+    Other text is returned unchanged.
+    """
+    address = _without_display_name(text.strip(_INVISIBLE))
     if address == text:
         return text
     try:
@@ -106,8 +121,8 @@ def parse_entry(text: str) -> str:
     """Return the address in a list entry, its spelling kept, without the additions of exports.
 
     These are white space, invisible characters, a display name, `mailto:` and one `,` or `;` at the end. Raises
-    `InvalidAddressError`, also for a wildcard (`*@example.com`): it is a valid local part, but in a list it means
-    everyone.
+    `InvalidAddressError`, also for a wildcard (`*@example.com`, `%@example.com`): it is a valid local part, but
+    in a list it means everyone.
     """
     if is_plainly_valid(text):
         return text
@@ -115,7 +130,7 @@ def parse_entry(text: str) -> str:
     alone = _without_display_name(address)
     if alone != address:
         address = trim(alone)
-    if address.startswith("*@"):
+    if is_wildcard(address):
         raise InvalidAddressError("A list names addresses, not wildcards")
     normalize(address)
     return address
@@ -123,18 +138,26 @@ def parse_entry(text: str) -> str:
 
 def is_plainly_valid(text: str) -> bool:
     """Return True for an address that needs no full validation, as most lines of a list. False proves nothing."""
-    return len(text) <= _MAX_SURE_LENGTH and _SURE.fullmatch(text) is not None and text[0] != "*"
+    return len(text) <= _MAX_SURE_LENGTH and _SURE.fullmatch(text) is not None and text[0] not in "*%?"
+
+
+def is_wildcard(text: str) -> bool:
+    """Return whether the local part of an address consists of wildcards."""
+    return _WILDCARD.match(text) is not None
 
 
 def trim(text: str) -> str:
     """Remove what exports put around an address in a list entry.
 
-    That is white space and invisible characters, `mailto:`, and one `,` or `;` at the end.
+    That is white space and invisible characters, `mailto:`, and one `,` or `;` at the end. After `mailto:`, the address
+    ends at a `?`, and is percent-decoded (RFC 6068).
     """
-    text = _EDGES.sub("", text)
+    text = text.strip(_INVISIBLE)
     if text.endswith((",", ";")):
-        text = _EDGES.sub("", text[:-1])
-    return _EDGES.sub("", _MAILTO.sub("", text, count=1)) if _MAILTO.match(text) else text
+        text = text[:-1].rstrip(_INVISIBLE)
+    if _MAILTO.match(text):
+        text = unquote(text.partition(":")[2].partition("?")[0]).strip(_INVISIBLE)
+    return text
 
 
 def comparison_key(text: str) -> str:
@@ -198,9 +221,13 @@ def match_condition(column: str, count: int) -> str:
 def restore_plus_signs(text: str) -> str:
     """Replace inner spaces in a query parameter's address by `+`: an unescaped `+` arrives as a space.
 
-    Only a quoted local part contains real spaces.
+    Only a quoted local part contains real spaces. A display name is removed, since it contains others.
     """
-    return text if text.lstrip().startswith('"') else _INNER_SPACE.sub("+", text)
+    given = text.strip(_INVISIBLE)
+    address = _without_display_name(given)
+    if address.startswith('"'):
+        return text
+    return _INNER_SPACE.sub("+", text if address == given else address)
 
 
 def _without_display_name(text: str) -> str:
@@ -208,7 +235,7 @@ def _without_display_name(text: str) -> str:
     found = _NAME_ADDRESS.fullmatch(text)
     if found is None or ("@" in found["name"] and found["name"].strip('" ') != found["address"]):
         return text
-    return found["address"].strip()
+    return found["address"].strip(_INVISIBLE)
 
 
 def _lower(text: str) -> str:
@@ -222,7 +249,7 @@ def _parts(text: str) -> tuple[str, str]:
     try:
         text = normalize(text)
     except InvalidAddressError:
-        text = text.strip()
+        text = text.strip(_INVISIBLE)
     local, at, domain = text.rpartition("@")
     if not at:
         return to_form("NFC", text), ""

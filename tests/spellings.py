@@ -24,6 +24,7 @@ SPELLINGS: Mapping[str, str] = {
     "upper case": "INÉS.{}@MÜNCHEN.DE",
     "upper A-labels": "Inés.{}@XN--MNCHEN-3YA.DE",
     "decomposed, with A-labels": "ine\N{COMBINING ACUTE ACCENT}s.{}@xn--mnchen-3ya.de",
+    "with invisible characters": "\N{ZERO WIDTH SPACE}inés.{}@münchen.de\N{ZERO WIDTH NO-BREAK SPACE}",
 }
 """Spellings of the same address in queries."""
 

@@ -25,6 +25,8 @@ from ctms.addresses import (
     parse_entry,
     restore_plus_signs,
     spellings,
+    strip_display_name,
+    trim,
 )
 from tests.spellings import accepted_addresses, respelt
 
@@ -69,7 +71,7 @@ def test_normal_form(text: str, normal: str) -> None:
         "a@example.com;b@example.com <c@example.com>",
         "w@example.com (Wes)",
         "mailto:a@example.com",
-        "\N{ZERO WIDTH SPACE}a@example.com",
+        "a\N{ZERO WIDTH SPACE}b@example.com",
         "a@example.com,subscribed,2026-01-01",
     ],
 )
@@ -97,7 +99,17 @@ def test_entry_of_a_list(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["*@blocked.example", "a@b.example,,", "a@b.example,c@d.example", "a@b.example\N{ZERO WIDTH SPACE}c"]
+    "text",
+    [
+        "*@blocked.example",
+        "*.*@b.example",
+        "**@b.example",
+        "%@b.example",
+        "?@b.example",
+        "a@b.example,,",
+        "a@b.example,c@d.example",
+        "a@b.example\N{ZERO WIDTH SPACE}c",
+    ],
 )
 def test_invalid_entries(text: str) -> None:
     with pytest.raises(InvalidAddressError):
@@ -158,12 +170,50 @@ def test_condition_has_a_parameter_for_each_spelling() -> None:
     assert match_condition("e.x", 2) == "lower(e.x) IN (lower(%s), lower(%s))"
 
 
+OUTER = "\t\n\x1f \xa0\u200b\u2060\ufeff\u2800\u3164\u115f\u1160\uffa0\u202a\u2066\xad\u061c\u180e\u2061\u034f\ufe0f"
+
+
+@pytest.mark.parametrize("character", OUTER, ids=lambda character: f"U+{ord(character):04X}")
+def test_outer_invisible_characters_belong_to_no_address(character: str) -> None:
+    for text in (f"{character}jo@example.com", f"jo@example.com{character}", f"Jo <{character}jo@example.com>"):
+        assert normalize(text) == strip_display_name(text) == parse_entry(text) == "jo@example.com"
+        assert is_found_by("jo@example.com", text)
+        assert is_same("jo@example.com", text)
+
+
+def test_all_white_space_is_removed() -> None:
+    space = "".join(character for character in map(chr, range(0x10000)) if character.isspace())
+
+    assert normalize(f"{space}jo@example.com{space}") == "jo@example.com"
+
+
+def test_inner_blanks_are_read_once() -> None:
+    """For each of them, the search for the end of the text would otherwise begin again: that takes hours."""
+    assert trim(f" a{' ' * 1_000_000}b ,") == f"a{' ' * 1_000_000}b"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("mailto:sam%2Bx@example.com", "sam+x@example.com"),
+        ("MAILTO:sam@example.com?subject=Hello%20you", "sam@example.com"),
+        ("sam%2Bx@example.com", "sam%2Bx@example.com"),
+        ("mailto:sam%zz@example.com", "sam%zz@example.com"),
+    ],
+)
+def test_address_after_mailto_is_percent_decoded(text: str, address: str) -> None:
+    assert parse_entry(text) == address
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
         ("first tag@example.com", "first+tag@example.com"),
         (" first@example.com ", " first@example.com "),
         ('"a b"@example.com', '"a b"@example.com'),
+        ('"Sam" <sam tag@example.com>', "sam+tag@example.com"),
+        ("Sam Doe <sam tag@example.com>", "sam+tag@example.com"),
+        ('Sam <"a b"@example.com>', 'Sam <"a b"@example.com>'),
     ],
 )
 def test_space_in_a_query_is_a_plus(text: str, meant: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from ctms.addresses import MAX_LENGTH, InvalidAddressError, is_plainly_valid, parse_entry, spellings, trim
+from ctms.addresses import MAX_LENGTH, InvalidAddressError, is_plainly_valid, is_wildcard, parse_entry, spellings, trim
 from ctms.bulk.lines import NOT_TEXT
 from ctms.contacts.legacy_addresses import find_stored
 from ctms.database.pool import Connection
@@ -102,7 +102,7 @@ def _describe(text: str) -> str:
         return "no address: there is no @"
     if len(text) > MAX_LENGTH:
         return f"more than {MAX_LENGTH} characters"
-    if trim(text).startswith("*@"):
+    if is_wildcard(trim(text)):
         return "a wildcard, not an address"
     if text.count("@") > 1:
         return "not one address: there are several @"

@@ -19,6 +19,7 @@ RAW = (
     " space@example.com",
     '"quoted"@example.com',
     "Named <named@example.com>",
+    "\N{ZERO WIDTH SPACE}hidden@example.com",
     "\N{LATIN SMALL LETTER E WITH ACUTE}.e\N{COMBINING ACUTE ACCENT}@example.com",
 )
 """Addresses as a service may have stored them, in spellings that are not looked for."""
@@ -60,7 +61,7 @@ def test_those_in_unusual_spellings_are_found(cli: CliRunner, contacts: list[str
 def test_with_their_normal_form_look_ups_find_them(cli: CliRunner, api: ApiClient, contacts: list[str]) -> None:
     assert outcomes(check(cli, "--normalize", status=0)) == dict.fromkeys(contacts, "normalized")
 
-    for name in ("wide", "stop", "space", "quoted", "named"):
+    for name in ("wide", "stop", "space", "quoted", "named", "hidden"):
         assert len(api.get(f"/identities?primary_email={name}@example.com").json) == 1
     assert run_json(cli, "contacts", "check-addresses") == []
 
