@@ -5,10 +5,11 @@ The known names are those that mailing services and spreadsheets use. An operato
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from unicodedata import category
+from unicodedata import normalize as to_form
 
 from ctms.errors import ListError
 from ctms.words import counted
@@ -80,8 +81,12 @@ class Columns:
 
 @lru_cache(4096)  # the objects of a document share a few names
 def normalize_name(name: str) -> str:
-    """Return the name of a column in lower case, with letters and digits only."""
-    return re.sub(r"[\W_]", "", name).lower()
+    """Return the name of a column in NFC and lower case, with letters, digits and their combining marks only.
+
+    A name without letters and digits stays as it is. In many scripts the vowels are combining marks.
+    """
+    kept = "".join(one for one in to_form("NFC", name).lower() if one.isalnum() or category(one).startswith("M"))
+    return kept if any(map(str.isalnum, kept)) else name.strip()
 
 
 def may_have_addresses(name: str) -> bool:

@@ -24,7 +24,7 @@ DELIMITERS = (",", "\t", ";", "|")
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and a symbol that have no form; other invisible characters have a category of their own."""
 
-_OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])\s*"(?:[^"]|"")*\Z')
+_OPEN_QUOTE = re.compile(r'(?:^|[,;\t|])[^\S\t]*"(?:[^"]|"")*\Z')
 
 
 def malformed(number: int) -> ListError:

@@ -62,6 +62,8 @@ class _Records:
         address = members.get(self.address)
         if not isinstance(address, str):
             return bad_entry(number, f"no address: there is no text in {self.address}")
+        if len(address) == MAX_LINE:  # the rest was cut off
+            return bad_entry(number, "too long")
         if not self._is_given and any(not is_same(address, other) for other in self._other_addresses(members)):
             return bad_entry(number, f"several addresses: choose their member, such as {self.address}, with --column")
         if not self._opt_outs:

@@ -13,7 +13,7 @@ from ctms.bulk.lines import MAX_LINE, NOT_TEXT, Lines
 from ctms.errors import ListError
 
 MAX_VALUE = 1 << 20
-"""Characters of one value."""
+"""Characters of one value. Text in a member of an object is truncated to `MAX_LINE`."""
 
 MAX_MEMBERS = 500
 """Members of an object that are read."""

@@ -25,6 +25,7 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZIP = b"PK\x03\x04"
 _UTF_16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MAX_HIGH_BYTE = 9  # no tab, no line break, no printable character
 _FALLBACK = "ctms.windows_1252"
 
 
@@ -76,7 +77,7 @@ class Lines:
                 self._number = number = self._number + 1
                 self._cut = len(line) == MAX_LINE and line[-1] not in _BREAKS
             text = line.lstrip()
-            if text and text[0] != comment:
+            if text[0] != comment if text else len(line) == MAX_LINE:  # a blank start hides what was cut off
                 yield number, line
 
     def next(self) -> tuple[int, str] | None:
@@ -156,9 +157,11 @@ def _peek(stream: BinaryIO, damaged: str | None = None) -> tuple[bytes, io.Buffe
 def _encoding(start: bytes) -> str:
     if start.startswith(_UTF_16_BOMS):
         return "utf-16"
-    # Without a byte order mark, a first character in ASCII reveals the byte order.
-    if len(start) > 1 and (start[0] == 0) != (start[1] == 0):
-        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    # Without a byte order mark, a first character in ASCII reveals the byte order. The high byte of the second one is
+    # small, too, in the scripts of Europe and its neighbours: otherwise, the zero may be any damaged byte.
+    for order, high, low in (("be", start[::2], start[1::2]), ("le", start[1::2], start[::2])):
+        if high[:1] == b"\0" < low[:1] and max(high) < _MAX_HIGH_BYTE:
+            return f"utf-16-{order}"
     return "utf-8-sig"
 
 

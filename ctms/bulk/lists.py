@@ -56,7 +56,7 @@ def _read_addresses(lines: Lines) -> Iterator[Entry]:
     make = Entry._make  # faster than a call with defaults, for each of a million lines
     for number, line in lines:
         text = line.strip()
-        if is_plainly_valid(text):
+        if is_plainly_valid(text) and len(line) < MAX_LINE:  # a longer line is truncated
             yield make((number, text, None, None, None, None))
         elif len(line) == MAX_LINE:
             if '"' in line or any('"' in piece for piece in lines.rest()):

@@ -30,7 +30,7 @@ def column_option(command: F) -> F:
     return click.option(
         "--column",
         "wanted",
-        type=values.stored_text,
+        type=values.column_name,
         callback=lambda _context, _parameter, name: ReadOptions(name),
         metavar="NAME",
         help="Column with the addresses, if it has no standard name. Also a member of JSON.",
@@ -42,7 +42,7 @@ def opt_out_column_options(command: F) -> F:
     for name, what in (("reason", "reasons"), ("date", "dates"), ("", "addresses")):
         command = click.option(
             f"--{name}-column" if name else "--column",
-            type=values.stored_text,
+            type=values.column_name,
             metavar="NAME",
             help=f"Column with the {what}, if it has no standard name. Also a member of JSON.",
         )(command)

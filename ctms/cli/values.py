@@ -39,6 +39,13 @@ def stored_text(value: str) -> str:
     return value
 
 
+def column_name(value: str) -> str:
+    """Return the name of a column."""
+    if not value.strip():  # an unset variable of a shell, for instance: it would select a column without a name
+        raise click.BadParameter("it is blank: it must be the name of a column")
+    return stored_text(value)
+
+
 def client_id(value: str) -> str:
     """Parse the id of an API client."""
     if not CLIENT_ID.fullmatch(value) or len(value) > MAX_LENGTH:

@@ -266,6 +266,8 @@ def test_column_is_named(cli: CliRunner, command: str) -> None:
     assert reached(command)
     refused = call(cli, command, f"email,Customer\nx,{ADDRESS}\n", "--column", "user", status=2)
     assert "email, Customer" in refused.stderr
+    refused = call(cli, command, f",email\n{ADDRESS},x\n", "--column", " ", status=2)
+    assert "it is blank" in refused.stderr
 
 
 @pytest.mark.parametrize("name", REASONS)
