@@ -156,7 +156,9 @@ def trim(text: str) -> str:
     if text.endswith((",", ";")):
         text = text[:-1].rstrip(_INVISIBLE)
     if _MAILTO.match(text):
-        text = unquote(text.partition(":")[2].partition("?")[0]).strip(_INVISIBLE)
+        address = unquote(text.partition(":")[2].partition("?")[0])
+        if "\0" not in address:  # no stored text has a U+0000, and PostgreSQL compares none
+            return address.strip(_INVISIBLE)
     return text
 
 

@@ -205,6 +205,10 @@ def test_address_after_mailto_is_percent_decoded(text: str, address: str) -> Non
     assert parse_entry(text) == address
 
 
+def test_a_decoded_zero_byte_makes_no_address() -> None:
+    assert trim("mailto:sam%00@example.com") == "mailto:sam%00@example.com"
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [

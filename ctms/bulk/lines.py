@@ -77,7 +77,9 @@ class Lines:
                 self._number = number = self._number + 1
                 self._cut = len(line) == MAX_LINE and line[-1] not in _BREAKS
             text = line.lstrip()
-            if text[0] != comment if text else len(line) == MAX_LINE:  # a blank start hides what was cut off
+            if (text and text[0] != comment) or (
+                not text and len(line) == MAX_LINE
+            ):  # what was cut off may be no blank
                 yield number, line
 
     def next(self) -> tuple[int, str] | None:

@@ -32,6 +32,14 @@ def test_what_is_left_of_a_line_is_not_taken_for_an_address(line: str) -> None:
     assert problems(text.replace(" ", "\u00a0")) == {2: "too long"}
 
 
+@pytest.mark.parametrize("comment", ["", "#"])
+def test_a_long_first_line_is_none_either(comment: str) -> None:
+    text = f"{comment}{' ' * 70_000}ada@example.com.au\nzoe@example.com\n"
+
+    assert problems(text) == ({} if comment else {1: "too long"})
+    assert [one for one in found(text) if one] == ["zoe@example.com"]
+
+
 @pytest.mark.parametrize("row", [f"{BLANK}ada@example.com.au,1", f"{' ' * 70_000}ada@example.com.au,1"])
 def test_what_is_left_of_a_row_is_not_taken_for_one(row: str) -> None:
     text = f"email,x\n{row}\nzoe@example.com,1\n"

@@ -246,6 +246,15 @@ def test_outermost_record_counts(cli: CliRunner, command: str) -> None:
     assert all(reached(command, other) for other in others)
 
 
+def test_what_no_database_holds_is_a_bad_line(cli: CliRunner, command: str) -> None:
+    insert_contact(primary_email=ADDRESS)
+
+    done = call(cli, command, f"mailto:sam%00@blocked.example\n{ADDRESS}\n", status=3)
+
+    assert done.stderr.startswith("line 1: not an e-mail address\n")
+    assert reached(command)
+
+
 def test_bad_record_is_named(cli: CliRunner, command: str) -> None:
     insert_contact(primary_email=ADDRESS)
 
