@@ -77,9 +77,8 @@ class Lines:
                 self._number = number = self._number + 1
                 self._cut = len(line) == MAX_LINE and line[-1] not in _BREAKS
             text = line.lstrip()
-            if (text and text[0] != comment) or (
-                not text and len(line) == MAX_LINE
-            ):  # what was cut off may be no blank
+            # A truncated line is not blank: what was cut off may be anything.
+            if (text and text[0] != comment) or (not text and len(line) == MAX_LINE):
                 yield number, line
 
     def next(self) -> tuple[int, str] | None:

@@ -39,6 +39,9 @@ def read(stream: BinaryIO, options: ReadOptions = ADDRESSES_ONLY) -> Iterator[En
         if looks_like_json(line):
             yield from read_json(number, line, options, lines)
             return
+        if len(line) == MAX_LINE:  # no header: a name that was cut off may be that of another column
+            lines.push_back([(number, line)])
+            break
         header = read_header(lines, line, options, delimiter)
         if len(header.names) > 1:
             yield from read_table(header, line, number, options, lines)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ctms.bulk.csv_rows import DELIMITERS, parse_line, read_row
-from ctms.bulk.lines import Lines, decompress
+from ctms.bulk.lines import MAX_LINE, Lines, decompress
 from ctms.errors import ListError
 from ctms.imports.mapping import Row, RowError
 
@@ -54,6 +54,8 @@ class CsvReader:
         first = self._lines.next()
         if first is None:
             raise ListError("the file is empty")
+        if len(first[1]) >= MAX_LINE:
+            raise ListError("the first line is too long")
         found = [(one, cells) for one in DELIMITERS if (cells := parse_line(first[1], one)) is not None]
         if not found:
             raise ListError("the first line is not a row of CSV: it has a quote that does not end")

@@ -40,6 +40,12 @@ def test_a_long_first_line_is_none_either(comment: str) -> None:
     assert [one for one in found(text) if one] == ["zoe@example.com"]
 
 
+def test_the_start_of_a_name_is_not_the_name() -> None:
+    text = f"{'x' * (MAX_LINE - 6)},email_of_another\nbob,ada@example.com\n"
+
+    assert problems(text) == {1: "too long", 2: "not an e-mail address"}
+
+
 @pytest.mark.parametrize("row", [f"{BLANK}ada@example.com.au,1", f"{' ' * 70_000}ada@example.com.au,1"])
 def test_what_is_left_of_a_row_is_not_taken_for_one(row: str) -> None:
     text = f"email,x\n{row}\nzoe@example.com,1\n"

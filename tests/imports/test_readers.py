@@ -37,6 +37,12 @@ def test_delimiters(delimiter: str) -> None:
     assert rows("\ufeff" + text) == [{"a": "1", "b": "x y"}, {"a": "2", "b": "q"}]
 
 
+def test_lines_that_are_too_long() -> None:
+    with pytest.raises(ListError, match="the first line is too long"):
+        rows(f"{'x' * (MAX_LINE - 6)},email_of_another\n1,2\n")
+    assert rows(f"a,b\n{' ' * 70_000}1,2\n3,4\n") == ["The line is too long", {"a": "3", "b": "4"}]
+
+
 def test_quotes_and_odd_rows() -> None:
     text = 'a,b\n"1, ""x""",2\n\n"two\nlines",3\n# no comment,4\n5\n6,7,8\n9,10,,\n'
 
