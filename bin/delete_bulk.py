@@ -358,7 +358,7 @@ def run(options: Options) -> int:
     url, secret = os.environ["CTMS_API_URL"], os.environ["CTMS_CLIENT_SECRET"]
     found: dict[str, Entry] = {}
     for address, place in chain.from_iterable(read_list(name, options.column) for name in options.lists):
-        key = "".join(map(str.lower, address)) or place  # no final sigma
+        key = "".join(one.lower()[0] for one in address) or place  # as the service: no final sigma, no dot of an İ
         found.setdefault(key, Entry(address, [])).places.append(place)
     if not (entries := list(found.values())):
         say("the list is empty")

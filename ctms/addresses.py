@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import product
 from unicodedata import combining
@@ -156,9 +157,10 @@ def trim(text: str) -> str:
     if text.endswith((",", ";")):
         text = text[:-1].rstrip(_INVISIBLE)
     if _MAILTO.match(text):
-        address = unquote(text.partition(":")[2].partition("?")[0])
-        if "\0" not in address:  # no stored text has a U+0000, and PostgreSQL compares none
-            return address.strip(_INVISIBLE)
+        with suppress(UnicodeDecodeError):
+            address = unquote(text.partition(":")[2].partition("?")[0], errors="strict")
+            if "\0" not in address:  # no stored text has a U+0000, and PostgreSQL compares none
+                return address.strip(_INVISIBLE)
     return text
 
 
@@ -223,13 +225,10 @@ def match_condition(column: str, count: int) -> str:
 def restore_plus_signs(text: str) -> str:
     """Replace inner spaces in a query parameter's address by `+`: an unescaped `+` arrives as a space.
 
-    Only a quoted local part contains real spaces. A display name is removed, since it contains others.
+    Only a quoted local part and a display name contain real spaces.
     """
-    given = text.strip(_INVISIBLE)
-    address = _without_display_name(given)
-    if address.startswith('"'):
-        return text
-    return _INNER_SPACE.sub("+", text if address == given else address)
+    address = _without_display_name(text.strip(_INVISIBLE))
+    return text if address.startswith('"') else text.replace(address, _INNER_SPACE.sub("+", address))
 
 
 def _without_display_name(text: str) -> str:

@@ -205,8 +205,13 @@ def test_address_after_mailto_is_percent_decoded(text: str, address: str) -> Non
     assert parse_entry(text) == address
 
 
-def test_a_decoded_zero_byte_makes_no_address() -> None:
-    assert trim("mailto:sam%00@example.com") == "mailto:sam%00@example.com"
+@pytest.mark.parametrize(
+    "text", ["mailto:sam%00@example.com", "mailto:J%F6rg@example.com", "mailto:%ED%A0%80@example.com"]
+)
+def test_what_cannot_be_decoded_after_mailto_is_no_address(text: str) -> None:
+    assert trim(text) == text
+    with pytest.raises(InvalidAddressError):
+        parse_entry(text)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +220,11 @@ def test_a_decoded_zero_byte_makes_no_address() -> None:
         ("first tag@example.com", "first+tag@example.com"),
         (" first@example.com ", " first@example.com "),
         ('"a b"@example.com', '"a b"@example.com'),
-        ('"Sam" <sam tag@example.com>', "sam+tag@example.com"),
-        ("Sam Doe <sam tag@example.com>", "sam+tag@example.com"),
+        ('"Sam" <sam tag@example.com>', '"Sam" <sam+tag@example.com>'),
+        ("Sam Doe <sam tag@example.com>", "Sam Doe <sam+tag@example.com>"),
+        ("Wes<wes@example.com>", "Wes<wes@example.com>"),
+        ("\u200b joe@example.com\xa0 ", "\u200b joe@example.com\xa0 "),
+        ("", ""),
         ('Sam <"a b"@example.com>', 'Sam <"a b"@example.com>'),
     ],
 )

@@ -64,7 +64,7 @@ def read_header(lines: Lines, line: str, options: ReadOptions, delimiter: str | 
 
 def _parse_header(line: str, options: ReadOptions, delimiter: str | None) -> Header:
     found = [
-        Header(one, _without_empty_end(names, 2 if is_known_column(names[0], options) else 1))
+        Header(one, names if is_known_column(names[0], options) else _without_empty_end(names, 1))
         for one in (DELIMITERS if delimiter is None else (delimiter,))
         if (names := parse_line(line, one)) is not None
     ]

@@ -53,6 +53,7 @@ def test_a_name_without_letters_stays_as_it_is() -> None:
         '"Email",\r\n"ada@example.com",\r\n"bob@example.com",\r\n',
         "Email,\r\nada@example.com,\r\nbob@example.com,,,\r\n",
         "Email\r\nada@example.com,\r\nbob@example.com;\r\n",
+        "Email,,\r\nada@example.com,x,y\r\nbob@example.com\r\n",
     ],
 )
 def test_columns_without_names_are_ignored(text: str, name: str | None) -> None:
