@@ -16,35 +16,32 @@ depends_on = None
 
 oldest_compatible = "unchanged"
 
-_FUNCTIONS = """
-CREATE OR REPLACE FUNCTION ctms_remove_tombstone() RETURNS trigger LANGUAGE plpgsql AS $$
+# Deferred, so that a slow transaction does not lock the tombstones of other contacts. One that is locked nevertheless
+# is about to be deleted, since its id is used again, too.
+_TRIGGER = """
+CREATE FUNCTION ctms_unlink_tombstones() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM contact_tombstones WHERE email_id = NEW.email_id;
-    IF FOUND THEN
-        {unlink}
-        -- The deleted contact may have had the other value of mofo_relevant, and its tombstone no longer says so.
-        INSERT INTO mofo_relevance_changes (email_id, changed_at) VALUES (NEW.email_id, clock_timestamp())
-        ON CONFLICT (email_id) DO UPDATE SET changed_at = excluded.changed_at;
-    END IF;
+    -- Later ones were merged into the contact that has the id now.
+    UPDATE contact_tombstones SET merged_into = NULL WHERE email_id = ANY (ARRAY(
+        SELECT email_id FROM contact_tombstones WHERE merged_into = OLD.email_id AND deleted_at <= OLD.deleted_at
+        FOR UPDATE SKIP LOCKED));
     RETURN NULL;
 END $$;
-
-CREATE OR REPLACE FUNCTION ctms_record_new_id() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE subscription_events SET email_id = NEW.email_id WHERE email_id = OLD.email_id;
-    DELETE FROM contact_tombstones WHERE email_id = NEW.email_id;
-    {unlink}
-    INSERT INTO contact_tombstones (email_id, deleted_at) VALUES (OLD.email_id, clock_timestamp())
-    ON CONFLICT (email_id) DO UPDATE SET deleted_at = excluded.deleted_at, merged_into = NULL;
-    RETURN NULL;
-END $$;
+CREATE CONSTRAINT TRIGGER ctms_unlink_tombstones AFTER DELETE ON contact_tombstones DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION ctms_unlink_tombstones();
 """
-_UNLINK = "UPDATE contact_tombstones SET merged_into = NULL WHERE merged_into = NEW.email_id;"
+# A contact that is younger than the tombstone is not the one that was merged into.
+_REPAIR = """
+UPDATE contact_tombstones t SET merged_into = NULL
+FROM emails e WHERE e.email_id = t.merged_into AND e.create_timestamp > t.deleted_at
+"""
 
 
 def upgrade() -> None:
-    op.execute(_FUNCTIONS.format(unlink=_UNLINK))
+    op.execute(_REPAIR)
+    op.execute(_TRIGGER)
 
 
 def downgrade() -> None:
-    op.execute(_FUNCTIONS.format(unlink=""))
+    op.execute("DROP TRIGGER ctms_unlink_tombstones ON contact_tombstones")
+    op.execute("DROP FUNCTION ctms_unlink_tombstones")

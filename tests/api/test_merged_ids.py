@@ -59,6 +59,7 @@ def test_nothing_leads_to_the_next_contact_with_an_erased_ones_id(api: ApiClient
     again = {"email": {"email_id": second.rpartition("/")[2], "primary_email": address()}}
 
     assert api.put(second, again).status_code == 201  # another person
+    execute("SET CONSTRAINTS ALL IMMEDIATE")  # as at the end of the transaction
 
     assert api.get(first).json == {"detail": "Unknown email_id"}
     merged(api, third, second)
@@ -78,6 +79,19 @@ def test_an_erasure_by_the_merged_id_names_the_contact_that_was_kept(api: ApiCli
     erased = api.post("/erasures", {**wanted, "include_fxa": True}).json
     assert (erased["contacts"], erased["unknown"], erased["also_known_in"]) == (1, 1, 0)
     assert api.get(third).status_code == 404
+
+
+def test_an_erasure_by_the_merged_id_erases_nobody_else(api: ApiClient) -> None:
+    own = address()
+    source, target = create(api), create(api, email={"primary_email": own})
+    other = create(api, fxa={"fxa_id": own, "primary_email": own})
+    merged(api, target, source)
+
+    wanted = {"identities": [{"email_id": source.rpartition("/")[2]}]}
+    assert api.post("/erasures", wanted).json["also_known_in"] == 1
+    assert api.post("/erasures", {**wanted, "include_fxa": True}).json["contacts"] == 1
+
+    assert (api.get(target).status_code, api.get(other).status_code) == (404, 200)
 
 
 @pytest.mark.usefixtures("erasure_key")

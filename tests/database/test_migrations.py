@@ -120,6 +120,26 @@ def test_the_revisions_are_one_line_from_where_existing_deployments_stand() -> N
     assert len(list((MIGRATIONS / "versions").glob("*.py"))) == len(revisions)
 
 
+def test_a_merged_contact_does_not_lead_to_a_younger_one(flask: Flask, url: str) -> None:
+    flask("db", "upgrade", "1d7c93ae5f08")
+    query(
+        url,
+        "WITH targets AS (INSERT INTO emails (email_id, primary_email, create_timestamp)"
+        " SELECT gen_random_uuid(), n || '@example.com', now() - n * interval '1 day' FROM generate_series(1, 2) AS n"
+        " RETURNING email_id, create_timestamp)"
+        " INSERT INTO contact_tombstones (email_id, deleted_at, merged_into)"
+        " SELECT gen_random_uuid(), now() - interval '36 hours', email_id FROM targets",
+    )
+
+    flask("db", "upgrade")
+
+    found = query(
+        url,
+        "SELECT e.primary_email FROM contact_tombstones t LEFT JOIN emails e ON e.email_id = t.merged_into ORDER BY 1",
+    )
+    assert found == [("2@example.com",), (None,)]
+
+
 def test_upgrade_downgrade_and_upgrade_match_the_models(flask: Flask, url: str) -> None:
     flask("db", "upgrade")
     assert "No new upgrade operations detected" in "".join(flask("db", "check").stdout.splitlines()[-1:])
