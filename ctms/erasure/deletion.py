@@ -64,7 +64,7 @@ class BulkDeletion:
         had = _parts(connection, list(contacts))
         # A contact that an earlier batch counted and this one erases no longer counts.
         also = len({one for ids in others.values() for one in ids} - self._others) - len(self._others & contacts.keys())
-        before = find_erased(connection, _others(addresses, found), addresses_of(contacts.values()))
+        before = find_erased(connection, _others(addresses, found), addresses_of(contacts.values()), contacts)
         unknown = len(items) - len(found) - len(before)
         erase(connection, request, list(contacts.values()), unknown=unknown, also_known_in=also, addresses=addresses)
         ids = {position: [one.email_id for one in of_address] for position, of_address in found.items()}
@@ -87,7 +87,7 @@ class BulkDeletion:
         had = _parts(connection, {email_id for ids in found.values() for email_id in ids})
         erased = [email_id for ids in found.values() for email_id in ids]
         own = [one for (one,) in connection.execute(_ADDRESSES, {"ids": erased}).fetchall()]
-        before = find_erased(connection, _others(addresses, found), own)
+        before = find_erased(connection, _others(addresses, found), own, erased)
         return _outcomes(items, FOUND, found=found, others=others, had=had, before=before)
 
     def report(self, outcomes: Iterable[ItemOutcome]) -> None:

@@ -95,7 +95,11 @@ _INSERT_TASKS = f"""
     FROM unnest(%s::text[]) AS name, unnest(%s::text[]) AS identities, clock_timestamp() AS moment"""
 
 
-_FIND_ERASED = f"SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%b)"
+_FIND_ERASED = f"""
+    SELECT fingerprint FROM {ErasedAddress.__tablename__} WHERE fingerprint = ANY(%(asked)b)
+    UNION ALL
+    SELECT fingerprint FROM {MergedAddress.__tablename__}
+    WHERE email_id = ANY(%(email_ids)s) AND fingerprint = ANY(%(asked)b)"""
 
 
 def lock_addresses_to_forget(connection: Connection, request: ErasureRequest, addresses: Iterable[str] | None) -> None:
@@ -180,8 +184,13 @@ def write_record(
     connection.execute(_UPSERT_RECORD, values)
 
 
-def find_erased(connection: Connection, addresses: Collection[str], erased_now: Iterable[str]) -> set[str]:
-    """Return the addresses that were erased before or are among those `erased_now`; none without a key."""
+def find_erased(
+    connection: Connection, addresses: Collection[str], erased_now: Iterable[str], email_ids: Collection[UUID]
+) -> set[str]:
+    """Return the addresses that were erased before, or are erased now; none without a key.
+
+    The latter are the addresses `erased_now` of the contacts `email_ids`, and those that these have lost in merges.
+    """
     owners: dict[bytes, set[str]] = defaultdict(set)
     all_of = fingerprints().all_of
     for address in addresses:
@@ -189,7 +198,8 @@ def find_erased(connection: Connection, addresses: Collection[str], erased_now: 
             owners[one].add(address)
     if not owners:
         return set()
-    known = {bytes(one) for (one,) in connection.execute(_FIND_ERASED, (list(owners),)).fetchall()}
+    values = {"asked": list(owners), "email_ids": list(email_ids)}
+    known = {bytes(one) for (one,) in connection.execute(_FIND_ERASED, values).fetchall()}
     return set().union(*(owners[one] for one in known.union(owners.keys() & _fingerprints(erased_now))))
 
 

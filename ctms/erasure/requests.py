@@ -78,13 +78,13 @@ def erase_requested(
         others = [*accounts.find(connection, list(addresses), ()).values(), *_find_merged(connection, asked).values()]
         removal.lock_matching(connection, [*asked, *({"email_id": one} for ids in others for one in ids)])
     matching = removal.lock_matching(connection, asked)
-    if request.include_fxa:
-        for position, kept in removal.lock_found(connection, lambda: _find_merged(connection, asked)).items():
-            matching[position] += kept
     contacts = {one.email_id: one for match in matching for one in match}
     own = _distinct([*addresses, *(one.addresses["primary_email"] for one in contacts.values())])
     also, named = 0, set()
     if request.include_fxa:
+        for position, kept in removal.lock_found(connection, lambda: _find_merged(connection, asked)).items():
+            matching[position] += kept
+            contacts |= {one.email_id: one for one in kept}
         for position, carriers in accounts.lock(connection, own, contacts).items():
             named.add(comparison_key(own[position]))
             contacts |= {one.email_id: one for one in carriers}
@@ -97,6 +97,7 @@ def erase_requested(
         connection,
         {one[name] for one in missing for name in one.keys() & ADDRESSES.keys()},
         addresses_of(contacts.values()),
+        contacts,
     )
     unknown = sum(not (one.keys() <= ADDRESSES.keys() and before.issuperset(one.values())) for one in missing)
     erase(

@@ -50,6 +50,20 @@ def test_an_erasure_counts_it_or_includes_it(api: ApiClient, target: str) -> Non
     assert execute("SELECT count(*) FROM merged_addresses") == 0
 
 
+@pytest.mark.parametrize("include_fxa", [True, False])
+def test_it_is_not_unknown_if_its_contact_is_erased(
+    api: ApiClient, cli: CliRunner, target: str, include_fxa: bool
+) -> None:
+    own = api.get(target).json["email"]["primary_email"]
+    command = ["delete-bulk", "--email", SPELT, "--email", own, "--json", *(["--include-fxa"] if include_fxa else [])]
+
+    preview = json.loads(cli.invoke(ctms, [*command, "--dry-run"]).stdout)
+    result = api.post("/erasures", {"emails": [SPELT, own], "include_fxa": include_fxa}).json
+
+    assert (result["contacts"], result["unknown"], result["also_known_in"]) == (1, 0, 0)
+    assert (preview["found"], preview["unknown"]) == (1, 0)
+
+
 def test_a_list_reports_it_or_includes_it(api: ApiClient, cli: CliRunner, target: str) -> None:
     command = ["delete-bulk", "--email", SPELT, "--yes", "--json"]
 
