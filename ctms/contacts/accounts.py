@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 from ctms.addresses import expand_spellings, match_condition, spellings
@@ -42,14 +43,22 @@ def count(connection: Connection, address: str, fingerprint: bytes | None) -> Cu
 
 def find(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[UUID]]:
     """Return, by the position of an address, the contacts that have or had it not as their own, except `without`."""
-    found: dict[int, list[UUID]] = defaultdict(list)
-    places = (*expand_spellings(addresses), *merged_addresses.by_position(addresses))
-    rows = connection.execute(_FIND, (*places, list(without))).fetchall()
-    for position, email_id in rows:
-        found[position].append(email_id)
-    return found
+    return _find(connection, _values(addresses, without))
 
 
 def lock(connection: Connection, addresses: Sequence[str], without: Collection[UUID]) -> dict[int, list[LockedContact]]:
     """Lock the contacts that `find` returns, and return those that still have the address."""
-    return lock_found(connection, lambda: find(connection, addresses, without))
+    values = _values(addresses, without)  # once: the spellings and fingerprints of many addresses take time
+    return lock_found(connection, lambda: _find(connection, values))
+
+
+def _values(addresses: Sequence[str], without: Collection[UUID]) -> Sequence[Any]:
+    """Return the values for `_FIND`."""
+    return (*expand_spellings(addresses), *merged_addresses.by_position(addresses), list(without))
+
+
+def _find(connection: Connection, values: Sequence[Any]) -> dict[int, list[UUID]]:
+    found: dict[int, list[UUID]] = defaultdict(list)
+    for position, email_id in connection.execute(_FIND, values).fetchall():
+        found[position].append(email_id)
+    return found

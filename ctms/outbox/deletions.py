@@ -43,9 +43,8 @@ _LOCK = """
     SELECT FROM erasure_backends WHERE backend = %s AND erasure_id = ANY(%s)
     ORDER BY erasure_id FOR NO KEY UPDATE"""
 
-# In one order: a merge locks the rows of merged contacts, too.
+# In one order: a merge locks the rows of merged contacts.
 _LOCK_DELETIONS = "SELECT FROM erasure_deletions WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
-_LOCK_MERGED = "SELECT FROM erasure_deletions WHERE merged_into = %s ORDER BY id FOR UPDATE"
 
 _DONE = """
     WITH gone AS (DELETE FROM erasure_deletions WHERE id = ANY(%(ids)s) RETURNING erasure_id, parked)
@@ -61,7 +60,7 @@ _DONE = """
 _DELAYED = """
     WITH given AS (
         SELECT * FROM unnest(%(ids)s::bigint[], %(parked)s::bool[], %(reasons)s::text[]) AS g (id, parked, reason)),
-    before AS MATERIALIZED (
+    before AS (
         SELECT d.id, d.erasure_id, d.parked AS was, g.parked AS now, g.reason
         FROM erasure_deletions d JOIN given g USING (id)),
     moved AS (
@@ -115,7 +114,10 @@ _ADD = f"""
     SELECT %(erasure)s, name, gone.email_id, false FROM unnest(%(backends)s::text[]) AS name, gone"""
 
 
-_MOVE_MERGED = "UPDATE erasure_deletions SET merged_into = %(target)s WHERE merged_into = %(source)s"
+# Locked in the order of their ids, too.
+_MOVE_MERGED = """
+    UPDATE erasure_deletions SET merged_into = %(target)s WHERE id = ANY (ARRAY(
+        SELECT id FROM erasure_deletions WHERE merged_into = %(source)s ORDER BY id FOR UPDATE))"""
 _ADD_MERGED = """
     INSERT INTO erasure_deletions (backend, email_id, merged_into, parked)
     SELECT name, %(source)s, %(target)s, false FROM unnest(%(backends)s::text[]) AS name"""
@@ -138,7 +140,6 @@ def add_merged(connection: Connection, backends: Collection[str], source: UUID, 
     What was merged into it before, and is still to be deleted, belongs to the target from now on.
     """
     values = {"backends": list(backends), "source": source, "target": target}
-    connection.execute(_LOCK_MERGED, (source,))
     connection.execute(_MOVE_MERGED, values)
     if backends:
         connection.execute(_ADD_MERGED, values)
